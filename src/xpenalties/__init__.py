@@ -1,0 +1,31 @@
+"""Composable regularization penalties for any framework's arrays.
+
+The mathematics of each penalty is written once against the Python array API standard and dispatched at call time by the
+arrays it is given: NumPy, CuPy, PyTorch, JAX, and whatever else follows the standard.
+"""
+
+from importlib.metadata import version
+
+from . import _divergences, _finite, _gradients, _norms, _pipeline, _report, _structure
+from ._divergences import *  # noqa: F403
+from ._finite import *  # noqa: F403
+from ._gradients import *  # noqa: F403
+from ._norms import *  # noqa: F403
+from ._pipeline import *  # noqa: F403
+from ._report import *  # noqa: F403
+from ._structure import *  # noqa: F403
+from .backends import namespace, register_loaded
+
+__all__ = [
+    *_norms.__all__,
+    *_divergences.__all__,
+    *_structure.__all__,
+    *_finite.__all__,
+    *_gradients.__all__,
+    *_pipeline.__all__,
+    *_report.__all__,
+    "namespace",
+]
+__version__ = version("xpenalties")
+
+register_loaded()

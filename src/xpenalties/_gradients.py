@@ -1,0 +1,154 @@
+"""value_and_grad and grad for any framework's arrays, over the adapters in `backends`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from ._nests import flatten
+from .backends import backend_of, common_backend, is_array
+
+__all__ = ["grad", "value_and_grad"]
+
+
+def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+    """A function that returns `fn`'s value and its gradient with respect to the first argument.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes an array, or a nest (dict, list, tuple, dataclass) of arrays of one framework, and anything more; returns
+        a real scalar, or with `has_aux` a pair of one and anything else. Written against `namespace(x)`, it runs on
+        every framework.
+    has_aux : bool, default False
+        Whether `fn` returns a pair; the new function then returns ``(value, aux), gradient``.
+
+    Returns
+    -------
+    callable
+        Takes what `fn` takes and returns ``value, gradient``. The gradient is shaped like the first argument: zeros for
+        an array that `fn` does not use, None for a leaf that is no floating-point array.
+
+    Raises
+    ------
+    TypeError
+        If the first argument holds no real floating-point array, holds complex ones, or ones of several frameworks.
+    ValueError
+        If `fn` does not return a scalar.
+    NotImplementedError
+        For arrays of a framework without automatic differentiation.
+
+    Examples
+    --------
+    >>> value, gradient = value_and_grad(l2)(np.asarray([1.0, -2.0]))
+    >>> float(value), gradient.tolist()
+    (5.0, [2.0, -4.0])
+    """
+
+    @wraps(fn)
+    def differentiated(x: Any, /, *args: Any, **kwargs: Any) -> Any:
+        leaves, rebuild = flatten(x)
+        active = _differentiable(leaves)
+        backend = common_backend("value_and_grad", ["x"] * len(active), [leaves[i] for i in active])
+        rebuild_aux: Callable[[list[Any]], Any] = lambda arrays: None  # noqa: E731
+
+        def of_leaves(traced: list[Any]) -> tuple[Any, list[Any]]:
+            nonlocal rebuild_aux
+            full = list(leaves)
+            for i, leaf in zip(active, traced, strict=True):
+                full[i] = leaf
+            out = fn(rebuild(iter(full)), *args, **kwargs)
+            value, aux = out if has_aux else (out, None)
+            _check_scalar(value)
+            arrays, rebuild_aux = _arrays_of(aux)
+            return value, arrays
+
+        value, arrays, found = backend.differentiate(of_leaves, [leaves[i] for i in active])
+        gradients: list[Any] = [None] * len(leaves)
+        for i, gradient in zip(active, found, strict=True):
+            gradients[i] = gradient
+        gradient = rebuild(iter(gradients))
+        return ((value, rebuild_aux(arrays)) if has_aux else value), gradient
+
+    return differentiated
+
+
+def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+    """A function that returns the gradient of `fn` with respect to the first argument.
+
+    Parameters
+    ----------
+    fn, has_aux
+        As for `value_and_grad`; with `has_aux` the new function returns ``gradient, aux``.
+
+    Returns
+    -------
+    callable
+        Takes what `fn` takes. Its result can be differentiated again.
+
+    Raises
+    ------
+    TypeError, ValueError, NotImplementedError
+        As `value_and_grad`.
+
+    Examples
+    --------
+    >>> grad(l1)(np.asarray([1.0, 0.0, -2.0])).tolist()
+    [1.0, 0.0, -1.0]
+    """
+    both = value_and_grad(fn, has_aux=has_aux)
+
+    @wraps(fn)
+    def differentiated(x: Any, /, *args: Any, **kwargs: Any) -> Any:
+        value, gradient = both(x, *args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return differentiated
+
+
+def _differentiable(leaves: list[Any]) -> list[int]:
+    """The positions of the real floating-point arrays."""
+    active = []
+    for i, leaf in enumerate(leaves):
+        backend = backend_of(leaf)
+        if backend is None:
+            continue
+        kind = backend.dtype(leaf.dtype).kind
+        if kind == "complex":
+            raise TypeError(
+                f"value_and_grad: the first argument must hold real arrays, got {leaf.dtype}. "
+                "Frameworks differ in what a complex gradient is; differentiate the real and imaginary parts."
+            )
+        if kind == "real":
+            active.append(i)
+    if not active:
+        raise TypeError(
+            "value_and_grad: the first argument must hold a floating-point array, got "
+            f"{', '.join(sorted({type(leaf).__qualname__ for leaf in leaves})) or 'an empty nest'}. "
+            "Pass what to differentiate by first."
+        )
+    return active
+
+
+def _check_scalar(value: Any) -> None:
+    shape = tuple(value.shape) if is_array(value) else None
+    if shape != ():
+        got = type(value).__qualname__ if shape is None else f"shape {shape}"
+        raise (TypeError if shape is None else ValueError)(
+            f"value_and_grad: `fn` must return a 0-d array, got {got}. Reduce it with sum or mean."
+        )
+
+
+def _arrays_of(nest: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The arrays of `nest` and a function that puts others in their places; all else stays."""
+    leaves, rebuild = flatten(nest)
+    where = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
+
+    def put(arrays: list[Any]) -> Any:
+        full = list(leaves)
+        for i, x in zip(where, arrays, strict=True):
+            full[i] = x
+        return rebuild(iter(full))
+
+    return [leaves[i] for i in where], put

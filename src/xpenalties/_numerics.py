@@ -1,0 +1,115 @@
+"""The numerics that all penalties share: one slope at kinks, no 0/0 and no 0 * inf, in value and in both gradients.
+
+The rule behind every `where` here: it must stand before the operation whose derivative would be infinite or NaN in
+the branch not taken, because a cotangent of 0 times inf is NaN. A subtraction needs no such care, its derivative does
+not depend on its values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .backends import backend_of, namespace
+
+__all__ = [
+    "abs_",
+    "count",
+    "identity",
+    "log_probabilities",
+    "logsumexp",
+    "ratio",
+    "safe_norm",
+    "square",
+    "stop_gradient",
+    "times_log",
+    "unit",
+]
+
+
+def stop_gradient(x: Any) -> Any:
+    """`x` as a constant."""
+    backend = backend_of(x)
+    assert backend is not None
+    return backend.stop_gradient(x)
+
+
+def abs_(x: Any) -> Any:
+    """`|x|`, real, with slope 0 at 0.
+
+    JAX gives slope 1 at 0 (https://github.com/jax-ml/jax/issues/10031); `test_jax_abs_still_needs_pinning` fails when
+    that has changed and the `where` can go.
+    """
+    backend = backend_of(x)
+    assert backend is not None
+    magnitude = backend.xp.abs(x)
+    if backend.abs_is_flat_at_zero:
+        return magnitude
+    return backend.xp.where(magnitude == 0, 0.0, magnitude)
+
+
+def square(x: Any) -> Any:
+    """`|x|^2`, real."""
+    backend = backend_of(x)
+    assert backend is not None
+    if backend.dtype(x.dtype).kind != "complex":
+        return x * x
+    real, imag = backend.xp.real(x), backend.xp.imag(x)
+    return real * real + imag * imag
+
+
+def safe_norm(x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any:
+    """L2 norm with gradient 0, of every order, where the norm is 0."""
+    xp = namespace(x)
+    squared = xp.sum(square(x), axis=axis, keepdims=keepdims)
+    zero = squared == 0
+    return xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squared)))  # sqrt's slope at 0 is infinite
+
+
+def identity(matrix: Any) -> Any:
+    """The identity matrix of the size, dtype and device of a square `matrix`."""
+    constant = stop_gradient(matrix)  # autograd's boxes have no device
+    backend = backend_of(constant)
+    assert backend is not None
+    return backend.xp.eye(constant.shape[-1], dtype=constant.dtype, device=backend.device(constant))
+
+
+def unit(x: Any, *, axis: int) -> Any:
+    """`x` divided by its L2 norm along `axis`; a zero vector stays zero, with gradient 0."""
+    xp = namespace(x)
+    norm = safe_norm(x, axis=axis, keepdims=True)
+    zero = norm == 0
+    return xp.where(zero, 0.0, x / xp.where(zero, 1.0, norm))
+
+
+def ratio(a: Any, b: Any) -> Any:
+    """`a / b`, and 0 / 0 = 0 with gradient 0 in `a`."""
+    xp = namespace(a, b)
+    return a / xp.where((b == 0) & (a == 0), 1.0, b)
+
+
+def count(kept: Any, dtype: Any) -> Any:
+    """How many are kept, as `dtype`. Summed as integers: in float32 a count stops growing at 2^24."""
+    xp = namespace(kept)
+    return xp.astype(xp.sum(xp.astype(kept, xp.int32)), dtype)
+
+
+def times_log(p: Any, log: Any) -> Any:
+    """`p * log` where `log` is finite or `p > 0`, and 0 where `p` is 0: the limit of p log p."""
+    return p * namespace(p, log).where(p == 0, 0.0, log)
+
+
+def logsumexp(x: Any, *, axis: int, keepdims: bool = False) -> Any:
+    """Log of the sum of exponentials; -inf for a row of -inf."""
+    xp = namespace(x)
+    top = stop_gradient(xp.max(x, axis=axis, keepdims=True))  # its gradient cancels: do not compute it
+    top = xp.where(xp.isfinite(top), top, 0.0)  # -inf - -inf would be NaN
+    total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    return total if keepdims else xp.squeeze(total, axis=axis)
+
+
+def log_probabilities(x: Any, *, axis: int, temperature: float, from_logits: bool) -> Any:
+    """log softmax(x / temperature), or `x` as it is when it holds log-probabilities at temperature 1."""
+    if not from_logits and temperature == 1.0:
+        return x
+    scaled = x if temperature == 1.0 else x / temperature
+    return scaled - logsumexp(scaled, axis=axis, keepdims=True)

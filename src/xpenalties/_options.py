@@ -1,0 +1,107 @@
+"""Checks of the options that penalties take, read from the annotations of their signatures.
+
+`Literal[...]` is one of the names, `bool` a bool, `int` an integer, `float` a finite number, and
+`Annotated[float, Interval(low, high)]` a number in that range; `... | None` also None. An annotation that says nothing
+more than `Any` leaves the check to the function. Only Python values are looked at, never an array's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from numbers import Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+__all__ = ["Interval", "NonNegative", "Positive", "UnitInterval", "checks_of", "nearest", "number"]
+
+Check = Callable[[str, Any], Any]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The real numbers from `low` to `high`; an infinite end is open."""
+
+    low: float
+    high: float
+    low_open: bool = False
+
+    def __str__(self) -> str:
+        left = "(" if self.low_open or math.isinf(self.low) else "["
+        return f"{left}{self.low:g}, {self.high:g}{')' if math.isinf(self.high) else ']'}"
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        return above and value <= self.high and math.isfinite(value)
+
+
+UnitInterval = Annotated[float, Interval(0, 1)]
+NonNegative = Annotated[float, Interval(0, math.inf)]
+Positive = Annotated[float, Interval(0, math.inf, low_open=True)]
+
+
+def nearest(given: object, valid: Iterable[object]) -> str:
+    """` Did you mean ...?`, or nothing where no name is near."""
+    close = get_close_matches(str(given), [str(name) for name in valid], n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def number(name: str, value: Any, interval: Interval) -> float:
+    """`value` as a Python float in `interval`: NumPy's scalars would widen the dtype of what they meet."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number in {interval}, got {type(value).__qualname__}. Pass a Python float.")
+    if float(value) not in interval:
+        raise ValueError(f"`{name}` must be in {interval}, got {float(value)!r}.")
+    return float(value)
+
+
+def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
+    """A check for each keyword-only option of `function`, by name; it returns the value to use."""
+    hints = get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: _check_of(hints[p.name]) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _check_of(hint: Any) -> Check:
+    if get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
+        inner = _check_of(Union[tuple(arg for arg in get_args(hint) if arg is not NoneType)])  # noqa: UP007
+        return lambda name, value: None if value is None else inner(name, value)
+    if get_origin(hint) is Literal:
+        return lambda name, value: _member(name, value, get_args(hint))
+    if get_origin(hint) is Annotated:
+        interval = hint.__metadata__[0]
+        return lambda name, value: number(name, value, interval)
+    if hint is float:
+        return lambda name, value: number(name, value, Interval(-math.inf, math.inf))
+    if hint is bool:
+        return _boolean
+    if hint is int:
+        return _integer
+    return lambda name, value: value
+
+
+def _member(name: str, value: Any, valid: tuple[str, ...]) -> Any:
+    if not isinstance(value, str) or value not in valid:
+        kind = ValueError if isinstance(value, str) else TypeError
+        listed = ", ".join(map(repr, valid))
+        raise kind(f"`{name}` must be one of {listed}, got {value!r}.{nearest(value, valid)}")
+    return value
+
+
+def _boolean(name: str, value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}. Pass a Python bool.")
+    return value
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be an integer, got {value!r}. Pass a Python int.") from None

@@ -1,0 +1,414 @@
+"""Named, weighted sums of penalties."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any
+
+from ._nests import flatten
+from ._numerics import stop_gradient
+from ._options import Interval, nearest, number
+from ._penalty import registered, spec_of, value_and_metrics
+from ._report import PenaltyReport, Report
+from .backends import backend_of, is_array, register_loaded
+
+__all__ = ["Penalty", "Pipeline"]
+
+Inputs = None | str | tuple[str, ...] | Callable[..., Any]
+
+_WEIGHTS = Interval(0, float("inf"))
+_RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
+
+
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    """A penalty of a pipeline: what to compute, of which inputs, and how much it counts.
+
+    Parameters
+    ----------
+    fn : str or callable
+        The name of a penalty of this package, or a callable that returns a scalar or ``(scalar, metrics)``.
+    name : str, optional
+        By default that of the function.
+    weight : number, 0-d array or callable, default 1.0
+        Finite and >= 0. An array may be learned; a callable is a schedule of the step.
+    inputs : None, str, tuple of str or callable
+        None: exactly what the pipeline was given. Names: looked up in the one mapping that the pipeline was given. A
+        callable: takes the pipeline's arguments and returns an array or a tuple of them.
+    options : mapping
+        Keyword arguments of `fn`.
+    differentiable : bool, default True
+        Whether the total's gradient goes through this penalty; its value counts either way.
+    enabled : bool, default True
+        Whether it takes part.
+
+    Raises
+    ------
+    TypeError
+        For an argument of the wrong kind, or an option that `fn` does not have.
+    ValueError
+        For a name that no penalty has, a negative, NaN or infinite weight, or an option of a wrong value.
+    """
+
+    fn: str | Callable[..., Any]
+    _: KW_ONLY
+    name: str = ""
+    weight: Any = 1.0
+    inputs: Inputs = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    differentiable: bool = True
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.fn, str):
+            known = registered()
+            if self.fn not in known:
+                raise ValueError(
+                    f"Penalty: `fn` must be a callable or one of {', '.join(known)}, got {self.fn!r}."
+                    + nearest(self.fn, known)
+                )
+            object.__setattr__(self, "fn", known[self.fn])
+        if not callable(self.fn):
+            raise TypeError(f"Penalty: `fn` must be a name or a callable, got {type(self.fn).__qualname__}. Pass one.")
+        name = self.name or getattr(self.fn, "__name__", "<unnamed>")
+        if not isinstance(name, str) or name.startswith("<") or name in _RESERVED:
+            raise ValueError(f"Penalty: `name` must be a string other than a report's own names, got {name!r}. Give one.")
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "weight", _checked_weight(name, self.weight))
+        if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
+            names = tuple(self.inputs)
+            if not all(isinstance(each, str) for each in names):
+                raise TypeError(f"Penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings.")
+            object.__setattr__(self, "inputs", names)
+        object.__setattr__(self, "options", _checked_options(name, self.fn, dict(self.options)))
+
+    def weight_at(self, step: Any) -> Any:
+        """The weight, of a schedule at `step`."""
+        if not callable(self.weight):
+            return self.weight
+        if step is None:
+            raise ValueError(f"penalty {self.name!r}: its weight is a schedule, got no step. Pass `step=`.")
+        return _checked_weight(self.name, self.weight(step))
+
+    def arguments(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What `fn` is called with when the pipeline is given `given`."""
+        if self.inputs is None:
+            return given
+        if callable(self.inputs):
+            out = self.inputs(*given)
+            return out if isinstance(out, tuple) else (out,)
+        if len(given) != 1 or not isinstance(given[0], Mapping):
+            kinds = ", ".join(type(each).__qualname__ for each in given)
+            raise TypeError(f"penalty {self.name!r}: named `inputs` need one mapping, got {kinds}. Pass a dict of arrays.")
+        names = (self.inputs,) if isinstance(self.inputs, str) else self.inputs
+        for name in names:
+            if name not in given[0]:
+                raise ValueError(
+                    f"penalty {self.name!r}: the inputs must have {name!r}, got {', '.join(map(repr, given[0]))}."
+                    + nearest(name, given[0])
+                )
+        return tuple(given[0][name] for name in names)
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Pipeline:
+    """A named, weighted sum of penalties: sum of weight_i * penalty_i.
+
+    Immutable; what changes it returns a new one. To JAX it is a pytree whose leaves are the weights, so that a jitted
+    function takes it as an argument and does not recompile when a weight changes.
+
+    Parameters
+    ----------
+    penalties : mapping of str to weight, or iterable of Penalty
+        A mapping names penalties of this package.
+    name : str, default "pipeline"
+        For messages and reports.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Penalty`, and for a name that occurs twice.
+
+    Examples
+    --------
+    >>> pipe = Pipeline({"l1": 0.5, "l2": 2.0})
+    >>> x = np.asarray([1.0, -2.0])
+    >>> float(pipe(x))
+    11.5
+    >>> total, report = pipe.compute(x)
+    >>> print(report)
+    penalty  value  weight  contribution
+    ------------------------------------
+    l1           3     0.5           1.5
+    l2           5       2            10
+    total                           11.5
+    """
+
+    penalties: tuple[Penalty, ...]
+    name: str
+
+    def __init__(self, penalties: Mapping[str, Any] | Iterable[Penalty] = (), *, name: str = "pipeline") -> None:
+        register_loaded()  # JAX knows this class from here on
+        if isinstance(penalties, Mapping):
+            penalties = [Penalty(fn, weight=weight) for fn, weight in penalties.items()]
+        found = tuple(penalties)
+        names: set[str] = set()
+        for penalty in found:
+            if not isinstance(penalty, Penalty):
+                raise TypeError(f"Pipeline: each of `penalties` must be a Penalty, got {type(penalty).__qualname__}. Wrap it.")
+            if penalty.name in names:
+                raise ValueError(f"Pipeline: names must be unique, got {penalty.name!r} twice. Give one a `name`.")
+            names.add(penalty.name)
+        object.__setattr__(self, "penalties", found)
+        object.__setattr__(self, "name", name)
+
+    def __call__(self, *inputs: Any, step: Any = None) -> Any:
+        """The weighted sum, a 0-d array to differentiate.
+
+        Parameters
+        ----------
+        *inputs
+            What the penalties take: arrays, or one mapping of names to arrays.
+        step : int or 0-d array, optional
+            For weights that are schedules.
+        """
+        return self._total(inputs, [self._contribution(p, inputs, step, None) for p in self.penalties if p.enabled])
+
+    def compute(self, *inputs: Any, step: Any = None) -> tuple[Any, Report]:
+        """The weighted sum, to differentiate, and a `Report` of how it came about, from the same evaluation.
+
+        Parameters
+        ----------
+        *inputs, step
+            As for a call of the pipeline.
+        """
+        parts: dict[str, PenaltyReport] = {}
+        total = self._total(inputs, [self._contribution(p, inputs, step, parts) for p in self.penalties if p.enabled])
+        detached = stop_gradient(total)
+        return total, Report(
+            loss_total=detached, base_loss=None, regularizers=parts, regularizer_total=detached, total_grad_norm=None
+        )
+
+    def _contribution(
+        self, penalty: Penalty, inputs: tuple[Any, ...], step: Any, parts: dict[str, PenaltyReport] | None
+    ) -> Any:
+        weight = penalty.weight_at(step)
+        try:
+            arguments = penalty.arguments(inputs)
+            value, metrics = _evaluate(penalty, arguments, with_metrics=parts is not None)
+            value = _scalar(penalty, value, inputs)
+        except Exception as error:
+            shapes = ", ".join(map(_described, inputs))
+            error.add_note(f"In penalty {penalty.name!r} of {self.name!r}, weight {weight}, inputs {shapes}.")
+            raise
+        if not penalty.differentiable:
+            value = stop_gradient(value)
+        contribution = weight * value
+        if parts is not None:
+            parts[penalty.name] = PenaltyReport(
+                value=stop_gradient(value),
+                weight=_constant(weight),
+                contribution=stop_gradient(contribution),
+                metrics={name: _constant(metric) for name, metric in metrics.items()},
+            )
+        return contribution
+
+    def _total(self, inputs: tuple[Any, ...], contributions: list[Any]) -> Any:
+        if not contributions:
+            return _zero(self.name, inputs)
+        total = contributions[0]
+        for contribution in contributions[1:]:
+            first, other = backend_of(total), backend_of(contribution)
+            if first is not other and (first is None or other is None or first.library != other.library):
+                raise TypeError(
+                    f"{self.name}: penalties must return arrays of one framework, got {first} and {other}. "
+                    "Convert one of them, for example with from_dlpack."
+                )
+            total = total + contribution
+        return total
+
+    def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Pipeline:
+        """The same with other weights, by name."""
+        given = {**(weights or {}), **more}
+        self._check_names(given)
+        return self._replace(lambda p: replace(p, weight=given[p.name]) if p.name in given else p)
+
+    def enable(self, *names: str) -> Pipeline:
+        """The same with these penalties taking part."""
+        self._check_names(names)
+        return self._replace(lambda p: replace(p, enabled=True) if p.name in names else p)
+
+    def disable(self, *names: str) -> Pipeline:
+        """The same with these penalties kept, but taking no part."""
+        self._check_names(names)
+        return self._replace(lambda p: replace(p, enabled=False) if p.name in names else p)
+
+    def add(self, penalty: Penalty) -> Pipeline:
+        """The same with one more penalty at the end."""
+        return Pipeline((*self.penalties, penalty), name=self.name)
+
+    def remove(self, *names: str) -> Pipeline:
+        """The same without these penalties."""
+        self._check_names(names)
+        return Pipeline([p for p in self.penalties if p.name not in names], name=self.name)
+
+    def at(self, step: Any) -> Pipeline:
+        """The same with each schedule's weight at `step`."""
+        return self._replace(lambda p: replace(p, weight=p.weight_at(step)) if callable(p.weight) else p)
+
+    def _replace(self, change: Callable[[Penalty], Penalty]) -> Pipeline:
+        return Pipeline([change(p) for p in self.penalties], name=self.name)
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        known = [p.name for p in self.penalties]
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"{self.name}: no penalty is named {name!r}, there are {', '.join(map(repr, known))}."
+                    + nearest(name, known)
+                )
+
+    def __len__(self) -> int:
+        return len(self.penalties)
+
+    def __iter__(self) -> Iterator[Penalty]:
+        return iter(self.penalties)
+
+    def __getitem__(self, name: str) -> Penalty:
+        for penalty in self.penalties:
+            if penalty.name == name:
+                return penalty
+        raise KeyError(name)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], _Static]:
+        """Weights that are no schedules, and the rest: how JAX sees a pipeline."""
+        return tuple(p.weight for p in self.penalties if not callable(p.weight)), _Static(self)
+
+    @classmethod
+    def tree_unflatten(cls, static: _Static, weights: Iterable[Any]) -> Pipeline:
+        """The inverse of `tree_flatten`. Takes anything as a weight, for JAX puts tracers and placeholders there."""
+        new = iter(weights)
+        pipeline = object.__new__(cls)
+        penalties = []
+        for old in static.pipeline.penalties:
+            penalty = object.__new__(Penalty)
+            penalty.__dict__.update(old.__dict__)
+            if not callable(old.weight):
+                penalty.__dict__["weight"] = next(new)
+            penalties.append(penalty)
+        object.__setattr__(pipeline, "penalties", tuple(penalties))
+        object.__setattr__(pipeline, "name", static.pipeline.name)
+        return pipeline
+
+
+class _Static:
+    """All of a pipeline but its weights; equal where a compiled function may be used again."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.key = (pipeline.name, *(_static_key(p) for p in pipeline.penalties))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Static) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def _static_key(penalty: Penalty) -> tuple[Any, ...]:
+    schedule = penalty.weight if callable(penalty.weight) else None
+    options = tuple((name, _hashable(value)) for name, value in sorted(penalty.options.items()))
+    return penalty.fn, penalty.name, schedule, penalty.inputs, options, penalty.differentiable, penalty.enabled
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, type(None))) else id(value)
+
+
+def _checked_weight(name: str, weight: Any) -> Any:
+    """A number as a finite Python float >= 0; a 0-d array or a schedule as it is."""
+    if callable(weight):
+        return weight
+    if is_array(weight) and not isinstance(weight, float):
+        if tuple(weight.shape) != ():
+            raise ValueError(f"penalty {name!r}: `weight` must be 0-d, got shape {tuple(weight.shape)}. Index it.")
+        return weight
+    try:
+        return number("weight", weight, _WEIGHTS)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"penalty {name!r}: {error}") from None
+
+
+def _checked_options(name: str, fn: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    spec = spec_of(fn)
+    if spec is not None:
+        shared = {key: options[key] for key in ("reduction", "where", "weights", "normalizer") if key in options}
+        own = {key: value for key, value in options.items() if key not in shared}
+        return {**spec.check_options(own), **shared}
+    try:
+        parameters = inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # builtins without a signature: Python says at the call
+        return options
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return options
+    for key in options:
+        if key not in parameters:
+            raise TypeError(
+                f"penalty {name!r}: `{key}` is not an option of {fn!r}, it takes {', '.join(parameters)}."
+                + nearest(key, parameters)
+            )
+    return options
+
+
+def _evaluate(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> tuple[Any, Mapping[str, Any]]:
+    fn = penalty.fn
+    assert callable(fn)
+    if with_metrics and spec_of(fn) is not None:
+        value, metrics = value_and_metrics(fn, arguments, dict(penalty.options))
+        return value, metrics
+    out = fn(*arguments, **penalty.options)
+    if isinstance(out, tuple):
+        if len(out) != 2 or not isinstance(out[1], Mapping):
+            raise TypeError(f"penalty {penalty.name!r}: must return a value or (value, dict), got a tuple of {len(out)}.")
+        return out
+    return out, {}
+
+
+def _scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
+    """`value` as a 0-d array."""
+    if is_array(value):
+        if tuple(value.shape) != ():
+            raise ValueError(
+                f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. Reduce it with sum or mean."
+            )
+        return value
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError(f"penalty {penalty.name!r}: must return a value, got an awaitable. Await it first.")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _zero(penalty.name, inputs) + value
+    raise TypeError(f"penalty {penalty.name!r}: must return a 0-d array, got {type(value).__qualname__}. Return one.")
+
+
+def _zero(name: str, inputs: tuple[Any, ...]) -> Any:
+    """A float 0 of the namespace and device of the inputs."""
+    for leaf in flatten(inputs)[0]:
+        backend = backend_of(leaf)
+        if backend is not None:
+            xp = backend.xp
+            dtype = leaf.dtype if backend.dtype(leaf.dtype) == ("real", None) else xp.float32
+            return xp.sum(xp.zeros_like(xp.reshape(leaf, (-1,))[:0], dtype=dtype))
+    raise TypeError(f"{name}: the inputs must hold an array, got none. Pass at least one.")
+
+
+def _constant(x: Any) -> Any:
+    return stop_gradient(x) if is_array(x) else x
+
+
+def _described(x: Any) -> str:
+    if isinstance(x, Mapping):
+        return "{" + ", ".join(f"{name}: {_described(value)}" for name, value in x.items()) + "}"
+    return f"{type(x).__qualname__}{tuple(x.shape)}" if is_array(x) else type(x).__qualname__

@@ -1,0 +1,189 @@
+"""What a pipeline found, as arrays until it is read: one transfer from the device, not one for each figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from ._nests import flatten
+from .backends import Backend, backend_of
+
+__all__ = ["PenaltyReport", "Report"]
+
+
+@dataclass(frozen=True)
+class PenaltyReport:
+    """One penalty of a `Report`; numbers and 0-d arrays, None where not computed.
+
+    Attributes
+    ----------
+    value, weight, contribution
+        The penalty, its weight, and their product.
+    grad_norm, grad_norm_weighted
+        L2 norm of the penalty's gradient, and of the contribution's.
+    metrics : dict
+        Sum, mean, min and max of the terms of a penalty of this package, and whatever a callable returned beside its
+        value.
+    """
+
+    value: Any
+    weight: Any
+    contribution: Any
+    grad_norm: Any = None
+    grad_norm_weighted: Any = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `Pipeline.compute` found: detached 0-d arrays on their device. A JAX pytree, so that it leaves a jit.
+
+    Attributes
+    ----------
+    loss_total
+        Base loss, where there is one, and all contributions.
+    base_loss : PenaltyReport or None
+        The base loss.
+    regularizers : dict
+        Each enabled penalty's `PenaltyReport` by name.
+    regularizer_total
+        The sum of the contributions.
+    total_grad_norm
+        L2 norm of the total's gradient, None where not computed.
+    """
+
+    loss_total: Any
+    base_loss: PenaltyReport | None
+    regularizers: Mapping[str, PenaltyReport]
+    regularizer_total: Any
+    total_grad_norm: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dict of plain floats, moved off the device at once.
+
+        Returns
+        -------
+        dict
+            ``{"loss_total", "base_loss": {"value", "grad_norm", "custom"}, "regularizers": {name: {"value", "weight",
+            "contribution", "grad_norm", "grad_norm_weighted", "custom"}}, "regularizer_total", "total_grad_norm"}``
+        """
+        leaves, rebuild = flatten(
+            {
+                "loss_total": self.loss_total,
+                "base_loss": None
+                if self.base_loss is None
+                else {
+                    "value": self.base_loss.value,
+                    "grad_norm": self.base_loss.grad_norm,
+                    "custom": dict(self.base_loss.metrics),
+                },
+                "regularizers": {
+                    name: {
+                        "value": part.value,
+                        "weight": part.weight,
+                        "contribution": part.contribution,
+                        "grad_norm": part.grad_norm,
+                        "grad_norm_weighted": part.grad_norm_weighted,
+                        "custom": dict(part.metrics),
+                    }
+                    for name, part in self.regularizers.items()
+                },
+                "regularizer_total": self.regularizer_total,
+                "total_grad_norm": self.total_grad_norm,
+            }
+        )
+        result: dict[str, Any] = rebuild(iter(_to_floats(leaves)))
+        return result
+
+    def to_json(self, **options: Any) -> str:
+        """`to_dict` as JSON; NaN and infinities, which JSON lacks, are the strings "NaN", "Infinity", "-Infinity".
+
+        Parameters
+        ----------
+        **options
+            For `json.dumps`, such as ``indent=2``.
+        """
+        leaves, rebuild = flatten(self.to_dict())
+        return json.dumps(rebuild(iter([_json_safe(leaf) for leaf in leaves])), allow_nan=False, **options)
+
+    def flat(self, prefix: str = "") -> dict[str, float]:
+        """One level of names and floats, as experiment loggers take them: "l1/value", "l1/weight", "loss_total", ...
+
+        Parameters
+        ----------
+        prefix : str, default ""
+            Put before each name as it is, such as "train/".
+        """
+        nested = self.to_dict()
+        nested.update(nested.pop("regularizers"))
+        return {prefix + name: value for name, value in _paths(nested) if value is not None}
+
+    def __str__(self) -> str:
+        return _text(*self._table())
+
+    def _repr_html_(self) -> str:
+        header, rows = self._table()
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        found = self.to_dict()
+        columns = ["value", "weight", "contribution"]
+        if any(part["grad_norm"] is not None for part in found["regularizers"].values()):
+            columns.append("grad_norm")
+        rows = [[name, *(_cell(part[c]) for c in columns)] for name, part in found["regularizers"].items()]
+        blank = [""] * (len(columns) - 3)
+        if found["base_loss"] is not None:
+            rows.insert(0, ["base loss", _cell(found["base_loss"]["value"]), "", "", *blank])
+        rows.append(["total", "", "", _cell(found["loss_total"]), *blank])
+        return ["penalty", *(column.replace("_", " ") for column in columns)], rows
+
+
+def _to_floats(leaves: list[Any]) -> list[Any]:
+    """Arrays as floats, each library's in one go; None, numbers and strings as they are."""
+    floats = list(leaves)
+    by_backend: dict[Backend, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        backend = backend_of(leaf)
+        if backend is not None:
+            by_backend.setdefault(backend, []).append(i)
+    for backend, places in by_backend.items():
+        for i, value in zip(places, backend.to_floats([leaves[i] for i in places]), strict=True):
+            floats[i] = value
+    return floats
+
+
+def _json_safe(leaf: Any) -> Any:
+    if not isinstance(leaf, float) or math.isfinite(leaf):
+        return leaf
+    return "NaN" if math.isnan(leaf) else "Infinity" if leaf > 0 else "-Infinity"
+
+
+def _paths(nested: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            found += _paths(value, f"{path}{name}/")
+        else:
+            found.append((path + str(name), value))
+    return found
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _text(header: list[str], rows: list[list[str]]) -> str:
+    widths = [min(max(len(row[i]) for row in [header, *rows]), 40) for i in range(len(header))]
+    lines = []
+    for row in [header, *rows]:
+        first = row[0] if len(row[0]) <= 40 else row[0][:39] + "…"
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""Whose arrays are these: a dictionary from type to backend, filled on first sight.
+
+A look-up costs a tenth of what `array_api_compat.array_namespace` does, and torch.compile traces it without a
+warning. A framework's file is imported when an array of it turns up, so `import xpenalties` imports none of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat
+
+from .base import Backend
+
+__all__ = ["Backend", "backend_of", "common_backend", "is_array", "namespace", "register_loaded"]
+
+_OWNERS = {"numpy": "numpy", "autograd": "numpy", "torch": "torch", "jax": "jax", "jaxlib": "jax", "cupy": "cupy"}
+_BACKENDS: dict[type, Backend] = {}  # written whole entries at a time, so threads can share it
+_GENERIC: dict[Any, Backend] = {}
+
+
+def register_loaded() -> None:
+    """Prepare the backends whose frameworks the caller has imported already, so that nothing is left to do in a trace."""
+    for name in ("numpy", "torch", "jax", "cupy"):
+        if name in sys.modules:
+            _BACKENDS.update(_module(name).KNOWN)
+
+
+def _module(name: str) -> Any:
+    """This package's file for a framework. Import statements, for torch.compile cannot trace import_module."""
+    if name == "numpy":
+        from . import numpy as module
+    elif name == "torch":
+        from . import torch as module  # type: ignore[no-redef]
+    elif name == "jax":
+        from . import jax as module  # type: ignore[no-redef]
+    else:
+        from . import cupy as module  # type: ignore[no-redef]
+    return module
+
+
+def backend_of(x: object) -> Backend | None:
+    """The backend of one array, or None for what is no array."""
+    backend = _BACKENDS.get(type(x))
+    return _discover(x) if backend is None else backend
+
+
+def is_array(x: object) -> bool:
+    return backend_of(x) is not None
+
+
+def _discover(x: object) -> Backend | None:
+    cls = type(x)
+    if cls.__module__ == "builtins":
+        return None
+    backend: Backend | None = None
+    for base in cls.__mro__:
+        owner = _OWNERS.get(base.__module__.partition(".")[0])
+        if owner is not None:
+            backend = _module(owner).find(cls)
+            break
+    else:
+        if array_api_compat.is_array_api_obj(x):
+            xp = array_api_compat.array_namespace(x)
+            name = cls.__module__.partition(".")[0]
+            backend = _GENERIC.setdefault(xp, Backend(name, xp))
+    if backend is not None:
+        _BACKENDS[cls] = backend
+    return backend
+
+
+def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]) -> Backend:
+    """The one backend of several arrays; the errors name the function and the argument."""
+    common: Backend | None = None
+    for name, x in zip(names, arrays, strict=True):
+        backend = _BACKENDS.get(type(x)) or _discover(x)
+        if backend is common and backend is not None:
+            continue
+        if backend is None:
+            raise TypeError(
+                f"{function}: `{name}` must be an array, got {type(x).__module__}.{type(x).__qualname__}. "
+                "Pass a NumPy, CuPy, PyTorch or JAX array, or one of another library that follows the array API standard."
+            )
+        if common is None:
+            common, first = backend, name
+        elif backend.library != common.library:
+            raise TypeError(
+                f"{function}: `{first}` and `{name}` must be arrays of one framework, got {common.library} and "
+                f"{backend.library}. Convert one of them first, for example with from_dlpack."
+            )
+        elif backend.traces:  # it takes plain arrays too, the plain namespace takes no tracers
+            common = backend
+    assert common is not None  # callers pass at least one array
+    return common
+
+
+def namespace(*arrays: Any) -> Any:
+    """The array API namespace of `arrays`, for functions that should run on any framework.
+
+    Parameters
+    ----------
+    *arrays : array
+        One or more arrays of one framework. Arrays that autograd traces may be mixed with plain NumPy ones.
+
+    Returns
+    -------
+    module
+        A namespace with the functions of the Python array API standard.
+
+    Raises
+    ------
+    TypeError
+        For something that is no array, or for arrays of several frameworks.
+
+    Examples
+    --------
+    >>> x = np.asarray([3.0, 4.0])
+    >>> xp = namespace(x)
+    >>> float(xp.sqrt(xp.sum(x * x)))
+    5.0
+    """
+    if len(arrays) == 1:
+        backend = _BACKENDS.get(type(arrays[0]))
+        if backend is not None:
+            return backend.xp
+    return common_backend("namespace", [f"arrays[{i}]" for i in range(len(arrays))], arrays).xp

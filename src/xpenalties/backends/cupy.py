@@ -1,0 +1,29 @@
+"""CuPy: the standard through array-api-compat. It has no automatic differentiation of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat.cupy
+import cupy
+
+from .base import Backend
+
+__all__ = ["KNOWN", "find"]
+
+
+class CupyBackend(Backend):
+    abs_is_flat_at_zero = True
+
+    def to_floats(self, scalars: Sequence[Any]) -> list[float]:
+        values: list[float] = cupy.stack([x.astype(cupy.float64) for x in scalars]).get().tolist()
+        return values
+
+
+_CUPY = CupyBackend("cupy", array_api_compat.cupy)
+KNOWN: dict[type, Backend] = {cupy.ndarray: _CUPY}
+
+
+def find(cls: type) -> Backend | None:
+    return _CUPY if issubclass(cls, cupy.ndarray) else None

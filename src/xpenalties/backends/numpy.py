@@ -1,0 +1,58 @@
+"""NumPy, and HIPS autograd's tracer boxes for its gradients."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+import array_api_compat.numpy
+import numpy as np
+
+from .base import Backend, OfLeaves
+
+__all__ = ["KNOWN", "find"]
+
+
+class NumpyBackend(Backend):
+    abs_is_flat_at_zero = True
+
+    def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+        if find_spec("autograd") is None:
+            raise NotImplementedError(
+                "value_and_grad: NumPy arrays need autograd for gradients. Install it with "
+                "`pip install 'xpenalties[numpy]'`, or use PyTorch or JAX arrays."
+            )
+        from ._autograd import differentiate
+
+        return differentiate(fn, leaves)
+
+
+class BoxBackend(NumpyBackend):
+    """The same for arrays that autograd traces."""
+
+    traces = True
+
+    def stop_gradient(self, x: Any) -> Any:
+        from autograd.tracer import getval
+
+        return getval(x)
+
+
+_NUMPY = NumpyBackend("numpy", array_api_compat.numpy)
+_boxes: list[Backend] = []
+KNOWN: dict[type, Backend] = {np.ndarray: _NUMPY}
+
+
+def find(cls: type) -> Backend | None:
+    """The backend of arrays of type `cls`; NumPy's scalars are arrays, for its reductions return them."""
+    if issubclass(cls, (np.ndarray, np.generic)):
+        return _NUMPY
+    tracer = sys.modules.get("autograd.numpy.numpy_boxes")
+    if tracer is None or not issubclass(cls, tracer.ArrayBox):
+        return None
+    if not _boxes:
+        from ._autograd import Namespace
+
+        _boxes.append(BoxBackend("numpy", Namespace()))
+    return _boxes[0]
