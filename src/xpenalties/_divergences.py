@@ -153,7 +153,8 @@ def jensen_shannon(log_p: Any, log_q: Any, *, beta: float, axis: int) -> Any:
         return xp.sum(0.0 * (p + q), axis=axis)
     d = xp.where((p == 0) & (q == 0), 0.0, log_q - log_p)
     q_larger = d > 0
-    above = xp.log1p(xp.where(q_larger, beta, 1 - beta) * xp.expm1(xp.where(q_larger, -d, d)))
+    excess = xp.expm1(xp.where(q_larger, -d, d))
+    above = xp.log1p(xp.where(q_larger, beta * excess, (1 - beta) * excess))
     log_p_over_m = xp.where(q_larger, -d, 0.0) - above
     log_q_over_m = xp.where(q_larger, 0.0, d) - above
     return xp.sum(beta * times_log(p, log_p_over_m) + (1 - beta) * times_log(q, log_q_over_m), axis=axis)

@@ -203,7 +203,9 @@ def _terms(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, option
     arrays = _working(spec, backend, arrays)
     shape = arrays[0].shape
     kind = spec.terms({**spec.defaults, **options})
-    axis = _axis(spec, options.get("axis", spec.defaults.get("axis", -1)), arrays[0]) if kind == "rows" else 0
+    axis = options.get("axis", spec.defaults.get("axis"))
+    if isinstance(axis, int):
+        axis = _axis(spec, axis, arrays[0])
     if where is None and weights is None and 0 not in shape:
         return Terms(backend, spec.formula(*arrays, **options), None, None)
 

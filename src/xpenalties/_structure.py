@@ -98,7 +98,8 @@ def _vectors(x: Any, axis: str, per_sample: bool) -> Any:
     if per_sample:
         return xp.matrix_transpose(x) if axis == "vocabulary" else x
     if axis == "sequence":
-        x = xp.moveaxis(x, -2, 0)
+        lead = x.ndim - 2
+        x = xp.permute_dims(x, (lead, *range(lead), lead + 1))  # torch.vmap has no rule for moveaxis
         return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
     rows = xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
     return xp.matrix_transpose(rows) if axis == "vocabulary" else rows

@@ -7,7 +7,8 @@ from typing import Any
 import array_api_compat.numpy
 import autograd.numpy as anp
 from autograd.core import VJPNode, add_outgrads
-from autograd.extend import vspace
+from autograd.extend import defvjp, primitive, vspace
+from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import isbox, new_box, toposort, trace_stack
 
 from .base import OfLeaves
@@ -44,12 +45,35 @@ class Namespace:
         return anp.swapaxes(x, -1, -2)
 
     @staticmethod
+    def mean(x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
+        total = anp.sum(x, axis=axis, keepdims=keepdims)
+        return total / (x.size / total.size)  # autograd's own turns a float32 gradient into a float64 one
+
+    @staticmethod
     def permute_dims(x: Any, /, axes: Any) -> Any:
         return anp.transpose(x, axes)
 
     @staticmethod
+    def where(condition: Any, x1: Any, x2: Any, /) -> Any:
+        return _where(condition, x1, x2)
+
+    @staticmethod
     def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
         return anp.sum(anp.conj(x1) * x2, axis=axis)
+
+
+@primitive
+def _where(condition: Any, x1: Any, x2: Any) -> Any:
+    return array_api_compat.numpy.where(condition, x1, x2)
+
+
+# autograd's own fills the gradient with float64 zeros, which makes the whole pass float64
+defvjp(
+    _where,
+    None,
+    lambda ans, condition, x1, x2: unbroadcast_f(x1, lambda g: _where(condition, g, 0.0)),
+    lambda ans, condition, x1, x2: unbroadcast_f(x2, lambda g: _where(condition, 0.0, g)),
+)
 
 
 def differentiate(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:

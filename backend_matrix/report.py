@@ -1,0 +1,166 @@
+"""Writes REPORT.md, the tables of what works where, from the results that the test sessions left behind.
+
+Each session leaves one file in results/ (tests/conftest.py writes it); the sessions of a backend are added up. A cell
+without a result, where backends.toml does not say that the framework lacks what it needs, is a hole: the tables are
+written all the same, and the exit status says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+# column of the results: its heading, and the key in backends.toml that is "" where a framework lacks it
+COLUMNS = {
+    "eager": ("Eager", ""),
+    "jit": ("Compiled", "jit"),
+    "gradient": ("Gradient", "autodiff"),
+    "second gradient": ("Second gradient", "autodiff"),
+    "dtypes": ("Dtypes", ""),
+}
+HOLE = "**hole**"
+
+Row = dict[str, Any]
+
+
+class Count(NamedTuple):
+    """Outcomes of the checks behind one cell."""
+
+    passed: int = 0
+    failed: int = 0
+
+    def __str__(self) -> str:
+        return f"✗ {self.failed}/{self.passed + self.failed}" if self.failed else f"✓ {self.passed}"
+
+
+class Matrix:
+    """The cells of all sessions, and what is missing among them."""
+
+    def __init__(self, rows: Sequence[Row], sessions: Sequence[Row]) -> None:
+        self.rows = {row["name"]: row for row in rows}
+        self.cells: dict[tuple[str, str, str], Count] = {}
+        for session in sessions:
+            for cell in session["cells"]:
+                key = cell["function"], cell["backend"], cell["column"]
+                before = self.cells.get(key, Count())
+                self.cells[key] = Count(before.passed + cell["passed"], before.failed + cell["failed"])
+        self.functions = sorted({function for function, _, _ in self.cells})
+        self.backends = {backend for _, backend, _ in self.cells}
+
+    def lacks(self, backend: str, column: str) -> str:
+        """The key in backends.toml of what `backend` lacks for `column`, "" if nothing."""
+        key = COLUMNS[column][1]
+        return key if key and not self.rows[backend][key] else ""
+
+    def cell(self, function: str, backend: str, column: str) -> str:
+        """The text of one cell."""
+        count = self.cells.get((function, backend, column), Count())
+        if sum(count):
+            return str(count)
+        lacking = self.lacks(backend, column)
+        return f"n/a[^{backend}-{lacking}]" if lacking else HOLE
+
+    def holes(self, backends: Iterable[str]) -> list[str]:
+        """The cells of `backends` that should have a result and have none."""
+        return [
+            f"{function}, {backend}, {column}"
+            for function in self.functions
+            for backend in backends
+            for column in COLUMNS
+            if self.cell(function, backend, column) == HOLE
+        ]
+
+
+def render(rows: Sequence[Row], sessions: Sequence[Row], matrix: Matrix, shown: Sequence[str], date: str) -> str:
+    """The whole of REPORT.md."""
+    lines = [
+        "# Backend matrix",
+        "",
+        f"Results of {date}. Written by `nox`, do not edit.",
+        "",
+        "**✓ n**: all n checks passed, those of the backend's sessions below added up. **✗ f/n**: f of n failed.",
+        f"**n/a**: the framework lacks it. {HOLE}: no check ran.",
+    ]
+    for column, (heading, _) in COLUMNS.items():
+        cells = [[f"`{name}`", *(matrix.cell(name, backend, column) for backend in shown)] for name in matrix.functions]
+        lines += ["", f"## {heading}", "", *table(["", *shown], cells)]
+    ran = [[f"`{each['session']}`", versions(each), total(each, "passed"), total(each, "failed")] for each in sessions]
+    lines += ["", "## Sessions", "", *table(["", "versions", "passed", "failed"], ran)]
+    lines += ["", "## Did not run", "", *did_not_run(rows, {each["session"] for each in sessions})]
+    lines.append("")
+    for backend in shown:
+        for key in ("jit", "autodiff"):
+            if not matrix.rows[backend][key]:
+                lines.append(f"[^{backend}-{key}]: {matrix.rows[backend]['no_' + key]}.")
+    return "\n".join(lines) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; figures are on the right."""
+    rule = ["---", *["---:" if cell != "versions" else "---" for cell in header[1:]]]
+    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+
+
+def total(session: Row, outcome: str) -> str:
+    """How many checks of a session ended so."""
+    return str(sum(cell[outcome] for cell in session["cells"]))
+
+
+def versions(session: Row) -> str:
+    """`python 3.11.7, numpy 2.4.6`."""
+    return ", ".join(f"{name} {version}" for name, version in session["versions"].items())
+
+
+def did_not_run(rows: Sequence[Row], ran: set[str]) -> list[str]:
+    """A line for each session that backends.toml asks for and that left no results, with the reason."""
+    lines = []
+    for row in rows:
+        name = row["name"]
+        own = [name] if len(row["python"]) == 1 else [f"{name}-{python}" for python in row["python"]]
+        reason = f"needs {row['needs']}" if "needs" in row else "no results in this run"
+        lines += [f"- `{session}`: {reason}" for session in own if session not in ran]
+        if f"oldest-{name}" not in ran:
+            lines.append(f"- `oldest({name})`: {row.get('no_oldest', 'no results in this run')}")
+    return lines or ["Everything ran."]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report; 1 if it has holes."""
+    parser = argparse.ArgumentParser(description="Write the tables of what works where.")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder with a JSON file per session")
+    parser.add_argument("--output", type=Path, default=HERE / "REPORT.md")
+    parser.add_argument("--require", help="backends without holes, separated by commas; default: those marked so")
+    given = parser.parse_args(arguments)
+
+    rows: list[Row] = tomllib.loads((HERE / "backends.toml").read_text("utf-8"))["backend"]
+    names = [row["name"] for row in rows]
+    required = [row["name"] for row in rows if row["required"]] if given.require is None else given.require.split(",")
+    if unknown := [name for name in required if name not in names]:
+        parser.error(f"--require names {', '.join(unknown)}, backends.toml has {', '.join(names)}")
+    files = sorted(given.results.glob("*.json"))
+    if not files:
+        parser.error(f"no results in {given.results}, run the tests with nox first")
+
+    sessions: list[Row] = [json.loads(file.read_text("utf-8")) for file in files]
+    matrix = Matrix(rows, sessions)
+    shown = [name for name in names if name in matrix.backends or name in required]
+    date = datetime.fromtimestamp(max(file.stat().st_mtime for file in files), UTC).date().isoformat()
+    given.output.write_text(render(rows, sessions, matrix, shown, date), "utf-8")
+
+    holes = matrix.holes(required)
+    for hole in holes:
+        print(f"no result: {hole}", file=sys.stderr)
+    if not matrix.functions:
+        print("no result: the sessions have no cells", file=sys.stderr)
+    return int(bool(holes) or not matrix.functions)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

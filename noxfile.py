@@ -1,0 +1,178 @@
+"""Every check of this project, one session each: people and CI run the same, `nox`, or `nox -s torch` for one.
+
+The backends and their requirements are read from backend_matrix/backends.toml: there is no second list. Each session
+has an environment of its own. Those that run tests leave coverage data and results behind, under their own names, so
+that a session replaces what it left before; plain `nox` starts by erasing all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import nox
+
+ROOT = Path(__file__).parent
+RESULTS = ROOT / "backend_matrix" / "results"
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+ROWS: list[dict[str, Any]] = tomllib.loads((ROOT / "backend_matrix" / "backends.toml").read_text("utf-8"))["backend"]
+REQUIRED = [row for row in ROWS if row["required"]]
+PYTHON = ROWS[0]["python"][0]
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "venv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = [
+    *("erase", "lint", "types"),
+    *(row["name"] for row in ROWS),
+    *("mixed", "bare", "oldest", "doctest", "build", "coverage", "report"),
+]
+os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+
+
+def switch_on_pyenv() -> None:
+    """Switch all of pyenv's versions on, for its python3.12 fails while 3.12 is off; the current one stays first."""
+    if shutil.which("pyenv") is None:
+        return
+    names: list[str] = []
+    for command in (["pyenv", "version-name"], ["pyenv", "versions", "--bare"]):
+        names += subprocess.run(command, capture_output=True, text=True, check=False).stdout.replace(":", "\n").split()
+    os.environ["PYENV_VERSION"] = ":".join(dict.fromkeys(names))
+
+
+switch_on_pyenv()
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The requirements of one of pyproject.toml's dependency groups."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def newest(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """The requirements of several backends at their newest."""
+    return [requirement for row in rows for requirement in row["newest"]]
+
+
+def run_tests(
+    session: nox.Session, requirements: list[str], backends: str, *options: str, results: bool = True
+) -> None:
+    """Run tests under coverage; what an earlier run of this session left behind is removed first."""
+    stem = session.name.replace("(", "-").rstrip(")")
+    written = RESULTS / f"{stem}.json"
+    for old in (written, *ROOT.glob(f".coverage.{stem}.*")):
+        old.unlink(missing_ok=True)
+    session.install(*requirements)
+    env = {"XPENALTIES_TEST_BACKENDS": backends, "COVERAGE_FILE": str(ROOT / f".coverage.{stem}")}
+    if results:
+        env["XPENALTIES_MATRIX_RESULTS"] = str(written)
+    command = ["coverage", "run", "--parallel-mode", "-m", "pytest", "tests", *options, *session.posargs]
+    session.run(*command, env=env)
+
+
+@nox.session(python=False)
+def erase(session: nox.Session) -> None:
+    """Remove coverage data and results of earlier runs."""
+    for old in (*ROOT.glob(".coverage"), *ROOT.glob(".coverage.*"), *RESULTS.glob("*.json")):
+        old.unlink()
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Lint and formatting."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict type check of the package, and of how users' calls are seen."""
+    session.install(*group("types"))
+    session.run("mypy")
+
+
+def tests_of(row: dict[str, Any]) -> Callable[[nox.Session], None]:
+    """The session of one backend."""
+
+    def run(session: nox.Session) -> None:
+        if "needs" in row and not has_cuda():
+            session.skip(f"{row['name']} did not run: it needs {row['needs']}, and `nvidia-smi -L` finds none")
+        run_tests(session, ["-e", ".", *group("tests"), *row["newest"]], row["name"])
+
+    run.__doc__ = f"Tests on {row['name']}, at its newest."
+    return run
+
+
+def has_cuda() -> bool:
+    """Whether there is a CUDA device."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
+
+
+for row in ROWS:
+    # a list of one would put the version into the session's name
+    python = row["python"] if len(row["python"]) > 1 else row["python"][0]
+    nox.session(name=row["name"], python=python)(tests_of(row))
+
+
+@nox.session(python=PYTHON)
+def mixed(session: nox.Session) -> None:
+    """Tests that need several frameworks, examples and peers in one environment."""
+    requirements = ["-e", ".[examples]", *group("tests"), *group("peers"), *newest(REQUIRED)]
+    run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "-m", "mixed", results=False)
+
+
+@nox.session(python=PYTHON)
+def bare(session: nox.Session) -> None:
+    """Tests of the installed package with its runtime dependency only, so without any framework."""
+    run_tests(session, [".", *group("run")], "", "-m", "bare", results=False)
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("row", [nox.param(row, id=row["name"]) for row in ROWS if row["oldest"]])
+def oldest(session: nox.Session, row: dict[str, Any]) -> None:
+    """Tests at the lowest versions that the package claims to support."""
+    run_tests(session, ["-e", ".", *group("tests"), *row["oldest"]], row["name"])
+
+
+@nox.session(python=PYTHON)
+def doctest(session: nox.Session) -> None:
+    """The examples in docstrings, README.md and docs/."""
+    session.install("-e", ".", *group("tests"), *newest(REQUIRED))
+    names = ",".join(row["name"] for row in REQUIRED)
+    session.run("pytest", "tests/test_doctests.py", *session.posargs, env={"XPENALTIES_TEST_BACKENDS": names})
+
+
+@nox.session(python=PYTHON)
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel, check their metadata, and try the installed wheel."""
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install(*group("build"))
+    session.run("python", "-m", "build", "--outdir", str(dist))
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    session.install(f"{next(dist.glob('*.whl'))}[numpy]", *group("tests"))
+    session.run("python", "-c", "import xpenalties as x; assert 'site-packages' in x.__file__, x.__file__")
+    session.run("pytest", "tests", "-m", "smoke", env={"XPENALTIES_TEST_BACKENDS": "numpy"})
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """All sessions' coverage together, which must be full."""
+    session.install(*group("run"))
+    session.run("coverage", "combine", "--keep", "--quiet")
+    session.run("coverage", "report", "--fail-under=100")
+
+
+@nox.session(python=False)
+def report(session: nox.Session) -> None:
+    """Write backend_matrix/REPORT.md from the sessions' results."""
+    session.run(sys.executable, "backend_matrix/report.py", external=True)

@@ -1,0 +1,145 @@
+"""Which backends run, the fixtures that tests take them from, and the results that the matrix's table is made of.
+
+XPENALTIES_TEST_BACKENDS says what must run, separated by commas; without it, whatever of backends.toml is installed.
+A backend that is named and does not import is an error. Nothing here imports NumPy, for the session `bare` lacks it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tomllib
+from collections import Counter
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROWS = tomllib.loads((Path(__file__).parent.parent / "backend_matrix/backends.toml").read_text())["backend"]
+COLUMNS = ("eager", "jit", "gradient", "second gradient", "dtypes")
+
+
+def _selected() -> list[str]:
+    named = os.environ.get("XPENALTIES_TEST_BACKENDS")
+    names = [row["name"] for row in ROWS]
+    if named is None:
+        return [row["name"] for row in ROWS if find_spec(row["module"].partition(".")[0]) is not None]
+    chosen = [name.strip() for name in named.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise pytest.UsageError(f"XPENALTIES_TEST_BACKENDS names {unknown}, backends.toml has {names}")
+    missing = [row["module"] for row in ROWS if row["name"] in chosen and find_spec(row["module"].partition(".")[0]) is None]
+    if missing:
+        raise pytest.UsageError(f"XPENALTIES_TEST_BACKENDS asks for {missing}, which cannot be imported")
+    return chosen
+
+
+SELECTED = _selected()
+if find_spec("numpy") is None:
+    collect_ignore = sorted(path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_bare.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "column(name): the column of the matrix's table that a test fills",
+        "needs(what): autodiff, jit: skipped, with the reason from backends.toml, where a backend lacks it",
+        "mixed: needs several frameworks in one environment",
+        "bare: runs with the runtime dependency only",
+        "smoke: a few seconds, for an installed wheel",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fw" in metafunc.fixturenames:
+        lacks = {row["name"]: row for row in ROWS}
+        values = []
+        for name in SELECTED:
+            marks = [
+                pytest.mark.skip(reason=lacks[name][f"no_{what}"])
+                for mark in metafunc.definition.iter_markers("needs")
+                for what in mark.args
+                if not lacks[name][what]
+            ]
+            values.append(pytest.param(name, id=name, marks=marks))
+        metafunc.parametrize("fw", values, indirect=True)
+
+
+@pytest.fixture
+def fw(request: pytest.FixtureRequest) -> Any:
+    """The backend under test, see harness.py. JAX computes in float64 where it is asked to, as the others do."""
+    from harness import framework
+
+    found = framework(request.param)
+    if found.name == "jax":
+        before = found.module.config.jax_enable_x64
+        found.module.config.update("jax_enable_x64", True)
+        yield found
+        found.module.config.update("jax_enable_x64", before)
+    elif found.name == "strict":
+        before = found.module.get_array_api_strict_flags()
+        found.module.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
+        yield found
+        found.module.set_array_api_strict_flags(**before)
+    else:
+        yield found
+
+
+@pytest.fixture
+def others() -> list[str]:
+    """The names of the backends under test."""
+    return list(SELECTED)
+
+
+class Results:
+    """Outcomes of the tests that fill a column, counted by function and backend."""
+
+    def __init__(self) -> None:
+        self.cells: Counter[tuple[str, str, str, str]] = Counter()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+        report = yield
+        column = item.get_closest_marker("column")
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if column is not None and "case" in params and "fw" in params and (call.when == "call" or report.outcome != "passed"):
+            self.cells[params["case"].name, params["fw"], column.args[0], report.outcome] += 1
+        return report
+
+    def write(self, path: Path) -> None:
+        keys = sorted({key[:3] for key in self.cells}, key=lambda key: (key[0], key[1], COLUMNS.index(key[2])))
+        packages = ("array-api-compat", "autograd", "numpy", "torch", "jax", "array-api-strict", "dask", "cupy-cuda13x")
+        found = {}
+        for package in packages:
+            try:
+                found[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cells = [
+            {
+                "function": function,
+                "backend": backend,
+                "column": column,
+                **{outcome: self.cells[function, backend, column, outcome] for outcome in ("passed", "failed", "skipped")},
+            }
+            for function, backend, column in keys
+        ]
+        content = {"session": path.stem, "versions": {"python": platform.python_version(), **found}, "cells": cells}
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+_results = Results()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.pluginmanager.register(_results)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = os.environ.get("XPENALTIES_MATRIX_RESULTS")
+    if path:
+        _results.write(Path(path))

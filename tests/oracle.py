@@ -1,0 +1,145 @@
+"""What the penalties should give, term by term in float64, written from the definitions with SciPy and plain loops.
+
+None of it uses the package or its formulas: sums over pairs instead of matrix identities, probabilities instead of
+logarithms, an n x n Gram matrix where the package avoids one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+from scipy.spatial import distance
+
+
+def rows(fn, *arrays, axis=-1):
+    """`fn` of each row along `axis`, one after another."""
+    moved = [np.moveaxis(x, axis, -1) for x in arrays]
+    shape = moved[0].shape[:-1]
+    out = [fn(*[x[index] for x in moved]) for index in np.ndindex(shape)]
+    return np.asarray(out, dtype=np.float64).reshape(shape)
+
+
+def probabilities(log_p, temperature=1.0, from_logits=False):
+    if from_logits or temperature != 1.0:
+        return special.softmax(log_p / temperature)
+    return np.exp(log_p)
+
+
+def l1(x):
+    return np.hypot(x.real, x.imag)
+
+
+def l2(x, center=None, clip=None):
+    shift = 0.0 if center is None else x.mean() if isinstance(center, str) else center
+    size = l1(x - shift)
+    return np.minimum(size, np.inf if clip is None else clip) ** 2
+
+
+def elastic_net(x, l1_ratio=0.5):
+    return l1_ratio * l1(x) + (1 - l1_ratio) * l1(x) ** 2
+
+
+def huber(x, delta=1.0):
+    return special.huber(delta, l1(x))
+
+
+def group_lasso(x, axis=-1):
+    return rows(lambda g: np.sqrt(len(g)) * np.linalg.norm(g), x, axis=axis)
+
+
+def _kl(p, q):
+    return special.rel_entr(p, q).sum()
+
+
+def kl_divergence(log_p, log_q, direction="forward", temperature=1.0, axis=-1, from_logits=False):
+    def row(a, b):
+        p, q = probabilities(a, temperature, from_logits), probabilities(b, temperature, from_logits)
+        forward, reverse = _kl(p, q), _kl(q, p)
+        return {"forward": forward, "reverse": reverse, "symmetric": (forward + reverse) / 2}[direction]
+
+    return rows(row, log_p, log_q, axis=axis)
+
+
+def js_divergence(log_p, log_q, beta=0.5, temperature=1.0, axis=-1, from_logits=False):
+    def row(a, b):
+        p, q = probabilities(a, temperature, from_logits), probabilities(b, temperature, from_logits)
+        m = beta * p + (1 - beta) * q
+        return beta * (_kl(p, m) if beta else 0.0) + (1 - beta) * (_kl(q, m) if beta < 1 else 0.0)
+
+    return rows(row, log_p, log_q, axis=axis)
+
+
+def entropy(log_p, mode="penalty", normalize=False, temperature=1.0, axis=-1, from_logits=False):
+    def row(a):
+        p = probabilities(a, temperature, from_logits)
+        h = special.entr(p).sum() / (np.log(len(p)) if normalize else 1.0)
+        return h if mode == "penalty" else -h
+
+    return rows(row, log_p, axis=axis)
+
+
+def topk_kl_divergence(log_p, log_q, tail="bucket", axis=-1):
+    def row(a, b):
+        p, q = np.exp(a), np.exp(b)
+        if tail == "bucket":
+            p, q = np.append(p, 1 - p.sum()), np.append(q, 1 - q.sum())
+        if tail == "renormalize":
+            p, q = p / p.sum(), q / q.sum()
+        return _kl(p, q)
+
+    return rows(row, log_p, log_q, axis=axis)
+
+
+def sampled_kl(log_p, log_q, estimator="k3", gradient="value"):
+    likelihood_ratio = np.exp(log_q) / np.exp(log_p)
+    return {
+        "k1": -np.log(likelihood_ratio),
+        "k2": np.log(likelihood_ratio) ** 2 / 2,
+        "k3": likelihood_ratio - 1 - np.log(likelihood_ratio),
+    }[estimator]
+
+
+def z_loss(logits, axis=-1):
+    return rows(lambda z: np.log(np.exp(z).sum()) ** 2, logits, axis=axis)
+
+
+def orthogonality(x, mode="soft", axis="rows", normalize=True, per_sample=False):
+    if per_sample:
+        lead = x.shape[:-2]
+        found = [orthogonality(x[index], mode, axis, normalize) for index in np.ndindex(lead)]
+        return np.asarray(found).reshape(lead)
+    if axis == "sequence":
+        vectors = [np.take(x, i, axis=-2).ravel() for i in range(x.shape[-2])]
+    elif axis == "vocabulary":
+        vectors = [x[..., i].ravel() for i in range(x.shape[-1])]
+    else:
+        vectors = list(x.reshape(-1, x.shape[-1]))
+    if normalize:
+        vectors = [v / np.linalg.norm(v) if v.any() else v for v in vectors]
+    gram = np.asarray([[np.dot(v, w) for w in vectors] for v in vectors])
+    if mode == "soft":
+        return np.sum((gram - np.diag(np.diag(gram))) ** 2)
+    difference = gram - np.eye(len(gram))
+    return np.linalg.norm(difference, "fro" if mode == "hard" else 2) ** 2
+
+
+def covariance(x):
+    c = np.cov(x, rowvar=False).reshape(x.shape[1], x.shape[1])
+    return np.sum((c - np.diag(np.diag(c))) ** 2) / x.shape[1]
+
+
+def consistency(a, b, metric="mse", axis=-1):
+    if metric == "mse":
+        return (a - b) ** 2
+    if metric == "l1":
+        return np.abs(a - b)
+    if metric == "cosine":
+        return rows(distance.cosine, a, b, axis=axis)
+    if metric == "kl":
+        return kl_divergence(a, b, direction="symmetric", axis=axis)
+    return js_divergence(a, b, axis=axis)
+
+
+def output_magnitude(x, target=1.0, norm="rms"):
+    size = np.sqrt(np.mean(x**2)) if norm == "rms" else np.linalg.norm(x.ravel())
+    return (size - target) ** 2
