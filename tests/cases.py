@@ -89,7 +89,7 @@ CASES = [
         bad=[
             ({"axis": 0}, TypeError, r"`axis` is not an option, the options are reduction, where, weights, normalizer"),
             ({"reductoin": "sum"}, TypeError, r"`reductoin` is not an option.*Did you mean 'reduction'\?"),
-            ({"reduction": "average"}, ValueError, r"`reduction` must be 'sum', 'mean' or 'none', got 'average'"),
+            ({"reduction": "average"}, ValueError, r"`reduction` must be one of 'sum', 'mean', 'none', got 'average'"),
             ({"normalizer": 0.0}, ValueError, r"`normalizer` must be in \(0, inf\), got 0.0"),
             ({"normalizer": "3"}, TypeError, r"`normalizer` must be a number in \(0, inf\), got str"),
         ],

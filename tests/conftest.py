@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 ROWS = tomllib.loads((Path(__file__).parent.parent / "backend_matrix/backends.toml").read_text())["backend"]
+# the tests compile thousands of tiny programs and run each once: spend nothing on optimising them
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 COLUMNS = ("eager", "jit", "gradient", "second gradient", "dtypes")
 
 

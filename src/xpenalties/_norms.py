@@ -114,10 +114,7 @@ def _center(x: Any, center: Any, kept: Any) -> Any:
             raise ValueError(f"l2: `center` must be 'mean', a number or an array, got {center!r}. Did you mean 'mean'?")
         xp = namespace(x)
         return xp.mean(x) if kept is None else ratio(xp.sum(x), count(kept, x.dtype))
-    try:
-        return number("center", center, Interval(-float("inf"), float("inf")))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"l2: {error}") from None
+    return l2.spec.check("center", center, number(Interval(-float("inf"), float("inf"))))  # type: ignore[attr-defined]
 
 
 @penalty(terms="elements", reduction="sum", complex=True)

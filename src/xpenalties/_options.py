@@ -17,7 +17,7 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Interval", "NonNegative", "Positive", "UnitInterval", "checks_of", "nearest", "number"]
+__all__ = ["Interval", "NonNegative", "Positive", "UnitInterval", "checks_of", "member", "nearest", "number"]
 
 Check = Callable[[str, Any], Any]
 
@@ -50,13 +50,31 @@ def nearest(given: object, valid: Iterable[object]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def number(name: str, value: Any, interval: Interval) -> float:
-    """`value` as a Python float in `interval`: NumPy's scalars would widen the dtype of what they meet."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"`{name}` must be a number in {interval}, got {type(value).__qualname__}. Pass a Python float.")
-    if float(value) not in interval:
-        raise ValueError(f"`{name}` must be in {interval}, got {float(value)!r}.")
-    return float(value)
+def number(interval: Interval) -> Check:
+    """A check for a number in `interval`, which it makes a Python float: NumPy's scalars would widen what they meet."""
+
+    def check(name: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            got = type(value).__qualname__
+            raise TypeError(f"`{name}` must be a number in {interval}, got {got}. Pass a Python float.")
+        if float(value) not in interval:
+            raise ValueError(f"`{name}` must be in {interval}, got {float(value)!r}.")
+        return float(value)
+
+    return check
+
+
+def member(valid: tuple[str, ...]) -> Check:
+    """A check for one of the names `valid`."""
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, str) or value not in valid:
+            kind = ValueError if isinstance(value, str) else TypeError
+            listed = ", ".join(map(repr, valid))
+            raise kind(f"`{name}` must be one of {listed}, got {value!r}.{nearest(value, valid)}")
+        return value
+
+    return check
 
 
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
@@ -71,25 +89,16 @@ def _check_of(hint: Any) -> Check:
         inner = _check_of(Union[tuple(arg for arg in get_args(hint) if arg is not NoneType)])  # noqa: UP007
         return lambda name, value: None if value is None else inner(name, value)
     if get_origin(hint) is Literal:
-        return lambda name, value: _member(name, value, get_args(hint))
+        return member(get_args(hint))
     if get_origin(hint) is Annotated:
-        interval = hint.__metadata__[0]
-        return lambda name, value: number(name, value, interval)
+        return number(hint.__metadata__[0])
     if hint is float:
-        return lambda name, value: number(name, value, Interval(-math.inf, math.inf))
+        return number(Interval(-math.inf, math.inf))
     if hint is bool:
         return _boolean
     if hint is int:
         return _integer
     return lambda name, value: value
-
-
-def _member(name: str, value: Any, valid: tuple[str, ...]) -> Any:
-    if not isinstance(value, str) or value not in valid:
-        kind = ValueError if isinstance(value, str) else TypeError
-        listed = ", ".join(map(repr, valid))
-        raise kind(f"`{name}` must be one of {listed}, got {value!r}.{nearest(value, valid)}")
-    return value
 
 
 def _boolean(name: str, value: Any) -> Any:

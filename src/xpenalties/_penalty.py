@@ -13,7 +13,7 @@ from functools import wraps
 from typing import Any, Literal, NamedTuple, ParamSpec, Protocol, TypedDict, TypeVar, cast
 
 from ._numerics import count, ratio
-from ._options import Check, Interval, checks_of, nearest, number
+from ._options import Check, Interval, checks_of, member, nearest, number
 from .backends import Backend, common_backend, is_array
 
 __all__ = ["Array", "Shared", "Spec", "Terms", "penalty", "registered", "spec_of", "value_and_metrics"]
@@ -55,7 +55,8 @@ Reduction = Literal["sum", "mean", "none"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_POSITIVE = Interval(0, float("inf"), low_open=True)
+_REDUCTIONS = ("sum", "mean", "none")
+_POSITIVE = number(Interval(0, float("inf"), low_open=True))
 _SHARED_NAMES = ("reduction", "where", "weights", "normalizer")
 _SHARED_DOC = """
     Other Parameters
@@ -89,14 +90,18 @@ class Spec:
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """`options` checked and made plain Python values."""
+        for name in options:
+            if name not in self.checks:
+                valid = (*self.checks, *_SHARED_NAMES)
+                raise TypeError(
+                    f"{self.name}: `{name}` is not an option, the options are {', '.join(valid)}.{nearest(name, valid)}"
+                )
+        return {name: self.check(name, value, self.checks[name]) for name, value in options.items()}
+
+    def check(self, name: str, value: Any, check: Check) -> Any:
+        """`value` as `check` returns it; its errors name the function."""
         try:
-            return {name: self.checks[name](name, value) for name, value in options.items()}
-        except KeyError:
-            unknown = next(name for name in options if name not in self.checks)
-            valid = (*self.checks, *_SHARED_NAMES)
-            raise TypeError(
-                f"{self.name}: `{unknown}` is not an option, the options are {', '.join(valid)}.{nearest(unknown, valid)}"
-            ) from None
+            return check(name, value)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{self.name}: {error}") from None
 
@@ -207,7 +212,7 @@ def _terms(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, option
     if isinstance(axis, int):
         axis = _axis(spec, axis, arrays[0])
     if where is None and weights is None and 0 not in shape:
-        return Terms(backend, spec.formula(*arrays, **options), None, None)
+        return Terms(backend, backend.evaluate(spec.formula, arrays, options), None, None)
 
     terms_shape = _terms_shape(kind, shape, axis)
     backend, kept, weights = _masks(spec, backend, terms_shape, where, weights)
@@ -218,7 +223,7 @@ def _terms(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, option
     arrays = tuple(xp.where(mask, x, spec.fill) for x in arrays)
     if spec.takes_kept:
         options = {**options, "kept": mask}
-    values = xp.where(kept, spec.formula(*arrays, **options), 0.0)
+    values = xp.where(kept, backend.evaluate(spec.formula, arrays, options), 0.0)
     if weights is None:
         return Terms(backend, values, kept, None)
     weights = xp.astype(weights, values.dtype, copy=False)  # float16 weights would not sum, float64 ones would widen
@@ -323,15 +328,9 @@ def _over_inputs(xp: Any, kept: Any, kind: Shape, axis: int, ndim: int) -> Any:
 def _reduce(spec: Spec, terms: Terms, reduction: str, normalizer: Any) -> Any:
     backend, values, kept, weights = terms
     xp = backend.xp
-    if reduction == "none":
-        total = values
-    elif reduction in ("sum", "mean"):
-        total = xp.sum(values)
-    else:
-        raise ValueError(
-            f"{spec.name}: `reduction` must be 'sum', 'mean' or 'none', got {reduction!r}."
-            + nearest(reduction, ("sum", "mean", "none"))
-        )
+    if reduction not in _REDUCTIONS:
+        spec.check("reduction", reduction, member(_REDUCTIONS))
+    total = values if reduction == "none" else xp.sum(values)
     if normalizer is not None:
         return _divide(spec, backend, total, normalizer)
     if reduction != "mean":
@@ -350,10 +349,7 @@ def _size(x: Any) -> int:
 
 def _divide(spec: Spec, backend: Backend, total: Any, normalizer: Any) -> Any:
     if not is_array(normalizer) or isinstance(normalizer, float):  # a NumPy float64 is both, and is a number here
-        try:
-            return total / number("normalizer", normalizer, _POSITIVE)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{spec.name}: {error}") from None
+        return total / spec.check("normalizer", normalizer, _POSITIVE)
     other = common_backend(spec.name, ["normalizer"], [normalizer])
     if other.library != backend.library:
         raise TypeError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ._nests import flatten
 from ._numerics import stop_gradient
-from ._options import Interval, nearest, number
+from ._options import Interval, member, nearest, number
 from ._penalty import registered, spec_of, value_and_metrics
 from ._report import PenaltyReport, Report
 from .backends import backend_of, is_array, register_loaded
@@ -18,7 +18,7 @@ __all__ = ["Penalty", "Pipeline"]
 
 Inputs = None | str | tuple[str, ...] | Callable[..., Any]
 
-_WEIGHTS = Interval(0, float("inf"))
+_WEIGHT = number(Interval(0, float("inf")))
 _RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
 
 
@@ -205,6 +205,7 @@ class Pipeline:
             raise
         if not penalty.differentiable:
             value = stop_gradient(value)
+        _check_framework(f"penalty {penalty.name!r}: its weight and value", weight, value)
         contribution = weight * value
         if parts is not None:
             parts[penalty.name] = PenaltyReport(
@@ -220,12 +221,7 @@ class Pipeline:
             return _zero(self.name, inputs)
         total = contributions[0]
         for contribution in contributions[1:]:
-            first, other = backend_of(total), backend_of(contribution)
-            if first is not other and (first is None or other is None or first.library != other.library):
-                raise TypeError(
-                    f"{self.name}: penalties must return arrays of one framework, got {first} and {other}. "
-                    "Convert one of them, for example with from_dlpack."
-                )
+            _check_framework(f"{self.name}: the penalties' values", total, contribution)
             total = total + contribution
         return total
 
@@ -336,7 +332,7 @@ def _checked_weight(name: str, weight: Any) -> Any:
             raise ValueError(f"penalty {name!r}: `weight` must be 0-d, got shape {tuple(weight.shape)}. Index it.")
         return weight
     try:
-        return number("weight", weight, _WEIGHTS)
+        return _WEIGHT("weight", weight)
     except (TypeError, ValueError) as error:
         raise type(error)(f"penalty {name!r}: {error}") from None
 
@@ -345,6 +341,8 @@ def _checked_options(name: str, fn: Callable[..., Any], options: dict[str, Any])
     spec = spec_of(fn)
     if spec is not None:
         shared = {key: options[key] for key in ("reduction", "where", "weights", "normalizer") if key in options}
+        if "reduction" in shared:
+            spec.check("reduction", shared["reduction"], member(("sum", "mean")))  # "none" is no scalar
         own = {key: value for key, value in options.items() if key not in shared}
         return {**spec.check_options(own), **shared}
     try:
@@ -402,6 +400,16 @@ def _zero(name: str, inputs: tuple[Any, ...]) -> Any:
             dtype = leaf.dtype if backend.dtype(leaf.dtype) == ("real", None) else xp.float32
             return xp.sum(xp.zeros_like(xp.reshape(leaf, (-1,))[:0], dtype=dtype))
     raise TypeError(f"{name}: the inputs must hold an array, got none. Pass at least one.")
+
+
+def _check_framework(what: str, x: Any, y: Any) -> None:
+    """NumPy would take another framework's 0-d array for a number, and lose its gradient."""
+    first, other = backend_of(x), backend_of(y)
+    if first is not other and first is not None and other is not None and first.library != other.library:
+        raise TypeError(
+            f"{what} must be arrays of one framework, got {first.library} and {other.library}. "
+            "Convert one of them, for example with from_dlpack."
+        )
 
 
 def _constant(x: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -37,6 +37,18 @@ class PenaltyReport:
     grad_norm_weighted: Any = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """Figures, and the metrics' names in order: how JAX sees it."""
+        figures = (self.value, self.weight, self.contribution, self.grad_norm, self.grad_norm_weighted)
+        return (*figures, *self.metrics.values()), tuple(self.metrics)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], leaves: Iterable[Any]) -> PenaltyReport:
+        """The inverse of `tree_flatten`."""
+        value, weight, contribution, grad_norm, grad_norm_weighted, *metrics = leaves
+        named = dict(zip(names, metrics, strict=True))
+        return cls(value, weight, contribution, grad_norm, grad_norm_weighted, named)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -61,6 +73,17 @@ class Report:
     regularizers: Mapping[str, PenaltyReport]
     regularizer_total: Any
     total_grad_norm: Any = None
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """Figures, and the penalties' names in order: how JAX sees it."""
+        figures = (self.loss_total, self.base_loss, self.regularizer_total, self.total_grad_norm)
+        return (*figures, *self.regularizers.values()), tuple(self.regularizers)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], children: Iterable[Any]) -> Report:
+        """The inverse of `tree_flatten`."""
+        loss_total, base_loss, regularizer_total, total_grad_norm, *parts = children
+        return cls(loss_total, base_loss, dict(zip(names, parts, strict=True)), regularizer_total, total_grad_norm)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of plain floats, moved off the device at once.

@@ -16,14 +16,14 @@ from .base import Backend
 
 __all__ = ["Backend", "backend_of", "common_backend", "is_array", "namespace", "register_loaded"]
 
-_OWNERS = {"numpy": "numpy", "autograd": "numpy", "torch": "torch", "jax": "jax", "jaxlib": "jax", "cupy": "cupy"}
+_FRAMEWORKS = ("torch", "jax", "numpy", "cupy")  # torch first: torch.compile may have to trace the search
 _BACKENDS: dict[type, Backend] = {}  # written whole entries at a time, so threads can share it
 _GENERIC: dict[Any, Backend] = {}
 
 
 def register_loaded() -> None:
     """Prepare the backends whose frameworks the caller has imported already, so that nothing is left to do in a trace."""
-    for name in ("numpy", "torch", "jax", "cupy"):
+    for name in _FRAMEWORKS:
         if name in sys.modules:
             _BACKENDS.update(_module(name).KNOWN)
 
@@ -55,19 +55,17 @@ def _discover(x: object) -> Backend | None:
     cls = type(x)
     if cls.__module__ == "builtins":
         return None
-    backend: Backend | None = None
-    for base in cls.__mro__:
-        owner = _OWNERS.get(base.__module__.partition(".")[0])
-        if owner is not None:
-            backend = _module(owner).find(cls)
-            break
-    else:
-        if array_api_compat.is_array_api_obj(x):
-            xp = array_api_compat.array_namespace(x)
-            name = cls.__module__.partition(".")[0]
-            backend = _GENERIC.setdefault(xp, Backend(name, xp))
-    if backend is not None:
-        _BACKENDS[cls] = backend
+    for name in _FRAMEWORKS:  # an array's framework has been imported
+        if name in sys.modules:
+            backend = _module(name).find(cls)
+            if backend is not None:
+                _BACKENDS[cls] = backend
+                return backend
+    if not array_api_compat.is_array_api_obj(x):
+        return None
+    xp = array_api_compat.array_namespace(x)
+    backend = _GENERIC.setdefault(xp, Backend(cls.__module__.partition(".")[0], xp))
+    _BACKENDS[cls] = backend
     return backend
 
 

@@ -6,7 +6,8 @@ The methods here are what the array API standard alone allows, so a namespace wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -53,6 +54,18 @@ class Backend:
         if xp.isdtype(dtype, "complex floating"):
             return DType("complex", None)
         return DType("bool" if xp.isdtype(dtype, "bool") else "other", None)
+
+    def evaluate(self, formula: Callable[..., Any], arrays: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """A formula's terms.
+
+        Quietly, where NumPy does the work: a formula takes -inf - -inf and masks it, as its docstring says, and a
+        warning of that would be noise. (Dask does the work later, under the settings of then.)
+        """
+        numpy = sys.modules.get("numpy")
+        if numpy is None:
+            return formula(*arrays, **options)
+        with numpy.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return formula(*arrays, **options)
 
     def device(self, x: Any) -> Any:
         """Where `x` lives, for the `device=` of new arrays."""

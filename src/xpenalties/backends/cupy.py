@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import array_api_compat.cupy
@@ -15,6 +15,9 @@ __all__ = ["KNOWN", "find"]
 
 class CupyBackend(Backend):
     abs_is_flat_at_zero = True
+
+    def evaluate(self, formula: Callable[..., Any], arrays: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        return formula(*arrays, **options)
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         values: list[float] = cupy.stack([x.astype(cupy.float64) for x in scalars]).get().tolist()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +16,9 @@ __all__ = ["KNOWN", "find"]
 
 
 class JaxBackend(Backend):
+    def evaluate(self, formula: Callable[..., Any], arrays: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        return formula(*arrays, **options)
+
     def stop_gradient(self, x: Any) -> Any:
         return jax.lax.stop_gradient(x)
 
@@ -36,6 +38,7 @@ def find(cls: type) -> Backend | None:
     return _JAX if issubclass(cls, (jax.Array, jax.core.Tracer)) else None
 
 
-for _node in (Report, PenaltyReport):
-    jax.tree_util.register_dataclass(_node, data_fields=[field.name for field in fields(_node)], meta_fields=[])
+# register_dataclass would sort the names of penalties and metrics: a report keeps their order through a jit
+jax.tree_util.register_pytree_node(Report, Report.tree_flatten, Report.tree_unflatten)
+jax.tree_util.register_pytree_node(PenaltyReport, PenaltyReport.tree_flatten, PenaltyReport.tree_unflatten)
 jax.tree_util.register_pytree_node(Pipeline, Pipeline.tree_flatten, Pipeline.tree_unflatten)
