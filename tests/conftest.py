@@ -48,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "column(name): the column of the matrix's table that a test fills",
         "needs(what): autodiff, jit: skipped, with the reason from backends.toml, where a backend lacks it",
+        "docs: runs the examples of docstrings and pages",
         "mixed: needs several frameworks in one environment",
         "bare: runs with the runtime dependency only",
         "smoke: a few seconds, for an installed wheel",

@@ -46,7 +46,7 @@ Positive = Annotated[float, Interval(0, math.inf, low_open=True)]
 
 def nearest(given: object, valid: Iterable[object]) -> str:
     """` Did you mean ...?`, or nothing where no name is near."""
-    close = get_close_matches(str(given), [str(name) for name in valid], n=1)
+    close = get_close_matches(str(given), [str(name) for name in valid], n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -1,0 +1,73 @@
+"""With the runtime dependency alone: the import, and what is said without any framework."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import xpenalties as xp
+from xpenalties import Penalty, Pipeline
+
+pytestmark = pytest.mark.bare
+
+
+def test_public_names() -> None:
+    assert xp.__version__
+    assert [name for name in xp.__all__ if not callable(getattr(xp, name))] == []
+    assert len(set(xp.__all__)) == len(xp.__all__)
+
+
+def test_no_framework_is_imported() -> None:
+    if "numpy" in sys.modules:
+        pytest.skip("NumPy is installed here, test_dispatch.py asks this of a process of its own")
+    assert not {"torch", "jax", "cupy", "autograd"} & set(sys.modules)
+
+
+def test_lists_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got builtins.list. Pass a NumPy, CuPy, PyTorch or JAX array"):
+        xp.l1([1.0, 2.0])  # type: ignore[type-var]
+    with pytest.raises(TypeError, match=r"^kl_divergence: takes 2 arrays \(log_p, log_q\), got 1 positional arguments"):
+        xp.kl_divergence([1.0])  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"must hold a floating-point array, got float. Pass"):
+        xp.grad(xp.l1)(1.0)
+
+
+def test_pipelines_are_checked() -> None:
+    assert [p.name for p in Pipeline({"l1": 1.0, "huber": 0.5})] == ["l1", "huber"]
+    with pytest.raises(ValueError, match=r"huber: `delta` must be in \(0, inf\), got 0.0"):
+        Penalty("huber", options={"delta": 0})
+
+
+def test_an_array_of_a_foreign_class_works_through_the_standard() -> None:
+    """A namespace of a few lines, for nothing else is installed."""
+
+    class Numbers:
+        def __init__(self, values: list[float]) -> None:
+            self.values, self.shape, self.ndim, self.dtype = values, (len(values),), 1, "float64"
+
+        def __array_namespace__(self, api_version: str | None = None) -> type:
+            return Namespace
+
+    class Namespace:
+        @staticmethod
+        def isdtype(dtype: object, kind: str) -> bool:
+            return kind == "real floating"
+
+        class finfo:
+            def __init__(self, dtype: object) -> None:
+                self.bits = 64
+
+        @staticmethod
+        def abs(x: Numbers) -> Numbers:
+            return Numbers([abs(value) for value in x.values])
+
+        @staticmethod
+        def where(condition: object, a: object, b: Numbers) -> Numbers:
+            return b
+
+        @staticmethod
+        def sum(x: Numbers) -> float:
+            return sum(x.values)
+
+    assert xp.l1(Numbers([1.0, -2.0])) == 3.0  # type: ignore[type-var]

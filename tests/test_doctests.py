@@ -1,0 +1,44 @@
+"""The examples of the docstrings, README.md and docs/, run as they stand."""
+
+from __future__ import annotations
+
+import doctest
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xpenalties
+from xpenalties._penalty import registered
+
+pytestmark = pytest.mark.docs
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def run(examples: str, name: str, names: dict[str, object]) -> int:
+    test = doctest.DocTestParser().get_doctest(examples, names, name, name, 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    out: list[str] = []
+    runner.run(test, out=out.append)
+    assert runner.failures == 0, "".join(out)
+    return len(test.examples)
+
+
+@pytest.mark.parametrize("name", xpenalties.__all__)
+def test_docstring(name: str) -> None:
+    public = {each: getattr(xpenalties, each) for each in xpenalties.__all__}
+    ran = run(getattr(xpenalties, name).__doc__, name, {**public, "np": np, "math": math})
+    assert ran > 0 or name not in (*registered(), "namespace", "value_and_grad", "grad", "check_finite", "Pipeline")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page(page: Path) -> None:
+    for number, block in enumerate(BLOCK.findall(page.read_text())):
+        if block.lstrip().startswith(">>>"):
+            run(block, f"{page.name}[{number}]", {})
+        else:
+            exec(compile(block, f"{page.name}[{number}]", "exec"), {"__name__": "__main__"})

@@ -1,0 +1,62 @@
+"""Several frameworks in one process: each computes its own, and none is taken for another."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SELECTED
+from harness import framework
+
+import xpenalties as xp
+from xpenalties import Penalty, Pipeline
+
+pytestmark = pytest.mark.mixed
+PAIRS = list(permutations([name for name in SELECTED if name != "dask"], 2))
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    return framework(request.param[0]), framework(request.param[1])
+
+
+def test_arrays_of_two_frameworks(pair: tuple[Any, Any]) -> None:
+    one, other = (fw.array(np.zeros((2, 3)), "float32") for fw in pair)
+    with pytest.raises(TypeError, match=r"^kl_divergence: `log_p` and `log_q` must be arrays of one framework, got \w+ and \w+. Conv"):
+        xp.kl_divergence(one, other)
+    with pytest.raises(TypeError, match=r"^l2: `center` must be an array of the same framework as `x`"):
+        xp.l2(one, center=other)
+    where = pair[1].array(np.ones((2, 3), dtype=bool))
+    with pytest.raises(TypeError, match=r"^l1: `where` must be an array of the same framework as `x`, got \w+ and \w+"):
+        xp.l1(one, where=where)
+    with pytest.raises(TypeError, match=r"^l1: `normalizer` must be a number or a \w+ array, got one of \w+"):
+        xp.l1(one, normalizer=pair[1].array(np.asarray(2.0), "float32"))
+
+
+def test_a_pipeline_of_two_frameworks(pair: tuple[Any, Any]) -> None:
+    inputs = {"a": pair[0].array(np.ones(2), "float32"), "b": pair[1].array(np.ones(2), "float32")}
+    both = Pipeline([Penalty("l1", inputs="a"), Penalty("l2", inputs="b")])
+    with pytest.raises(TypeError, match="the penalties' values must be arrays of one framework, got"):
+        both(inputs)
+    assert float(both.disable("l2")(inputs)) == float(both.disable("l1")(inputs)) == 2.0
+    weighted = Pipeline([Penalty("l1", weight=pair[1].array(np.asarray(0.5), "float32"), inputs="a")])
+    with pytest.raises(TypeError, match="penalty 'l1': its weight and value must be arrays of one framework, got"):
+        weighted(inputs)
+
+
+def test_a_nest_of_two_frameworks(pair: tuple[Any, Any]) -> None:
+    nest = [pair[0].array(np.ones(2), "float32"), pair[1].array(np.ones(2), "float32")]
+    with pytest.raises(TypeError, match="^value_and_grad: `x` and `x` must be arrays of one framework"):
+        xp.grad(lambda nest: xp.l1(nest[0]))(nest)
+
+
+def test_they_agree() -> None:
+    rng = np.random.default_rng(0)
+    z = [rng.standard_normal((4, 7)).astype(np.float32) for _ in range(2)]
+    found = {
+        name: float(xp.kl_divergence(*[framework(name).array(x, "float32") for x in z], from_logits=True))
+        for name in SELECTED
+    }
+    assert len(found) == len(SELECTED) and max(found.values()) - min(found.values()) < 1e-6
