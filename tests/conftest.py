@@ -33,7 +33,9 @@ def _selected() -> list[str]:
     unknown = [name for name in chosen if name not in names]
     if unknown:
         raise pytest.UsageError(f"XPENALTIES_TEST_BACKENDS names {unknown}, backends.toml has {names}")
-    missing = [row["module"] for row in ROWS if row["name"] in chosen and find_spec(row["module"].partition(".")[0]) is None]
+    missing = [
+        row["module"] for row in ROWS if row["name"] in chosen and find_spec(row["module"].partition(".")[0]) is None
+    ]
     if missing:
         raise pytest.UsageError(f"XPENALTIES_TEST_BACKENDS asks for {missing}, which cannot be imported")
     return chosen
@@ -41,7 +43,9 @@ def _selected() -> list[str]:
 
 SELECTED = _selected()
 if find_spec("numpy") is None:
-    collect_ignore = sorted(path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_bare.py")
+    collect_ignore = sorted(
+        path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_bare.py"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -108,7 +112,12 @@ class Results:
         report = yield
         column = item.get_closest_marker("column")
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if column is not None and "case" in params and "fw" in params and (call.when == "call" or report.outcome != "passed"):
+        if (
+            column is not None
+            and "case" in params
+            and "fw" in params
+            and (call.when == "call" or report.outcome != "passed")
+        ):
             self.cells[params["case"].name, params["fw"], column.args[0], report.outcome] += 1
         return report
 
@@ -127,7 +136,10 @@ class Results:
                 "function": function,
                 "backend": backend,
                 "column": column,
-                **{outcome: self.cells[function, backend, column, outcome] for outcome in ("passed", "failed", "skipped")},
+                **{
+                    outcome: self.cells[function, backend, column, outcome]
+                    for outcome in ("passed", "failed", "skipped")
+                },
             }
             for function, backend, column in keys
         ]

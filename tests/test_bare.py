@@ -25,7 +25,9 @@ def test_no_framework_is_imported() -> None:
 
 
 def test_lists_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got builtins.list. Pass a NumPy, CuPy, PyTorch or JAX array"):
+    with pytest.raises(
+        TypeError, match=r"^l1: `x` must be an array, got builtins.list. Pass a NumPy, CuPy, PyTorch or JAX array"
+    ):
         xp.l1([1.0, 2.0])  # type: ignore[type-var]
     with pytest.raises(TypeError, match=r"^kl_divergence: takes 2 arrays \(log_p, log_q\), got 1 positional arguments"):
         xp.kl_divergence([1.0])  # type: ignore[call-arg]
@@ -54,7 +56,7 @@ def test_an_array_of_a_foreign_class_works_through_the_standard() -> None:
         def isdtype(dtype: object, kind: str) -> bool:
             return kind == "real floating"
 
-        class finfo:
+        class finfo:  # noqa: N801
             def __init__(self, dtype: object) -> None:
                 self.bits = 64
 

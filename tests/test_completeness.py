@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from cases import CASES
-
 import xpenalties
+from cases import CASES
 from xpenalties._penalty import registered
 
 

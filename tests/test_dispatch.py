@@ -8,9 +8,9 @@ import threading
 
 import numpy as np
 import pytest
-from harness import Framework
 
 import xpenalties as xp
+from harness import Framework
 from xpenalties import backends
 
 

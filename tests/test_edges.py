@@ -1,4 +1,4 @@
-"""Value, first and second gradient where probabilities are 0, logs are -inf, numbers are huge or close, or all mass is given."""
+"""Value, first and second gradient where probabilities are 0, logs are -inf, or numbers huge or close."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from harness import Framework
 from scipy.special import rel_entr
 
 import xpenalties as xp
+from harness import Framework
 
 INF = math.inf
 autodiff = pytest.mark.needs("autodiff")
@@ -32,7 +32,9 @@ def log(*p: float) -> np.ndarray:
     return np.asarray([math.log(x) if x > 0 else -INF for x in p])
 
 
-def first_and_second(fw: Framework, fn: Callable[..., Any], *arrays: np.ndarray, wrt: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def first_and_second(
+    fw: Framework, fn: Callable[..., Any], *arrays: np.ndarray, wrt: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Gradient, and the gradient of the sum of its squares: a pass through every second derivative."""
     given = [fw.array(x) for x in arrays]
     x = given.pop(wrt)
@@ -191,7 +193,9 @@ def test_top_k_that_covers_all_mass(fw: Framework) -> None:
             a, b = (np.log(rng.dirichlet(np.ones(7))) for _ in range(2))
             given = fw.array(a, dtype), fw.array(b, dtype)
             want = rel_entr(np.exp(a), np.exp(b)).sum()
-            assert float(xp.topk_kl_divergence(*given)) == pytest.approx(want, rel=1e-5 if dtype == "float32" else 1e-12)
+            assert float(xp.topk_kl_divergence(*given)) == pytest.approx(
+                want, rel=1e-5 if dtype == "float32" else 1e-12
+            )
 
 
 def test_top_k_without_a_rest_in_q(fw: Framework) -> None:
@@ -294,7 +298,9 @@ def test_zero_rows(fw: Framework) -> None:
         assert (first[1] == 0).all() and np.isfinite(first).all() and np.isfinite(second).all()
     first, second = first_and_second(fw, lambda a, b: xp.consistency(a, b, metric="cosine"), x, x + 1.0)
     assert (first[1] == 0).all() and np.isfinite(first).all() and np.isfinite(second).all()
-    assert float(xp.consistency(fw.array(np.zeros((1, 2))), fw.array(np.ones((1, 2))), metric="cosine")) == pytest.approx(1.0, rel=1e-15)
+    assert float(
+        xp.consistency(fw.array(np.zeros((1, 2))), fw.array(np.ones((1, 2))), metric="cosine")
+    ) == pytest.approx(1.0, rel=1e-15)
 
 
 def test_nan_is_not_hidden(fw: Framework) -> None:

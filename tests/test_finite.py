@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import Framework
 
 import xpenalties as xp
+from harness import Framework
 
 
 def test_finite_input_comes_back_itself(fw: Framework) -> None:
@@ -16,7 +16,9 @@ def test_finite_input_comes_back_itself(fw: Framework) -> None:
 def test_the_error_counts_and_locates(fw: Framework) -> None:
     x = np.zeros((2, 3))
     x[1, 0], x[1, 2] = np.nan, -np.inf
-    with pytest.raises(ValueError, match=r"^check_finite: `x` must be finite, got 1 NaN and 1 Inf of 6 elements, the first at \(1, 0\)"):
+    with pytest.raises(
+        ValueError, match=r"^check_finite: `x` must be finite, got 1 NaN and 1 Inf of 6 elements, the first at \(1, 0\)"
+    ):
         xp.check_finite(fw.array(x))
 
 
@@ -32,7 +34,7 @@ def test_a_tracer_is_refused(fw: Framework) -> None:
     if fw.name == "torch":
         pytest.skip("torch.compile breaks its graph by itself")
     compiled, _ = fw.compile(xp.check_finite)
-    with pytest.raises(TypeError, match="must be an eager array, got a tracer. Call it outside of jit"):
+    with pytest.raises(TypeError, match=r"must be an eager array, got a tracer. Call it outside of jit"):
         compiled(fw.array(np.ones(2)))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
-from harness import Framework
 
 import xpenalties as xp
+from harness import Framework
 from xpenalties import backends
 
 autodiff = pytest.mark.needs("autodiff")
@@ -159,13 +159,17 @@ def test_an_exception_leaves_no_trace_open(fw: Framework) -> None:
 def test_without_autodiff(fw: Framework) -> None:
     if fw.has_autodiff:
         pytest.skip("has automatic differentiation")
-    with pytest.raises(NotImplementedError, match=r"^value_and_grad: \w+ arrays have no automatic differentiation. Convert"):
+    with pytest.raises(
+        NotImplementedError, match=r"^value_and_grad: \w+ arrays have no automatic differentiation. Convert"
+    ):
         xp.grad(xp.l1)(fw.array(np.ones(2)))
 
 
 def test_without_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xpenalties.backends.numpy.find_spec", lambda name: None)
-    with pytest.raises(NotImplementedError, match="NumPy arrays need autograd for gradients. Install it with `pip install"):
+    with pytest.raises(
+        NotImplementedError, match=r"NumPy arrays need autograd for gradients. Install it with `pip install"
+    ):
         xp.grad(xp.l1)(np.ones(2))
 
 
@@ -186,7 +190,7 @@ def test_stop_gradient(fw: Framework) -> None:
 class TestAutogradNamespace:
     """What `namespace` adds to autograd.numpy, against the same of NumPy and finite differences."""
 
-    functions = {
+    functions: ClassVar[dict[str, Any]] = {
         "concat": lambda ns, x: ns.concat([x, 2 * x], axis=0),
         "concat_flat": lambda ns, x: ns.concat([x, 2 * x], axis=None),
         "matrix_transpose": lambda ns, x: ns.matrix_transpose(x) * np.arange(6.0).reshape(3, 2),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
-from cases import CASES, Case
-from harness import Framework
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cases import CASES, Case
+from harness import Framework
 
 TOLERANCE = 1e-9
 
@@ -42,7 +42,9 @@ def shift_invariant(case: Case, fw: Framework, x: np.ndarray) -> bool:
 
 
 def shift_invariant_rows(case: Case, fw: Framework, *x: np.ndarray) -> bool:
-    return near(call(case, fw, *x), call(case, fw, *[y + np.arange(y.shape[0]).reshape(-1, *[1] * (y.ndim - 1)) for y in x]))
+    return near(
+        call(case, fw, *x), call(case, fw, *[y + np.arange(y.shape[0]).reshape(-1, *[1] * (y.ndim - 1)) for y in x])
+    )
 
 
 def scale_invariant(case: Case, fw: Framework, *x: np.ndarray) -> bool:
@@ -99,7 +101,12 @@ def test_laws(case: Case, fw: Framework) -> None:
         pytest.skip(case.lacking[fw.name])
 
     # eager JAX and dask pay milliseconds a call, and run the same formulas
-    @settings(max_examples=25 if fw.name in ("numpy", "strict", "torch") else 2, deadline=None, derandomize=True, database=None)
+    @settings(
+        max_examples=25 if fw.name in ("numpy", "strict", "torch") else 2,
+        deadline=None,
+        derandomize=True,
+        database=None,
+    )
     @given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-6, 1e-2, 1.0, 5.0]))
     def hold(seed: int, scale: float) -> None:
         arrays = of_the_same_kind(case, seed, scale)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_extra.testing import assert_close
-from cases import CASES, Case
-from harness import Framework
 
 import xpenalties as xp
+from cases import CASES, Case
+from harness import Framework
 
 pytestmark = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 REDUCTIONS = ("sum", "mean", "none")
@@ -309,7 +309,9 @@ def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
     got = case.function(*arrays_of(case, fw), reduction="none", where=fw.array(np.asarray(True)), **options)
     close(fw, got, terms)
-    got = case.function(*arrays_of(case, fw), reduction="mean", weights=fw.array(np.full((1,) * terms.ndim, 2.0)), **options)
+    got = case.function(
+        *arrays_of(case, fw), reduction="mean", weights=fw.array(np.full((1,) * terms.ndim, 2.0)), **options
+    )
     close(fw, got, terms.mean())
     if terms.ndim > 1 and not isinstance(case.options.get("center"), str):
         where = np.arange(terms.shape[-1]) != 0
@@ -418,15 +420,21 @@ def test_refused(case: Case, fw: Framework) -> None:
 def test_refused_arrays(case: Case, fw: Framework) -> None:
     arrays, options = arrays_of(case, fw), options_of(case, fw)
     names = case.function.spec.arrays
-    with pytest.raises(TypeError, match=rf"^{case.name}: takes {len(names)} arrays? \(.*\), got {len(names) + 1} positional"):
+    with pytest.raises(
+        TypeError, match=rf"^{case.name}: takes {len(names)} arrays? \(.*\), got {len(names) + 1} positional"
+    ):
         case.function(*arrays, arrays[0], **options)
-    with pytest.raises(TypeError, match=f"^{case.name}: `{names[0]}` must be an array, got builtins.list. Pass a NumPy"):
+    with pytest.raises(
+        TypeError, match=f"^{case.name}: `{names[0]}` must be an array, got builtins.list. Pass a NumPy"
+    ):
         case.function(case.arrays[0].tolist(), *arrays[1:], **options)
     with pytest.raises(TypeError, match=f"^{case.name}: `{names[0]}` must be real .*got .*int.*Cast it first"):
         case.function(fw.array(np.ones(case.arrays[0].shape, dtype=np.int64)), *arrays[1:], **options)
     if len(arrays) > 1:
         wider = fw.array(np.zeros((2, *case.arrays[1].shape)))
-        with pytest.raises(ValueError, match=f"^{case.name}: `{names[0]}` and `{names[1]}` must have the same shape, got .*Broadcast"):
+        with pytest.raises(
+            ValueError, match=f"^{case.name}: `{names[0]}` and `{names[1]}` must have the same shape, got .*Broadcast"
+        ):
             case.function(arrays[0], wider, **options)
 
 
@@ -443,5 +451,7 @@ def test_refused_masks(case: Case, fw: Framework) -> None:
         case.function(*arrays, where=fw.array(wrong > 0), **options)
     with pytest.raises(TypeError, match=f"^{case.name}: `where` must be an array, got builtins.bool"):
         case.function(*arrays, where=True, **options)
-    with pytest.raises(ValueError, match=rf"^{case.name}: `normalizer` must be a number or a 0-d array, got shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=rf"^{case.name}: `normalizer` must be a number or a 0-d array, got shape \(2,\)"
+    ):
         case.function(*arrays, normalizer=fw.array(np.ones(2)), **options)

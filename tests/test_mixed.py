@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SELECTED
-from harness import framework
 
 import xpenalties as xp
+from conftest import SELECTED
+from harness import framework
 from xpenalties import Penalty, Pipeline
 
 pytestmark = pytest.mark.mixed
@@ -24,7 +24,9 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
 
 def test_arrays_of_two_frameworks(pair: tuple[Any, Any]) -> None:
     one, other = (fw.array(np.zeros((2, 3)), "float32") for fw in pair)
-    with pytest.raises(TypeError, match=r"^kl_divergence: `log_p` and `log_q` must be arrays of one framework, got \w+ and \w+. Conv"):
+    with pytest.raises(
+        TypeError, match=r"^kl_divergence: `log_p` and `log_q` must be arrays of one framework, got \w+ and \w+. Conv"
+    ):
         xp.kl_divergence(one, other)
     with pytest.raises(TypeError, match=r"^l2: `center` must be an array of the same framework as `x`"):
         xp.l2(one, center=other)
@@ -48,7 +50,7 @@ def test_a_pipeline_of_two_frameworks(pair: tuple[Any, Any]) -> None:
 
 def test_a_nest_of_two_frameworks(pair: tuple[Any, Any]) -> None:
     nest = [pair[0].array(np.ones(2), "float32"), pair[1].array(np.ones(2), "float32")]
-    with pytest.raises(TypeError, match="^value_and_grad: `x` and `x` must be arrays of one framework"):
+    with pytest.raises(TypeError, match=r"^value_and_grad: `x` and `x` must be arrays of one framework"):
         xp.grad(lambda nest: xp.l1(nest[0]))(nest)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import Framework
 
 import xpenalties as xp
+from harness import Framework
 from xpenalties import Penalty, Pipeline
 
 X = np.asarray([[1.0, -2.0], [0.5, 4.0]])
@@ -91,9 +91,13 @@ def test_several_positional_inputs(fw: Framework) -> None:
 def test_names_that_are_missing(fw: Framework) -> None:
     x = fw.array(X)
     pipe = Pipeline([Penalty("l1", inputs="studnet")])
-    with pytest.raises(ValueError, match=r"penalty 'l1': the inputs must have 'studnet', got 'student'. Did you mean 'student'\?"):
+    with pytest.raises(
+        ValueError, match=r"penalty 'l1': the inputs must have 'studnet', got 'student'. Did you mean 'student'\?"
+    ):
         pipe({"student": x})
-    with pytest.raises(TypeError, match="penalty 'l1': named `inputs` need one mapping, got .*. Pass a dict of arrays"):
+    with pytest.raises(
+        TypeError, match=r"penalty 'l1': named `inputs` need one mapping, got .*. Pass a dict of arrays"
+    ):
         pipe(x)
 
 
@@ -169,7 +173,11 @@ def test_construction_is_checked(fw: Framework) -> None:
         (lambda: Penalty("l3"), ValueError, r"`fn` must be a callable or one of .*, got 'l3'. Did you mean"),
         (lambda: Penalty(3), TypeError, "`fn` must be a name or a callable, got int"),
         (lambda: Penalty(lambda x: x), ValueError, "`name` must be a string other than .*, got '<lambda>'"),
-        (lambda: Penalty("l1", name="base_loss"), ValueError, "`name` must be a string other than a report's own names"),
+        (
+            lambda: Penalty("l1", name="base_loss"),
+            ValueError,
+            "`name` must be a string other than a report's own names",
+        ),
         (lambda: Penalty("l1", weight=-1), ValueError, r"penalty 'l1': `weight` must be in \[0, inf\), got -1.0"),
         (lambda: Penalty("l1", weight=math.nan), ValueError, r"`weight` must be in \[0, inf\), got nan"),
         (lambda: Penalty("l1", weight=math.inf), ValueError, r"`weight` must be in \[0, inf\), got inf"),
@@ -177,9 +185,21 @@ def test_construction_is_checked(fw: Framework) -> None:
         (lambda: Penalty("l1", weight="1"), TypeError, r"`weight` must be a number in \[0, inf\), got str"),
         (lambda: Penalty("l1", weight=fw.array(np.ones(2))), ValueError, r"`weight` must be 0-d, got shape \(2,\)"),
         (lambda: Penalty("l1", inputs=(1, 2)), TypeError, r"`inputs` must be names or a callable, got \(1, 2\)"),
-        (lambda: Penalty("huber", options={"dleta": 1.0}), TypeError, "huber: `dleta` is not an option.*Did you mean 'delta'"),
-        (lambda: Penalty("huber", options={"delta": -1.0}), ValueError, r"huber: `delta` must be in \(0, inf\), got -1.0"),
-        (lambda: Penalty("l1", options={"reduction": "none"}), ValueError, "l1: `reduction` must be one of 'sum', 'mean'"),
+        (
+            lambda: Penalty("huber", options={"dleta": 1.0}),
+            TypeError,
+            "huber: `dleta` is not an option.*Did you mean 'delta'",
+        ),
+        (
+            lambda: Penalty("huber", options={"delta": -1.0}),
+            ValueError,
+            r"huber: `delta` must be in \(0, inf\), got -1.0",
+        ),
+        (
+            lambda: Penalty("l1", options={"reduction": "none"}),
+            ValueError,
+            "l1: `reduction` must be one of 'sum', 'mean'",
+        ),
         (lambda: Penalty(mine, options={"y": 1}), TypeError, r"penalty 'mine': `y` is not an option of .*, it takes x"),
         (lambda: Pipeline({"l3": 1.0}), ValueError, "Did you mean"),
         (lambda: Pipeline([Penalty("l1"), Penalty("l1")]), ValueError, "names must be unique, got 'l1' twice"),
@@ -228,7 +248,9 @@ def test_an_inner_exception_is_kept_and_noted(fw: Framework) -> None:
 @pytest.mark.needs("autodiff")
 def test_gradient_of_the_total(fw: Framework) -> None:
     x = fw.array(X)
-    pipe = Pipeline([Penalty("l1", weight=0.5), Penalty("l2", weight=2.0), Penalty(mine, weight=0.1, differentiable=False)])
+    pipe = Pipeline(
+        [Penalty("l1", weight=0.5), Penalty("l2", weight=2.0), Penalty(mine, weight=0.1, differentiable=False)]
+    )
     (value, report), gradient = xp.value_and_grad(pipe.compute, has_aux=True)(x)
     np.testing.assert_allclose(fw.numpy(gradient), 0.5 * np.sign(X) + 4 * X)
     assert float(value) == pytest.approx(0.5 * L1 + 2 * L2 + 0.3 * L1)
@@ -239,7 +261,9 @@ def test_gradient_of_the_total(fw: Framework) -> None:
 @pytest.mark.needs("autodiff")
 def test_weights_can_be_learned(fw: Framework) -> None:
     x = fw.array(X)
-    gradient = xp.grad(lambda w: Pipeline({"l1": w["l1"], "l2": w["l2"]})(x))({k: fw.array(np.asarray(1.0)) for k in ("l1", "l2")})
+    gradient = xp.grad(lambda w: Pipeline({"l1": w["l1"], "l2": w["l2"]})(x))(
+        {k: fw.array(np.asarray(1.0)) for k in ("l1", "l2")}
+    )
     assert {k: float(v) for k, v in gradient.items()} == {"l1": L1, "l2": L2}
 
 
@@ -247,7 +271,9 @@ def test_weights_can_be_learned(fw: Framework) -> None:
 def test_the_report_is_detached(fw: Framework) -> None:
     def through_the_report(x: Any) -> Any:
         total, report = Pipeline({"l1": 1.0}).compute(x)
-        return 0.0 * total + report.regularizers["l1"].value + report.loss_total + report.regularizers["l1"].metrics["max"]
+        return (
+            0.0 * total + report.regularizers["l1"].value + report.loss_total + report.regularizers["l1"].metrics["max"]
+        )
 
     assert (fw.numpy(xp.grad(through_the_report)(fw.array(X))) == 0).all()
 
@@ -256,7 +282,7 @@ def test_the_report_is_detached(fw: Framework) -> None:
 def test_compiled(fw: Framework) -> None:
     x = fw.array(X)
     pipe = Pipeline([Penalty("l1", weight=fw.array(np.asarray(0.5))), Penalty("l2", weight=2.0), Penalty(with_metrics)])
-    compiled, count = fw.compile(lambda x: pipe(x))
+    compiled, _ = fw.compile(lambda x: pipe(x))  # noqa: PLW0108
     assert float(compiled(x)) == pytest.approx(float(pipe(x)))
     compiled, count = fw.compile(lambda x: [pipe.compute(x)[0], pipe.compute(x)[1].regularizers["l2"].metrics["max"]])
     once = [float(y) for y in compiled(x)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, Unpack
 
-from ._numerics import log_probabilities, logsumexp, stop_gradient, times_log
+from ._numerics import is_log_zero, log_probabilities, logsumexp, stop_gradient, times_log
 from ._options import Positive, UnitInterval
 from ._penalty import Array, Shared, penalty
 from .backends import namespace
@@ -323,7 +323,7 @@ def sampled_kl(
     0.3466
     """
     xp = namespace(log_p, log_q)
-    masked = (log_p == -math.inf) & (log_q == -math.inf)
+    masked = is_log_zero(log_p) & is_log_zero(log_q)
     r = xp.where(masked, 0.0, log_q - log_p)
     k2 = 0.5 * r * r
     if estimator == "k2":

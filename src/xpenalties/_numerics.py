@@ -7,6 +7,7 @@ not depend on its values.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .backends import backend_of, namespace
@@ -15,6 +16,7 @@ __all__ = [
     "abs_",
     "count",
     "identity",
+    "is_log_zero",
     "log_probabilities",
     "logsumexp",
     "ratio",
@@ -96,6 +98,11 @@ def count(kept: Any, dtype: Any) -> Any:
 def times_log(p: Any, log: Any) -> Any:
     """`p * log` where `log` is finite or `p > 0`, and 0 where `p` is 0: the limit of p log p."""
     return p * namespace(p, log).where(p == 0, 0.0, log)
+
+
+def is_log_zero(log_p: Any) -> Any:
+    """Where a log-probability is -inf."""
+    return log_p == -math.inf
 
 
 def logsumexp(x: Any, *, axis: int, keepdims: bool = False) -> Any:

@@ -16,7 +16,7 @@ from ._numerics import count, ratio
 from ._options import Check, Interval, checks_of, member, nearest, number
 from .backends import Backend, common_backend, is_array
 
-__all__ = ["Array", "Shared", "Spec", "Terms", "penalty", "registered", "spec_of", "value_and_metrics"]
+__all__ = ["SHARED", "Array", "Shared", "Spec", "Terms", "penalty", "registered", "spec_of", "value_and_metrics"]
 
 
 class SupportsArithmetic(Protocol):
@@ -57,7 +57,7 @@ R = TypeVar("R")
 
 _REDUCTIONS = ("sum", "mean", "none")
 _POSITIVE = number(Interval(0, float("inf"), low_open=True))
-_SHARED_NAMES = ("reduction", "where", "weights", "normalizer")
+SHARED = ("reduction", "where", "weights", "normalizer")
 _SHARED_DOC = """
     Other Parameters
     ----------------
@@ -92,7 +92,7 @@ class Spec:
         """`options` checked and made plain Python values."""
         for name in options:
             if name not in self.checks:
-                valid = (*self.checks, *_SHARED_NAMES)
+                valid = (*self.checks, *SHARED)
                 raise TypeError(
                     f"{self.name}: `{name}` is not an option, the options are {', '.join(valid)}.{nearest(name, valid)}"
                 )
@@ -147,7 +147,7 @@ def penalty(
             arrays=tuple(p.name for p in parameters.values() if p.kind is p.POSITIONAL_ONLY),
             checks={name: check for name, check in checks_of(formula).items() if name != "kept"},
             defaults={p.name: p.default for p in options},
-            terms=terms if callable(terms) else lambda options: cast(Shape, terms),
+            terms=terms if callable(terms) else lambda options: terms,
             reduction=reduction,
             fill=fill,
             complex=complex,
@@ -185,12 +185,14 @@ def spec_of(function: object) -> Spec | None:
     return getattr(function, "spec", None)
 
 
-def value_and_metrics(function: Callable[..., Any], arrays: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
+def value_and_metrics(
+    function: Callable[..., Any], arrays: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[Any, Any]:
     """The reduced value of a penalty, and sum, mean, min and max of the terms it kept, all from one evaluation."""
     spec = spec_of(function)
     assert spec is not None
     given = dict(options)
-    reduction, where, weights, normalizer = (given.pop(n, None) for n in _SHARED_NAMES)
+    reduction, where, weights, normalizer = (given.pop(n, None) for n in SHARED)
     found = _terms(spec, arrays, where, weights, given)
     value = _reduce(spec, found, reduction or spec.reduction, normalizer)
     return value, _metrics(found)
@@ -199,8 +201,8 @@ def value_and_metrics(function: Callable[..., Any], arrays: tuple[Any, ...], opt
 def _terms(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, options: dict[str, Any]) -> Terms:
     if len(arrays) != len(spec.arrays):
         raise TypeError(
-            f"{spec.name}: takes {len(spec.arrays)} array{'s' * (len(spec.arrays) > 1)} ({', '.join(spec.arrays)}), got "
-            f"{len(arrays)} positional arguments. Pass options by keyword."
+            f"{spec.name}: takes {len(spec.arrays)} array{'s' * (len(spec.arrays) > 1)} ({', '.join(spec.arrays)}), "
+            f"got {len(arrays)} positional arguments. Pass options by keyword."
         )
     if options:
         options = spec.check_options(options)
@@ -209,8 +211,7 @@ def _terms(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, option
     shape = arrays[0].shape
     kind = spec.terms({**spec.defaults, **options})
     axis = options.get("axis", spec.defaults.get("axis"))
-    if isinstance(axis, int):
-        axis = _axis(spec, axis, arrays[0])
+    axis = _axis(spec, axis, arrays[0]) if isinstance(axis, int) else 0
     if where is None and weights is None and 0 not in shape:
         return Terms(backend, backend.evaluate(spec.formula, arrays, options), None, None)
 
@@ -238,7 +239,9 @@ def _working(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> tuple[Any
         kind, target = backend.dtype(x.dtype)
         if kind != "real" and not (kind == "complex" and spec.complex):
             wanted = "real or complex floating point" if spec.complex else "real floating point"
-            raise TypeError(f"{spec.name}: `{name}` must be {wanted}, got {x.dtype}. Cast it first, for example to float32.")
+            raise TypeError(
+                f"{spec.name}: `{name}` must be {wanted}, got {x.dtype}. Cast it first, for example to float32."
+            )
         if x.shape != first.shape:
             listed = " and ".join(f"`{n}`" for n in spec.arrays)
             got = " and ".join(str(tuple(y.shape)) for y in arrays)
@@ -294,9 +297,13 @@ def _masks(spec: Spec, backend: Backend, shape: tuple[int, ...], where: Any, wei
         backend = other if other.traces else backend
         kind = other.dtype(x.dtype).kind
         if name == "where" and kind != "bool":
-            raise TypeError(f"{spec.name}: `where` must be a boolean array, got {x.dtype}. Compare it, or use `weights`.")
+            raise TypeError(
+                f"{spec.name}: `where` must be a boolean array, got {x.dtype}. Compare it, or use `weights`."
+            )
         if name == "weights" and kind != "real":
-            raise TypeError(f"{spec.name}: `weights` must be real floating point, got {x.dtype}. For a mask use `where`.")
+            raise TypeError(
+                f"{spec.name}: `weights` must be real floating point, got {x.dtype}. For a mask use `where`."
+            )
         if not _broadcasts(tuple(x.shape), shape):
             raise ValueError(
                 f"{spec.name}: `{name}` must broadcast to the terms' shape {shape}, got {tuple(x.shape)}. "
@@ -397,7 +404,7 @@ def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature
     defaults = (reduction, None, None, None)
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in zip(_SHARED_NAMES, defaults, strict=True)
+        for name, default in zip(SHARED, defaults, strict=True)
     ]
     return signature.replace(parameters=[*own, *shared])
 

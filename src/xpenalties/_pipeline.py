@@ -10,7 +10,7 @@ from typing import Any
 from ._nests import flatten
 from ._numerics import stop_gradient
 from ._options import Interval, member, nearest, number
-from ._penalty import registered, spec_of, value_and_metrics
+from ._penalty import SHARED, registered, spec_of, value_and_metrics
 from ._report import PenaltyReport, Report
 from .backends import backend_of, is_array, register_loaded
 
@@ -74,13 +74,17 @@ class Penalty:
             raise TypeError(f"Penalty: `fn` must be a name or a callable, got {type(self.fn).__qualname__}. Pass one.")
         name = self.name or getattr(self.fn, "__name__", "<unnamed>")
         if not isinstance(name, str) or name.startswith("<") or name in _RESERVED:
-            raise ValueError(f"Penalty: `name` must be a string other than a report's own names, got {name!r}. Give one.")
+            raise ValueError(
+                f"Penalty: `name` must be a string other than a report's own names, got {name!r}. Give one."
+            )
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "weight", _checked_weight(name, self.weight))
         if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
             names = tuple(self.inputs)
             if not all(isinstance(each, str) for each in names):
-                raise TypeError(f"Penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings.")
+                raise TypeError(
+                    f"Penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings."
+                )
             object.__setattr__(self, "inputs", names)
         object.__setattr__(self, "options", _checked_options(name, self.fn, dict(self.options)))
 
@@ -101,7 +105,9 @@ class Penalty:
             return out if isinstance(out, tuple) else (out,)
         if len(given) != 1 or not isinstance(given[0], Mapping):
             kinds = ", ".join(type(each).__qualname__ for each in given)
-            raise TypeError(f"penalty {self.name!r}: named `inputs` need one mapping, got {kinds}. Pass a dict of arrays.")
+            raise TypeError(
+                f"penalty {self.name!r}: named `inputs` need one mapping, got {kinds}. Pass a dict of arrays."
+            )
         names = (self.inputs,) if isinstance(self.inputs, str) else self.inputs
         for name in names:
             if name not in given[0]:
@@ -157,7 +163,9 @@ class Pipeline:
         names: set[str] = set()
         for penalty in found:
             if not isinstance(penalty, Penalty):
-                raise TypeError(f"Pipeline: each of `penalties` must be a Penalty, got {type(penalty).__qualname__}. Wrap it.")
+                raise TypeError(
+                    f"Pipeline: each of `penalties` must be a Penalty, got {type(penalty).__qualname__}. Wrap it."
+                )
             if penalty.name in names:
                 raise ValueError(f"Pipeline: names must be unique, got {penalty.name!r} twice. Give one a `name`.")
             names.add(penalty.name)
@@ -340,7 +348,7 @@ def _checked_weight(name: str, weight: Any) -> Any:
 def _checked_options(name: str, fn: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     spec = spec_of(fn)
     if spec is not None:
-        shared = {key: options[key] for key in ("reduction", "where", "weights", "normalizer") if key in options}
+        shared: dict[str, Any] = {name: options[name] for name in SHARED if name in options}
         if "reduction" in shared:
             spec.check("reduction", shared["reduction"], member(("sum", "mean")))  # "none" is no scalar
         own = {key: value for key, value in options.items() if key not in shared}
@@ -369,7 +377,9 @@ def _evaluate(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: boo
     out = fn(*arguments, **penalty.options)
     if isinstance(out, tuple):
         if len(out) != 2 or not isinstance(out[1], Mapping):
-            raise TypeError(f"penalty {penalty.name!r}: must return a value or (value, dict), got a tuple of {len(out)}.")
+            raise TypeError(
+                f"penalty {penalty.name!r}: must return a value or (value, dict), got a tuple of {len(out)}."
+            )
         return out
     return out, {}
 
@@ -379,7 +389,8 @@ def _scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
     if is_array(value):
         if tuple(value.shape) != ():
             raise ValueError(
-                f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. Reduce it with sum or mean."
+                f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. "
+                "Reduce it with sum or mean."
             )
         return value
     if inspect.isawaitable(value):

@@ -22,7 +22,7 @@ _GENERIC: dict[Any, Backend] = {}
 
 
 def register_loaded() -> None:
-    """Prepare the backends whose frameworks the caller has imported already, so that nothing is left to do in a trace."""
+    """Prepare the backends whose frameworks are imported already, so that nothing is left to do in a trace."""
     for name in _FRAMEWORKS:
         if name in sys.modules:
             _BACKENDS.update(_module(name).KNOWN)
@@ -57,7 +57,7 @@ def _discover(x: object) -> Backend | None:
         return None
     for name in _FRAMEWORKS:  # an array's framework has been imported
         if name in sys.modules:
-            backend = _module(name).find(cls)
+            backend: Backend | None = _module(name).find(cls)
             if backend is not None:
                 _BACKENDS[cls] = backend
                 return backend
@@ -79,7 +79,7 @@ def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]
         if backend is None:
             raise TypeError(
                 f"{function}: `{name}` must be an array, got {type(x).__module__}.{type(x).__qualname__}. "
-                "Pass a NumPy, CuPy, PyTorch or JAX array, or one of another library that follows the array API standard."
+                "Pass a NumPy, CuPy, PyTorch or JAX array, or one of another library that follows the array API."
             )
         if common is None:
             common, first = backend, name

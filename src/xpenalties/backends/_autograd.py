@@ -92,10 +92,14 @@ def differentiate(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list
             gradients[node] = cotangent[0]
         for parent, pulled in zip(node.parents, node.vjp(cotangent[0]), strict=True):
             cotangents[parent] = add_outgrads(cotangents.get(parent), pulled)
-    return value._value, aux, [
-        vspace(leaf).zeros() if gradients[root] is None else gradients[root]
-        for leaf, root in zip(leaves, roots, strict=True)
-    ]
+    return (
+        value._value,
+        aux,
+        [
+            vspace(leaf).zeros() if gradients[root] is None else gradients[root]
+            for leaf, root in zip(leaves, roots, strict=True)
+        ],
+    )
 
 
 def _unbox(x: Any, level: int) -> Any:

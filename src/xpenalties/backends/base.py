@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
-
 OfLeaves = Callable[[list[Any]], tuple[Any, list[Any]]]
 
 
@@ -80,8 +79,10 @@ class Backend:
         return [float(scalar) for scalar in scalars]
 
     def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        """Value, auxiliary arrays and gradients of `fn`, which takes a list of real arrays and returns a scalar and
-        a list of arrays; a leaf that the value does not depend on has gradient zero."""
+        """Value, auxiliary arrays and gradients of a function of a list of real arrays.
+
+        `fn` returns a scalar and a list of arrays. A leaf that the value does not depend on has gradient zero.
+        """
         raise NotImplementedError(
             f"value_and_grad: {self.name} arrays have no automatic differentiation. Convert them to PyTorch, JAX or "
             "NumPy (with autograd installed) arrays first."

@@ -44,11 +44,7 @@ class TorchBackend(Backend):
         return values
 
     def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        def of_leaves(leaves: list[Any]) -> tuple[Any, tuple[Any, list[Any]]]:
-            value, aux = fn(leaves)
-            return value, aux
-
-        gradients, (value, aux) = torch.func.grad_and_value(of_leaves, has_aux=True)(leaves)
+        gradients, (value, aux) = torch.func.grad_and_value(fn, has_aux=True)(leaves)
         return value, aux, [_materialized(gradient) for gradient in gradients]
 
 
