@@ -20,20 +20,25 @@ import nox
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "backend_matrix" / "results"
+COVERAGE = ROOT / ".coverage-data"  # not beside .coverage, where `coverage report` would use them up
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 ROWS: list[dict[str, Any]] = tomllib.loads((ROOT / "backend_matrix" / "backends.toml").read_text("utf-8"))["backend"]
 REQUIRED = [row for row in ROWS if row["required"]]
 PYTHON = ROWS[0]["python"][0]
+ONE_FRAMEWORK = ("-m", "not mixed and not docs")  # those need several
 
-nox.needs_version = ">=2025.5"
+nox.needs_version = ">=2026.10.20"
+nox.options.allow_parallel = True  # all but those that look at the others' files
 nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
     *("erase", "lint", "types"),
     *(row["name"] for row in ROWS),
-    *("mixed", "bare", "oldest", "doctest", "build", "coverage", "report"),
+    *("oldest", "mixed", "bare", "doctest", "build", "coverage", "report"),
 ]
+if len(sys.argv) == 1:  # plain `nox`: a session per core. One that is asked for by name shows its output as it comes
+    nox.options.parallel = os.cpu_count() or 1
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 
@@ -66,20 +71,21 @@ def run_tests(
     """Run tests under coverage; what an earlier run of this session left behind is removed first."""
     stem = session.name.replace("(", "-").rstrip(")")
     written = RESULTS / f"{stem}.json"
-    for old in (written, *ROOT.glob(f".coverage.{stem}.*")):
+    for old in (written, *COVERAGE.glob(f".coverage.{stem}.*")):
         old.unlink(missing_ok=True)
     session.install(*requirements)
-    env = {"XPENALTIES_TEST_BACKENDS": backends, "COVERAGE_FILE": str(ROOT / f".coverage.{stem}")}
+    COVERAGE.mkdir(exist_ok=True)
+    env = {"XPENALTIES_TEST_BACKENDS": backends, "COVERAGE_FILE": str(COVERAGE / f".coverage.{stem}")}
     if results:
         env["XPENALTIES_MATRIX_RESULTS"] = str(written)
-    command = ["coverage", "run", "--parallel-mode", "-m", "pytest", "tests", *options, *session.posargs]
-    session.run(*command, env=env)
+    options = ("-o", f"cache_dir={session.create_tmp()}", *options)  # sessions that run side by side share nothing
+    session.run("coverage", "run", "--parallel-mode", "-m", "pytest", "tests", *options, *session.posargs, env=env)
 
 
-@nox.session(python=False)
+@nox.session(python=False, allow_parallel=False)
 def erase(session: nox.Session) -> None:
     """Remove coverage data and results of earlier runs."""
-    for old in (*ROOT.glob(".coverage"), *ROOT.glob(".coverage.*"), *RESULTS.glob("*.json")):
+    for old in (*ROOT.glob(".coverage"), *COVERAGE.glob(".coverage.*"), *RESULTS.glob("*.json")):
         old.unlink()
 
 
@@ -104,7 +110,7 @@ def tests_of(row: dict[str, Any]) -> Callable[[nox.Session], None]:
     def run(session: nox.Session) -> None:
         if "needs" in row and not has_cuda():
             session.skip(f"{row['name']} did not run: it needs {row['needs']}, and `nvidia-smi -L` finds none")
-        run_tests(session, ["-e", ".", *group("tests"), *row["newest"]], row["name"])
+        run_tests(session, ["-e", ".", *group("tests"), *row["newest"]], row["name"], *ONE_FRAMEWORK)
 
     run.__doc__ = f"Tests on {row['name']}, at its newest."
     return run
@@ -140,7 +146,7 @@ def bare(session: nox.Session) -> None:
 @nox.parametrize("row", [nox.param(row, id=row["name"]) for row in ROWS if row["oldest"]])
 def oldest(session: nox.Session, row: dict[str, Any]) -> None:
     """Tests at the lowest versions that the package claims to support."""
-    run_tests(session, ["-e", ".", *group("tests"), *row["oldest"]], row["name"])
+    run_tests(session, ["-e", ".", *group("tests"), *row["oldest"]], row["name"], *ONE_FRAMEWORK)
 
 
 @nox.session(python=PYTHON)
@@ -164,15 +170,15 @@ def build(session: nox.Session) -> None:
     session.run("pytest", "tests", "-m", "smoke", env={"XPENALTIES_TEST_BACKENDS": "numpy"})
 
 
-@nox.session
+@nox.session(allow_parallel=False)
 def coverage(session: nox.Session) -> None:
     """All sessions' coverage together, which must be full."""
     session.install(*group("run"))
-    session.run("coverage", "combine", "--keep", "--quiet")
+    session.run("coverage", "combine", "--keep", "--quiet", str(COVERAGE))
     session.run("coverage", "report", "--fail-under=100")
 
 
-@nox.session(python=False)
+@nox.session(python=False, allow_parallel=False)
 def report(session: nox.Session) -> None:
     """Write backend_matrix/REPORT.md from the sessions' results."""
     session.run(sys.executable, "backend_matrix/report.py", external=True)

@@ -15,8 +15,9 @@ import numpy as np
 
 import oracle
 import xpenalties as xp
+from harness import Framework
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "Case", "arrays_of", "options_of"]
 
 _rng = np.random.default_rng(20260101)
 
@@ -69,6 +70,16 @@ class Case:
     @property
     def complex(self) -> bool:
         return self.function.spec.complex  # type: ignore[attr-defined, no-any-return]
+
+
+def arrays_of(case: Case, fw: Framework, dtype: str | None = None) -> list[Any]:
+    """The row's arrays as `fw`'s, float64 unless `dtype` says otherwise."""
+    return [fw.array(x, dtype) for x in case.arrays]
+
+
+def options_of(case: Case, fw: Framework, dtype: str | None = None) -> dict[str, Any]:
+    """The row's options, those that are arrays as `fw`'s."""
+    return {k: fw.array(v, dtype) if isinstance(v, np.ndarray) else v for k, v in case.options.items()}
 
 
 class Bad:

@@ -95,10 +95,14 @@ def fw(request: pytest.FixtureRequest) -> Any:
         yield found
 
 
-@pytest.fixture
-def others() -> list[str]:
-    """The names of the backends under test."""
-    return list(SELECTED)
+@pytest.fixture(autouse=True)
+def _lacking(request: pytest.FixtureRequest) -> None:
+    """Skip a row of cases.py, with its reason, on a backend that lacks what the row needs."""
+    if {"case", "fw"} <= set(request.fixturenames):
+        params = request.node.callspec.params
+        reason = params["case"].lacking.get(params["fw"])
+        if reason:
+            pytest.skip(reason)
 
 
 class Results:

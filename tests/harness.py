@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_api_extra.testing import assert_close
 
-__all__ = ["ROWS", "Framework", "framework"]
+__all__ = ["ROWS", "Framework", "close", "framework"]
 
 ROOT = Path(__file__).parent.parent
 ROWS: dict[str, dict[str, Any]] = {
@@ -131,6 +132,11 @@ class Cupy(Framework):
 
 _KINDS = {"numpy": Numpy, "torch": Torch, "jax": Jax, "strict": Strict, "dask": Dask, "cupy": Cupy}
 _MADE: dict[str, Framework] = {}
+
+
+def close(fw: Framework, got: Any, want: Any, *, rtol: float = 1e-9, atol: float = 1e-11) -> None:
+    """The one comparison of values; the tolerance is that of float64."""
+    assert_close(fw.numpy(got), np.asarray(want, dtype=np.float64), rtol=rtol, atol=atol)
 
 
 def framework(name: str) -> Framework:

@@ -97,9 +97,6 @@ def of_the_same_kind(case: Case, seed: int, scale: float) -> list[np.ndarray]:
 @pytest.mark.column("eager")
 @pytest.mark.parametrize("case", [case for case in CASES if case.laws], ids=lambda case: case.id)
 def test_laws(case: Case, fw: Framework) -> None:
-    if fw.name in case.lacking:
-        pytest.skip(case.lacking[fw.name])
-
     # eager JAX and dask pay milliseconds a call, and run the same formulas
     @settings(
         max_examples=25 if fw.name in ("numpy", "strict", "torch") else 2,

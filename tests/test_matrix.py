@@ -7,33 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from array_api_extra.testing import assert_close
 
 import xpenalties as xp
-from cases import CASES, Case
-from harness import Framework
+from cases import CASES, Case, arrays_of, options_of
+from harness import Framework, close
 
 pytestmark = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 REDUCTIONS = ("sum", "mean", "none")
-
-
-@pytest.fixture(autouse=True)
-def _lacking(request: pytest.FixtureRequest, fw: Framework) -> None:
-    reason = request.getfixturevalue("case").lacking.get(fw.name)
-    if reason:
-        pytest.skip(reason)
-
-
-def arrays_of(case: Case, fw: Framework, dtype: str | None = None) -> list[Any]:
-    return [fw.array(x, dtype) for x in case.arrays]
-
-
-def options_of(case: Case, fw: Framework, dtype: str | None = None) -> dict[str, Any]:
-    return {k: fw.array(v, dtype) if isinstance(v, np.ndarray) else v for k, v in case.options.items()}
-
-
-def close(fw: Framework, got: Any, want: Any, *, rtol: float = 1e-9, atol: float = 1e-11) -> None:
-    assert_close(fw.numpy(got), np.asarray(want, dtype=np.float64), rtol=rtol, atol=atol)
 
 
 def finite_difference(fn: Any, x: np.ndarray, step: float = 1e-3) -> np.ndarray:
@@ -159,23 +139,6 @@ def test_compiled_gradient(case: Case, fw: Framework) -> None:
 
 @pytest.mark.column("jit")
 @pytest.mark.needs("jit")
-def test_compiled_with_masks(case: Case, fw: Framework) -> None:
-    where, weights = masks(case)
-    options = options_of(case, fw)
-
-    def masked(arrays: list[Any], where: Any, weights: Any, normalizer: Any) -> Any:
-        return case.function(*arrays, where=where, weights=weights, normalizer=normalizer, **options)
-
-    compiled, count = fw.compile(masked)
-    given = (arrays_of(case, fw), fw.array(where), fw.array(weights), fw.array(3.0))
-    close(fw, compiled(*given), fw.numpy(masked(*given)))
-    once = count()  # for a 0-d normalizer torch.compile starts over within the first call
-    compiled(*given)
-    assert count() == once
-
-
-@pytest.mark.column("jit")
-@pytest.mark.needs("jit")
 def test_vmap_equals_loop(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
     stacked = [np.stack([x, 0.5 * x, -x]) for x in case.arrays]
@@ -242,139 +205,6 @@ def test_second_gradient_is_finite_at_kinks(case: Case, fw: Framework) -> None:
         assert np.isfinite(fw.numpy(got)).all()
 
 
-def masks(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """A mask of the terms that drops some, and weights with a zero; whole ones for a single term."""
-    rng = np.random.default_rng(2)
-    shape = case.terms(*case.arrays).shape
-    where, weights = rng.random(shape) < 0.6, rng.random(shape) + 0.1
-    if shape:
-        where[(0,) * len(shape)] = False
-        where[(-1,) * len(shape)] = True
-        weights[(-1,) * len(shape)] = 0.5
-        if where.size > 2:
-            weights.reshape(-1)[1] = 0.0
-    else:
-        where = np.asarray(True)
-    return np.asarray(where), np.asarray(weights)
-
-
-def over_inputs(case: Case, kept: np.ndarray) -> np.ndarray:
-    """The terms' mask in the shape of the inputs."""
-    x = case.arrays[0]
-    if kept.shape == x.shape:
-        return kept
-    kind = case.function.spec.terms({**case.function.spec.defaults, **case.options})
-    if kind == "rows":
-        axis = case.options.get("axis", case.function.spec.defaults["axis"])
-        return np.broadcast_to(np.expand_dims(kept, axis), x.shape)
-    return np.broadcast_to(kept[..., None, None] if kind == "matrices" else kept, x.shape)
-
-
-@pytest.mark.column("eager")
-def test_masks(case: Case, fw: Framework) -> None:
-    where, weights = masks(case)
-    kept = where & (weights > 0)
-    options = options_of(case, fw)
-    mean_center = case.options.get("center") if isinstance(case.options.get("center"), str) else None
-    poisoned = [np.where(over_inputs(case, where), x, np.nan) for x in case.arrays]
-    if mean_center:  # the terms depend on which elements are kept
-        w, terms = where, (case.arrays[0] - case.arrays[0][where].mean()) ** 2
-        weighted = (case.arrays[0] - case.arrays[0][kept].mean()) ** 2
-    else:
-        w, terms = where, case.terms(*case.arrays)
-        weighted = terms
-    arrays = [fw.array(x) for x in poisoned]
-    call = dict(where=fw.array(where), **options)
-    close(fw, case.function(*arrays, reduction="none", **call), np.where(w, terms, 0))
-    close(fw, case.function(*arrays, reduction="sum", **call), terms[w].sum())
-    close(fw, case.function(*arrays, reduction="mean", **call), terms[w].mean())
-    close(fw, case.function(*arrays, reduction="mean", normalizer=7, **call), terms[w].sum() / 7)
-    close(fw, case.function(*arrays, reduction="none", normalizer=fw.array(7.0), **call), np.where(w, terms, 0) / 7)
-
-    call["weights"] = fw.array(weights)
-    total = (weighted * weights)[kept].sum()
-    close(fw, case.function(*arrays, reduction="none", **call), np.where(kept, weighted * weights, 0))
-    close(fw, case.function(*arrays, reduction="sum", **call), total)
-    close(fw, case.function(*arrays, reduction="mean", **call), total / weights[kept].sum())
-    del call["where"]
-    poisoned = [np.where(over_inputs(case, weights > 0), x, np.inf) for x in case.arrays]
-    if not mean_center:
-        got = case.function(*[fw.array(x) for x in poisoned], reduction="mean", **call)
-        close(fw, got, (terms * weights).sum() / weights.sum())
-
-
-@pytest.mark.column("eager")
-def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
-    terms = case.terms(*case.arrays)
-    options = options_of(case, fw)
-    got = case.function(*arrays_of(case, fw), reduction="none", where=fw.array(np.asarray(True)), **options)
-    close(fw, got, terms)
-    got = case.function(
-        *arrays_of(case, fw), reduction="mean", weights=fw.array(np.full((1,) * terms.ndim, 2.0)), **options
-    )
-    close(fw, got, terms.mean())
-    if terms.ndim > 1 and not isinstance(case.options.get("center"), str):
-        where = np.arange(terms.shape[-1]) != 0
-        got = case.function(*arrays_of(case, fw), reduction="mean", where=fw.array(where), **options)
-        close(fw, got, terms[..., where].mean())
-
-
-@pytest.mark.column("eager")
-def test_nothing_kept(case: Case, fw: Framework) -> None:
-    options = options_of(case, fw)
-    arrays = [fw.array(np.full(x.shape, np.nan)) for x in case.arrays]
-    nothing = {"where": fw.array(np.asarray(False))}
-    for reduction in REDUCTIONS:
-        assert (fw.numpy(case.function(*arrays, reduction=reduction, **nothing, **options)) == 0).all()
-    got = case.function(*arrays, reduction="mean", normalizer=fw.array(0.0), **nothing, **options)
-    assert fw.numpy(got) == 0
-    weights = fw.array(np.asarray(0.0))
-    assert fw.numpy(case.function(*arrays, reduction="mean", weights=weights, **options)) == 0
-
-
-@pytest.mark.column("gradient")
-@pytest.mark.needs("autodiff")
-def test_gradient_under_masks(case: Case, fw: Framework) -> None:
-    where, weights = masks(case)
-    options = options_of(case, fw)
-    kept = over_inputs(case, where & (weights > 0))
-    poisoned = [np.where(kept, x, np.nan) for x in case.arrays]
-
-    def of(x: Any, *rest: Any, where: Any, weights: Any) -> Any:
-        return case.function(x, *rest, where=where, weights=weights, reduction="mean", **options)
-
-    call = {"where": fw.array(where), "weights": fw.array(weights)}
-    got = fw.numpy(xp.grad(of)(*[fw.array(x) for x in poisoned], **call))
-    assert (got[~kept] == 0).all()
-    clean = fw.numpy(xp.grad(of)(*arrays_of(case, fw), **call))
-    close(fw, fw.array(got), np.where(kept, clean, 0))
-
-
-@pytest.mark.column("second gradient")
-@pytest.mark.needs("autodiff")
-def test_second_gradient_under_masks(case: Case, fw: Framework) -> None:
-    where, weights = masks(case)
-    options = options_of(case, fw)
-    kept = over_inputs(case, where & (weights > 0))
-    poisoned = [fw.array(np.where(kept, x, np.nan)) for x in case.arrays]
-    call = {"where": fw.array(where), "weights": fw.array(weights), **options}
-    gradient = xp.grad(lambda x, *rest: case.function(x, *rest, **call))
-    got = fw.numpy(xp.grad(lambda x, *rest: xp.namespace(x).sum(gradient(x, *rest) ** 2))(*poisoned))
-    assert np.isfinite(got).all() and (got[~kept] == 0).all()
-
-
-@pytest.mark.column("gradient")
-@pytest.mark.needs("autodiff")
-def test_gradient_of_nothing_kept(case: Case, fw: Framework) -> None:
-    options = options_of(case, fw)
-    arrays = [fw.array(np.full(x.shape, np.nan)) for x in case.arrays]
-
-    def of(*arrays: Any) -> Any:
-        return case.function(*arrays, where=fw.array(np.asarray(False)), reduction="mean", **options)
-
-    assert (fw.numpy(xp.grad(of)(*arrays)) == 0).all()
-
-
 @pytest.mark.column("gradient")
 @pytest.mark.needs("autodiff")
 def test_gradient_keeps_the_dtype(case: Case, fw: Framework) -> None:
@@ -436,22 +266,3 @@ def test_refused_arrays(case: Case, fw: Framework) -> None:
             ValueError, match=f"^{case.name}: `{names[0]}` and `{names[1]}` must have the same shape, got .*Broadcast"
         ):
             case.function(arrays[0], wider, **options)
-
-
-@pytest.mark.column("eager")
-def test_refused_masks(case: Case, fw: Framework) -> None:
-    arrays, options = arrays_of(case, fw), options_of(case, fw)
-    terms = case.terms(*case.arrays)
-    wrong = np.ones((9, *terms.shape))
-    with pytest.raises(TypeError, match=f"^{case.name}: `where` must be a boolean array, got .*float"):
-        case.function(*arrays, where=fw.array(np.asarray(1.0)), **options)
-    with pytest.raises(TypeError, match=f"^{case.name}: `weights` must be real floating point, got .*bool"):
-        case.function(*arrays, weights=fw.array(np.asarray(True)), **options)
-    with pytest.raises(ValueError, match=rf"^{case.name}: `where` must broadcast to the terms' shape \(.*, got \(9,"):
-        case.function(*arrays, where=fw.array(wrong > 0), **options)
-    with pytest.raises(TypeError, match=f"^{case.name}: `where` must be an array, got builtins.bool"):
-        case.function(*arrays, where=True, **options)
-    with pytest.raises(
-        ValueError, match=rf"^{case.name}: `normalizer` must be a number or a 0-d array, got shape \(2,\)"
-    ):
-        case.function(*arrays, normalizer=fw.array(np.ones(2)), **options)

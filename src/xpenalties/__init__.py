@@ -6,7 +6,7 @@ arrays it is given: NumPy, CuPy, PyTorch, JAX, and whatever else follows the sta
 
 from importlib.metadata import version
 
-from . import _divergences, _finite, _gradients, _norms, _pipeline, _report, _structure
+from . import _divergences, _finite, _gradients, _norms, _pipeline, _report, _structure, _weighted
 from ._divergences import *  # noqa: F403
 from ._finite import *  # noqa: F403
 from ._gradients import *  # noqa: F403
@@ -14,6 +14,7 @@ from ._norms import *  # noqa: F403
 from ._pipeline import *  # noqa: F403
 from ._report import *  # noqa: F403
 from ._structure import *  # noqa: F403
+from ._weighted import *  # noqa: F403
 from .backends import namespace, register_loaded
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     *_structure.__all__,
     *_finite.__all__,
     *_gradients.__all__,
+    *_weighted.__all__,
     *_pipeline.__all__,
     *_report.__all__,
     "namespace",

@@ -4,118 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._nests import flatten
 from ._numerics import stop_gradient
-from ._options import Interval, member, nearest, number
-from ._penalty import SHARED, registered, spec_of, value_and_metrics
+from ._options import nearest
+from ._penalty import value_and_metrics
 from ._report import PenaltyReport, Report
+from ._spec import spec_of
+from ._weighted import Penalty
 from .backends import backend_of, is_array, register_loaded
 
-__all__ = ["Penalty", "Pipeline"]
-
-Inputs = None | str | tuple[str, ...] | Callable[..., Any]
-
-_WEIGHT = number(Interval(0, float("inf")))
-_RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
-
-
-@dataclass(frozen=True, eq=False)
-class Penalty:
-    """A penalty of a pipeline: what to compute, of which inputs, and how much it counts.
-
-    Parameters
-    ----------
-    fn : str or callable
-        The name of a penalty of this package, or a callable that returns a scalar or ``(scalar, metrics)``.
-    name : str, optional
-        By default that of the function.
-    weight : number, 0-d array or callable, default 1.0
-        Finite and >= 0. An array may be learned; a callable is a schedule of the step.
-    inputs : None, str, tuple of str or callable
-        None: exactly what the pipeline was given. Names: looked up in the one mapping that the pipeline was given. A
-        callable: takes the pipeline's arguments and returns an array or a tuple of them.
-    options : mapping
-        Keyword arguments of `fn`.
-    differentiable : bool, default True
-        Whether the total's gradient goes through this penalty; its value counts either way.
-    enabled : bool, default True
-        Whether it takes part.
-
-    Raises
-    ------
-    TypeError
-        For an argument of the wrong kind, or an option that `fn` does not have.
-    ValueError
-        For a name that no penalty has, a negative, NaN or infinite weight, or an option of a wrong value.
-    """
-
-    fn: str | Callable[..., Any]
-    _: KW_ONLY
-    name: str = ""
-    weight: Any = 1.0
-    inputs: Inputs = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    differentiable: bool = True
-    enabled: bool = True
-
-    def __post_init__(self) -> None:
-        if isinstance(self.fn, str):
-            known = registered()
-            if self.fn not in known:
-                raise ValueError(
-                    f"Penalty: `fn` must be a callable or one of {', '.join(known)}, got {self.fn!r}."
-                    + nearest(self.fn, known)
-                )
-            object.__setattr__(self, "fn", known[self.fn])
-        if not callable(self.fn):
-            raise TypeError(f"Penalty: `fn` must be a name or a callable, got {type(self.fn).__qualname__}. Pass one.")
-        name = self.name or getattr(self.fn, "__name__", "<unnamed>")
-        if not isinstance(name, str) or name.startswith("<") or name in _RESERVED:
-            raise ValueError(
-                f"Penalty: `name` must be a string other than a report's own names, got {name!r}. Give one."
-            )
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "weight", _checked_weight(name, self.weight))
-        if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
-            names = tuple(self.inputs)
-            if not all(isinstance(each, str) for each in names):
-                raise TypeError(
-                    f"Penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings."
-                )
-            object.__setattr__(self, "inputs", names)
-        object.__setattr__(self, "options", _checked_options(name, self.fn, dict(self.options)))
-
-    def weight_at(self, step: Any) -> Any:
-        """The weight, of a schedule at `step`."""
-        if not callable(self.weight):
-            return self.weight
-        if step is None:
-            raise ValueError(f"penalty {self.name!r}: its weight is a schedule, got no step. Pass `step=`.")
-        return _checked_weight(self.name, self.weight(step))
-
-    def arguments(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What `fn` is called with when the pipeline is given `given`."""
-        if self.inputs is None:
-            return given
-        if callable(self.inputs):
-            out = self.inputs(*given)
-            return out if isinstance(out, tuple) else (out,)
-        if len(given) != 1 or not isinstance(given[0], Mapping):
-            kinds = ", ".join(type(each).__qualname__ for each in given)
-            raise TypeError(
-                f"penalty {self.name!r}: named `inputs` need one mapping, got {kinds}. Pass a dict of arrays."
-            )
-        names = (self.inputs,) if isinstance(self.inputs, str) else self.inputs
-        for name in names:
-            if name not in given[0]:
-                raise ValueError(
-                    f"penalty {self.name!r}: the inputs must have {name!r}, got {', '.join(map(repr, given[0]))}."
-                    + nearest(name, given[0])
-                )
-        return tuple(given[0][name] for name in names)
+__all__ = ["Pipeline"]
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -329,43 +230,6 @@ def _static_key(penalty: Penalty) -> tuple[Any, ...]:
 
 def _hashable(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, type(None))) else id(value)
-
-
-def _checked_weight(name: str, weight: Any) -> Any:
-    """A number as a finite Python float >= 0; a 0-d array or a schedule as it is."""
-    if callable(weight):
-        return weight
-    if is_array(weight) and not isinstance(weight, float):
-        if tuple(weight.shape) != ():
-            raise ValueError(f"penalty {name!r}: `weight` must be 0-d, got shape {tuple(weight.shape)}. Index it.")
-        return weight
-    try:
-        return _WEIGHT("weight", weight)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"penalty {name!r}: {error}") from None
-
-
-def _checked_options(name: str, fn: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    spec = spec_of(fn)
-    if spec is not None:
-        shared: dict[str, Any] = {name: options[name] for name in SHARED if name in options}
-        if "reduction" in shared:
-            spec.check("reduction", shared["reduction"], member(("sum", "mean")))  # "none" is no scalar
-        own = {key: value for key, value in options.items() if key not in shared}
-        return {**spec.check_options(own), **shared}
-    try:
-        parameters = inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # builtins without a signature: Python says at the call
-        return options
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return options
-    for key in options:
-        if key not in parameters:
-            raise TypeError(
-                f"penalty {name!r}: `{key}` is not an option of {fn!r}, it takes {', '.join(parameters)}."
-                + nearest(key, parameters)
-            )
-    return options
 
 
 def _evaluate(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> tuple[Any, Mapping[str, Any]]:

@@ -9,7 +9,8 @@ from typing import Any, Literal, Unpack
 from ._divergences import jensen_shannon, symmetric_kl
 from ._numerics import abs_, identity, safe_norm, square, stop_gradient, unit
 from ._options import NonNegative
-from ._penalty import Array, Shape, Shared, penalty
+from ._penalty import Array, Shared, penalty
+from ._spec import Shape
 from .backends import namespace
 
 __all__ = ["orthogonality", "covariance", "consistency", "output_magnitude"]

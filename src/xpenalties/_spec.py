@@ -1,0 +1,52 @@
+"""What is known of a penalty without an array: formula, options and their checks, what a term belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ._options import Check, nearest
+
+__all__ = ["SHARED", "Reduction", "Shape", "Spec", "spec_of"]
+
+Shape = Literal["elements", "rows", "matrices", "whole"]
+Reduction = Literal["sum", "mean", "none"]
+SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What `penalty` found out about a formula."""
+
+    name: str
+    formula: Callable[..., Any]
+    arrays: tuple[str, ...]
+    checks: Mapping[str, Check]
+    defaults: Mapping[str, Any]
+    terms: Callable[[Mapping[str, Any]], Shape]
+    reduction: Reduction
+    complex: bool
+    takes_kept: bool
+
+    def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`options` checked and made plain Python values."""
+        for name in options:
+            if name not in self.checks:
+                valid = (*self.checks, *SHARED)
+                raise TypeError(
+                    f"{self.name}: `{name}` is not an option, the options are {', '.join(valid)}.{nearest(name, valid)}"
+                )
+        return {name: self.check(name, value, self.checks[name]) for name, value in options.items()}
+
+    def check(self, name: str, value: Any, check: Check) -> Any:
+        """`value` as `check` returns it; its errors name the function."""
+        try:
+            return check(name, value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.name}: {error}") from None
+
+
+def spec_of(function: object) -> Spec | None:
+    """What is known of a function that `penalty` made, None for any other."""
+    return getattr(function, "spec", None)
