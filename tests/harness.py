@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from array_api_extra.testing import assert_close
 
-__all__ = ["ROWS", "Framework", "close", "framework"]
+import xpenalties as xp
+
+__all__ = ["ROWS", "Framework", "close", "curvature", "first_and_second", "framework"]
 
 ROOT = Path(__file__).parent.parent
 ROWS: dict[str, dict[str, Any]] = {
@@ -137,6 +139,28 @@ _MADE: dict[str, Framework] = {}
 def close(fw: Framework, got: Any, want: Any, *, rtol: float = 1e-9, atol: float = 1e-11) -> None:
     """The one comparison of values; the tolerance is that of float64."""
     assert_close(fw.numpy(got), np.asarray(want, dtype=np.float64), rtol=rtol, atol=atol)
+
+
+def first_and_second(
+    fw: Framework, fn: Callable[..., Any], *arrays: np.ndarray, wrt: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient, and the gradient of the sum of its squares: a pass through every second derivative."""
+    given = [fw.array(x) for x in arrays]
+    x = given.pop(wrt)
+
+    def of(x: Any) -> Any:
+        return fn(*given[:wrt], x, *given[wrt:])
+
+    gradient = xp.grad(of)
+    second = xp.grad(lambda x: xp.namespace(x).sum(gradient(x) ** 2))
+    return fw.numpy(gradient(x)), fw.numpy(second(x))
+
+
+def curvature(fw: Framework, fn: Callable[..., Any], x: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """The Hessian of `fn` at `x`, times a vector."""
+    direction = fw.array(along)
+    slope = xp.grad(fn)
+    return fw.numpy(xp.grad(lambda x: xp.namespace(x).sum(slope(x) * direction))(fw.array(x)))
 
 
 def framework(name: str) -> Framework:

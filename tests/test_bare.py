@@ -12,6 +12,7 @@ from xpenalties import Penalty, Pipeline
 pytestmark = pytest.mark.bare
 
 
+@pytest.mark.smoke
 def test_public_names() -> None:
     assert xp.__version__
     assert [name for name in xp.__all__ if not callable(getattr(xp, name))] == []

@@ -27,6 +27,8 @@ def test_what_is_no_array() -> None:
         assert backends.backend_of(other) is None
         with pytest.raises(TypeError, match=r"^namespace: `arrays\[0\]` must be an array, got "):
             xp.namespace(other)
+    with pytest.raises(TypeError, match=r"^namespace: takes one array at least, got none"):
+        xp.namespace()
     with pytest.raises(TypeError, match=r"^namespace: `arrays\[1\]` must be an array, got builtins.int"):
         xp.namespace(np.zeros(2), 3)
 
@@ -44,6 +46,19 @@ def test_numpy_scalars_are_arrays() -> None:
     assert xp.l1(np.ones(2, dtype=np.float32), normalizer=np.float64(4.0)).dtype == np.float32
     assert xp.elastic_net(np.ones(2, dtype=np.float32), l1_ratio=np.float64(0.5)).dtype == np.float32
     assert xp.l2(np.ones(2, dtype=np.float32), center=np.float64(0.5)).dtype == np.float32
+
+
+def test_subclasses_that_mean_something_else_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"an array must be of NumPy's ndarray, got MaskedArray. Pass np.asarray"):
+        xp.l1(np.ma.masked_array([1.0, 2.0], mask=[True, False]))
+    with pytest.raises(TypeError, match="got matrix"):
+        xp.l1(np.ones((2, 2)).view(np.matrix))
+
+
+def test_an_import_that_is_blocked() -> None:
+    program = "import sys; sys.modules['torch'] = None\nimport xpenalties, numpy; print(xpenalties.l1(numpy.ones(3)))"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "3.0"
 
 
 def test_a_subclass_is_of_its_parents_backend() -> None:

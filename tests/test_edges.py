@@ -1,245 +1,44 @@
-"""Value, first and second gradient where probabilities are 0, logs are -inf, or numbers huge or close."""
+"""Norms and structure at 0, at ties and kinks, and what holds of every penalty: NaN, half precision, shapes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from functools import partial
 from typing import Any
 
-import mpmath
 import numpy as np
 import pytest
-from scipy.special import rel_entr
 
 import xpenalties as xp
-from harness import Framework
+from harness import Framework, curvature, first_and_second
 
 INF = math.inf
 autodiff = pytest.mark.needs("autodiff")
 
 
-@pytest.fixture(autouse=True)
-def _dask_computes_later(fw: Framework, recwarn: pytest.WarningsRecorder) -> Any:
-    """Dask's NumPy warns of the -inf - -inf that is masked afterwards; every other backend is silent."""
-    if fw.name != "dask":
-        return
-    import warnings
-
-    warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
-
-
-def log(*p: float) -> np.ndarray:
-    return np.asarray([math.log(x) if x > 0 else -INF for x in p])
-
-
-def first_and_second(
-    fw: Framework, fn: Callable[..., Any], *arrays: np.ndarray, wrt: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient, and the gradient of the sum of its squares: a pass through every second derivative."""
-    given = [fw.array(x) for x in arrays]
-    x = given.pop(wrt)
-
-    def of(x: Any) -> Any:
-        return fn(*given[:wrt], x, *given[wrt:])
-
-    gradient = xp.grad(of)
-    second = xp.grad(lambda x: xp.namespace(x).sum(gradient(x) ** 2))
-    return fw.numpy(gradient(x)), fw.numpy(second(x))
-
-
-P, Q = log(0.5, 0.5, 0.0, 0.0), log(0.25, 0.25, 0.5, 0.0)
-p, q = np.exp(P), np.exp(Q)
-
-
-def test_kl_of_masked_tokens(fw: Framework) -> None:
-    assert float(xp.kl_divergence(fw.array(P), fw.array(Q))) == pytest.approx(rel_entr(p, q).sum())
-    assert float(xp.kl_divergence(fw.array(P), fw.array(Q), direction="reverse")) == INF
-    assert float(xp.kl_divergence(fw.array(P), fw.array(Q), direction="symmetric")) == INF
-    assert float(xp.kl_divergence(fw.array(P), fw.array(P), direction="symmetric")) == 0.0
-    assert float(xp.kl_divergence(fw.array(np.full(3, -INF)), fw.array(np.full(3, -INF)))) == 0.0
+@autodiff
+def test_curvature_where_the_slope_is_zero(fw: Framework) -> None:
+    c = np.asarray([1.0, -2.0, 3.0, 0.5])
+    x = np.asarray([0.0, 0.0, 0.1, -3.0])
+    inside = np.asarray([1.0, 1.0, 1.0, 0.0])
+    np.testing.assert_allclose(curvature(fw, xp.huber, x, c), inside * c)
+    np.testing.assert_allclose(curvature(fw, lambda x: xp.l2(x, clip=2.0), x, c), 2 * inside * c)
+    np.testing.assert_allclose(curvature(fw, xp.l2, x, c), 2 * c)
+    np.testing.assert_allclose(curvature(fw, lambda x: xp.elastic_net(x, l1_ratio=0.25), x, c), 1.5 * c)
+    for norm, scale in (("rms", 4), ("l2", 1)):
+        zeros = np.zeros(4)
+        found = curvature(fw, lambda x, norm=norm: xp.output_magnitude(x, target=0.0, norm=norm), zeros, c)
+        np.testing.assert_allclose(found, 2 * c / scale)
+        assert (curvature(fw, lambda x, norm=norm: xp.output_magnitude(x, norm=norm), zeros, c) == 0).all()
 
 
 @autodiff
-def test_kl_gradients_with_masked_tokens(fw: Framework) -> None:
-    # d/dlog_p of p (log p - log q) is p (log p - log q + 1), and d/dlog_q is -p
-    first, second = first_and_second(fw, xp.kl_divergence, P, Q)
-    want = np.asarray([0.5 * (math.log(2) + 1)] * 2 + [0.0, 0.0])
-    slope = np.asarray([0.5 * (math.log(2) + 2)] * 2 + [0.0, 0.0])  # of want, by log_p again
-    np.testing.assert_allclose(first, want, rtol=1e-12)
-    np.testing.assert_allclose(second, 2 * want * slope, rtol=1e-12)
-    first, second = first_and_second(fw, xp.kl_divergence, P, Q, wrt=1)
-    np.testing.assert_allclose(first, -p, rtol=1e-12)
-    np.testing.assert_allclose(second, 0.0)
-
-
-@autodiff
-def test_kl_gradient_by_q_is_finite_where_the_value_is_not(fw: Framework) -> None:
-    first, second = first_and_second(fw, xp.kl_divergence, Q, P, wrt=1)
-    np.testing.assert_allclose(first, -q, rtol=1e-12)
-    np.testing.assert_allclose(second, 0.0)
-
-
-@autodiff
-def test_kl_from_logits_with_masked_tokens(fw: Framework) -> None:
-    z_p, z_q = np.asarray([1.0, -0.5, -INF]), np.asarray([0.3, 0.2, -INF])
-    for direction in ("forward", "reverse", "symmetric"):
-        for temperature in (1.0, 2.0):
-            options = {"direction": direction, "temperature": temperature, "from_logits": True}
-
-            def of(a: Any, b: Any, options: Any = options) -> Any:
-                return xp.kl_divergence(a, b, **options)
-
-            assert float(of(fw.array(z_p), fw.array(z_q))) == pytest.approx(
-                float(of(fw.array(z_p[:2]), fw.array(z_q[:2]))), rel=1e-12
-            )
-            for wrt in (0, 1):
-                whole = first_and_second(fw, of, z_p, z_q, wrt=wrt)
-                part = first_and_second(fw, of, z_p[:2], z_q[:2], wrt=wrt)
-                for got, want in zip(whole, part, strict=True):
-                    np.testing.assert_allclose(got[:2], want, rtol=1e-9, atol=1e-14)
-                    assert got[2] == 0
-
-
-def test_js_of_disjoint_distributions(fw: Framework) -> None:
-    a, b = fw.array(log(0.5, 0.5, 0.0, 0.0)), fw.array(log(0.0, 0.0, 0.25, 0.75))
-    assert float(xp.js_divergence(a, b)) == pytest.approx(math.log(2), rel=1e-15)
-    for beta in (0.25, 0.9):
-        entropy = -beta * math.log(beta) - (1 - beta) * math.log(1 - beta)
-        assert float(xp.js_divergence(a, b, beta=beta)) == pytest.approx(entropy, rel=1e-14)
-    for beta in (0.0, 1.0):
-        assert float(xp.js_divergence(a, b, beta=beta)) == 0.0
-
-
-@autodiff
-def test_js_gradients_with_masked_tokens(fw: Framework) -> None:
-    # d/dlog_p is beta p log(p / m)
-    for beta in (0.5, 0.2):
-        m = beta * p + (1 - beta) * q
-
-        def of(a: Any, b: Any, beta: float = beta) -> Any:
-            return xp.js_divergence(a, b, beta=beta)
-
-        first, second = first_and_second(fw, of, P, Q)
-        want = beta * p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, m, 1))
-        np.testing.assert_allclose(first, want, rtol=1e-10, atol=1e-15)
-        slope = want + beta * p * (1 - beta * p / np.where(m > 0, m, 1))
-        np.testing.assert_allclose(second, 2 * want * slope, rtol=1e-10, atol=1e-15)
-        first, second = first_and_second(fw, of, P, Q, wrt=1)
-        want = (1 - beta) * q * np.log(np.where(q > 0, q, 1) / np.where(q > 0, m, 1))
-        np.testing.assert_allclose(first, want, rtol=1e-10, atol=1e-15)
-        assert np.isfinite(second).all()
-
-
-def test_js_of_close_distributions_does_not_cancel(fw: Framework) -> None:
-    with mpmath.workdps(60):
-        a = np.log(np.random.default_rng(0).dirichlet(np.ones(50)))
-        for gap in (1e-3, 1e-6, 1e-9):
-            b = a + gap * np.random.default_rng(1).standard_normal(50)
-            want = mpmath.mpf(0)
-            for u, v in zip(a, b, strict=True):
-                x, y = mpmath.exp(mpmath.mpf(float(u))), mpmath.exp(mpmath.mpf(float(v)))
-                m = (x + y) / 2
-                want += (x * mpmath.log(x / m) + y * mpmath.log(y / m)) / 2
-            got = float(xp.js_divergence(fw.array(a), fw.array(b)))
-            assert abs(got - float(want)) < 1e-16 * gap * 50
-
-
-def test_kl_of_extreme_ratios_is_not_clipped(fw: Framework) -> None:
-    a, b = np.asarray([0.0, -1000.0]), np.asarray([-1000.0, 0.0])
-    assert float(xp.kl_divergence(fw.array(a), fw.array(b))) == pytest.approx(1000.0)
-    small = np.asarray([math.log1p(-1e-12), math.log(1e-12)])
-    want = float(mpmath.mpf(1e-12) * (mpmath.log(mpmath.mpf(1e-12)) + 50)) + (1 - 1e-12) * math.log1p(-1e-12)
-    assert float(xp.kl_divergence(fw.array(small), fw.array(np.asarray([0.0, -50.0])))) == pytest.approx(want, rel=1e-9)
-
-
-def test_no_exponential_overflows(fw: Framework) -> None:
-    for dtype in ("float32", "float64"):
-        far = fw.array(np.asarray([0.0, -200.0, -90.0]), dtype), fw.array(np.asarray([-200.0, 0.0, -800.0]), dtype)
-        assert float(xp.js_divergence(*far)) == pytest.approx(math.log(2), rel=1e-6)
-        huge = fw.array(np.asarray([1e4, 0.0, -1e4]), dtype)
-        assert float(xp.entropy(huge, from_logits=True)) == 0.0
-        assert float(xp.z_loss(huge)) == pytest.approx(1e8)
-        assert float(xp.kl_divergence(huge, huge, from_logits=True)) == 0.0
-
-
-@autodiff
-def test_entropy_of_a_point_mass(fw: Framework) -> None:
-    point = log(1.0, 0.0, 0.0)
-    assert float(xp.entropy(fw.array(point))) == 0.0
-    first, second = first_and_second(fw, xp.entropy, point)
-    np.testing.assert_allclose(first, [-1.0, 0.0, 0.0])  # d/dlog_p of -p log p is -p (log p + 1)
-    np.testing.assert_allclose(second, [4.0, 0.0, 0.0])
-
-
-def test_entropy_of_one_class(fw: Framework) -> None:
-    assert float(xp.entropy(fw.array(np.zeros((2, 1))), normalize=True)) == 0.0
-
-
-@autodiff
-def test_z_loss_with_masked_logits(fw: Framework) -> None:
-    z = np.asarray([0.3, -INF, 1.0])
-    whole = first_and_second(fw, xp.z_loss, z)
-    part = first_and_second(fw, xp.z_loss, z[[0, 2]])
-    for got, want in zip(whole, part, strict=True):
-        np.testing.assert_allclose(got[[0, 2]], want, rtol=1e-12)
-        assert got[1] == 0
-    assert float(xp.z_loss(fw.array(np.full(3, -INF)))) == INF
-
-
-def test_top_k_that_covers_all_mass(fw: Framework) -> None:
-    for dtype in ("float32", "float64"):
-        for seed in range(20):
-            rng = np.random.default_rng(seed)
-            a, b = (np.log(rng.dirichlet(np.ones(7))) for _ in range(2))
-            given = fw.array(a, dtype), fw.array(b, dtype)
-            want = rel_entr(np.exp(a), np.exp(b)).sum()
-            assert float(xp.topk_kl_divergence(*given)) == pytest.approx(
-                want, rel=1e-5 if dtype == "float32" else 1e-12
-            )
-
-
-def test_top_k_without_a_rest_in_q(fw: Framework) -> None:
-    a, b = fw.array(log(0.5, 0.25)), fw.array(log(0.5, 0.5))
-    assert float(xp.topk_kl_divergence(a, b)) == INF
-    assert math.isfinite(float(xp.topk_kl_divergence(a, b, tail="renormalize")))
-
-
-@autodiff
-def test_top_k_gradients(fw: Framework) -> None:
-    a, b = log(0.5, 0.25, 0.0), log(0.25, 0.5, 0.0)
-    first, second = first_and_second(fw, xp.topk_kl_divergence, a, b, wrt=1)
-    # -p_i, and the rest (1 - sum q) = 1/4 of both moves by q_i: + p_rest / q_rest * q_i
-    np.testing.assert_allclose(first, [-0.5 + 0.25, -0.25 + 0.5, 0.0], atol=1e-14)
-    assert np.isfinite(second).all()
-    whole = log(0.5, 0.5, 0.0)
-    first, second = first_and_second(fw, xp.topk_kl_divergence, whole, log(0.25, 0.5, 0.0))
-    np.testing.assert_allclose(first, [0.5 * (math.log(2) + 1), 0.5, 0.0], atol=1e-12)
-    assert np.isfinite(second).all()
-
-
-def test_sampled_kl_of_masked_tokens(fw: Framework) -> None:
-    a, b = fw.array(np.asarray([-1.0, -INF])), fw.array(np.asarray([-1.5, -INF]))
-    for estimator, want in (("k1", 0.5), ("k2", 0.125), ("k3", math.exp(-0.5) - 0.5)):
-        for gradient in ("value", "k2"):
-            got = xp.sampled_kl(a, b, estimator=estimator, gradient=gradient, reduction="none")
-            np.testing.assert_allclose(fw.numpy(got), [want, 0.0], rtol=1e-14)
-    assert float(xp.sampled_kl(a, fw.array(np.asarray([-INF, -INF])), gradient="k2")) == INF
-
-
-@autodiff
-def test_sampled_kl_with_the_gradient_of_k2(fw: Framework) -> None:
-    a, b = np.asarray([-1.0, -0.2, -INF]), np.asarray([-1.5, -0.9, -INF])
-    for wrt in (0, 1):
-        want = first_and_second(fw, lambda x, y: xp.sampled_kl(x, y, estimator="k2"), a, b, wrt=wrt)
-        for estimator in ("k1", "k2", "k3"):
-
-            def of(x: Any, y: Any, estimator: str = estimator) -> Any:
-                return xp.sampled_kl(x, y, estimator=estimator, gradient="k2")
-
-            got = first_and_second(fw, of, a, b, wrt=wrt)
-            for x, y in zip(got, want, strict=True):
-                np.testing.assert_allclose(x, y, rtol=1e-13)
-                assert x[2] == 0
+def test_edges_of_huber_and_clip_belong_to_the_inside(fw: Framework) -> None:
+    x = np.asarray([2.0, -2.0])
+    assert fw.numpy(xp.grad(lambda x: xp.l2(x, clip=2.0))(fw.array(x))).tolist() == [4.0, -4.0]
+    assert curvature(fw, lambda x: xp.l2(x, clip=2.0), x, np.ones(2)).tolist() == [2.0, 2.0]
+    assert curvature(fw, lambda x: xp.huber(x, delta=2.0), x, np.ones(2)).tolist() == [1.0, 1.0]
 
 
 def test_counts_do_not_stop_at_2_to_the_24(fw: Framework) -> None:
@@ -269,6 +68,56 @@ def test_spectral_gradient_at_multiple_eigenvalues(fw: Framework) -> None:
     first, second = first_and_second(fw, lambda x: xp.orthogonality(x, mode="spectral"), np.eye(3))
     np.testing.assert_allclose(first, 0.0, atol=1e-15)
     assert np.isfinite(second).all()
+
+
+@autodiff
+def test_spectral_gradient_at_eigenvalues_equal_up_to_rounding(fw: Framework) -> None:
+    for n in (2, 3, 5, 16):
+        rotation, _ = np.linalg.qr(np.random.default_rng(n).standard_normal((n, n)))
+        for scale in (0.3, 2.0, 7.0):
+            x = scale * rotation
+            first, second = first_and_second(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), x)
+            assert np.linalg.norm(first) == pytest.approx(abs(4 * scale * (scale**2 - 1)))
+            assert np.abs(second).max() < 1e4 * max(scale, 1) ** 5  # one over a gap of rounding would make it 1e15
+
+
+@autodiff
+def test_spectral_curvature_of_close_eigenvalues(fw: Framework) -> None:
+    # X = diag(a, b): d^2/dX_ij dX_ji of the largest eigenvalue a^2 of G is 2 (a^2 + b^2) / (a^2 - b^2) for i != j
+    for b in (1.0, 1.9, 1.999):
+        x, a = np.diag([2.0, b]), 2.0
+        along = np.asarray([[0.0, 1.0], [0.0, 0.0]])
+        found = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), x, along)
+        by_lambda = 2 * (a**2 - 1)
+        assert found[0, 1] == pytest.approx(by_lambda * 2 * (1 + b**2 / (a**2 - b**2)))
+        assert found[1, 0] == pytest.approx(by_lambda * 2 * a * b / (a**2 - b**2))
+
+
+def test_spectral_without_eigh(fw: Framework) -> None:
+    if fw.name != "dask":
+        pytest.skip("has an eigh")
+    with pytest.raises(NotImplementedError, match=r"^orthogonality: mode='spectral' needs linalg.eigh, which .*dask"):
+        xp.orthogonality(fw.array(np.ones((2, 2))), mode="spectral")
+
+
+def test_under_autocast(fw: Framework) -> None:
+    if fw.name != "torch":
+        pytest.skip("is about torch.autocast")
+    torch = fw.module
+    x = fw.array(np.random.default_rng(0).standard_normal((6, 9)), "float32")
+    for fn in (
+        xp.orthogonality,
+        lambda x: xp.orthogonality(x.mT, mode="hard"),
+        lambda x: xp.orthogonality(x, mode="spectral"),
+        xp.covariance,
+        lambda x: xp.covariance(x.mT),
+        lambda x: xp.kl_divergence(x, 2 * x, from_logits=True),
+    ):
+        want = fn(x)
+        compiled, _ = fw.compile(fn)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            for got in (fn(x), compiled(x)):
+                assert got.dtype == torch.float32 and float(got) == pytest.approx(float(want), rel=1e-6)
 
 
 def test_orthonormal_rows_and_columns(fw: Framework) -> None:
@@ -303,9 +152,60 @@ def test_zero_rows(fw: Framework) -> None:
     ) == pytest.approx(1.0, rel=1e-15)
 
 
+def test_shapes_that_are_refused(fw: Framework) -> None:
+    def array(*shape: int) -> Any:
+        return fw.array(np.ones(shape))
+
+    for axis in (2, -3):
+        with pytest.raises(
+            ValueError, match=rf"^z_loss: `axis` must be an axis of `logits`, got {axis} for .*\[-2, 1\]"
+        ):
+            xp.z_loss(array(2, 3), axis=axis)
+    with pytest.raises(TypeError, match=r"^z_loss: `axis` must be an integer, got True"):
+        xp.z_loss(array(2, 3), axis=True)
+    assert float(xp.z_loss(fw.array(np.zeros((2, 1))), axis=np.int64(1))) == 0.0
+    with pytest.raises(ValueError, match=r"^orthogonality: `x` must have at least 2 axes, got shape \(3,\)"):
+        xp.orthogonality(array(3))
+    for shape in ((3,), (1, 3), (2, 3, 4)):
+        with pytest.raises(ValueError, match=r"^covariance: `x` must have shape \(n, d\) with n >= 2, got \("):
+            xp.covariance(array(*shape))
+    for center in ((2,), (1, 2, 3)):
+        with pytest.raises(ValueError, match=r"^l2: `center` must broadcast to `x`, got \(.* for \(2, 3\)"):
+            xp.l2(array(2, 3), center=array(*center))
+    with pytest.raises(TypeError, match=r"^l2: `center` must be real for a real `x`, got .*complex"):
+        xp.l2(array(2), center=fw.array(np.ones(2) * 1j))
+    for number in (math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"^l2: `center` must be in \(-inf, inf\), got "):
+            xp.l2(array(2), center=number)
+    assert float(xp.l2(array(2), center=fw.array(np.asarray([3, 4])), clip=None)) == 4.0 + 9.0
+
+
+def test_a_normalizer_of_0(fw: Framework) -> None:
+    zero = fw.array(np.asarray(0.0))
+    x = fw.array(np.ones(2))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "divide by zero", RuntimeWarning)
+        assert float(xp.l1(x, normalizer=zero)) == INF
+    assert float(xp.l1(x - x, normalizer=zero)) == 0.0
+
+
+@autodiff
+def test_gradient_by_a_center(fw: Framework) -> None:
+    x, where = fw.array(np.asarray([1.0, 2.0, math.nan])), fw.array(np.asarray([True, False, False]))
+    center = fw.array(np.asarray([0.25, math.nan, 0.0]))
+    for clip in (None, 5.0):
+        gradient = xp.grad(lambda c, clip=clip: xp.l2(x, center=c, clip=clip, where=where))(center)
+        assert fw.numpy(gradient).tolist() == [-1.5, 0.0, 0.0]
+    x = fw.array(np.asarray([1.0, 2.0]))
+    assert float(xp.grad(lambda c: xp.l2(x, center=c, reduction="mean"))(fw.array(np.asarray(0.0)))) == -3.0
+
+
 def test_nan_is_not_hidden(fw: Framework) -> None:
     bad = np.asarray([[0.0, math.nan, 1.0], [0.0, 1.0, 2.0]])
-    for fn in (xp.l1, xp.l2, xp.elastic_net, xp.huber, xp.group_lasso, xp.entropy, xp.z_loss, xp.output_magnitude):
+    clipped = partial(xp.l2, clip=0.5)
+    clipped.__name__ = "l2"  # type: ignore[attr-defined]
+    norms = (xp.l1, xp.l2, clipped, xp.elastic_net, xp.huber, xp.group_lasso, xp.output_magnitude)
+    for fn in (*norms, xp.entropy, xp.z_loss):
         assert math.isnan(float(fn(fw.array(bad)))), fn.__name__
     for fn in (xp.kl_divergence, xp.js_divergence, xp.topk_kl_divergence, xp.sampled_kl, xp.consistency):
         assert math.isnan(float(fn(fw.array(bad), fw.array(np.zeros((2, 3)))))), fn.__name__

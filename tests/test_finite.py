@@ -38,6 +38,12 @@ def test_a_tracer_is_refused(fw: Framework) -> None:
         compiled(fw.array(np.ones(2)))
 
 
+@pytest.mark.needs("jit")
+def test_a_tracer_of_vmap_is_refused(fw: Framework) -> None:
+    with pytest.raises(TypeError, match=r"must be an eager array, got a tracer. Call it outside of jit"):
+        fw.vmap(xp.check_finite)(fw.array(np.ones((2, 3))))
+
+
 @pytest.mark.needs("autodiff")
 def test_it_may_stand_inside_of_a_gradient(fw: Framework) -> None:
     x = fw.array(np.asarray([1.0, -2.0]))

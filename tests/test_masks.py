@@ -123,6 +123,36 @@ def test_gradient_under_masks(case: Case, fw: Framework) -> None:
     close(fw, fw.array(got), np.where(kept, clean, 0))
 
 
+@pytest.mark.column("gradient")
+@pytest.mark.needs("autodiff")
+def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
+    arrays, options = arrays_of(case, fw), options_of(case, fw)
+    terms = case.terms(*case.arrays)
+    w = np.random.default_rng(3).random(terms.shape) + 0.1
+
+    def by_weights(weights: Any, reduction: str) -> Any:
+        return case.function(*arrays, weights=weights, reduction=reduction, **options)
+
+    gradient = xp.grad(by_weights)
+    close(fw, gradient(fw.array(w), "sum"), terms)
+    close(fw, gradient(fw.array(w), "mean"), (terms - (w * terms).sum() / w.sum()) / w.sum())
+    if terms.ndim > 1:  # the gradient of what is broadcast is a sum
+        close(fw, gradient(fw.array(w[0]), "sum"), terms.sum(axis=0), atol=1e-10)
+    by_normalizer = xp.grad(lambda n: case.function(*arrays, normalizer=n, **options))
+    close(fw, by_normalizer(fw.array(np.asarray(4.0))), -terms.sum() / 16)
+
+
+@pytest.mark.column("dtypes")
+def test_weights_and_normalizer_do_not_change_the_dtype(case: Case, fw: Framework) -> None:
+    arrays, options = arrays_of(case, fw, "float32"), options_of(case, fw, "float32")
+    want = fw.numpy(case.function(*arrays, reduction="sum", **options))
+    one = np.asarray(1.0)
+    for name, x in (("weights", fw.array(one)), ("normalizer", fw.array(one)), ("normalizer", fw.array(np.asarray(1)))):
+        got = case.function(*arrays, reduction="sum", **{name: x}, **options)
+        assert got.dtype == fw.dtype("float32"), name
+        close(fw, got, want, rtol=1e-5)
+
+
 @pytest.mark.column("second gradient")
 @pytest.mark.needs("autodiff")
 def test_second_gradient_under_masks(case: Case, fw: Framework) -> None:
@@ -182,3 +212,5 @@ def test_refused_masks(case: Case, fw: Framework) -> None:
         ValueError, match=rf"^{case.name}: `normalizer` must be a number or a 0-d array, got shape \(2,\)"
     ):
         case.function(*arrays, normalizer=fw.array(np.ones(2)), **options)
+    with pytest.raises(TypeError, match=rf"^{case.name}: `normalizer` must be real, got .*bool.*. Pass a count"):
+        case.function(*arrays, normalizer=fw.array(np.asarray(True)), **options)

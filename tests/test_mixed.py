@@ -28,29 +28,44 @@ def test_arrays_of_two_frameworks(pair: tuple[Any, Any]) -> None:
         TypeError, match=r"^kl_divergence: `log_p` and `log_q` must be arrays of one framework, got \w+ and \w+. Conv"
     ):
         xp.kl_divergence(one, other)
-    with pytest.raises(TypeError, match=r"^l2: `center` must be an array of the same framework as `x`"):
+    with pytest.raises(TypeError, match=r"^l2: `x` and `center` must be arrays of one framework, got \w+ and \w+"):
         xp.l2(one, center=other)
     where = pair[1].array(np.ones((2, 3), dtype=bool))
-    with pytest.raises(TypeError, match=r"^l1: `where` must be an array of the same framework as `x`, got \w+ and \w+"):
+    with pytest.raises(TypeError, match=r"^l1: `x` and `where` must be arrays of one framework, got \w+ and \w+"):
         xp.l1(one, where=where)
-    with pytest.raises(TypeError, match=r"^l1: `normalizer` must be a number or a \w+ array, got one of \w+"):
+    with pytest.raises(TypeError, match=r"^l1: `x` and `normalizer` must be arrays of one framework, got \w+ and \w+"):
         xp.l1(one, normalizer=pair[1].array(np.asarray(2.0), "float32"))
 
 
 def test_a_pipeline_of_two_frameworks(pair: tuple[Any, Any]) -> None:
     inputs = {"a": pair[0].array(np.ones(2), "float32"), "b": pair[1].array(np.ones(2), "float32")}
     both = Pipeline([Penalty("l1", inputs="a"), Penalty("l2", inputs="b")])
-    with pytest.raises(TypeError, match="the penalties' values must be arrays of one framework, got"):
+    with pytest.raises(TypeError, match=r"^pipeline: `l1` and `l2` must be arrays of one framework, got"):
         both(inputs)
     assert float(both.disable("l2")(inputs)) == float(both.disable("l1")(inputs)) == 2.0
     weighted = Pipeline([Penalty("l1", weight=pair[1].array(np.asarray(0.5), "float32"), inputs="a")])
-    with pytest.raises(TypeError, match="penalty 'l1': its weight and value must be arrays of one framework, got"):
+    with pytest.raises(TypeError, match=r"^penalty 'l1': `value` and `weight` must be arrays of one framework, got"):
         weighted(inputs)
+
+
+def test_numpy_scalars_are_numbers_to_other_frameworks(pair: tuple[Any, Any]) -> None:
+    fw = pair[0]
+    x = fw.array(np.ones(2), "float32")
+    pipe = Pipeline([Penalty("l1", weight=np.float32(0.5)), Penalty(lambda x: np.float64(3.0), name="outside")])
+    assert float(pipe(x)) == 4.0 and pipe(x).dtype == fw.dtype("float32")
+
+
+def test_aux_of_another_framework(pair: tuple[Any, Any]) -> None:
+    x, other = (fw.array(np.ones(2), "float32") for fw in pair)
+    if not pair[0].has_autodiff:
+        pytest.skip(pair[0].row["no_autodiff"])
+    (value, aux), _ = xp.value_and_grad(lambda x: (xp.l1(x), {"foreign": other, "mine": x}), has_aux=True)(x)
+    assert float(value) == 2.0 and aux["foreign"] is other and type(aux["mine"]) is type(x)
 
 
 def test_a_nest_of_two_frameworks(pair: tuple[Any, Any]) -> None:
     nest = [pair[0].array(np.ones(2), "float32"), pair[1].array(np.ones(2), "float32")]
-    with pytest.raises(TypeError, match=r"^value_and_grad: `x` and `x` must be arrays of one framework"):
+    with pytest.raises(TypeError, match=r"^grad: `x` and `x` must be arrays of one framework"):
         xp.grad(lambda nest: xp.l1(nest[0]))(nest)
 
 

@@ -1,181 +1,118 @@
-"""The tables that backend_matrix/report.py makes, and the list of backends that they and the sessions come from."""
+"""A report's figures: right, constant, in every form they are read in."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import runpy
-import tomllib
-from collections.abc import Callable
-from pathlib import Path
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
-ROWS: dict[str, dict[str, Any]] = {
-    row["name"]: row for row in tomllib.loads((ROOT / "backend_matrix/backends.toml").read_text("utf-8"))["backend"]
-}
-COLUMNS = ("eager", "jit", "gradient", "second gradient", "dtypes")
-NOON = 1_767_268_800  # 2026-01-01 12:00 UTC
-
-main: Callable[[list[str]], int] = runpy.run_path(str(ROOT / "backend_matrix/report.py"))["main"]
+import xpenalties as xp
+from harness import Framework
+from samples import L1, L2, X, mine, with_metrics
+from xpenalties import Penalty, Pipeline
 
 
-def cell(backend: str, column: str, passed: int = 1, failed: int = 0, skipped: int = 0) -> dict[str, Any]:
-    return {
-        "function": "l1",
-        "backend": backend,
-        "column": column,
-        "passed": passed,
-        "failed": failed,
-        "skipped": skipped,
+def test_metrics_of_a_callable(fw: Framework) -> None:
+    _, report = Pipeline([Penalty(with_metrics), Penalty(mine)]).compute(fw.array(X))
+    assert report.to_dict()["regularizers"]["with_metrics"]["custom"] == {"largest": 4.0, "note": 4.0}
+    assert report.to_dict()["regularizers"]["mine"]["custom"] == {}
+    assert float(Pipeline([Penalty(with_metrics)])(fw.array(X))) == L2
+
+
+def test_metrics_under_masks(fw: Framework) -> None:
+    where = fw.array(np.asarray([[True, False], [True, False]]))
+    weights = fw.array(np.asarray([[2.0, 1.0], [1.0, 1.0]]))
+    nothing = fw.array(np.asarray(False))
+    pipe = Pipeline(
+        [
+            Penalty("l1", options={"where": where, "weights": weights, "reduction": "mean"}),
+            Penalty("l2", options={"where": nothing}),
+        ]
+    )
+    custom = {name: part["custom"] for name, part in pipe.compute(fw.array(X))[1].to_dict()["regularizers"].items()}
+    assert custom["l1"] == {"sum": 2.5, "mean": pytest.approx(2.5 / 3), "min": 0.5, "max": 1.0}
+    assert custom["l2"]["sum"] == 0.0 and all(math.isnan(custom["l2"][name]) for name in ("mean", "min", "max"))
+    empty = Pipeline({"l1": 1.0}).compute(fw.array(np.zeros((0, 2))))[1].to_dict()["regularizers"]["l1"]["custom"]
+    assert empty["sum"] == 0.0 and math.isnan(empty["mean"])
+
+
+@pytest.mark.needs("autodiff")
+def test_the_report_is_detached(fw: Framework) -> None:
+    def figures(report: Any) -> list[Any]:
+        parts = report.regularizers.values()
+        of_parts = [y for part in parts for y in (part.value, part.contribution, part.weight, *part.metrics.values())]
+        return [report.loss_total, report.regularizer_total, *of_parts]
+
+    where = fw.array(X > 0)
+    pipes = (
+        lambda w: Pipeline([Penalty("l1", weight=w), Penalty(with_metrics)]),
+        lambda w: Pipeline([Penalty("l2", weight=w, options={"where": where, "weights": fw.array(np.abs(X))})]),
+    )
+    for make in pipes:
+        for i in range(len(figures(make(1.0).compute(fw.array(X))[1]))):
+
+            def through_the_report(nest: Any, make: Any = make, i: int = i) -> Any:
+                total, report = make(nest["w"]).compute(nest["x"])
+                return 0.0 * total + figures(report)[i]
+
+            gradient = xp.grad(through_the_report)({"x": fw.array(X), "w": fw.array(np.asarray(0.5))})
+            assert (fw.numpy(gradient["x"]) == 0).all() and float(gradient["w"]) == 0, i
+
+
+def test_figures_keep_their_precision(fw: Framework) -> None:
+    total, report = Pipeline([Penalty("l1", weight=0.1)]).compute(fw.array(np.asarray([0.3])))
+    part = report.to_dict()["regularizers"]["l1"]
+    assert part["value"] == 0.3 and part["weight"] == 0.1 and part["contribution"] == 0.1 * 0.3 == float(total)
+
+
+def test_to_json(fw: Framework) -> None:
+    x = fw.array(np.asarray([math.inf, math.nan]))
+    _, report = Pipeline([Penalty("l1", name="bad"), Penalty(lambda x: -math.inf, name="low")]).compute(x)
+    loaded = json.loads(report.to_json(indent=1), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert loaded["regularizers"]["bad"]["value"] == "NaN" and loaded["regularizers"]["low"]["value"] == "-Infinity"
+    assert loaded["regularizers"]["bad"]["custom"]["sum"] == "NaN" and loaded["base_loss"] is None
+    _, report = Pipeline({"l1": 1.0}).compute(fw.array(np.asarray([math.inf])))
+    assert json.loads(report.to_json())["loss_total"] == "Infinity"
+
+
+def test_flat(fw: Framework) -> None:
+    _, report = Pipeline([Penalty("l1", weight=0.5), Penalty(with_metrics, name="m")]).compute(fw.array(X))
+    assert report.flat("train/") == {
+        "train/loss_total": 0.5 * L1 + L2,
+        "train/regularizer_total": 0.5 * L1 + L2,
+        "train/l1/value": L1,
+        "train/l1/weight": 0.5,
+        "train/l1/contribution": 0.5 * L1,
+        "train/l1/custom/sum": L1,
+        "train/l1/custom/mean": L1 / 4,
+        "train/l1/custom/min": 0.5,
+        "train/l1/custom/max": 4.0,
+        "train/m/value": L2,
+        "train/m/weight": 1.0,
+        "train/m/contribution": L2,
+        "train/m/custom/largest": 4.0,
+        "train/m/custom/note": 4.0,
     }
 
 
-def full(backend: str) -> list[dict[str, Any]]:
-    """A result in each cell that the framework can fill, skips in the others."""
-    lacking = {"jit": "jit", "gradient": "autodiff", "second gradient": "autodiff"}
-    can = {column: bool(ROWS[backend].get(lacking.get(column, ""), True)) for column in COLUMNS}
-    return [cell(backend, column, passed=int(can[column]), skipped=int(not can[column])) for column in COLUMNS]
-
-
-class Reported:
-    """A folder of results and the report made of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def add(self, session: str, cells: list[dict[str, Any]]) -> None:
-        content = {"session": session, "versions": {"python": "3.11.7", "numpy": "2.4.6"}, "cells": cells}
-        path = self.folder / f"{session}.json"
-        path.write_text(json.dumps(content), "utf-8")
-        os.utime(path, (NOON, NOON))
-
-    def run(self, require: str) -> int:
-        output = str(self.folder / "REPORT.md")
-        return main(["--results", str(self.folder), "--output", output, "--require", require])
-
-    @property
-    def text(self) -> str:
-        return (self.folder / "REPORT.md").read_text("utf-8")
-
-    def row(self, heading: str, name: str) -> dict[str, str]:
-        """The cells of a row by column, from the table below a heading."""
-        section = self.text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
-        lines = [[each.strip() for each in line.split("|")[1:-1]] for line in section.splitlines() if line[:1] == "|"]
-        found = next(line for line in lines if line[0] == f"`{name}`")
-        return dict(zip(lines[0], found, strict=True))
-
-
-@pytest.fixture
-def reported(tmp_path: Path) -> Reported:
-    return Reported(tmp_path)
-
-
-def test_sessions_of_a_backend_are_added_up(reported: Reported) -> None:
-    reported.add("numpy-3.11", full("numpy"))
-    reported.add("oldest-numpy", full("numpy"))
-    reported.add("jax", full("jax"))
-    assert reported.run("numpy,jax") == 0
-    assert reported.row("Eager", "l1") == {"": "`l1`", "numpy": "✓ 2", "jax": "✓ 1"}
-    assert reported.row("Sessions", "jax")["versions"] == "python 3.11.7, numpy 2.4.6"
-
-
-def test_a_failure_shows_in_its_cell(reported: Reported) -> None:
-    reported.add("numpy-3.11", full("numpy"))
-    reported.add("numpy-3.12", [cell("numpy", "gradient", passed=3, failed=2)])
-    assert reported.run("numpy") == 0  # the session has failed already
-    assert reported.row("Gradient", "l1")["numpy"] == "✗ 2/6"
-
-
-def test_what_a_framework_lacks_has_a_reason(reported: Reported) -> None:
-    reported.add("strict", full("strict"))
-    assert reported.run("strict") == 0
-    assert reported.row("Compiled", "l1")["strict"] == "n/a[^strict-jit]"
-    assert reported.row("Gradient", "l1")["strict"] == "n/a[^strict-autodiff]"
-    assert f"[^strict-jit]: {ROWS['strict']['no_jit']}." in reported.text
-    assert f"[^strict-autodiff]: {ROWS['strict']['no_autodiff']}." in reported.text
-
-
-@pytest.mark.parametrize("skipped", [0, 4], ids=["no cell", "all skipped"])
-def test_a_hole_is_named_and_fails(reported: Reported, capsys: pytest.CaptureFixture[str], skipped: int) -> None:
-    cells = [each for each in full("torch") if each["column"] != "jit"]
-    reported.add("torch", cells + [cell("torch", "jit", passed=0, skipped=skipped)] * bool(skipped))
-    assert reported.run("torch") == 1
-    assert capsys.readouterr().err == "no result: l1, torch, jit\n"
-    assert reported.row("Compiled", "l1")["torch"] == "**hole**"
-
-
-def test_a_required_backend_without_results_fails(reported: Reported, capsys: pytest.CaptureFixture[str]) -> None:
-    reported.add("numpy-3.11", full("numpy"))
-    assert reported.run("numpy,torch") == 1
-    assert capsys.readouterr().err.splitlines() == [f"no result: l1, torch, {column}" for column in COLUMNS]
-
-
-def test_an_optional_backend_may_have_holes(reported: Reported) -> None:
-    reported.add("numpy-3.11", full("numpy"))
-    reported.add("dask", [cell("dask", "eager")])
-    assert reported.run("numpy") == 0
-    assert reported.row("Dtypes", "l1")["dask"] == "**hole**"
-
-
-def test_sessions_without_cells_fail(reported: Reported, capsys: pytest.CaptureFixture[str]) -> None:
-    reported.add("numpy-3.11", [])
-    assert reported.run("numpy") == 1
-    assert "no cells" in capsys.readouterr().err
-
-
-def test_what_did_not_run_has_a_reason(reported: Reported) -> None:
-    reported.add("numpy-3.11", full("numpy"))
-    reported.run("numpy")
-    listed = reported.text.partition("## Did not run\n")[2]
-    assert "- `cupy`: needs a CUDA device\n" in listed
-    assert f"- `oldest(torch)`: {ROWS['torch']['no_oldest']}\n" in listed
-    assert "- `numpy-3.13`: no results in this run\n" in listed
-    assert "- `numpy-3.11`" not in listed
-
-
-def test_the_report_depends_on_the_results_only(reported: Reported) -> None:
-    reported.add("numpy-3.11", full("numpy"))
-    reported.run("numpy")
-    first = reported.text
-    assert "Results of 2026-01-01." in first
-    reported.run("numpy")
-    assert reported.text == first
-
-
-@pytest.mark.parametrize(
-    ("require", "message"), [("numppy", "--require names numppy"), ("numpy", "run the tests with nox first")]
-)
-def test_bad_calls_are_refused(
-    reported: Reported, capsys: pytest.CaptureFixture[str], require: str, message: str
-) -> None:
-    with pytest.raises(SystemExit):
-        reported.run(require)
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_what_a_row_lacks_has_a_reason(name: str) -> None:
-    for key in ("autodiff", "jit", "oldest"):
-        assert bool(ROWS[name][key]) != bool(ROWS[name].get(f"no_{key}")), key
-
-
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row["oldest"]])
-def test_oldest_versions_are_those_that_the_package_claims(name: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    claims = [*project["dependencies"], *project["optional-dependencies"].get(name, [])]
-    claimed = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", claim).groups() for claim in claims)  # type: ignore[union-attr]
-    pinned = dict(pin.split("==") for pin in ROWS[name]["oldest"])
-    for package, version in claimed.items():
-        assert release(pinned[package]) == release(version), package
-
-
-def release(version: str) -> tuple[int, ...]:
-    """2.0 and 2.0.0 are the same."""
-    parts = [int(part) for part in version.split(".")]
-    while parts and parts[-1] == 0:
-        parts.pop()
-    return tuple(parts)
+def test_as_text_and_html(fw: Framework) -> None:
+    name = "a name so long that a table of a hundred columns has no room for it <b>"
+    _, report = Pipeline([Penalty("l1", weight=0.5), Penalty("l2", name=name)]).compute(fw.array(X))
+    text = str(report)
+    assert text.splitlines()[2].split() == ["l1", "7.5", "0.5", "3.75"] and "…" in text
+    assert max(map(len, text.splitlines())) <= 100
+    html = report._repr_html_()
+    assert "&lt;b&gt;" in html and "<td>7.5</td>" in html
+    part = xp.PenaltyReport(1.0, 2.0, 2.0, grad_norm=3.0, grad_norm_weighted=6.0)
+    full = xp.Report(4.0, xp.PenaltyReport(2.0, None, None), {"l1": part}, 2.0, 6.5)
+    assert str(full).splitlines() == [
+        "penalty    value  weight  contribution  grad norm",
+        "-------------------------------------------------",
+        "base loss      2",
+        "l1             1       2             2          3",
+        "total                                4",
+    ]
+    assert full.to_dict()["base_loss"] == {"value": 2.0, "grad_norm": None, "custom": {}}

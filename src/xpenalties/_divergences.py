@@ -51,7 +51,8 @@ def kl_divergence(
     Notes
     -----
     A class with p = 0 adds 0, whatever q is; one with p > 0 and q = 0 makes the value +inf, as in
-    scipy.special.rel_entr. Nothing is clipped. torch.nn.functional.kl_div takes the arguments the other way round and
+    scipy.special.rel_entr. Nothing is clipped, so that of two close distributions the value may be a rounding error
+    below 0. torch.nn.functional.kl_div takes the arguments the other way round and
     its "mean" is over elements.
 
     References
@@ -144,17 +145,23 @@ def js_divergence(
 def jensen_shannon(log_p: Any, log_q: Any, *, beta: float, axis: int) -> Any:
     """`js_divergence` of log-probabilities, for each row.
 
-    In terms of d = log q - log p, so that close distributions do not cancel: with s = -|d| and c the weight of the
-    rarer side, log m is log1p(c expm1(s)) above the larger of log p and log q. No exponential overflows.
+    In terms of d = log q - log p. With s = -|d| <= 0, and c the weight of the one that is less likely, log m is
+    log(1 - c + c exp(s)) above the larger of log p and log q: as log1p(c expm1(s)) where s is small, so that close
+    distributions do not cancel, and as it stands where 1 - c may be all that is left. No exponential overflows.
     """
     xp = namespace(log_p, log_q)
     p, q = xp.exp(log_p), xp.exp(log_q)
-    if beta in (0.0, 1.0):
+    if beta == 1.0 or beta < xp.finfo(p.dtype).smallest_normal:  # less than that is 0 as a factor, and its log -inf
         return xp.sum(0.0 * (p + q), axis=axis)
     d = xp.where((p == 0) & (q == 0), 0.0, log_q - log_p)
     q_larger = d > 0
-    excess = xp.expm1(xp.where(q_larger, -d, d))
-    above = xp.log1p(xp.where(q_larger, beta * excess, (1 - beta) * excess))
+    s = xp.where(q_larger, -d, d)
+    far = s < -1
+    near = xp.expm1(xp.where(far, 0.0, s))
+    share = xp.exp(s)
+    close = xp.log1p(xp.where(q_larger, beta * near, (1 - beta) * near))
+    apart = xp.where(q_larger, (1 - beta) + beta * share, beta + (1 - beta) * share)
+    above = xp.where(far, xp.log(xp.where(far, apart, 1.0)), close)
     log_p_over_m = xp.where(q_larger, -d, 0.0) - above
     log_q_over_m = xp.where(q_larger, 0.0, d) - above
     return xp.sum(beta * times_log(p, log_p_over_m) + (1 - beta) * times_log(q, log_q_over_m), axis=axis)
@@ -227,6 +234,7 @@ def topk_kl_divergence(
     *,
     tail: Literal["bucket", "renormalize", "truncate"] = "bucket",
     axis: int = -1,
+    eps: Any = None,
     **shared: Unpack[Shared],
 ) -> Array:
     r"""KL divergence from the log-probabilities of the same k classes, as a teacher's API gives them.
@@ -249,8 +257,10 @@ def topk_kl_divergence(
 
     Notes
     -----
-    A rest of P that is no more than the sum's rounding error is none. Where P has a rest and Q's k classes sum to 1 or
-    more, "bucket" is +inf, as KL is where q = 0; "renormalize" is finite there. "truncate" may be negative.
+    A rest of P that is no more than what rounding the k log-probabilities may leave, eps (1 + log k) with the eps of
+    the dtype given, is none. Where P has a rest and Q's k classes sum to 1 or more, "bucket" is +inf, as KL is where
+    q = 0; "renormalize" is finite there. "truncate" may be negative. In half precision a rest of a few percent is
+    within rounding: compute the log-probabilities in float32.
 
     References
     ----------
@@ -271,8 +281,7 @@ def topk_kl_divergence(
     xp = namespace(log_p, log_q)
     rest_p, rest_q = 1 - xp.sum(xp.exp(log_p), axis=axis), 1 - xp.sum(xp.exp(log_q), axis=axis)
     # k classes that hold all mass leave +-eps, not 0: that is no probability, and its logarithm would be one of noise
-    noise = 2 * xp.finfo(log_p.dtype).eps * (1 + math.log2(log_p.shape[axis]))
-    has_rest = rest_p > noise
+    has_rest = rest_p > eps * (1 + math.log(log_p.shape[axis]))
     log_rest_p = xp.log(xp.where(has_rest, rest_p, 1.0))
     some_q = rest_q > 0
     log_rest_q = xp.where(some_q, xp.log(xp.where(some_q, rest_q, 1.0)), -math.inf)
@@ -310,7 +319,7 @@ def sampled_kl(
 
     Notes
     -----
-    Tokens of log-probability -inf in both (masked ones) add 0.
+    Tokens of log-probability -inf in both (masked ones) add 0; of -inf in one, what the formula says: -inf or inf.
 
     References
     ----------
@@ -328,13 +337,18 @@ def sampled_kl(
     k2 = 0.5 * r * r
     if estimator == "k2":
         return k2
-    value = -r if estimator == "k1" else xp.expm1(r) - r
+    if estimator == "k1":
+        value = -r
+    else:
+        impossible = r == math.inf  # inf - inf would be NaN
+        finite_r = xp.where(impossible, 0.0, r)
+        value = xp.where(impossible, math.inf, xp.expm1(finite_r) - finite_r)
     if gradient == "value":
         return value
     finite = xp.isfinite(k2)  # inf - inf would be NaN
-    finite_r = xp.where(finite, r, 0.0)
-    finite_k2 = 0.5 * finite_r * finite_r
-    return stop_gradient(value) + (finite_k2 - stop_gradient(finite_k2))
+    r = xp.where(finite, r, 0.0)
+    k2 = 0.5 * r * r
+    return stop_gradient(value) + (k2 - stop_gradient(k2))
 
 
 @penalty(terms="rows", reduction="mean")

@@ -45,7 +45,7 @@ def check_finite(x: Array, /) -> Array:
     try:
         if bool(xp.all(finite)):
             return x
-    except TypeError as error:  # what JAX's tracers raise
+    except (TypeError, RuntimeError) as error:  # what the tracers of JAX, and of torch.vmap, raise
         raise TypeError(
             "check_finite: `x` must be an eager array, got a tracer. Call it outside of jit, grad and vmap."
         ) from error

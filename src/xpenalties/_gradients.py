@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any
 
 from ._nests import flatten
-from .backends import backend_of, common_backend, is_array
+from .backends import NoAutodiffError, backend_of, common_backend
 
 __all__ = ["grad", "value_and_grad"]
 
@@ -45,33 +45,7 @@ def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable
     >>> float(value), gradient.tolist()
     (5.0, [2.0, -4.0])
     """
-
-    @wraps(fn)
-    def differentiated(x: Any, /, *args: Any, **kwargs: Any) -> Any:
-        leaves, rebuild = flatten(x)
-        active = _differentiable(leaves)
-        backend = common_backend("value_and_grad", ["x"] * len(active), [leaves[i] for i in active])
-        rebuild_aux: Callable[[list[Any]], Any] = lambda arrays: None  # noqa: E731
-
-        def of_leaves(traced: list[Any]) -> tuple[Any, list[Any]]:
-            nonlocal rebuild_aux
-            full = list(leaves)
-            for i, leaf in zip(active, traced, strict=True):
-                full[i] = leaf
-            out = fn(rebuild(iter(full)), *args, **kwargs)
-            value, aux = out if has_aux else (out, None)
-            _check_scalar(value)
-            arrays, rebuild_aux = _arrays_of(aux)
-            return value, arrays
-
-        value, arrays, found = backend.differentiate(of_leaves, [leaves[i] for i in active])
-        gradients: list[Any] = [None] * len(leaves)
-        for i, gradient in zip(active, found, strict=True):
-            gradients[i] = gradient
-        gradient = rebuild(iter(gradients))
-        return ((value, rebuild_aux(arrays)) if has_aux else value), gradient
-
-    return differentiated
+    return _differentiated("value_and_grad", fn, has_aux)
 
 
 def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
@@ -97,7 +71,7 @@ def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]
     >>> grad(l1)(np.asarray([1.0, 0.0, -2.0])).tolist()
     [1.0, 0.0, -1.0]
     """
-    both = value_and_grad(fn, has_aux=has_aux)
+    both = _differentiated("grad", fn, has_aux)
 
     @wraps(fn)
     def differentiated(x: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -107,7 +81,39 @@ def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]
     return differentiated
 
 
-def _differentiable(leaves: list[Any]) -> list[int]:
+def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
+    """What `value_and_grad` returns, with errors that name `caller`."""
+
+    @wraps(fn)
+    def differentiated(x: Any, /, *args: Any, **kwargs: Any) -> Any:
+        leaves, rebuild = flatten(x)
+        active = _differentiable(caller, leaves)
+        backend = common_backend(caller, ["x"] * len(active), [leaves[i] for i in active])
+        rebuild_aux: Callable[[list[Any]], Any] = lambda arrays: None  # noqa: E731
+
+        def of_leaves(traced: list[Any]) -> tuple[Any, list[Any]]:
+            nonlocal rebuild_aux
+            full = list(leaves)
+            for i, leaf in zip(active, traced, strict=True):
+                full[i] = leaf
+            value, aux = _value_and_aux(caller, fn(rebuild(iter(full)), *args, **kwargs), has_aux)
+            arrays, rebuild_aux = _arrays_of(aux, backend.library)
+            return value, arrays
+
+        try:
+            value, arrays, found = backend.differentiate(of_leaves, [leaves[i] for i in active])
+        except NoAutodiffError as error:
+            raise NotImplementedError(f"{caller}: {error}") from None
+        gradients: list[Any] = [None] * len(leaves)
+        for i, gradient in zip(active, found, strict=True):
+            gradients[i] = gradient
+        gradient = rebuild(iter(gradients))
+        return ((value, rebuild_aux(arrays)) if has_aux else value), gradient
+
+    return differentiated
+
+
+def _differentiable(caller: str, leaves: list[Any]) -> list[int]:
     """The positions of the real floating-point arrays."""
     active = []
     for i, leaf in enumerate(leaves):
@@ -117,33 +123,46 @@ def _differentiable(leaves: list[Any]) -> list[int]:
         kind = backend.dtype(leaf.dtype).kind
         if kind == "complex":
             raise TypeError(
-                f"value_and_grad: the first argument must hold real arrays, got {leaf.dtype}. "
+                f"{caller}: the first argument must hold real arrays, got {leaf.dtype}. "
                 "Frameworks differ in what a complex gradient is; differentiate the real and imaginary parts."
             )
         if kind == "real":
             active.append(i)
     if not active:
         raise TypeError(
-            "value_and_grad: the first argument must hold a floating-point array, got "
+            f"{caller}: the first argument must hold a floating-point array, got "
             f"{', '.join(sorted({type(leaf).__qualname__ for leaf in leaves})) or 'an empty nest'}. "
             "Pass what to differentiate by first."
         )
     return active
 
 
-def _check_scalar(value: Any) -> None:
-    shape = tuple(value.shape) if is_array(value) else None
-    if shape != ():
-        got = type(value).__qualname__ if shape is None else f"shape {shape}"
-        raise (TypeError if shape is None else ValueError)(
-            f"value_and_grad: `fn` must return a 0-d array, got {got}. Reduce it with sum or mean."
+def _value_and_aux(caller: str, out: Any, has_aux: bool) -> tuple[Any, Any]:
+    """What `fn` returned, checked."""
+    if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+        raise TypeError(f"{caller}: `fn` must return (value, aux), got {type(out).__qualname__}. Or drop `has_aux`.")
+    value, aux = out if has_aux else (out, None)
+    backend = backend_of(value)
+    if backend is None:
+        raise TypeError(
+            f"{caller}: `fn` must return a 0-d array, got {type(value).__qualname__}. Reduce it with sum or mean."
         )
+    if tuple(value.shape) != ():
+        raise ValueError(
+            f"{caller}: `fn` must return a 0-d array, got shape {tuple(value.shape)}. Reduce it with sum or mean."
+        )
+    if backend.dtype(value.dtype).kind != "real":
+        raise TypeError(
+            f"{caller}: `fn` must return a real floating-point value, got {value.dtype}. Take its real part or size."
+        )
+    return value, aux
 
 
-def _arrays_of(nest: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The arrays of `nest` and a function that puts others in their places; all else stays."""
+def _arrays_of(nest: Any, library: str) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The arrays of `nest` that are of `library`, and a function that puts others in their places; all else stays."""
     leaves, rebuild = flatten(nest)
-    where = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
+    backends = [backend_of(leaf) for leaf in leaves]
+    where = [i for i, backend in enumerate(backends) if backend is not None and backend.library == library]
 
     def put(arrays: list[Any]) -> Any:
         full = list(leaves)

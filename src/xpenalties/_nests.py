@@ -5,11 +5,12 @@ JAX brings its own; this serves the frameworks that have none in public.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["flatten", "map_leaves"]
+__all__ = ["flatten"]
 
 Rebuild = Callable[[Iterator[Any]], Any]
 
@@ -21,27 +22,38 @@ def flatten(nest: Any) -> tuple[list[Any], Rebuild]:
     return leaves, rebuild
 
 
-def map_leaves(fn: Callable[[Any], Any], nest: Any) -> Any:
-    leaves, rebuild = flatten(nest)
-    return rebuild(iter([fn(leaf) for leaf in leaves]))
-
-
 def _walk(nest: Any, leaves: list[Any]) -> Rebuild:
     if isinstance(nest, Mapping):
         keys = list(nest)
         parts = [_walk(nest[key], leaves) for key in keys]
-        kind = type(nest) if isinstance(nest, dict) else dict
-        return lambda new: kind(zip(keys, [part(new) for part in parts], strict=True))
-    if isinstance(nest, tuple) and hasattr(nest, "_fields"):
-        parts, named = [_walk(part, leaves) for part in nest], type(nest)
-        return lambda new: named(*[part(new) for part in parts])
+        like: Any = nest if isinstance(nest, dict) else {}
+        return lambda new: _filled(copy.copy(like), keys, [part(new) for part in parts])
+    if isinstance(nest, tuple) and hasattr(nest, "_make"):
+        parts, make = [_walk(part, leaves) for part in nest], nest._make
+        return lambda new: make([part(new) for part in parts])
     if isinstance(nest, (list, tuple)):
         parts, sequence = [_walk(part, leaves) for part in nest], type(nest)
         return lambda new: sequence([part(new) for part in parts])
+    if hasattr(nest, "tree_unflatten") and not isinstance(nest, type):  # a pipeline or a report, as JAX sees it
+        children, static = nest.tree_flatten()
+        parts, unflatten = [_walk(child, leaves) for child in children], nest.tree_unflatten
+        return lambda new: unflatten(static, [part(new) for part in parts])
     if dataclasses.is_dataclass(nest) and not isinstance(nest, type):
         names = [field.name for field in dataclasses.fields(nest)]
         parts = [_walk(getattr(nest, name), leaves) for name in names]
-        original = nest
-        return lambda new: dataclasses.replace(original, **dict(zip(names, [part(new) for part in parts], strict=True)))
+        return lambda new: _with_fields(copy.copy(nest), names, [part(new) for part in parts])
     leaves.append(nest)
     return next
+
+
+def _filled(mapping: Any, keys: list[Any], values: list[Any]) -> Any:
+    """`mapping`, a copy that keeps its class and what a defaultdict knows, with these values."""
+    mapping.update(zip(keys, values, strict=True))
+    return mapping
+
+
+def _with_fields(instance: Any, names: list[str], values: list[Any]) -> Any:
+    """`instance` with other fields. Not by dataclasses.replace: __post_init__ would check, and compute, once more."""
+    for name, value in zip(names, values, strict=True):
+        object.__setattr__(instance, name, value)
+    return instance

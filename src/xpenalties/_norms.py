@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from ._numerics import abs_, count, ratio, safe_norm, square
+from ._numerics import abs_, broadcasts, count, ratio, safe_norm, square
 from ._options import Interval, Positive, UnitInterval, number
 from ._penalty import Array, Shared, penalty
-from .backends import is_array, namespace
+from .backends import common_backend, is_array, namespace
 
 __all__ = ["l1", "l2", "elastic_net", "huber", "group_lasso"]
 
@@ -91,24 +91,20 @@ def l2(
     if clip is None:
         return square(x)
     xp = namespace(x)
-    magnitude = abs_(x)
-    clipped = xp.where(magnitude > clip, clip, magnitude)
-    return clipped * clipped
+    outside = abs_(x) > clip
+    inside = square(xp.where(outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
+    return xp.where(outside, clip * clip, inside)
 
 
 def _center(x: Any, center: Any, kept: Any) -> Any:
-    if is_array(center) and not isinstance(center, float):
-        try:
-            xp = namespace(x, center)
-        except TypeError:
-            raise TypeError(
-                f"l2: `center` must be an array of the same framework as `x`, got {type(center).__module__} and "
-                f"{type(x).__module__}. Convert it first, for example with from_dlpack."
-            ) from None
+    if is_array(center):
+        backend = common_backend("l2", ["x", "center"], [x, center])
+        if backend.dtype(center.dtype).kind == "complex" and backend.dtype(x.dtype).kind == "real":
+            raise TypeError(f"l2: `center` must be real for a real `x`, got {center.dtype}. Take its real part.")
         shape, to = tuple(center.shape), tuple(x.shape)
-        if len(shape) > len(to) or any(a not in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False)):
+        if not broadcasts(shape, to):
             raise ValueError(f"l2: `center` must broadcast to `x`, got {shape} for {to}. Reshape it.")
-        return center if center.dtype == x.dtype else xp.astype(center, x.dtype)
+        return center if center.dtype == x.dtype else backend.xp.astype(center, x.dtype)
     if isinstance(center, str):
         if center != "mean":
             raise ValueError(f"l2: `center` must be 'mean', a number or an array, got {center!r}. Did you mean 'mean'?")
@@ -182,9 +178,11 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
     >>> float(huber(np.asarray([1.0, -2.0, 3.0])))
     4.5
     """
+    xp = namespace(x)
     magnitude = abs_(x)
-    within = namespace(x).where(magnitude <= delta, magnitude, delta)
-    return within * (magnitude - within / 2)  # one formula for both parts: no overflow in a branch not taken
+    outside = magnitude > delta
+    inside = square(xp.where(outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
+    return xp.where(outside, delta * (magnitude - delta / 2), 0.5 * inside)
 
 
 @penalty(terms="rows", reduction="sum", complex=True)

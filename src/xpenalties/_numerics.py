@@ -14,11 +14,13 @@ from .backends import backend_of, namespace
 
 __all__ = [
     "abs_",
+    "broadcasts",
     "count",
     "identity",
     "is_log_zero",
     "log_probabilities",
     "logsumexp",
+    "matmul",
     "ratio",
     "safe_norm",
     "square",
@@ -67,6 +69,13 @@ def safe_norm(x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any
     return xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squared)))  # sqrt's slope at 0 is infinite
 
 
+def matmul(a: Any, b: Any) -> Any:
+    """`a @ b`, in the dtype that they have."""
+    backend = backend_of(a)
+    assert backend is not None
+    return backend.matmul(a, b)
+
+
 def identity(matrix: Any) -> Any:
     """The identity matrix of the size, dtype and device of a square `matrix`."""
     constant = stop_gradient(matrix)  # autograd's boxes have no device
@@ -81,6 +90,12 @@ def unit(x: Any, *, axis: int) -> Any:
     norm = safe_norm(x, axis=axis, keepdims=True)
     zero = norm == 0
     return xp.where(zero, 0.0, x / xp.where(zero, 1.0, norm))
+
+
+def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of `shape` can be broadcast to the shape `to`."""
+    tail = to[len(to) - len(shape) :]
+    return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(shape, tail, strict=True))
 
 
 def ratio(a: Any, b: Any) -> Any:

@@ -36,7 +36,7 @@ class Interval:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.low_open else value >= self.low
-        return above and value <= self.high and math.isfinite(value)
+        return above and value <= self.high and -math.inf < value < math.inf
 
 
 UnitInterval = Annotated[float, Interval(0, 1)]
@@ -54,12 +54,14 @@ def number(interval: Interval) -> Check:
     """A check for a number in `interval`, which it makes a Python float: NumPy's scalars would widen what they meet."""
 
     def check(name: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            got = type(value).__qualname__
-            raise TypeError(f"`{name}` must be a number in {interval}, got {got}. Pass a Python float.")
-        if float(value) not in interval:
-            raise ValueError(f"`{name}` must be in {interval}, got {float(value)!r}.")
-        return float(value)
+        if type(value) is not float:
+            if isinstance(value, bool) or not isinstance(value, Real):
+                got = type(value).__qualname__
+                raise TypeError(f"`{name}` must be a number in {interval}, got {got}. Pass a Python float.")
+            value = float(value)
+        if value not in interval:
+            raise ValueError(f"`{name}` must be in {interval}, got {value!r}.")
+        return value
 
     return check
 

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, cast
 
 from ._options import checks_of
-from ._spec import SHARED, Reduction, Shape, Spec, spec_of
+from ._spec import EXTRAS, SHARED, Reduction, Shape, Spec, spec_of
 from ._terms import evaluate, metrics, reduce
 
 __all__ = ["Array", "Shared", "penalty", "registered", "value_and_metrics"]
@@ -62,7 +62,8 @@ _SHARED_DOC = """
     weights : array of numbers >= 0, broadcastable to the terms, optional
         Factor of each term. A weight of 0 masks its term out.
     normalizer : number > 0 or 0-d array, optional
-        What to divide the sum by in place of what `reduction` would.
+        What to divide by in place of what `reduction` would: "sum" and "mean" become sum / normalizer, "none" the terms
+        / normalizer. 0 / 0 is 0, for an array.
 """
 _REGISTRY: dict[str, Callable[..., Any]] = {}
 
@@ -88,18 +89,17 @@ def penalty(
 
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(formula).parameters
-        takes_kept = "kept" in parameters
-        options = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "kept"]
+        options = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name not in EXTRAS]
         spec = Spec(
             name=formula.__name__,
             formula=formula,
             arrays=tuple(p.name for p in parameters.values() if p.kind is p.POSITIONAL_ONLY),
-            checks={name: check for name, check in checks_of(formula).items() if name != "kept"},
+            checks={name: check for name, check in checks_of(formula).items() if name not in EXTRAS},
             defaults={p.name: p.default for p in options},
             terms=terms if callable(terms) else lambda options: terms,
             reduction=reduction,
             complex=complex,
-            takes_kept=takes_kept,
+            extras=frozenset(EXTRAS) & frozenset(parameters),
         )
 
         @wraps(formula)
@@ -144,7 +144,7 @@ def value_and_metrics(
 def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature:
     """`formula`'s signature with the shared options spelt out."""
     signature = inspect.signature(formula)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD and p.name != "kept"]
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD and p.name not in EXTRAS]
     defaults = (reduction, None, None, None)
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)

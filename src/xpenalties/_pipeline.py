@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 from ._nests import flatten
@@ -14,7 +15,7 @@ from ._penalty import value_and_metrics
 from ._report import PenaltyReport, Report
 from ._spec import spec_of
 from ._weighted import Penalty
-from .backends import backend_of, is_array, register_loaded
+from .backends import backend_of, common_backend, is_array, register_loaded
 
 __all__ = ["Pipeline"]
 
@@ -60,6 +61,10 @@ class Pipeline:
         register_loaded()  # JAX knows this class from here on
         if isinstance(penalties, Mapping):
             penalties = [Penalty(fn, weight=weight) for fn, weight in penalties.items()]
+        if not isinstance(penalties, Iterable):
+            raise TypeError(
+                f"Pipeline: `penalties` must be a mapping or an iterable of Penalty, got {penalties!r}. Pass a list."
+            )
         found = tuple(penalties)
         names: set[str] = set()
         for penalty in found:
@@ -83,7 +88,7 @@ class Pipeline:
         step : int or 0-d array, optional
             For weights that are schedules.
         """
-        return self._total(inputs, [self._contribution(p, inputs, step, None) for p in self.penalties if p.enabled])
+        return self._total(inputs, step, None)
 
     def compute(self, *inputs: Any, step: Any = None) -> tuple[Any, Report]:
         """The weighted sum, to differentiate, and a `Report` of how it came about, from the same evaluation.
@@ -94,11 +99,23 @@ class Pipeline:
             As for a call of the pipeline.
         """
         parts: dict[str, PenaltyReport] = {}
-        total = self._total(inputs, [self._contribution(p, inputs, step, parts) for p in self.penalties if p.enabled])
+        total = self._total(inputs, step, parts)
         detached = stop_gradient(total)
         return total, Report(
             loss_total=detached, base_loss=None, regularizers=parts, regularizer_total=detached, total_grad_norm=None
         )
+
+    def _total(self, inputs: tuple[Any, ...], step: Any, parts: dict[str, PenaltyReport] | None) -> Any:
+        counted = [p for p in self.penalties if p.enabled]
+        if not counted:
+            return _zero(self.name, inputs)
+        contributions = [self._contribution(p, inputs, step, parts) for p in counted]
+        # NumPy would take another framework's 0-d array for a number, and lose its gradient
+        common_backend(self.name, [p.name for p in counted], contributions)
+        total = contributions[0]
+        for contribution in contributions[1:]:
+            total = total + contribution
+        return total
 
     def _contribution(
         self, penalty: Penalty, inputs: tuple[Any, ...], step: Any, parts: dict[str, PenaltyReport] | None
@@ -108,31 +125,22 @@ class Pipeline:
             arguments = penalty.arguments(inputs)
             value, metrics = _evaluate(penalty, arguments, with_metrics=parts is not None)
             value = _scalar(penalty, value, inputs)
+            factor = _weight_for(penalty, weight, value)
         except Exception as error:
             shapes = ", ".join(map(_described, inputs))
             error.add_note(f"In penalty {penalty.name!r} of {self.name!r}, weight {weight}, inputs {shapes}.")
             raise
         if not penalty.differentiable:
             value = stop_gradient(value)
-        _check_framework(f"penalty {penalty.name!r}: its weight and value", weight, value)
-        contribution = weight * value
+        contribution = factor * value
         if parts is not None:
             parts[penalty.name] = PenaltyReport(
                 value=stop_gradient(value),
                 weight=_constant(weight),
                 contribution=stop_gradient(contribution),
-                metrics={name: _constant(metric) for name, metric in metrics.items()},
+                metrics={name: _metric(penalty, name, metric) for name, metric in metrics.items()},
             )
         return contribution
-
-    def _total(self, inputs: tuple[Any, ...], contributions: list[Any]) -> Any:
-        if not contributions:
-            return _zero(self.name, inputs)
-        total = contributions[0]
-        for contribution in contributions[1:]:
-            _check_framework(f"{self.name}: the penalties' values", total, contribution)
-            total = total + contribution
-        return total
 
     def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Pipeline:
         """The same with other weights, by name."""
@@ -225,11 +233,16 @@ class _Static:
 def _static_key(penalty: Penalty) -> tuple[Any, ...]:
     schedule = penalty.weight if callable(penalty.weight) else None
     options = tuple((name, _hashable(value)) for name, value in sorted(penalty.options.items()))
-    return penalty.fn, penalty.name, schedule, penalty.inputs, options, penalty.differentiable, penalty.enabled
+    callables = (_hashable(penalty.fn), _hashable(schedule), _hashable(penalty.inputs))
+    return *callables, penalty.name, options, penalty.differentiable, penalty.enabled
 
 
 def _hashable(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float, type(None))) else id(value)
+    """What is equal for equal names, numbers and callables, and for any other thing only for the very same."""
+    if isinstance(value, (str, int, float)):
+        return type(value), value  # 1 == True
+    same = isinstance(value, Hashable) and (callable(value) or isinstance(value, tuple))
+    return value if same else id(value)
 
 
 def _evaluate(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> tuple[Any, Mapping[str, Any]]:
@@ -249,21 +262,48 @@ def _evaluate(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: boo
 
 
 def _scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
-    """`value` as a 0-d array."""
-    if is_array(value):
-        if tuple(value.shape) != ():
-            raise ValueError(
-                f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. "
-                "Reduce it with sum or mean."
-            )
-        return value
-    if inspect.isawaitable(value):
-        if inspect.iscoroutine(value):
-            value.close()
-        raise TypeError(f"penalty {penalty.name!r}: must return a value, got an awaitable. Await it first.")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _zero(penalty.name, inputs) + value
-    raise TypeError(f"penalty {penalty.name!r}: must return a 0-d array, got {type(value).__qualname__}. Return one.")
+    """`value` as a 0-d real array, float32 at least."""
+    if isinstance(value, Real) and not isinstance(value, bool) and spec_of(penalty.fn) is None:
+        zero = _zero(penalty.name, inputs)
+        if backend_of(value) is not backend_of(zero):  # a number, or NumPy's scalar beside another framework's arrays
+            value = zero + float(value)
+    backend = backend_of(value)
+    if backend is None:
+        got = type(value).__qualname__
+        if inspect.isawaitable(value):
+            if inspect.iscoroutine(value):
+                value.close()
+            raise TypeError(f"penalty {penalty.name!r}: must return a value, got an awaitable {got}. Await it first.")
+        raise TypeError(f"penalty {penalty.name!r}: must return a 0-d array, got {got}. Return one.")
+    if tuple(value.shape) != ():
+        raise ValueError(
+            f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. "
+            "Reduce it with sum or mean."
+        )
+    kind, working = backend.dtype(value.dtype)
+    if kind in ("complex", "bool"):
+        raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its size.")
+    if kind == "other":  # a count
+        working = _zero(penalty.name, inputs).dtype
+    return value if working is None else backend.xp.astype(value, working)
+
+
+def _weight_for(penalty: Penalty, weight: Any, value: Any) -> Any:
+    """What to multiply `value` with: an array of the same dtype, for a wider one would widen the total."""
+    if not is_array(weight):
+        return weight
+    backend = common_backend(f"penalty {penalty.name!r}", ("value", "weight"), (value, weight))
+    return weight if weight.dtype == value.dtype else backend.xp.astype(weight, value.dtype)
+
+
+def _metric(penalty: Penalty, name: str, metric: Any) -> Any:
+    """A figure for the report, as a constant."""
+    if isinstance(metric, Real):
+        return metric
+    if not is_array(metric) or tuple(metric.shape) != ():
+        got = f"shape {tuple(metric.shape)}" if is_array(metric) else type(metric).__qualname__
+        raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be a number or a 0-d array, got {got}.")
+    return stop_gradient(metric)
 
 
 def _zero(name: str, inputs: tuple[Any, ...]) -> Any:
@@ -275,16 +315,6 @@ def _zero(name: str, inputs: tuple[Any, ...]) -> Any:
             dtype = leaf.dtype if backend.dtype(leaf.dtype) == ("real", None) else xp.float32
             return xp.sum(xp.zeros_like(xp.reshape(leaf, (-1,))[:0], dtype=dtype))
     raise TypeError(f"{name}: the inputs must hold an array, got none. Pass at least one.")
-
-
-def _check_framework(what: str, x: Any, y: Any) -> None:
-    """NumPy would take another framework's 0-d array for a number, and lose its gradient."""
-    first, other = backend_of(x), backend_of(y)
-    if first is not other and first is not None and other is not None and first.library != other.library:
-        raise TypeError(
-            f"{what} must be arrays of one framework, got {first.library} and {other.library}. "
-            "Convert one of them, for example with from_dlpack."
-        )
 
 
 def _constant(x: Any) -> Any:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from ._options import Check, nearest
 
-__all__ = ["SHARED", "Reduction", "Shape", "Spec", "spec_of"]
+__all__ = ["EXTRAS", "SHARED", "Reduction", "Shape", "Spec", "spec_of"]
 
 Shape = Literal["elements", "rows", "matrices", "whole"]
 Reduction = Literal["sum", "mean", "none"]
+EXTRAS = ("kept", "eps")  # what a formula may ask for: the mask over its arrays (None: all), the eps of their dtype
 SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
 
 
@@ -27,7 +28,7 @@ class Spec:
     terms: Callable[[Mapping[str, Any]], Shape]
     reduction: Reduction
     complex: bool
-    takes_kept: bool
+    extras: frozenset[str]  # of EXTRAS, what its formula asks for
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """`options` checked and made plain Python values."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
 from ._divergences import jensen_shannon, symmetric_kl
-from ._numerics import abs_, identity, safe_norm, square, stop_gradient, unit
+from ._numerics import abs_, identity, matmul, safe_norm, square, stop_gradient, unit
 from ._options import NonNegative
 from ._penalty import Array, Shared, penalty
 from ._spec import Shape
@@ -57,8 +57,9 @@ def orthogonality(
     Notes
     -----
     The n x n Gram matrix of n vectors of length d < n is never built: the d x d one has the same Frobenius norm and
-    the same nonzero eigenvalues. Where the largest eigenvalue of "spectral" is a multiple one, the gradient is that of
-    one of its eigenvectors.
+    the same nonzero eigenvalues. "soft" is then the difference of two sums, with the rounding error of
+    :math:`\sum_i \|x_i\|^4`: little, unless a few unnormalised vectors are much longer than the others. Where the
+    largest eigenvalue of "spectral" is a multiple one, the gradient is that of one of its eigenvectors.
 
     References
     ----------
@@ -78,7 +79,7 @@ def orthogonality(
     n, d = vectors.shape[-2:]
     xp = namespace(vectors)
     transposed = xp.matrix_transpose(vectors)
-    gram = vectors @ transposed if n <= d else transposed @ vectors
+    gram = matmul(vectors, transposed) if n <= d else matmul(transposed, vectors)
     if mode == "spectral":
         return _spectral(gram, wide=n > d)
     eye = identity(gram)
@@ -114,6 +115,10 @@ def _spectral(gram: Any, *, wide: bool) -> Any:
     second derivative are exact.
     """
     xp = namespace(gram)
+    if not hasattr(xp.linalg, "eigh"):
+        raise NotImplementedError(
+            f"orthogonality: mode='spectral' needs linalg.eigh, which {xp.__name__} lacks. Use 'soft' or 'hard'."
+        )
     constant = stop_gradient(gram)
     eigenvalues, eigenvectors = namespace(constant).linalg.eigh(constant)
     low, high = eigenvalues[..., 0], eigenvalues[..., -1]
@@ -122,13 +127,13 @@ def _spectral(gram: Any, *, wide: bool) -> Any:
     vector = xp.where(from_top[..., None], eigenvectors[..., -1], eigenvectors[..., 0])
     gap = value[..., None] - eigenvalues
     scale = xp.max(xp.abs(eigenvalues), axis=-1, keepdims=True)
-    tied = xp.abs(gap) <= scale * (gram.shape[-1] * xp.finfo(gram.dtype).eps)
+    tied = xp.abs(gap) <= scale * (8 * gram.shape[-1] * xp.finfo(gram.dtype).eps)  # what eigh makes of a tie
     inverse_gap = xp.where(tied, 0.0, 1 / xp.where(tied, 1.0, gap))
 
-    change = (gram - constant) @ vector[..., None]  # zero, but not its derivative
-    step = eigenvectors @ (inverse_gap[..., None] * (xp.matrix_transpose(eigenvectors) @ change))
+    change = matmul(gram - constant, vector[..., None])  # zero, but not its derivative
+    step = matmul(eigenvectors, inverse_gap[..., None] * matmul(xp.matrix_transpose(eigenvectors), change))
     v = vector[..., None] + step
-    rayleigh = xp.sum(v * (gram @ v), axis=(-2, -1)) / xp.sum(v * v, axis=(-2, -1))
+    rayleigh = xp.sum(v * matmul(gram, v), axis=(-2, -1)) / xp.sum(v * v, axis=(-2, -1))
     deviation = square(rayleigh - 1)
     return xp.where(xp.abs(value - 1) < 1, 1.0, deviation) if wide else deviation
 
@@ -152,7 +157,8 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
 
     Notes
     -----
-    The smaller of the d x d and the n x n matrix is built.
+    The smaller of the d x d and the n x n matrix is built. With n x n (d > n) the value is the difference of two
+    sums, with the rounding error of the sum of squared variances.
 
     References
     ----------
@@ -173,10 +179,10 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     transposed = xp.matrix_transpose(centered)
     scale = 1 / (d * (n - 1) ** 2)
     if d <= n:
-        products = transposed @ centered
+        products = matmul(transposed, centered)
         return scale * xp.sum(square(products * (1 - identity(products))))
     variances = xp.sum(square(centered), axis=0)
-    return scale * (xp.sum(square(centered @ transposed)) - xp.sum(square(variances)))
+    return scale * (xp.sum(square(matmul(centered, transposed))) - xp.sum(square(variances)))
 
 
 def _metric_terms(options: Mapping[str, Any]) -> Shape:
@@ -268,7 +274,7 @@ def output_magnitude(
 
     Notes
     -----
-    Gradient 0 where `x` is all zeros.
+    Gradient 0, of every order, where `x` is all zeros and the target is not 0.
 
     References
     ----------
@@ -279,7 +285,7 @@ def output_magnitude(
     >>> float(output_magnitude(np.asarray([3.0, 4.0]), norm="l2"))
     16.0
     """
-    size = safe_norm(x)
-    if norm == "rms":
-        size = size / math.prod(x.shape) ** 0.5
-    return square(size - target)
+    elements = math.prod(x.shape) if norm == "rms" else 1
+    if target == 0:  # no root to take and square again, which would lose the second derivative at 0
+        return namespace(x).sum(square(x)) / elements
+    return square(safe_norm(x) / elements**0.5 - target)

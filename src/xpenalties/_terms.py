@@ -5,30 +5,31 @@ Checks, half precision, masks and weights come before it, the reduction and its 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
-from ._numerics import count, ratio
+from ._numerics import broadcasts, count, ratio
 from ._options import Interval, member, number
 from ._spec import Shape, Spec
-from .backends import Backend, common_backend, is_array
+from .backends import Backend, backend_of, common_backend, is_array
 
 __all__ = ["Terms", "evaluate", "metrics", "reduce"]
 
 _REDUCTIONS = ("sum", "mean", "none")
-_POSITIVE = number(Interval(0, float("inf"), low_open=True))
+_POSITIVE = number(Interval(0, math.inf, low_open=True))
 
 
 class Terms(NamedTuple):
-    """A penalty before its reduction."""
+    """A penalty before its weights and its reduction."""
 
     backend: Backend
-    values: Any  # masked, weighted
+    values: Any  # masked
     kept: Any  # boolean, of the terms' shape; None: all
     weights: Any  # None: all 1
 
 
 def evaluate(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, options: dict[str, Any]) -> Terms:
-    """The terms of a penalty, masked and weighted."""
+    """The terms of a penalty, masked, and what to weight them with."""
     if len(arrays) != len(spec.arrays):
         raise TypeError(
             f"{spec.name}: takes {len(spec.arrays)} array{'s' * (len(spec.arrays) > 1)} ({', '.join(spec.arrays)}), "
@@ -37,28 +38,38 @@ def evaluate(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, opti
     if options:
         options = spec.check_options(options)
     backend = common_backend(spec.name, spec.arrays, arrays)
-    arrays = _working(spec, backend, arrays)
+    given, arrays = arrays, _working(spec, backend, arrays)
     shape = arrays[0].shape
     kind = spec.terms({**spec.defaults, **options})
     axis = options.get("axis", spec.defaults.get("axis"))
     axis = _axis(spec, axis, arrays[0]) if isinstance(axis, int) else 0
+    if "eps" in spec.extras:
+        options = {**options, "eps": max(float(backend.xp.finfo(x.dtype).eps) for x in given)}
     if where is None and weights is None and 0 not in shape:
-        return Terms(backend, backend.evaluate(spec.formula, arrays, options), None, None)
+        values = backend.evaluate(spec.formula, arrays, options)
+        return Terms(_tracing(backend, values), values, None, None)
 
     terms_shape = _terms_shape(kind, shape, axis)
-    backend, kept, weights = _masks(spec, backend, terms_shape, where, weights)
+    backend, kept, weights = _masks(spec, backend, arrays[0], terms_shape, where, weights)
     xp = backend.xp
     if 0 in shape:
         return Terms(backend, sum(_no_terms(xp, x, kind, axis) for x in arrays), kept, weights)
     mask = _over_inputs(xp, kept, kind, axis, len(terms_shape))
     arrays = tuple(xp.where(mask, x, 0.0) for x in arrays)
-    if spec.takes_kept:
+    if "kept" in spec.extras:
         options = {**options, "kept": mask}
-    values = xp.where(kept, backend.evaluate(spec.formula, arrays, options), 0.0)
-    if weights is None:
-        return Terms(backend, values, kept, None)
-    weights = xp.astype(weights, values.dtype, copy=False)  # float16 weights would not sum, float64 ones would widen
-    return Terms(backend, values * weights, kept, weights)
+    values = backend.evaluate(spec.formula, arrays, options)
+    backend = _tracing(backend, values)
+    values = backend.xp.where(kept, values, 0.0)
+    if weights is not None and weights.dtype != values.dtype:
+        weights = xp.astype(weights, values.dtype)  # float16 ones would not sum, float64 ones would widen
+    return Terms(backend, values, kept, weights)
+
+
+def _tracing(backend: Backend, values: Any) -> Backend:
+    """The backend of `values`, if an option that is traced has made them so."""
+    found = backend_of(values)
+    return backend if found is None or not found.traces else found
 
 
 def _working(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -90,7 +101,7 @@ def _axis(spec: Spec, axis: int, x: Any) -> int:
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(
             f"{spec.name}: `axis` must be an axis of `{spec.arrays[0]}`, got {axis} for shape {tuple(x.shape)}. "
-            "Give the axis that holds the classes."
+            f"Give one in [{-x.ndim}, {x.ndim - 1}]."
         )
     return axis % x.ndim
 
@@ -113,17 +124,14 @@ def _no_terms(xp: Any, x: Any, kind: Shape, axis: int) -> Any:
     return xp.sum(x, axis=(-2, -1)) if kind == "matrices" else xp.sum(x)
 
 
-def _masks(spec: Spec, backend: Backend, shape: tuple[int, ...], where: Any, weights: Any) -> tuple[Backend, Any, Any]:
+def _masks(
+    spec: Spec, backend: Backend, first: Any, shape: tuple[int, ...], where: Any, weights: Any
+) -> tuple[Backend, Any, Any]:
     """Which terms are kept, and their weights (0 where they are not), both checked and of the terms' shape."""
-    given = {name: x for name, x in (("where", where), ("weights", weights)) if x is not None}
-    # an anchor of the arrays' own framework comes first, so that the message says who disagrees with whom
-    for name, x in given.items():
-        other = common_backend(spec.name, [name], [x])
-        if other.library != backend.library:
-            raise TypeError(
-                f"{spec.name}: `{name}` must be an array of the same framework as `{spec.arrays[0]}`, got "
-                f"{other.library} and {backend.library}. Convert it first, for example with from_dlpack."
-            )
+    for name, x in (("where", where), ("weights", weights)):
+        if x is None:
+            continue
+        other = common_backend(spec.name, (spec.arrays[0], name), (first, x))
         backend = other if other.traces else backend
         kind = other.dtype(x.dtype).kind
         if name == "where" and kind != "bool":
@@ -134,7 +142,7 @@ def _masks(spec: Spec, backend: Backend, shape: tuple[int, ...], where: Any, wei
             raise TypeError(
                 f"{spec.name}: `weights` must be real floating point, got {x.dtype}. For a mask use `where`."
             )
-        if not _broadcasts(tuple(x.shape), shape):
+        if not broadcasts(tuple(x.shape), shape):
             raise ValueError(
                 f"{spec.name}: `{name}` must broadcast to the terms' shape {shape}, got {tuple(x.shape)}. "
                 "There is one term per element, row or matrix; see reduction='none'."
@@ -146,11 +154,6 @@ def _masks(spec: Spec, backend: Backend, shape: tuple[int, ...], where: Any, wei
     else:
         kept = where
     return backend, None if kept is None else xp.broadcast_to(kept, shape), weights
-
-
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    tail = to[len(to) - len(shape) :]
-    return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(shape, tail, strict=True))
 
 
 def _over_inputs(xp: Any, kept: Any, kind: Shape, axis: int, ndim: int) -> Any:
@@ -168,9 +171,11 @@ def reduce(spec: Spec, terms: Terms, reduction: str, normalizer: Any) -> Any:
     xp = backend.xp
     if reduction not in _REDUCTIONS:
         spec.check("reduction", reduction, member(_REDUCTIONS))
+    if weights is not None:
+        values = values * weights
     total = values if reduction == "none" else xp.sum(values)
     if normalizer is not None:
-        return _divide(spec, backend, total, normalizer)
+        return _divide(spec, total, normalizer)
     if reduction != "mean":
         return total
     if kept is None:
@@ -185,44 +190,44 @@ def _size(x: Any) -> int:
     return size
 
 
-def _divide(spec: Spec, backend: Backend, total: Any, normalizer: Any) -> Any:
-    if not is_array(normalizer) or isinstance(normalizer, float):  # a NumPy float64 is both, and is a number here
+def _divide(spec: Spec, total: Any, normalizer: Any) -> Any:
+    if not is_array(normalizer):
         return total / spec.check("normalizer", normalizer, _POSITIVE)
-    other = common_backend(spec.name, ["normalizer"], [normalizer])
-    if other.library != backend.library:
-        raise TypeError(
-            f"{spec.name}: `normalizer` must be a number or a {backend.library} array, got one of {other.library}. "
-            "Convert it first."
-        )
+    backend = common_backend(spec.name, (spec.arrays[0], "normalizer"), (total, normalizer))
+    kind = backend.dtype(normalizer.dtype).kind
+    if kind in ("complex", "bool"):
+        raise TypeError(f"{spec.name}: `normalizer` must be real, got {normalizer.dtype}. Pass a count.")
     if tuple(normalizer.shape) != ():
         raise ValueError(
             f"{spec.name}: `normalizer` must be a number or a 0-d array, got shape {tuple(normalizer.shape)}. "
             "For a factor per term use `weights`."
         )
-    xp = (other if other.traces else backend).xp
     if normalizer.dtype != total.dtype:
-        normalizer = xp.astype(normalizer, total.dtype)
+        normalizer = backend.xp.astype(normalizer, total.dtype)
     return ratio(total, normalizer)
 
 
 def metrics(terms: Terms) -> dict[str, Any]:
-    """Sum, mean, min and max of the kept terms, as constants; NaN where there is none to take a mean or an end of."""
+    """Sum and mean of the terms, by their weights, and min and max of those kept; constants.
+
+    NaN where there is none to take a mean or an end of.
+    """
     xp = terms.backend.xp
     stop = terms.backend.stop_gradient
+    inf, nan = math.inf, math.nan
     values = stop(terms.values)
-    kept = None if terms.kept is None else stop(terms.kept)
-    total = xp.sum(values)
+    kept, weights = (None if x is None else stop(x) for x in (terms.kept, terms.weights))
+    total = xp.sum(values if weights is None else values * weights)
     size = _size(values)
     if size == 0:
-        return {"sum": total, "mean": total * float("nan"), "min": total * float("nan"), "max": total * float("nan")}
+        return {"sum": total, "mean": total * nan, "min": total * nan, "max": total * nan}
     if kept is None:
         return {"sum": total, "mean": total / size, "min": xp.min(values), "max": xp.max(values)}
-    number_kept = count(kept, values.dtype)
-    some = number_kept > 0
-    inf, nan = float("inf"), float("nan")
+    share = count(kept, values.dtype) if weights is None else xp.sum(weights)
+    some = share > 0
     return {
         "sum": total,
-        "mean": xp.where(some, total / xp.where(some, number_kept, 1.0), nan),
+        "mean": xp.where(some, total / xp.where(some, share, 1.0), nan),
         "min": xp.where(some, xp.min(xp.where(kept, values, inf)), nan),
         "max": xp.where(some, xp.max(xp.where(kept, values, -inf)), nan),
     }

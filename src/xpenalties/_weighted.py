@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from numbers import Real
 from typing import Any
 
 from ._options import Interval, member, nearest, number
 from ._penalty import registered
 from ._spec import SHARED, spec_of
-from .backends import is_array
+from .backends import backend_of
 
 __all__ = ["Penalty"]
 
 Inputs = None | str | tuple[str, ...] | Callable[..., Any]
 
-_WEIGHT = number(Interval(0, float("inf")))
+_WEIGHT = number(Interval(0, math.inf))
 _RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
 
 
@@ -78,12 +80,13 @@ class Penalty:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "weight", _checked_weight(name, self.weight))
         if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
-            names = tuple(self.inputs)
-            if not all(isinstance(each, str) for each in names):
+            if not isinstance(self.inputs, Iterable) or not all(isinstance(each, str) for each in self.inputs):
                 raise TypeError(
-                    f"Penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings."
+                    f"penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings."
                 )
-            object.__setattr__(self, "inputs", names)
+            object.__setattr__(self, "inputs", tuple(self.inputs))
+        if not isinstance(self.options, Mapping):
+            raise TypeError(f"penalty {name!r}: `options` must be a mapping, got {self.options!r}. Pass a dict.")
         object.__setattr__(self, "options", _checked_options(name, self.fn, dict(self.options)))
 
     def weight_at(self, step: Any) -> Any:
@@ -117,12 +120,15 @@ class Penalty:
 
 
 def _checked_weight(name: str, weight: Any) -> Any:
-    """A number as a finite Python float >= 0; a 0-d array or a schedule as it is."""
+    """A number, NumPy's too, as a finite Python float >= 0; a 0-d array or a schedule as it is."""
     if callable(weight):
         return weight
-    if is_array(weight) and not isinstance(weight, float):
+    backend = None if isinstance(weight, Real) else backend_of(weight)
+    if backend is not None:
         if tuple(weight.shape) != ():
             raise ValueError(f"penalty {name!r}: `weight` must be 0-d, got shape {tuple(weight.shape)}. Index it.")
+        if backend.dtype(weight.dtype).kind in ("complex", "bool"):
+            raise TypeError(f"penalty {name!r}: `weight` must be real, got {weight.dtype}. Cast it.")
         return weight
     try:
         return _WEIGHT("weight", weight)

@@ -12,9 +12,9 @@ from typing import Any
 
 import array_api_compat
 
-from .base import Backend
+from .base import Backend, NoAutodiffError
 
-__all__ = ["Backend", "backend_of", "common_backend", "is_array", "namespace", "register_loaded"]
+__all__ = ["Backend", "NoAutodiffError", "backend_of", "common_backend", "is_array", "namespace", "register_loaded"]
 
 _FRAMEWORKS = ("torch", "jax", "numpy", "cupy")  # torch first: torch.compile may have to trace the search
 _BACKENDS: dict[type, Backend] = {}  # written whole entries at a time, so threads can share it
@@ -24,7 +24,7 @@ _GENERIC: dict[Any, Backend] = {}
 def register_loaded() -> None:
     """Prepare the backends whose frameworks are imported already, so that nothing is left to do in a trace."""
     for name in _FRAMEWORKS:
-        if name in sys.modules:
+        if sys.modules.get(name) is not None:  # None is how tests and launchers block an import
             _BACKENDS.update(_module(name).KNOWN)
 
 
@@ -56,7 +56,7 @@ def _discover(x: object) -> Backend | None:
     if cls.__module__ == "builtins":
         return None
     for name in _FRAMEWORKS:  # an array's framework has been imported
-        if name in sys.modules:
+        if sys.modules.get(name) is not None:
             backend: Backend | None = _module(name).find(cls)
             if backend is not None:
                 _BACKENDS[cls] = backend
@@ -119,6 +119,8 @@ def namespace(*arrays: Any) -> Any:
     >>> float(xp.sqrt(xp.sum(x * x)))
     5.0
     """
+    if not arrays:
+        raise TypeError("namespace: takes one array at least, got none. Pass the arrays to compute with.")
     if len(arrays) == 1:
         backend = _BACKENDS.get(type(arrays[0]))
         if backend is not None:

@@ -16,19 +16,48 @@ from .base import OfLeaves
 __all__ = ["Namespace", "differentiate"]
 
 
-class Namespace:
-    """autograd.numpy by the standard's names, with the functions filled in that it cannot differentiate."""
+class _Linalg:
+    """autograd.numpy.linalg by the standard's names."""
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(anp, name, None)
-        if found is None:
-            found = getattr(array_api_compat.numpy, name)
-        setattr(self, name, found)
-        return found
+        return _found(self, name, anp.linalg, array_api_compat.numpy.linalg)
+
+    @staticmethod
+    def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
+        if axis is None:
+            flat = anp.linalg.norm(anp.ravel(x), ord=ord)
+            return anp.reshape(flat, (1,) * x.ndim) if keepdims else flat
+        return anp.linalg.norm(x, ord=ord, axis=axis, keepdims=keepdims)
+
+
+class Namespace:
+    """autograd.numpy by the standard's names, with functions filled in that it lacks or gets wrong.
+
+    What neither can be differentiated raises an error that names it, when a gradient goes through.
+    """
+
+    def __init__(self) -> None:
+        self.linalg = _Linalg()
+        self.linalg.matrix_transpose = self.matrix_transpose  # type: ignore[attr-defined]
+        self.linalg.vecdot = self.vecdot  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return _found(self, name, anp, array_api_compat.numpy)
+
+    @staticmethod
+    def asarray(x: Any, /, *, dtype: Any = None, **options: Any) -> Any:
+        if not isbox(x):
+            return array_api_compat.numpy.asarray(x, dtype=dtype, **options)
+        return x if dtype is None else x.astype(dtype)
 
     @staticmethod
     def astype(x: Any, dtype: Any, /, *, copy: bool = True) -> Any:
         return x.astype(dtype, copy=copy)
+
+    @staticmethod
+    def broadcast_to(x: Any, /, shape: Any) -> Any:
+        full = anp.reshape(x, (1,) * (len(shape) - anp.ndim(x)) + anp.shape(x))  # autograd's own adds no axes
+        return anp.broadcast_to(full, tuple(shape))
 
     @staticmethod
     def concat(arrays: Any, /, *, axis: int | None = 0) -> Any:
@@ -53,6 +82,22 @@ class Namespace:
     def permute_dims(x: Any, /, axes: Any) -> Any:
         return anp.transpose(x, axes)
 
+    def std(self, x: Any, /, *, axis: Any = None, correction: float = 0, keepdims: bool = False) -> Any:
+        return anp.sqrt(self.var(x, axis=axis, correction=correction, keepdims=keepdims))
+
+    def var(self, x: Any, /, *, axis: Any = None, correction: float = 0, keepdims: bool = False) -> Any:
+        squared = anp.abs(x - self.mean(x, axis=axis, keepdims=True)) ** 2
+        total = anp.sum(squared, axis=axis, keepdims=keepdims)
+        return total / (x.size / total.size - correction)  # autograd's own knows `ddof` only
+
+    @staticmethod
+    def take(x: Any, indices: Any, /, *, axis: int = 0) -> Any:
+        return x[(slice(None),) * (axis % x.ndim) + (indices,)]
+
+    @staticmethod
+    def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
+        return tuple(anp.moveaxis(x, axis, 0))
+
     @staticmethod
     def where(condition: Any, x1: Any, x2: Any, /) -> Any:
         return _where(condition, x1, x2)
@@ -60,6 +105,17 @@ class Namespace:
     @staticmethod
     def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
         return anp.sum(anp.conj(x1) * x2, axis=axis)
+
+
+def _found(namespace: Any, name: str, first: Any, second: Any) -> Any:
+    """What `first` calls `name`, or else `second`; there autograd must see it, for NumPy would take a box for data."""
+    found = getattr(first, name, None)
+    if found is None:
+        found = getattr(second, name)
+        if callable(found) and not isinstance(found, type):
+            found = primitive(found)
+    setattr(namespace, name, found)
+    return found
 
 
 @primitive

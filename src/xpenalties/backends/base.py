@@ -22,6 +22,10 @@ class DType(NamedTuple):
     working: Any
 
 
+class NoAutodiffError(NotImplementedError):
+    """What `differentiate` raises where there is nothing to do it with; whoever was called adds its name."""
+
+
 class Backend:
     """One array namespace and the few operations that the standard lacks."""
 
@@ -63,8 +67,12 @@ class Backend:
         numpy = sys.modules.get("numpy")
         if numpy is None:
             return formula(*arrays, **options)
-        with numpy.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        with numpy.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
             return formula(*arrays, **options)
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        """`a @ b` in the dtype that they have, whatever is switched on to lower it."""
+        return a @ b
 
     def device(self, x: Any) -> Any:
         """Where `x` lives, for the `device=` of new arrays."""
@@ -83,7 +91,7 @@ class Backend:
 
         `fn` returns a scalar and a list of arrays. A leaf that the value does not depend on has gradient zero.
         """
-        raise NotImplementedError(
-            f"value_and_grad: {self.name} arrays have no automatic differentiation. Convert them to PyTorch, JAX or "
+        raise NoAutodiffError(
+            f"{self.name} arrays have no automatic differentiation. Convert them to PyTorch, JAX or "
             "NumPy (with autograd installed) arrays first."
         )

@@ -9,7 +9,7 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
-from .base import Backend, OfLeaves
+from .base import Backend, NoAutodiffError, OfLeaves
 
 __all__ = ["KNOWN", "find"]
 
@@ -19,8 +19,8 @@ class NumpyBackend(Backend):
 
     def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
         if find_spec("autograd") is None:
-            raise NotImplementedError(
-                "value_and_grad: NumPy arrays need autograd for gradients. Install it with "
+            raise NoAutodiffError(
+                "NumPy arrays need autograd for gradients. Install it with "
                 "`pip install 'xpenalties[numpy]'`, or use PyTorch or JAX arrays."
             )
         from ._autograd import differentiate
@@ -46,6 +46,10 @@ KNOWN: dict[type, Backend] = {np.ndarray: _NUMPY}
 
 def find(cls: type) -> Backend | None:
     """The backend of arrays of type `cls`; NumPy's scalars are arrays, for its reductions return them."""
+    if issubclass(cls, (np.ma.MaskedArray, np.matrix)):  # the first loses its mask here, the second is never 0-d
+        raise TypeError(
+            f"an array must be of NumPy's ndarray, got {cls.__qualname__}. Pass np.asarray(x), a mask as `where`."
+        )
     if issubclass(cls, (np.ndarray, np.generic)):
         return _NUMPY
     tracer = sys.modules.get("autograd.numpy.numpy_boxes")

@@ -32,6 +32,13 @@ class TorchBackend(Backend):
     def evaluate(self, formula: Callable[..., Any], arrays: Sequence[Any], options: Mapping[str, Any]) -> Any:
         return formula(*arrays, **options)
 
+    def matmul(self, a: Any, b: Any) -> Any:
+        kind = a.device.type
+        if kind == "meta" or not torch.is_autocast_enabled(kind):
+            return a @ b
+        with torch.autocast(kind, enabled=False):
+            return a @ b
+
     def device(self, x: Any) -> Any:
         return x.device  # torch.compile warns of array_api_compat's cached checks
 

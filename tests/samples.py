@@ -1,0 +1,22 @@
+"""A small input, its norms, and penalties that are no penalties of the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import xpenalties as xp
+
+__all__ = ["L1", "L2", "X", "mine", "with_metrics"]
+
+X = np.asarray([[1.0, -2.0], [0.5, 4.0]])
+L1, L2 = 7.5, 1 + 4 + 0.25 + 16
+
+
+def mine(x: Any) -> Any:
+    return 3.0 * xp.l1(x)
+
+
+def with_metrics(x: Any) -> Any:
+    return xp.l2(x), {"largest": xp.namespace(x).max(x), "note": 4.0}

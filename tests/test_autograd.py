@@ -1,0 +1,98 @@
+"""What `namespace` adds to autograd.numpy, against the same of NumPy and finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpenalties as xp
+from harness import Framework
+
+
+@pytest.fixture(autouse=True)
+def _only_numpy(fw: Framework) -> None:
+    if fw.name != "numpy":
+        pytest.skip("is about NumPy's gradients")
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "concat": lambda ns, x: ns.concat([x, 2 * x], axis=0),
+    "concat_flat": lambda ns, x: ns.concat([x, 2 * x], axis=None),
+    "matrix_transpose": lambda ns, x: ns.matrix_transpose(x) * np.arange(6.0).reshape(3, 2),
+    "permute_dims": lambda ns, x: ns.permute_dims(x, (1, 0)) * np.arange(6.0).reshape(3, 2),
+    "vecdot": lambda ns, x: ns.vecdot(x, x * x),
+    "mean": lambda ns, x: ns.mean(x * x, axis=0),
+    "mean_all": lambda ns, x: ns.mean(x * x),
+    "astype": lambda ns, x: ns.astype(x, np.float64) ** 2,
+    "where": lambda ns, x: ns.where(x > 0, x * x, np.ones(3)),
+    "where_scalar": lambda ns, x: ns.where(x > 0, 0.0, x * x),
+    "where_of_0d": lambda ns, x: ns.where(x > 0, ns.sum(x), x),
+    "exp": lambda ns, x: ns.exp(x),
+    "broadcast_to": lambda ns, x: ns.broadcast_to(x[0, :], (2, 2, 3)) * np.arange(12.0).reshape(2, 2, 3),
+    "asarray": lambda ns, x: ns.asarray(x) * ns.asarray([1.0, 2.0, 3.0]),
+    "asarray_dtype": lambda ns, x: ns.asarray(x, dtype=np.float64) ** 2,
+    "var": lambda ns, x: ns.var(x, axis=1, correction=1),
+    "std": lambda ns, x: ns.std(x, correction=0.5),
+    "take": lambda ns, x: ns.take(x, np.asarray([2, 0, 0]), axis=1),
+    "unstack": lambda ns, x: ns.unstack(x, axis=1)[1] ** 2,
+    "vector_norm": lambda ns, x: ns.linalg.vector_norm(x, axis=1),
+    "vector_norm_all": lambda ns, x: ns.linalg.vector_norm(x, keepdims=True) * x,
+    "linalg_matrix_transpose": lambda ns, x: ns.linalg.matrix_transpose(x)[0],
+    "det": lambda ns, x: ns.linalg.det(x @ ns.matrix_transpose(x)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function(name: str) -> None:
+    fn = FUNCTIONS[name]
+    x = np.random.default_rng(0).standard_normal((2, 3))
+
+    def summed(x: Any) -> Any:
+        ns = xp.namespace(x)
+        out = fn(ns, x)
+        return ns.sum(out * out)
+
+    gradient = xp.grad(summed)(x)
+    step = 1e-6
+    for index in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[index] += step
+        down[index] -= step
+        assert gradient[index] == pytest.approx((summed(up) - summed(down)) / (2 * step), rel=1e-6, abs=1e-8)
+
+
+def test_values_are_those_of_numpy() -> None:
+    x = np.random.default_rng(0).standard_normal((4, 3))
+
+    def fn(x: Any) -> Any:
+        ns = xp.namespace(x)
+        assert float(getval(ns.var(x, correction=1))) == pytest.approx(np.var(getval(x), ddof=1))
+        assert float(getval(ns.std(x))) == pytest.approx(np.std(getval(x)))
+        assert float(getval(ns.linalg.vector_norm(x))) == pytest.approx(np.linalg.norm(getval(x)))
+        return ns.sum(x)
+
+    from autograd.tracer import getval
+
+    xp.grad(fn)(x)
+
+
+def test_what_has_no_derivative_is_named() -> None:
+    for fn in (
+        lambda ns, x: ns.sum(ns.cumulative_sum(x)),
+        lambda ns, x: ns.linalg.trace(ns.linalg.outer(x, x)),
+    ):
+        with pytest.raises(NotImplementedError, match=r"VJP of \w+ wrt argnums \(0,?.*\) not defined"):
+            xp.grad(lambda x, fn=fn: fn(xp.namespace(x), x))(np.ones(3))
+
+
+def test_isdtype_and_constants() -> None:
+    def fn(x: Any) -> Any:
+        ns = xp.namespace(x)
+        assert ns.isdtype(x.dtype, "real floating") and not ns.isdtype(x.dtype, "integral")
+        assert ns.float32 is not None and ns.finfo(x.dtype).bits == 64 and ns.pi > 3
+        return ns.sum(x)
+
+    assert xp.grad(fn)(np.ones(2)).tolist() == [1.0, 1.0]

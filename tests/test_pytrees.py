@@ -1,0 +1,138 @@
+"""Pipelines and reports as JAX pytrees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpenalties as xp
+from harness import Framework
+from samples import L1, L2, X, mine, with_metrics
+from xpenalties import Penalty, Pipeline
+
+
+@pytest.fixture(autouse=True)
+def _only_jax(fw: Framework) -> None:
+    if fw.name != "jax":
+        pytest.skip("is about JAX's pytrees")
+
+
+def test_weights_are_leaves(fw: Framework) -> None:
+    jax = fw.module
+    pipe = Pipeline([Penalty("l1", weight=0.5), Penalty("l2", weight=lambda step: 1.0), Penalty(mine, weight=2.0)])
+    leaves, structure = jax.tree.flatten(pipe)
+    assert leaves == [0.5, 2.0]
+    back = jax.tree.unflatten(structure, [1.0, 3.0])
+    assert [back["l1"].weight, back["mine"].weight] == [1.0, 3.0] and callable(back["l2"].weight)
+    assert jax.tree.map(lambda w: 2 * w, pipe)["l1"].weight == 1.0
+    assert jax.tree.structure(pipe) == jax.tree.structure(pipe.with_weights(l1=3.0))
+    assert hash(jax.tree.structure(pipe)) == hash(jax.tree.structure(pipe.with_weights(l1=3.0)))
+    assert jax.tree.structure(pipe) != jax.tree.structure(pipe.disable("l1"))
+
+
+def test_what_is_static(fw: Framework) -> None:
+    def structure(fn: Any = "huber", **given: Any) -> Any:
+        return fw.module.tree.structure(Pipeline([Penalty(fn, **given)], name="training"))
+
+    def schedule(step: Any) -> float:
+        return 1.0
+
+    def other(data: Any) -> Any:
+        return data["x"]
+
+    same = {"options": {"delta": 2.0}, "inputs": "x"}
+    assert structure(**same) == structure(**same) == structure(weight=3.0, **same)
+    assert hash(structure(**same)) == hash(structure(**same))
+    assert structure(weight=schedule) == structure(weight=schedule)
+    assert structure(inputs=other) == structure(inputs=other)
+    different = [
+        structure(),
+        structure(**same),
+        structure(options={"delta": 3.0}),
+        structure(options={"reduction": "mean"}),
+        structure(inputs="x"),
+        structure(inputs=("x",)),
+        structure(inputs=other),
+        structure(differentiable=False),
+        structure(enabled=False),
+        structure(name="other"),
+        structure("l2", name="huber"),
+        structure(weight=schedule),
+        structure("entropy", name="huber", options={"axis": 1}),
+        structure(lambda x, axis: x, name="huber", options={"axis": True}),
+        structure(lambda x, axis: x, name="huber", options={"axis": 1}),
+        fw.module.tree.structure(Pipeline([Penalty("huber")])),
+    ]
+    assert all((a == b) is (i == j) for i, a in enumerate(different) for j, b in enumerate(different))
+    array = fw.array(np.asarray(True))
+    assert structure(options={"where": array}) == structure(options={"where": array})
+    assert structure(options={"where": array}) != structure(options={"where": fw.array(np.asarray(True))})
+
+
+def test_a_callable_without_a_hash(fw: Framework) -> None:
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            return self is other
+
+        def __call__(self, x: Any) -> Any:
+            return xp.l1(x)
+
+    pipe = Pipeline([Penalty(Unhashable(), name="p")])
+    assert float(fw.module.jit(lambda pipe, x: pipe(x))(pipe, fw.array(X))) == L1
+
+
+def test_a_report_goes_through_a_map(fw: Framework) -> None:
+    part = xp.PenaltyReport(1.0, 2.0, 3.0, 4.0, 5.0, {"z": 6.0, "a": 7.0})
+    report = xp.Report(8.0, xp.PenaltyReport(9.0, 10.0, 11.0), {"z": part, "a": part}, 12.0, 13.0)
+    doubled = fw.module.tree.map(lambda y: 2 * y, report)
+    assert list(doubled.regularizers) == ["z", "a"] and list(doubled.regularizers["z"].metrics) == ["z", "a"]
+    assert (
+        doubled.to_dict()
+        == xp.Report(
+            16.0,
+            xp.PenaltyReport(18.0, 20.0, 22.0),
+            dict.fromkeys(("z", "a"), xp.PenaltyReport(2.0, 4.0, 6.0, 8.0, 10.0, {"z": 12.0, "a": 14.0})),
+            24.0,
+            26.0,
+        ).to_dict()
+    )
+    assert fw.module.tree.structure(report) != fw.module.tree.structure(xp.Report(8.0, None, {}, 12.0, 13.0))
+
+
+def test_a_weight_changes_without_compiling_again(fw: Framework) -> None:
+    where = fw.array(np.asarray(True))
+    pipe = Pipeline([Penalty("l1", weight=0.5, options={"where": where}), Penalty("huber", options={"delta": 2.0})])
+    step, count = fw.compile(lambda pipe, x: pipe.compute(x))
+    x = fw.array(X)
+    for weight in (0.5, 1.5, 0.0):
+        total, report = step(pipe.with_weights(l1=weight), x)
+        assert float(total) == pytest.approx(float(pipe.with_weights(l1=weight)(x)))
+        assert report.to_dict()["regularizers"]["l1"]["weight"] == weight
+    assert count() == 1
+    step(pipe.disable("l1"), x)
+    assert count() == 2
+
+
+def test_gradient_by_the_weights(fw: Framework) -> None:
+    gradient = fw.module.grad(lambda pipe: pipe(fw.array(X)))(Pipeline({"l1": 0.5, "l2": 2.0}))
+    assert [float(p.weight) for p in gradient] == [L1, L2]
+
+
+def test_a_report_keeps_its_order(fw: Framework) -> None:
+    pipe = Pipeline([Penalty("l2"), Penalty(with_metrics), Penalty("l1")])
+    _, report = fw.module.jit(pipe.compute)(fw.array(X))
+    assert list(report.regularizers) == ["l2", "with_metrics", "l1"]
+    assert list(report.regularizers["with_metrics"].metrics) == ["largest", "note"]
+    assert str(report) == str(pipe.compute(fw.array(X))[1])
+
+
+def test_a_traced_step(fw: Framework) -> None:
+    pipe = Pipeline([Penalty("l1", weight=lambda step: 0.1 * step)])
+    step, count = fw.compile(lambda x, i: pipe(x, step=i))
+    for i in (1, 2, 3):
+        assert float(step(fw.array(X), i)) == pytest.approx(0.1 * i * L1)
+    assert count() == 1
