@@ -151,10 +151,10 @@ def oldest(session: nox.Session, row: dict[str, Any]) -> None:
 
 @nox.session(python=PYTHON)
 def doctest(session: nox.Session) -> None:
-    """The examples in docstrings, README.md and docs/."""
+    """The examples in docstrings, README.md and docs/, and the recipe of CONTRIBUTING.md."""
     session.install("-e", ".", *group("tests"), *newest(REQUIRED))
     names = ",".join(row["name"] for row in REQUIRED)
-    session.run("pytest", "tests/test_doctests.py", *session.posargs, env={"XPENALTIES_TEST_BACKENDS": names})
+    session.run("pytest", "tests", "-m", "docs", *session.posargs, env={"XPENALTIES_TEST_BACKENDS": names})
 
 
 @nox.session(python=PYTHON)
