@@ -136,7 +136,7 @@ def test_js_gradients_of_very_unequal_weights(fw: Framework) -> None:
         m = beta * np.exp(a) + (1 - beta) * np.exp(b)
         first, second = first_and_second(fw, lambda x, y, beta=beta: xp.js_divergence(x, y, beta=beta), a, b)
         want = [beta * u * math.log(u / v) if u else 0.0 for u, v in zip(np.exp(a), m, strict=True)]
-        np.testing.assert_allclose(first, want, rtol=1e-7, atol=1e-17)
+        np.testing.assert_allclose(first, want, rtol=1e-7, atol=1e-14)  # log p - log m cancels where m is near p
         assert np.isfinite(second).all()
 
 

@@ -51,7 +51,7 @@ def test_a_pipeline_of_two_frameworks(pair: tuple[Any, Any]) -> None:
 def test_numpy_scalars_are_numbers_to_other_frameworks(pair: tuple[Any, Any]) -> None:
     fw = pair[0]
     x = fw.array(np.ones(2), "float32")
-    pipe = Pipeline([Penalty("l1", weight=np.float32(0.5)), Penalty(lambda x: np.float64(3.0), name="outside")])
+    pipe = Pipeline([Penalty("l1", weight=np.float32(0.5)), Penalty(lambda x: np.float32(3.0), name="outside")])
     assert float(pipe(x)) == 4.0 and pipe(x).dtype == fw.dtype("float32")
 
 
