@@ -97,6 +97,13 @@ def test_compute_is_the_call_with_shared_options(fw: Framework) -> None:
         assert float(total) == float(pipe(x)) == float(xp.l2(x, **options)) == float(report.regularizers["l2"].value)
 
 
+def test_options_of_a_callable(fw: Framework) -> None:
+    def scaled(x: Any, factor: float, *, power: int = 1) -> Any:
+        return factor * xp.l1(x) ** power
+
+    assert float(Pipeline([Penalty(scaled, options={"factor": 2.0, "power": 2})])(fw.array(X))) == 2 * L1**2
+
+
 def test_inputs_by_name(fw: Framework) -> None:
     p, q = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
     given = {"student": fw.array(p), "teacher": fw.array(q), "weights": fw.array(X)}

@@ -91,13 +91,18 @@ def test_what_penalties_return_is_checked(fw: Framework) -> None:
     async def later(x: Any) -> Any:
         return xp.l1(x)
 
+    class Later:
+        def __await__(self) -> Any:
+            yield
+
     checks: list[tuple[Any, type[Exception], str]] = [
         (lambda x: x, ValueError, r"penalty 'p': must return a scalar, got shape \(2, 2\). Reduce it"),
         (lambda x: None, TypeError, "penalty 'p': must return a 0-d array, got NoneType"),
         (lambda x: True, TypeError, "penalty 'p': must return a 0-d array, got bool"),
         (lambda x: (xp.l1(x), 3), TypeError, r"penalty 'p': must return a value or \(value, dict\), got a tuple of 2"),
         (lambda x: (xp.l1(x), {}, 3), TypeError, r"must return a value or \(value, dict\), got a tuple of 3"),
-        (later, TypeError, "penalty 'p': must return a value, got an awaitable"),
+        (later, TypeError, "penalty 'p': must return a value, got an awaitable coroutine"),
+        (lambda x: Later(), TypeError, "penalty 'p': must return a value, got an awaitable .*Later"),
     ]
     for fn, kind, message in checks:
         with pytest.raises(kind, match=message):
@@ -121,3 +126,10 @@ def test_an_inner_exception_is_kept_and_noted(fw: Framework) -> None:
     (note,) = caught.value.__notes__
     assert note.startswith("In penalty 'fails' of 'training', weight 0.5, inputs {x: ")
     assert note.endswith("(2, 2), n: int}.")
+
+    def late(step: Any) -> float:
+        raise ZeroDivisionError("schedule")
+
+    with pytest.raises(ZeroDivisionError, match="schedule") as caught:
+        Pipeline([Penalty("l1", weight=late)])(fw.array(X), step=3)
+    assert caught.value.__notes__[0].startswith("In penalty 'l1' of 'pipeline', weight a schedule, inputs ")

@@ -70,11 +70,10 @@ def member(valid: tuple[str, ...]) -> Check:
     """A check for one of the names `valid`."""
 
     def check(name: str, value: Any) -> Any:
-        if not isinstance(value, str) or value not in valid:
-            kind = ValueError if isinstance(value, str) else TypeError
-            listed = ", ".join(map(repr, valid))
-            raise kind(f"`{name}` must be one of {listed}, got {value!r}.{nearest(value, valid)}")
-        return value
+        if isinstance(value, str) and value in valid:
+            return value
+        kind, hint = (ValueError, nearest(value, valid)) if isinstance(value, str) else (TypeError, "")
+        raise kind(f"`{name}` must be one of {', '.join(map(repr, valid))}, got {value!r}.{hint}")
 
     return check
 

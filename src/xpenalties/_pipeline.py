@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
-from ._nests import flatten
 from ._numerics import stop_gradient
 from ._options import nearest
-from ._penalty import value_and_metrics
 from ._report import PenaltyReport, Report
-from ._spec import spec_of
+from ._returned import call, metric_of, scalar, weight_for, zero_like
 from ._weighted import Penalty
-from .backends import backend_of, common_backend, is_array, register_loaded
+from .backends import common_backend, is_array, register_loaded
 
 __all__ = ["Pipeline"]
 
@@ -108,7 +104,7 @@ class Pipeline:
     def _total(self, inputs: tuple[Any, ...], step: Any, parts: dict[str, PenaltyReport] | None) -> Any:
         counted = [p for p in self.penalties if p.enabled]
         if not counted:
-            return _zero(self.name, inputs)
+            return zero_like(self.name, inputs)
         contributions = [self._contribution(p, inputs, step, parts) for p in counted]
         # NumPy would take another framework's 0-d array for a number, and lose its gradient
         common_backend(self.name, [p.name for p in counted], contributions)
@@ -120,12 +116,13 @@ class Pipeline:
     def _contribution(
         self, penalty: Penalty, inputs: tuple[Any, ...], step: Any, parts: dict[str, PenaltyReport] | None
     ) -> Any:
-        weight = penalty.weight_at(step)
+        weight: Any = "a schedule"
         try:
+            weight = penalty.weight_at(step)
             arguments = penalty.arguments(inputs)
-            value, metrics = _evaluate(penalty, arguments, with_metrics=parts is not None)
-            value = _scalar(penalty, value, inputs)
-            factor = _weight_for(penalty, weight, value)
+            value, metrics = call(penalty, arguments, with_metrics=parts is not None)
+            value = scalar(penalty, value, inputs)
+            factor = weight_for(penalty, weight, value)
         except Exception as error:
             shapes = ", ".join(map(_described, inputs))
             error.add_note(f"In penalty {penalty.name!r} of {self.name!r}, weight {weight}, inputs {shapes}.")
@@ -138,7 +135,7 @@ class Pipeline:
                 value=stop_gradient(value),
                 weight=_constant(weight),
                 contribution=stop_gradient(contribution),
-                metrics={name: _metric(penalty, name, metric) for name, metric in metrics.items()},
+                metrics={name: metric_of(penalty, name, metric) for name, metric in metrics.items()},
             )
         return contribution
 
@@ -243,78 +240,6 @@ def _hashable(value: Any) -> Any:
         return type(value), value  # 1 == True
     same = isinstance(value, Hashable) and (callable(value) or isinstance(value, tuple))
     return value if same else id(value)
-
-
-def _evaluate(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> tuple[Any, Mapping[str, Any]]:
-    fn = penalty.fn
-    assert callable(fn)
-    if with_metrics and spec_of(fn) is not None:
-        value, metrics = value_and_metrics(fn, arguments, dict(penalty.options))
-        return value, metrics
-    out = fn(*arguments, **penalty.options)
-    if isinstance(out, tuple):
-        if len(out) != 2 or not isinstance(out[1], Mapping):
-            raise TypeError(
-                f"penalty {penalty.name!r}: must return a value or (value, dict), got a tuple of {len(out)}."
-            )
-        return out
-    return out, {}
-
-
-def _scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
-    """`value` as a 0-d real array, float32 at least."""
-    if isinstance(value, Real) and not isinstance(value, bool) and spec_of(penalty.fn) is None:
-        zero = _zero(penalty.name, inputs)
-        if backend_of(value) is not backend_of(zero):  # a number, or NumPy's scalar beside another framework's arrays
-            value = zero + float(value)
-    backend = backend_of(value)
-    if backend is None:
-        got = type(value).__qualname__
-        if inspect.isawaitable(value):
-            if inspect.iscoroutine(value):
-                value.close()
-            raise TypeError(f"penalty {penalty.name!r}: must return a value, got an awaitable {got}. Await it first.")
-        raise TypeError(f"penalty {penalty.name!r}: must return a 0-d array, got {got}. Return one.")
-    if tuple(value.shape) != ():
-        raise ValueError(
-            f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. "
-            "Reduce it with sum or mean."
-        )
-    kind, working = backend.dtype(value.dtype)
-    if kind in ("complex", "bool"):
-        raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its size.")
-    if kind == "other":  # a count
-        working = _zero(penalty.name, inputs).dtype
-    return value if working is None else backend.xp.astype(value, working)
-
-
-def _weight_for(penalty: Penalty, weight: Any, value: Any) -> Any:
-    """What to multiply `value` with: an array of the same dtype, for a wider one would widen the total."""
-    if not is_array(weight):
-        return weight
-    backend = common_backend(f"penalty {penalty.name!r}", ("value", "weight"), (value, weight))
-    return weight if weight.dtype == value.dtype else backend.xp.astype(weight, value.dtype)
-
-
-def _metric(penalty: Penalty, name: str, metric: Any) -> Any:
-    """A figure for the report, as a constant."""
-    if isinstance(metric, Real):
-        return metric
-    if not is_array(metric) or tuple(metric.shape) != ():
-        got = f"shape {tuple(metric.shape)}" if is_array(metric) else type(metric).__qualname__
-        raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be a number or a 0-d array, got {got}.")
-    return stop_gradient(metric)
-
-
-def _zero(name: str, inputs: tuple[Any, ...]) -> Any:
-    """A float 0 of the namespace and device of the inputs."""
-    for leaf in flatten(inputs)[0]:
-        backend = backend_of(leaf)
-        if backend is not None:
-            xp = backend.xp
-            dtype = leaf.dtype if backend.dtype(leaf.dtype) == ("real", None) else xp.float32
-            return xp.sum(xp.zeros_like(xp.reshape(leaf, (-1,))[:0], dtype=dtype))
-    raise TypeError(f"{name}: the inputs must hold an array, got none. Pass at least one.")
 
 
 def _constant(x: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,8 +40,14 @@ class BoxBackend(NumpyBackend):
         return getval(x)
 
 
+@cache
+def _boxes() -> Backend:
+    from ._autograd import Namespace
+
+    return BoxBackend("numpy", Namespace())
+
+
 _NUMPY = NumpyBackend("numpy", array_api_compat.numpy)
-_boxes: list[Backend] = []
 KNOWN: dict[type, Backend] = {np.ndarray: _NUMPY}
 
 
@@ -55,8 +62,4 @@ def find(cls: type) -> Backend | None:
     tracer = sys.modules.get("autograd.numpy.numpy_boxes")
     if tracer is None or not issubclass(cls, tracer.ArrayBox):
         return None
-    if not _boxes:
-        from ._autograd import Namespace
-
-        _boxes.append(BoxBackend("numpy", Namespace()))
-    return _boxes[0]
+    return _boxes()
