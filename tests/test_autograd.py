@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "unstack": lambda ns, x: ns.unstack(x, axis=1)[1] ** 2,
     "vector_norm": lambda ns, x: ns.linalg.vector_norm(x, axis=1),
     "vector_norm_all": lambda ns, x: ns.linalg.vector_norm(x, keepdims=True) * x,
+    "vector_norm_1": lambda ns, x: ns.linalg.vector_norm(x, axis=(0, 1), ord=1),
+    "vector_norm_3": lambda ns, x: ns.linalg.vector_norm(x, axis=0, keepdims=True, ord=3),
+    "vector_norm_inf": lambda ns, x: ns.linalg.vector_norm(x, axis=1, ord=math.inf),
+    "vector_norm_-inf": lambda ns, x: ns.linalg.vector_norm(x, axis=1, ord=-math.inf),
+    "vector_norm_0": lambda ns, x: ns.linalg.vector_norm(x, axis=1, ord=0) * x[:, 0],
     "linalg_matrix_transpose": lambda ns, x: ns.linalg.matrix_transpose(x)[0],
     "det": lambda ns, x: ns.linalg.det(x @ ns.matrix_transpose(x)),
 }
@@ -71,6 +77,9 @@ def test_values_are_those_of_numpy() -> None:
         ns = xp.namespace(x)
         assert float(getval(ns.var(x, correction=1))) == pytest.approx(np.var(getval(x), ddof=1))
         assert float(getval(ns.std(x))) == pytest.approx(np.std(getval(x)))
+        for options in ({"ord": 1}, {"ord": 0}, {"ord": 3, "axis": 1}, {"ord": math.inf, "keepdims": True}):
+            want = np.linalg.vector_norm(getval(x), **options)
+            np.testing.assert_allclose(getval(ns.linalg.vector_norm(x, **options)), want)
         assert float(getval(ns.linalg.vector_norm(x))) == pytest.approx(np.linalg.norm(getval(x)))
         return ns.sum(x)
 
