@@ -272,7 +272,7 @@ def test_sampled_kl_does_not_cancel(fw: Framework) -> None:
         got = float(xp.sampled_kl(fw.array(np.asarray([0.0])), fw.array(np.asarray([r]))))
         with mpmath.workdps(40):
             want = float(mpmath.expm1(r) - mpmath.mpf(r))
-        assert abs(got - want) < 1e-16 * abs(r)
+        assert abs(got - want) < 4e-16 * abs(r)
 
 
 @autodiff

@@ -36,7 +36,7 @@ def _module(name: str) -> Any:
         from . import torch as module  # type: ignore[no-redef]
     elif name == "jax":
         from . import jax as module  # type: ignore[no-redef]
-    else:
+    else:  # pragma: no cover - imports cupy, which needs a CUDA device
         from . import cupy as module  # type: ignore[no-redef]
     return module
 
