@@ -77,6 +77,23 @@ def test_shapes_that_change(fw: Framework, name: str) -> None:
         assert float(compiled(x)) == pytest.approx(float(SHAPES[name](x)), rel=1e-10)
 
 
+def test_errors_are_seen_through_the_compiler(fw: Framework) -> None:
+    if fw.name != "torch":
+        pytest.skip("is about what torch.compile makes of an error")
+    pipe = Pipeline([Penalty("kl_divergence")], name="training")
+    calls: list[tuple[Callable[..., Any], str]] = [
+        (lambda x, y: xp.kl_divergence(x, y[0]), "must have the same shape"),
+        (lambda x, y: pipe(x, y[0]), "must have the same shape"),
+        (lambda x, y: xp.l1(x, reducton="sum"), "is not an option"),
+        (lambda x, y: xp.kl_divergence(x, y, direction="forwrd"), "`direction` must be one of"),
+        (lambda x, y: xp.huber(x, delta=-1.0), "`delta` must be in"),
+    ]
+    for fn, message in calls:
+        compiled, _ = fw.compile(fn)
+        with pytest.raises(Exception, match=message):
+            compiled(fw.array(X), fw.array(Y))
+
+
 def test_a_traced_option_is_refused(fw: Framework) -> None:
     if fw.name != "jax":
         pytest.skip("torch.compile traces no Python numbers")

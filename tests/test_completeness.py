@@ -6,15 +6,15 @@ import inspect
 
 import xpenalties
 from cases import CASES
-from xpenalties._penalty import registered
+from xpenalties._spec import REGISTRY
 
 
 def test_every_penalty_has_a_row() -> None:
-    assert {case.function for case in CASES} == set(registered().values())
+    assert {case.function for case in CASES} == set(REGISTRY.values())
 
 
 def test_every_option_has_a_row_that_sets_it() -> None:
-    for name, function in registered().items():
+    for name, function in REGISTRY.items():
         rows = [case for case in CASES if case.function is function]
         for option in function.spec.checks:  # type: ignore[attr-defined]
             tried = [case for case in rows if option in case.options or any(option in bad[0] for bad in case.bad)]
@@ -25,7 +25,7 @@ def test_every_mode_has_a_row() -> None:
     from typing import Literal, get_args, get_origin, get_type_hints
 
     special = {("sampled_kl", "gradient", "k2"), ("sampled_kl", "gradient", "value")}  # test_divergences.py
-    for name, function in registered().items():
+    for name, function in REGISTRY.items():
         spec = function.spec  # type: ignore[attr-defined]
         hints = get_type_hints(spec.formula)
         for option, hint in hints.items():
@@ -41,6 +41,6 @@ def test_every_public_name_is_documented() -> None:
 
 
 def test_public_penalties_state_what_they_take_and_return() -> None:
-    for name, function in registered().items():
+    for name, function in REGISTRY.items():
         for section in ("Parameters\n", "Returns\n", "Other Parameters\n", "Notes\n", "References\n", "Examples\n"):
             assert section in (function.__doc__ or ""), (name, section)

@@ -119,6 +119,23 @@ def test_js_of_close_distributions_does_not_cancel(fw: Framework) -> None:
             assert abs(got - float(want)) < 1e-16 * gap * 50
 
 
+def test_js_of_close_distributions_and_unequal_weights(fw: Framework) -> None:
+    a = np.log(np.random.default_rng(0).dirichlet(np.ones(20)))
+    b = a + 0.1 * np.random.default_rng(1).standard_normal(20)
+    b -= np.log(np.exp(b).sum())
+    for dtype, rtol in (("float32", 1e-3), ("float64", 1e-10)):
+        given = fw.array(a, dtype), fw.array(b, dtype)
+        u, v = (np.asarray(fw.numpy(x), dtype=np.float64) for x in given)
+        for beta in (1e-6, 1e-3, 0.5, 1 - 1e-3):
+            with mpmath.workdps(50):
+                want = mpmath.mpf(0)
+                for s, t in zip(u.tolist(), v.tolist(), strict=True):
+                    x, y = mpmath.exp(s), mpmath.exp(t)
+                    m = beta * x + (1 - mpmath.mpf(beta)) * y
+                    want += beta * x * mpmath.log(x / m) + (1 - mpmath.mpf(beta)) * y * mpmath.log(y / m)
+            assert float(xp.js_divergence(*given, beta=beta)) == pytest.approx(float(want), rel=rtol)
+
+
 def test_js_of_very_unequal_weights(fw: Framework) -> None:
     a, b = log(0.7, 0.3, 0.0), log(0.0, 0.5, 0.5)
     for dtype in ("float32", "float64"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -150,6 +151,46 @@ def test_zero_rows(fw: Framework) -> None:
     assert float(
         xp.consistency(fw.array(np.zeros((1, 2))), fw.array(np.ones((1, 2))), metric="cosine")
     ) == pytest.approx(1.0, rel=1e-15)
+
+
+ROWS = np.asarray([[3.0, 4.0], [4.0, 3.0]])
+#: penalties of these rows, their values, and by which power of the rows' scale they grow
+OF_SIZES: dict[str, tuple[Callable[..., Any], float, int]] = {
+    "group_lasso": (lambda x: xp.group_lasso(x[:1, :]), 5 * 2**0.5, 1),
+    "cosine": (lambda x: xp.consistency(x[:1, :], x[1:, :], metric="cosine"), 0.04, 0),
+    "orthogonality": (xp.orthogonality, 2 * 0.96**2, 0),
+    "spectral": (lambda x: xp.orthogonality(x, mode="spectral"), 0.96**2, 0),
+}
+
+
+@pytest.mark.parametrize("name", OF_SIZES)
+@pytest.mark.parametrize("exponent", [-30, -20, 19, 30])
+def test_sizes_whose_squares_leave_the_range(fw: Framework, name: str, exponent: int) -> None:
+    if fw.name == "dask" and name == "spectral":
+        pytest.skip("dask has no eigh")
+    fn, want, power = OF_SIZES[name]
+    scale = 10.0**exponent
+    x = fw.array(scale * ROWS, "float32")
+    assert float(fn(x)) == pytest.approx(want * scale**power, rel=1e-5)
+    if fw.has_autodiff:
+        got = fw.numpy(xp.grad(fn)(x)).astype(np.float64)
+        usual = fw.numpy(xp.grad(fn)(fw.array(ROWS, "float32"))) * scale ** (power - 1)
+        np.testing.assert_allclose(got, usual, rtol=1e-3, atol=1e-5 * np.abs(usual).max())
+
+
+def test_an_infinite_norm(fw: Framework) -> None:
+    x = fw.array(np.asarray([[INF, 1.0], [3.0, 4.0]]))
+    assert fw.numpy(xp.group_lasso(x, reduction="none")).tolist() == [INF, pytest.approx(5 * 2**0.5)]
+    assert float(xp.output_magnitude(x)) == INF
+
+
+def test_no_axes(fw: Framework) -> None:
+    one, two = (fw.array(np.asarray(x)) for x in (1.0, 3.0))
+    for metric, want in (("mse", 4.0), ("l1", 2.0)):
+        assert float(xp.consistency(one, two, metric=metric)) == want
+    assert float(xp.l2(two, center=one)) == 4.0 and float(xp.output_magnitude(two)) == 4.0
+    with pytest.raises(ValueError, match=r"^z_loss: `logits` must have at least 1 axis, got shape \(\). Add one"):
+        xp.z_loss(one)
 
 
 def test_shapes_that_are_refused(fw: Framework) -> None:

@@ -193,6 +193,11 @@ def test_refusals(fw: Framework) -> None:
         xp.grad(xp.l2)(fw.array(np.ones(2) * 1j))
     with pytest.raises(TypeError, match=r"^value_and_grad: `fn` must return a real floating-point value, got"):
         xp.value_and_grad(lambda x: xp.namespace(x).sum(x) * 1j)(x)
+    with pytest.raises(TypeError, match=r"^grad: `fn` must be callable, got int. Pass a function"):
+        xp.grad(3)  # type: ignore[arg-type]
+    if fw.name != "numpy":
+        with pytest.raises(TypeError, match=rf"^grad: `fn` must return a {fw.name} array, as it was given, got"):
+            xp.grad(lambda x: np.float64(3.0))(x)
     for out in ("value", "triple"):
         with pytest.raises(TypeError, match=r"^grad: `fn` must return \(value, aux\), got .*Or drop `has_aux`"):
             xp.grad(lambda x, out=out: xp.l1(x) if out == "value" else (xp.l1(x), 1, 2), has_aux=True)(x)

@@ -65,7 +65,7 @@ def test_aux_of_another_framework(pair: tuple[Any, Any]) -> None:
 
 def test_a_nest_of_two_frameworks(pair: tuple[Any, Any]) -> None:
     nest = [pair[0].array(np.ones(2), "float32"), pair[1].array(np.ones(2), "float32")]
-    with pytest.raises(TypeError, match=r"^grad: `x` and `x` must be arrays of one framework"):
+    with pytest.raises(TypeError, match=r"^grad: `leaf 0` and `leaf 1` must be arrays of one framework"):
         xp.grad(lambda nest: xp.l1(nest[0]))(nest)
 
 

@@ -50,6 +50,23 @@ def test_construction_is_checked(fw: Framework) -> None:
         (lambda: Penalty("l1", weight=fw.array(np.asarray(1j))), TypeError, "`weight` must be real, got .*complex"),
         (lambda: Penalty("l1", inputs=5), TypeError, "`inputs` must be names or a callable, got 5"),
         (lambda: Penalty("l1", options=None), TypeError, "`options` must be a mapping, got None"),
+        (lambda: Penalty("l1", enabled="no"), TypeError, "`enabled` must be True or False, got 'no'. Pass a bool"),
+        (lambda: Penalty("l1", differentiable=None), TypeError, "`differentiable` must be True or False, got None"),
+        (
+            lambda: Penalty("l1", options={"normalizer": -1}),
+            ValueError,
+            r"l1: `normalizer` must be in \(0, inf\), got -1",
+        ),
+        (
+            lambda: Penalty("l1", options={"where": [True]}),
+            TypeError,
+            "l1: `where` must be an array, got builtins.list",
+        ),
+        (
+            lambda: Penalty("l1", options={"weights": 2.0}),
+            TypeError,
+            "l1: `weights` must be an array, got builtins.float",
+        ),
         (lambda: Pipeline(5), TypeError, "`penalties` must be a mapping or an iterable of Penalty, got 5"),
         (lambda: Penalty("l1", weight=-1), ValueError, r"penalty 'l1': `weight` must be in \[0, inf\), got -1.0"),
         (lambda: Penalty("l1", weight=math.nan), ValueError, r"`weight` must be in \[0, inf\), got nan"),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -138,3 +143,75 @@ def test_a_traced_step(fw: Framework) -> None:
     for i in (1, 2, 3):
         assert float(step(fw.array(X), i)) == pytest.approx(0.1 * i * L1)
     assert count() == 1
+
+
+def test_a_callable_that_is_equal_by_value(fw: Framework) -> None:
+    @dataclass(frozen=True)
+    class Scaled:
+        scale: Any
+
+        def __call__(self, x: Any) -> Any:
+            return xp.l1(self.scale * x)
+
+    @fw.module.jit
+    def total(pipe: Pipeline, x: Any) -> Any:
+        return pipe(x)
+
+    for scale in (1.0, 2.0):
+        pipe = Pipeline([Penalty(Scaled(fw.array(np.full(2, scale))), name="p")])
+        assert float(total(pipe, fw.array(X))) == scale * L1
+
+
+def test_gradients_are_nests_as_jax_has_them(fw: Framework) -> None:
+    jax = fw.module
+
+    @partial(jax.tree_util.register_dataclass, data_fields=["weight"], meta_fields=["activation"])
+    @dataclass
+    class Registered:
+        weight: Any
+        activation: str
+
+    class Opaque:
+        def __init__(self, weight: Any) -> None:
+            self.weight = weight
+
+    jax.tree_util.register_pytree_node(Opaque, lambda o: ((o.weight,), None), lambda _, c: Opaque(*c))
+    x = fw.array(X)
+    for nest in (Registered(x, "relu"), Opaque(x), [Opaque(x), {"deeper": Registered(x, "tanh")}]):
+
+        def total(nest: Any) -> Any:
+            return sum(xp.l2(leaf) for leaf in jax.tree.leaves(nest))
+
+        (value, aux), gradient = xp.value_and_grad(lambda nest, total=total: (total(nest), nest), has_aux=True)(nest)
+        assert jax.tree.structure(gradient) == jax.tree.structure(nest) == jax.tree.structure(aux)
+        moved = jax.tree.map(lambda p, g: p - g, nest, gradient)
+        for leaf in jax.tree.leaves(moved):
+            np.testing.assert_allclose(fw.numpy(leaf), -X)
+        assert float(value) == L2 * len(jax.tree.leaves(nest)) and not isinstance(
+            jax.tree.leaves(aux)[0], jax.core.Tracer
+        )
+
+
+def test_a_key_of_random_numbers_is_a_leaf_without_gradient(fw: Framework) -> None:
+    nest = {"x": fw.array(X), "key": fw.module.random.key(0)}
+    gradient = xp.grad(lambda nest: xp.l2(nest["x"]))(nest)
+    assert gradient["key"] is None
+    np.testing.assert_allclose(fw.numpy(gradient["x"]), 2 * X)
+
+
+def test_several_devices(fw: Framework) -> None:
+    """A new array, such as an identity matrix, must not pin the others to one device."""
+    program = """
+import jax, numpy as np, xpenalties as xp
+mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",))
+spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
+x = jax.numpy.asarray(np.random.default_rng(0).standard_normal((4, 3, 5)), dtype="float32")
+for fn in (lambda x: xp.orthogonality(x, per_sample=True), lambda x: xp.covariance(x[:, 0, :]), xp.l1):
+    whole, parts = fn(x), fn(jax.device_put(x, spread))
+    assert np.allclose(whole, parts, rtol=1e-5), (whole, parts)
+assert np.isfinite(xp.orthogonality(jax.numpy.eye(4)) + xp.l1(jax.device_put(x, spread)))
+print(len(jax.devices()))
+"""
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    out = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert out.stdout.strip() == "2", out.stderr[-2000:]

@@ -145,26 +145,23 @@ def js_divergence(
 def jensen_shannon(log_p: Any, log_q: Any, *, beta: float, axis: int) -> Any:
     """`js_divergence` of log-probabilities, for each row.
 
-    In terms of d = log q - log p. With s = -|d| <= 0, and c the weight of the one that is less likely, log m is
-    log(1 - c + c exp(s)) above the larger of log p and log q: as log1p(c expm1(s)) where s is small, so that close
-    distributions do not cancel, and as it stands where 1 - c may be all that is left. No exponential overflows.
+    With d = log q - log p, log m is log1p((1 - beta) expm1(d)) above log p, and log1p(beta expm1(-d)) above log q: that
+    is exact for small d, so that close distributions do not cancel. For large |d| it is log(c + (1 - c) exp(-|d|))
+    above the larger one, of weight c: no exponential overflows, and a small c is not lost in 1 - (1 - c).
     """
     xp = namespace(log_p, log_q)
     p, q = xp.exp(log_p), xp.exp(log_q)
     if beta == 1.0 or beta < xp.finfo(p.dtype).smallest_normal:  # less than that is 0 as a factor, and its log -inf
         return xp.sum(0.0 * (p + q), axis=axis)
     d = xp.where((p == 0) & (q == 0), 0.0, log_q - log_p)
-    q_larger = d > 0
-    s = xp.where(q_larger, -d, d)
-    far = s < -1
-    near = xp.expm1(xp.where(far, 0.0, s))
-    share = xp.exp(s)
-    close = xp.log1p(xp.where(q_larger, beta * near, (1 - beta) * near))
-    apart = xp.where(q_larger, (1 - beta) + beta * share, beta + (1 - beta) * share)
-    above = xp.where(far, xp.log(xp.where(far, apart, 1.0)), close)
-    log_p_over_m = xp.where(q_larger, -d, 0.0) - above
-    log_q_over_m = xp.where(q_larger, 0.0, d) - above
-    return xp.sum(beta * times_log(p, log_p_over_m) + (1 - beta) * times_log(q, log_q_over_m), axis=axis)
+    far, q_larger = xp.abs(d) > 1, d > 0
+    near = xp.where(far, 0.0, d)
+    share = xp.exp(xp.where(q_larger, -d, d))
+    mixture = xp.where(q_larger, (1 - beta) + beta * share, beta + (1 - beta) * share)
+    above = xp.log(xp.where(far, mixture, 1.0))
+    log_m_over_p = xp.where(far, above + xp.where(q_larger, d, 0.0), xp.log1p((1 - beta) * xp.expm1(near)))
+    log_m_over_q = xp.where(far, above - xp.where(q_larger, 0.0, d), xp.log1p(beta * xp.expm1(-near)))
+    return 0.0 - xp.sum(beta * times_log(p, log_m_over_p) + (1 - beta) * times_log(q, log_m_over_q), axis=axis)
 
 
 @penalty(terms="rows", reduction="mean")

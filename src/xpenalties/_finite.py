@@ -47,7 +47,7 @@ def check_finite(x: Array, /) -> Array:
             return x
     except (TypeError, RuntimeError) as error:  # what the tracers of JAX, and of torch.vmap, raise
         raise TypeError(
-            "check_finite: `x` must be an eager array, got a tracer. Call it outside of jit, grad and vmap."
+            "check_finite: `x` must be an eager array, got one without values. Call it outside of jit, grad and vmap."
         ) from error
     nan = int(xp.sum(xp.astype(xp.isnan(x), xp.int32)))
     inf = int(xp.sum(xp.astype(~finite, xp.int32))) - nan

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from ._nests import flatten
-from .backends import NoAutodiffError, backend_of, common_backend
+from .backends import Backend, NoAutodiffError, backend_of, common_backend, flatten_of
 
 __all__ = ["grad", "value_and_grad"]
 
@@ -20,7 +19,7 @@ def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable
     fn : callable
         Takes an array, or a nest (dict, list, tuple, dataclass) of arrays of one framework, and anything more; returns
         a real scalar, or with `has_aux` a pair of one and anything else. Written against `namespace(x)`, it runs on
-        every framework.
+        every framework that differentiates what it calls; autograd, for NumPy, has gaps that its error names.
     has_aux : bool, default False
         Whether `fn` returns a pair; the new function then returns ``(value, aux), gradient``.
 
@@ -83,12 +82,14 @@ def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]
 
 def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
     """What `value_and_grad` returns, with errors that name `caller`."""
+    if not callable(fn):
+        raise TypeError(f"{caller}: `fn` must be callable, got {type(fn).__qualname__}. Pass a function.")
 
     @wraps(fn)
     def differentiated(x: Any, /, *args: Any, **kwargs: Any) -> Any:
-        leaves, rebuild = flatten(x)
+        leaves, rebuild = flatten_of(x)
         active = _differentiable(caller, leaves)
-        backend = common_backend(caller, ["x"] * len(active), [leaves[i] for i in active])
+        backend = common_backend(caller, [f"leaf {i}" for i in active], [leaves[i] for i in active])
         rebuild_aux: Callable[[list[Any]], Any] = lambda arrays: None  # noqa: E731
 
         def of_leaves(traced: list[Any]) -> tuple[Any, list[Any]]:
@@ -96,8 +97,8 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
             full = list(leaves)
             for i, leaf in zip(active, traced, strict=True):
                 full[i] = leaf
-            value, aux = _value_and_aux(caller, fn(rebuild(iter(full)), *args, **kwargs), has_aux)
-            arrays, rebuild_aux = _arrays_of(aux, backend.library)
+            value, aux = _value_and_aux(caller, fn(rebuild(iter(full)), *args, **kwargs), has_aux, backend.library)
+            arrays, rebuild_aux = _arrays_of(aux, backend)
             return value, arrays
 
         try:
@@ -137,7 +138,7 @@ def _differentiable(caller: str, leaves: list[Any]) -> list[int]:
     return active
 
 
-def _value_and_aux(caller: str, out: Any, has_aux: bool) -> tuple[Any, Any]:
+def _value_and_aux(caller: str, out: Any, has_aux: bool, library: str) -> tuple[Any, Any]:
     """What `fn` returned, checked."""
     if has_aux and not (isinstance(out, tuple) and len(out) == 2):
         raise TypeError(f"{caller}: `fn` must return (value, aux), got {type(out).__qualname__}. Or drop `has_aux`.")
@@ -146,6 +147,11 @@ def _value_and_aux(caller: str, out: Any, has_aux: bool) -> tuple[Any, Any]:
     if backend is None:
         raise TypeError(
             f"{caller}: `fn` must return a 0-d array, got {type(value).__qualname__}. Reduce it with sum or mean."
+        )
+    if backend.library != library:
+        raise TypeError(
+            f"{caller}: `fn` must return a {library} array, as it was given, got one of {backend.library}. "
+            "Compute with `namespace(x)`."
         )
     if tuple(value.shape) != ():
         raise ValueError(
@@ -158,11 +164,11 @@ def _value_and_aux(caller: str, out: Any, has_aux: bool) -> tuple[Any, Any]:
     return value, aux
 
 
-def _arrays_of(nest: Any, library: str) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The arrays of `nest` that are of `library`, and a function that puts others in their places; all else stays."""
-    leaves, rebuild = flatten(nest)
+def _arrays_of(nest: Any, backend: Backend) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The arrays of `nest` that `backend`'s library knows, and a function that puts others in their places."""
+    leaves, rebuild = backend.flatten(nest)
     backends = [backend_of(leaf) for leaf in leaves]
-    where = [i for i, backend in enumerate(backends) if backend is not None and backend.library == library]
+    where = [i for i, each in enumerate(backends) if each is not None and each.library == backend.library]
 
     def put(arrays: list[Any]) -> Any:
         full = list(leaves)

@@ -1,6 +1,6 @@
 """Nests of arrays (dicts, lists, tuples, named tuples, dataclasses) as a list of leaves and a way back.
 
-JAX brings its own; this serves the frameworks that have none in public.
+JAX brings its own, see backends/jax.py; this serves the frameworks that have none in public.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["flatten"]
+__all__ = ["Rebuild", "flatten"]
 
 Rebuild = Callable[[Iterator[Any]], Any]
 

@@ -64,9 +64,21 @@ def square(x: Any) -> Any:
 def safe_norm(x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any:
     """L2 norm with gradient 0, of every order, where the norm is 0."""
     xp = namespace(x)
-    squared = xp.sum(square(x), axis=axis, keepdims=keepdims)
+    scale = _scale(x, axis=axis)
+    squared = xp.sum(square(x / scale), axis=axis, keepdims=True)
     zero = squared == 0
-    return xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squared)))  # sqrt's slope at 0 is infinite
+    norm = scale * xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squared)))  # sqrt's slope at 0 is infinite
+    if keepdims:
+        return norm
+    return xp.reshape(norm, ()) if axis is None else xp.squeeze(norm, axis=axis)
+
+
+def _scale(x: Any, *, axis: int | None) -> Any:
+    """The largest magnitude, as a constant to divide by before squaring: a square of 1e20 is inf, of 1e-30 it is 0."""
+    magnitude = abs_(stop_gradient(x))
+    xp = namespace(magnitude)
+    largest = xp.max(magnitude, axis=axis, keepdims=True)
+    return xp.where((largest == 0) | ~xp.isfinite(largest), 1.0, largest)
 
 
 def matmul(a: Any, b: Any) -> Any:
@@ -87,9 +99,10 @@ def identity(matrix: Any) -> Any:
 def unit(x: Any, *, axis: int) -> Any:
     """`x` divided by its L2 norm along `axis`; a zero vector stays zero, with gradient 0."""
     xp = namespace(x)
-    norm = safe_norm(x, axis=axis, keepdims=True)
-    zero = norm == 0
-    return xp.where(zero, 0.0, x / xp.where(zero, 1.0, norm))
+    x = x / _scale(x, axis=axis)
+    squared = xp.sum(square(x), axis=axis, keepdims=True)  # 1 at least, or 0
+    zero = squared == 0
+    return xp.where(zero, 0.0, x / xp.sqrt(xp.where(zero, 1.0, squared)))
 
 
 def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
@@ -99,7 +112,7 @@ def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
 
 
 def ratio(a: Any, b: Any) -> Any:
-    """`a / b`, and 0 / 0 = 0 with gradient 0 in `a`."""
+    """`a / b`, and 0 / 0 = 0."""
     xp = namespace(a, b)
     return a / xp.where((b == 0) & (a == 0), 1.0, b)
 

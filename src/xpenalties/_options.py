@@ -17,7 +17,19 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Interval", "NonNegative", "Positive", "UnitInterval", "checks_of", "member", "nearest", "number"]
+from .backends import in_dynamo
+
+__all__ = [
+    "POSITIVE",
+    "Interval",
+    "NonNegative",
+    "Positive",
+    "UnitInterval",
+    "checks_of",
+    "member",
+    "nearest",
+    "number",
+]
 
 Check = Callable[[str, Any], Any]
 
@@ -46,6 +58,8 @@ Positive = Annotated[float, Interval(0, math.inf, low_open=True)]
 
 def nearest(given: object, valid: Iterable[object]) -> str:
     """` Did you mean ...?`, or nothing where no name is near."""
+    if in_dynamo():
+        return ""
     close = get_close_matches(str(given), [str(name) for name in valid], n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -76,6 +90,9 @@ def member(valid: tuple[str, ...]) -> Check:
         raise kind(f"`{name}` must be one of {', '.join(map(repr, valid))}, got {value!r}.{hint}")
 
     return check
+
+
+POSITIVE = number(Interval(0, math.inf, low_open=True))
 
 
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:

@@ -12,10 +12,10 @@ from functools import wraps
 from typing import Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, cast
 
 from ._options import checks_of
-from ._spec import EXTRAS, SHARED, Reduction, Shape, Spec, spec_of
+from ._spec import EXTRAS, REGISTRY, SHARED, Reduction, Shape, Spec, spec_of
 from ._terms import evaluate, metrics, reduce
 
-__all__ = ["Array", "Shared", "penalty", "registered", "value_and_metrics"]
+__all__ = ["Array", "Shared", "penalty", "value_and_metrics"]
 
 
 class SupportsArithmetic(Protocol):
@@ -65,7 +65,6 @@ _SHARED_DOC = """
         What to divide by in place of what `reduction` would: "sum" and "mean" become sum / normalizer, "none" the terms
         / normalizer. 0 / 0 is 0, for an array.
 """
-_REGISTRY: dict[str, Callable[..., Any]] = {}
 
 
 def penalty(
@@ -117,15 +116,10 @@ def penalty(
         function.__signature__ = _signature(formula, reduction)  # type: ignore[attr-defined]
         function.__doc__ = _docstring(formula.__doc__ or "", reduction)
         function.spec = spec  # type: ignore[attr-defined]
-        _REGISTRY[spec.name] = function
+        REGISTRY[spec.name] = function
         return cast(Callable[P, R], function)
 
     return decorate
-
-
-def registered() -> dict[str, Callable[..., Any]]:
-    """The penalties by name."""
-    return dict(_REGISTRY)
 
 
 def value_and_metrics(

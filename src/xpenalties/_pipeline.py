@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from ._options import nearest
 from ._report import PenaltyReport, Report
 from ._returned import call, metric_of, scalar, weight_for, zero_like
 from ._weighted import Penalty
-from .backends import common_backend, is_array, register_loaded
+from .backends import common_backend, in_dynamo, is_array, register_loaded
 
 __all__ = ["Pipeline"]
 
@@ -125,7 +126,8 @@ class Pipeline:
             factor = weight_for(penalty, weight, value)
         except Exception as error:
             shapes = ", ".join(map(_described, inputs))
-            error.add_note(f"In penalty {penalty.name!r} of {self.name!r}, weight {weight}, inputs {shapes}.")
+            if not in_dynamo():
+                error.add_note(f"In penalty {penalty.name!r} of {self.name!r}, weight {weight}, inputs {shapes}.")
             raise
         if not penalty.differentiable:
             value = stop_gradient(value)
@@ -141,6 +143,8 @@ class Pipeline:
 
     def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Pipeline:
         """The same with other weights, by name."""
+        if not (weights is None or isinstance(weights, Mapping)):
+            raise TypeError(f"{self.name}: `weights` must be a mapping of names, got {weights!r}. Or use keywords.")
         given = {**(weights or {}), **more}
         self._check_names(given)
         return self._replace(lambda p: replace(p, weight=given[p.name]) if p.name in given else p)
@@ -172,13 +176,14 @@ class Pipeline:
         return Pipeline([change(p) for p in self.penalties], name=self.name)
 
     def _check_names(self, names: Iterable[str]) -> None:
-        known = [p.name for p in self.penalties]
         for name in names:
-            if name not in known:
-                raise ValueError(
-                    f"{self.name}: no penalty is named {name!r}, there are {', '.join(map(repr, known))}."
-                    + nearest(name, known)
-                )
+            if name not in self:
+                raise ValueError(self._unknown(name))
+
+    def _unknown(self, name: str) -> str:
+        known = [p.name for p in self.penalties]
+        listed = ", ".join(map(repr, known)) or "none"
+        return f"{self.name}: no penalty is named {name!r}, there are {listed}.{nearest(name, known)}"
 
     def __len__(self) -> int:
         return len(self.penalties)
@@ -186,11 +191,14 @@ class Pipeline:
     def __iter__(self) -> Iterator[Penalty]:
         return iter(self.penalties)
 
+    def __contains__(self, name: object) -> bool:
+        return any(p.name == name for p in self.penalties)
+
     def __getitem__(self, name: str) -> Penalty:
         for penalty in self.penalties:
             if penalty.name == name:
                 return penalty
-        raise KeyError(name)
+        raise KeyError(self._unknown(name))
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], _Static]:
         """Weights that are no schedules, and the rest: how JAX sees a pipeline."""
@@ -235,11 +243,11 @@ def _static_key(penalty: Penalty) -> tuple[Any, ...]:
 
 
 def _hashable(value: Any) -> Any:
-    """What is equal for equal names, numbers and callables, and for any other thing only for the very same."""
+    """What is equal for equal names, numbers and functions, and for any other thing only for the very same."""
     if isinstance(value, (str, int, float)):
         return type(value), value  # 1 == True
-    same = isinstance(value, Hashable) and (callable(value) or isinstance(value, tuple))
-    return value if same else id(value)
+    by_value = inspect.isroutine(value) or isinstance(value, (type, tuple))  # an object's == may compare arrays
+    return value if by_value else id(value)
 
 
 def _constant(x: Any) -> Any:

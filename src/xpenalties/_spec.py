@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 from ._options import Check, nearest
 
-__all__ = ["EXTRAS", "SHARED", "Reduction", "Shape", "Spec", "spec_of"]
+__all__ = ["EXTRAS", "REGISTRY", "SHARED", "Reduction", "Shape", "Spec", "spec_of"]
 
 Shape = Literal["elements", "rows", "matrices", "whole"]
 Reduction = Literal["sum", "mean", "none"]
 EXTRAS = ("kept", "eps")  # what a formula may ask for: the mask over its arrays (None: all), the eps of their dtype
 SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
+
+
+REGISTRY: dict[str, Callable[..., Any]] = {}  # the penalties by name
 
 
 @dataclass(frozen=True)
@@ -49,5 +52,9 @@ class Spec:
 
 
 def spec_of(function: object) -> Spec | None:
-    """What is known of a function that `penalty` made, None for any other."""
-    return getattr(function, "spec", None)
+    """What is known of a function that `penalty` made, None for any other.
+
+    functools.wraps copies the attribute to what wraps a penalty, jax.jit(l1) or grad(l1): those are other functions.
+    """
+    spec = getattr(function, "spec", None)
+    return spec if isinstance(spec, Spec) and REGISTRY.get(spec.name) is function else None

@@ -171,7 +171,7 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     """
     if x.ndim != 2 or x.shape[0] < 2:
         raise ValueError(
-            f"covariance: `x` must have shape (n, d) with n >= 2, got {tuple(x.shape)}. Flatten leading axes."
+            f"covariance: `x` must have shape (n, d) with n >= 2, got {tuple(x.shape)}. Reshape it to two axes."
         )
     xp = namespace(x)
     n, d = x.shape

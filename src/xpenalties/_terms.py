@@ -9,14 +9,13 @@ import math
 from typing import Any, NamedTuple
 
 from ._numerics import broadcasts, count, ratio
-from ._options import Interval, member, number
+from ._options import POSITIVE, member
 from ._spec import Shape, Spec
 from .backends import Backend, backend_of, common_backend, is_array
 
 __all__ = ["Terms", "evaluate", "metrics", "reduce"]
 
 _REDUCTIONS = ("sum", "mean", "none")
-_POSITIVE = number(Interval(0, math.inf, low_open=True))
 
 
 class Terms(NamedTuple):
@@ -42,7 +41,7 @@ def evaluate(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, opti
     shape = arrays[0].shape
     kind = spec.terms({**spec.defaults, **options})
     axis = options.get("axis", spec.defaults.get("axis"))
-    axis = _axis(spec, axis, arrays[0]) if isinstance(axis, int) else 0
+    axis = _axis(spec, axis, arrays[0]) if isinstance(axis, int) and (shape or kind == "rows") else 0
     if "eps" in spec.extras:
         options = {**options, "eps": max(float(backend.xp.finfo(x.dtype).eps) for x in given)}
     if where is None and weights is None and 0 not in shape:
@@ -98,6 +97,8 @@ def _working(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> tuple[Any
 
 def _axis(spec: Spec, axis: int, x: Any) -> int:
     """`axis` counted from the front."""
+    if x.ndim == 0:
+        raise ValueError(f"{spec.name}: `{spec.arrays[0]}` must have at least 1 axis, got shape (). Add one.")
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(
             f"{spec.name}: `axis` must be an axis of `{spec.arrays[0]}`, got {axis} for shape {tuple(x.shape)}. "
@@ -192,7 +193,7 @@ def _size(x: Any) -> int:
 
 def _divide(spec: Spec, total: Any, normalizer: Any) -> Any:
     if not is_array(normalizer):
-        return total / spec.check("normalizer", normalizer, _POSITIVE)
+        return total / spec.check("normalizer", normalizer, POSITIVE)
     backend = common_backend(spec.name, (spec.arrays[0], "normalizer"), (total, normalizer))
     kind = backend.dtype(normalizer.dtype).kind
     if kind in ("complex", "bool"):

@@ -9,10 +9,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from numbers import Real
 from typing import Any
 
-from ._options import Interval, member, nearest, number
-from ._penalty import registered
-from ._spec import SHARED, spec_of
-from .backends import backend_of
+from ._options import POSITIVE, Interval, member, nearest, number
+from ._spec import REGISTRY, SHARED, spec_of
+from .backends import backend_of, common_backend, is_array
 
 __all__ = ["Penalty"]
 
@@ -63,15 +62,17 @@ class Penalty:
 
     def __post_init__(self) -> None:
         if isinstance(self.fn, str):
-            known = registered()
-            if self.fn not in known:
+            if self.fn not in REGISTRY:
                 raise ValueError(
-                    f"Penalty: `fn` must be a callable or one of {', '.join(known)}, got {self.fn!r}."
-                    + nearest(self.fn, known)
+                    f"Penalty: `fn` must be a callable or one of {', '.join(REGISTRY)}, got {self.fn!r}."
+                    + nearest(self.fn, REGISTRY)
                 )
-            object.__setattr__(self, "fn", known[self.fn])
+            object.__setattr__(self, "fn", REGISTRY[self.fn])
         if not callable(self.fn):
             raise TypeError(f"Penalty: `fn` must be a name or a callable, got {type(self.fn).__qualname__}. Pass one.")
+        for flag in ("differentiable", "enabled"):
+            if not isinstance(getattr(self, flag), bool):
+                raise TypeError(f"Penalty: `{flag}` must be True or False, got {getattr(self, flag)!r}. Pass a bool.")
         name = self.name or getattr(self.fn, "__name__", "<unnamed>")
         if not isinstance(name, str) or name.startswith("<") or name in _RESERVED:
             raise ValueError(
@@ -142,6 +143,11 @@ def _checked_options(name: str, fn: Callable[..., Any], options: dict[str, Any])
         shared: dict[str, Any] = {name: options[name] for name in SHARED if name in options}
         if "reduction" in shared:
             spec.check("reduction", shared["reduction"], member(("sum", "mean")))  # "none" is no scalar
+        for each in ("where", "weights"):
+            if shared.get(each) is not None:
+                common_backend(spec.name, [each], [shared[each]])
+        if not (shared.get("normalizer") is None or is_array(shared["normalizer"])):
+            shared["normalizer"] = spec.check("normalizer", shared["normalizer"], POSITIVE)
         own = {key: value for key, value in options.items() if key not in shared}
         return {**spec.check_options(own), **shared}
     try:

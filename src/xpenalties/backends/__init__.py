@@ -12,9 +12,20 @@ from typing import Any
 
 import array_api_compat
 
+from .._nests import Rebuild, flatten
 from .base import Backend, NoAutodiffError
 
-__all__ = ["Backend", "NoAutodiffError", "backend_of", "common_backend", "is_array", "namespace", "register_loaded"]
+__all__ = [
+    "Backend",
+    "NoAutodiffError",
+    "backend_of",
+    "common_backend",
+    "flatten_of",
+    "in_dynamo",
+    "is_array",
+    "namespace",
+    "register_loaded",
+]
 
 _FRAMEWORKS = ("torch", "jax", "numpy", "cupy")  # torch first: torch.compile may have to trace the search
 _BACKENDS: dict[type, Backend] = {}  # written whole entries at a time, so threads can share it
@@ -41,6 +52,23 @@ def _module(name: str) -> Any:
     return module
 
 
+def in_dynamo() -> bool:
+    """Whether torch.compile reads this: an error must then not ask for what it cannot, or it hides the error."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
+
+
+def flatten_of(nest: Any) -> tuple[list[Any], Rebuild]:
+    """The leaves of a nest and the way back, by the framework of its arrays where that has nests of its own: JAX."""
+    leaves, rebuild = flatten(nest)
+    found = [backend for backend in map(backend_of, leaves) if backend is not None]
+    if found:
+        return found[0].flatten(nest) if found[0].name == "jax" else (leaves, rebuild)
+    if sys.modules.get("jax") is None:
+        return leaves, rebuild
+    return _module("jax").BACKEND.flatten(nest)  # a class of which only JAX knows what is in it
+
+
 def backend_of(x: object) -> Backend | None:
     """The backend of one array, or None for what is no array."""
     backend = _BACKENDS.get(type(x))
@@ -57,7 +85,10 @@ def _discover(x: object) -> Backend | None:
         return None
     for name in _FRAMEWORKS:  # an array's framework has been imported
         if sys.modules.get(name) is not None:
-            backend: Backend | None = _module(name).find(cls)
+            module = _module(name)
+            if issubclass(cls, getattr(module, "REFUSED", ())):
+                return None
+            backend: Backend | None = module.find(cls)
             if backend is not None:
                 _BACKENDS[cls] = backend
                 return backend

@@ -7,6 +7,7 @@ from typing import Any
 
 import array_api_compat.numpy
 import autograd.numpy as anp
+import numpy as np
 from autograd.core import VJPNode, add_outgrads
 from autograd.extend import defvjp, primitive, vspace
 from autograd.numpy.numpy_vjps import unbroadcast_f
@@ -18,7 +19,22 @@ __all__ = ["Namespace", "differentiate"]
 
 
 class _Linalg:
-    """autograd.numpy.linalg by the standard's names."""
+    """autograd.numpy.linalg by the standard's names, with functions filled in."""
+
+    @staticmethod
+    def diagonal(x: Any, /, *, offset: int = 0) -> Any:
+        rows = np.arange(max(min(x.shape[-2], x.shape[-1] - offset), 0)) if offset >= 0 else None
+        if rows is None:
+            return _Linalg.diagonal(anp.swapaxes(x, -1, -2), offset=-offset)
+        return x[..., rows, rows + offset]
+
+    @staticmethod
+    def outer(x1: Any, x2: Any, /) -> Any:
+        return x1[:, None] * x2[None, :]
+
+    @staticmethod
+    def trace(x: Any, /, *, offset: int = 0) -> Any:
+        return anp.sum(_Linalg.diagonal(x, offset=offset), axis=-1)
 
     def __getattr__(self, name: str) -> Any:
         return _found(self, name, anp.linalg, array_api_compat.numpy.linalg)
@@ -48,6 +64,10 @@ class Namespace:
         return _found(self, name, anp, array_api_compat.numpy)
 
     @staticmethod
+    def abs(x: Any, /) -> Any:
+        return anp.abs(x) if anp.iscomplexobj(x) else _abs(x)
+
+    @staticmethod
     def asarray(x: Any, /, *, dtype: Any = None, **options: Any) -> Any:
         if not isbox(x):
             return array_api_compat.numpy.asarray(x, dtype=dtype, **options)
@@ -63,10 +83,24 @@ class Namespace:
         return anp.broadcast_to(full, tuple(shape))
 
     @staticmethod
+    def clip(x: Any, /, min: Any = None, max: Any = None) -> Any:
+        x = x if min is None else _where(x < min, min, x)
+        return x if max is None else _where(x > max, max, x)
+
+    @staticmethod
     def concat(arrays: Any, /, *, axis: int | None = 0) -> Any:
         if axis is None:
             arrays, axis = [anp.ravel(x) for x in arrays], 0
         return anp.concatenate(arrays, axis=axis)
+
+    @staticmethod
+    def cumulative_sum(x: Any, /, *, axis: int | None = None) -> Any:
+        return anp.cumsum(x, axis=0 if axis is None else axis)
+
+    @staticmethod
+    def flip(x: Any, /, *, axis: Any = None) -> Any:
+        axes = range(x.ndim) if axis is None else [a % x.ndim for a in ((axis,) if isinstance(axis, int) else axis)]
+        return x[tuple(slice(None, None, -1 if a in axes else None) for a in range(x.ndim))]
 
     @staticmethod
     def isdtype(dtype: Any, kind: Any) -> bool:
@@ -84,6 +118,10 @@ class Namespace:
     @staticmethod
     def permute_dims(x: Any, /, axes: Any) -> Any:
         return anp.transpose(x, axes)
+
+    @staticmethod
+    def positive(x: Any, /) -> Any:
+        return 1 * x
 
     def std(self, x: Any, /, *, axis: Any = None, correction: float = 0, keepdims: bool = False) -> Any:
         return anp.sqrt(self.var(x, axis=axis, correction=correction, keepdims=keepdims))
@@ -119,6 +157,15 @@ def _found(namespace: Any, name: str, first: Any, second: Any) -> Any:
             found = primitive(found)
     setattr(namespace, name, found)
     return found
+
+
+@primitive
+def _abs(x: Any) -> Any:
+    return array_api_compat.numpy.abs(x)
+
+
+# autograd's own is x / |x|, whose derivative is 0 but for rounding, which grows without bound towards 0
+defvjp(_abs, lambda ans, x: lambda g: g * anp.sign(x))
 
 
 @primitive

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
+from .._nests import Rebuild, flatten
+
 OfLeaves = Callable[[list[Any]], tuple[Any, list[Any]]]
 
 
@@ -85,6 +87,10 @@ class Backend:
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         """Python floats of 0-d arrays, moved off their device at once where the framework can."""
         return [float(scalar) for scalar in scalars]
+
+    def flatten(self, nest: Any) -> tuple[list[Any], Rebuild]:
+        """The leaves of a nest, and a function that puts as many others in their places."""
+        return flatten(nest)
 
     def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
         """Value, auxiliary arrays and gradients of a function of a list of real arrays.

@@ -8,16 +8,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._nests import Rebuild
 from .._pipeline import Pipeline
 from .._report import PenaltyReport, Report
-from .base import Backend, OfLeaves
+from .base import Backend, DType, OfLeaves
 
-__all__ = ["KNOWN", "find"]
+__all__ = ["BACKEND", "KNOWN", "find"]
 
 
 class JaxBackend(Backend):
     def evaluate(self, formula: Callable[..., Any], arrays: Sequence[Any], options: Mapping[str, Any]) -> Any:
         return formula(*arrays, **options)
+
+    def _describe(self, dtype: Any) -> DType:
+        if jnp.issubdtype(dtype, jax.dtypes.extended):  # keys of random numbers
+            return DType("other", None)
+        return super()._describe(dtype)
+
+    def device(self, x: Any) -> Any:
+        return None  # a device would pin the new array to it, where the other may be spread over several
 
     def stop_gradient(self, x: Any) -> Any:
         return jax.lax.stop_gradient(x)
@@ -25,17 +34,28 @@ class JaxBackend(Backend):
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         return [float(scalar) for scalar in jax.device_get(list(scalars))]
 
+    def flatten(self, nest: Any) -> tuple[list[Any], Rebuild]:
+        """By JAX's pytrees, so that gradients have the structure of what JAX itself would return."""
+        nodes, structure = jax.tree_util.tree_flatten(nest)
+        leaves: list[Any] = []
+        parts: list[Rebuild] = []
+        for node in nodes:  # a dataclass that JAX does not know is a node to it
+            found, rebuild = super().flatten(node)
+            leaves += found
+            parts.append(rebuild)
+        return leaves, lambda new: structure.unflatten([part(new) for part in parts])
+
     def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
         (value, aux), gradients = jax.value_and_grad(fn, has_aux=True)(leaves)
         return value, aux, gradients
 
 
-_JAX = JaxBackend("jax", jnp)
+BACKEND = JaxBackend("jax", jnp)
 KNOWN: dict[type, Backend] = {}  # naming the array type would start the devices at import
 
 
 def find(cls: type) -> Backend | None:
-    return _JAX if issubclass(cls, (jax.Array, jax.core.Tracer)) else None
+    return BACKEND if issubclass(cls, (jax.Array, jax.core.Tracer)) else None
 
 
 # register_dataclass would sort the names of penalties and metrics: a report keeps their order through a jit

@@ -12,7 +12,7 @@ import numpy as np
 
 from .base import Backend, NoAutodiffError, OfLeaves
 
-__all__ = ["KNOWN", "find"]
+__all__ = ["KNOWN", "REFUSED", "find"]
 
 
 class NumpyBackend(Backend):
@@ -49,14 +49,11 @@ def _boxes() -> Backend:
 
 _NUMPY = NumpyBackend("numpy", array_api_compat.numpy)
 KNOWN: dict[type, Backend] = {np.ndarray: _NUMPY}
+REFUSED = (np.ma.MaskedArray, np.matrix)  # the first would lose its mask, the second is never 0-d
 
 
 def find(cls: type) -> Backend | None:
     """The backend of arrays of type `cls`; NumPy's scalars are arrays, for its reductions return them."""
-    if issubclass(cls, (np.ma.MaskedArray, np.matrix)):  # the first loses its mask here, the second is never 0-d
-        raise TypeError(
-            f"an array must be of NumPy's ndarray, got {cls.__qualname__}. Pass np.asarray(x), a mask as `where`."
-        )
     if issubclass(cls, (np.ndarray, np.generic)):
         return _NUMPY
     tracer = sys.modules.get("autograd.numpy.numpy_boxes")

@@ -47,7 +47,8 @@ class TorchBackend(Backend):
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         dtype = torch.float32 if any(x.device.type == "mps" for x in scalars) else torch.float64
-        values: list[float] = torch.stack([x.detach().to(dtype) for x in scalars]).tolist()
+        device = next((x.device for x in scalars if x.device.type != "cpu"), "cpu")  # weights may be on the host
+        values: list[float] = torch.stack([x.detach().to(device, dtype) for x in scalars]).tolist()
         return values
 
     def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
