@@ -61,15 +61,13 @@ def square(x: Any) -> Any:
     return real * real + imag * imag
 
 
-def safe_norm(x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any:
+def safe_norm(x: Any, *, axis: int | None = None) -> Any:
     """L2 norm with gradient 0, of every order, where the norm is 0."""
     xp = namespace(x)
     scale = _scale(x, axis=axis)
     squared = xp.sum(square(x / scale), axis=axis, keepdims=True)
     zero = squared == 0
     norm = scale * xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squared)))  # sqrt's slope at 0 is infinite
-    if keepdims:
-        return norm
     return xp.reshape(norm, ()) if axis is None else xp.squeeze(norm, axis=axis)
 
 

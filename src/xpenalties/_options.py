@@ -58,7 +58,7 @@ Positive = Annotated[float, Interval(0, math.inf, low_open=True)]
 
 def nearest(given: object, valid: Iterable[object]) -> str:
     """` Did you mean ...?`, or nothing where no name is near."""
-    if in_dynamo():
+    if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees: test_compiled has its errors
         return ""
     close = get_close_matches(str(given), [str(name) for name in valid], n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -126,7 +126,7 @@ class Pipeline:
             factor = weight_for(penalty, weight, value)
         except Exception as error:
             shapes = ", ".join(map(_described, inputs))
-            if not in_dynamo():
+            if not in_dynamo():  # pragma: no branch - the other one is Dynamo's trace, which no coverage sees
                 error.add_note(f"In penalty {penalty.name!r} of {self.name!r}, weight {weight}, inputs {shapes}.")
             raise
         if not penalty.differentiable:
