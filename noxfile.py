@@ -152,7 +152,7 @@ def oldest(session: nox.Session, row: dict[str, Any]) -> None:
 @nox.session(python=PYTHON)
 def doctest(session: nox.Session) -> None:
     """The examples in docstrings, README.md and docs/, and the recipe of CONTRIBUTING.md."""
-    session.install("-e", ".", *group("tests"), *newest(REQUIRED))
+    session.install("-e", ".", *group("docs"), *newest(REQUIRED))
     names = ",".join(row["name"] for row in REQUIRED)
     session.run("pytest", "tests", "-m", "docs", *session.posargs, env={"XPENALTIES_TEST_BACKENDS": names})
 

@@ -8,7 +8,7 @@ import numpy as np
 
 import xpenalties as xp
 
-__all__ = ["L1", "L2", "X", "mine", "with_metrics"]
+__all__ = ["L1", "L2", "X", "mine", "pair", "with_metrics"]
 
 X = np.asarray([[1.0, -2.0], [0.5, 4.0]])
 L1, L2 = 7.5, 1 + 4 + 0.25 + 16
@@ -16,6 +16,10 @@ L1, L2 = 7.5, 1 + 4 + 0.25 + 16
 
 def mine(x: Any) -> Any:
     return 3.0 * xp.l1(x)
+
+
+def pair(x: Any, y: Any, *, scale: float = 1.0) -> Any:
+    return scale * xp.l1(x - y)
 
 
 def with_metrics(x: Any) -> Any:

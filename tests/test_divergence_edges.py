@@ -166,6 +166,51 @@ def test_js_at_the_ends_is_nan_for_nan(fw: Framework) -> None:
         assert (fw.numpy(gradient) == 0).all()
 
 
+@autodiff
+def test_js_curvature_for_any_weights(fw: Framework) -> None:
+    # d/dlog_p is beta p log(p / m), and by log_p again beta p (log(p / m) + 1 - beta p / m)
+    a, b = log(0.2, 0.8), log(0.0, 1.0)
+    for beta in (1e-10, 1e-20, 1e-40, 1e-200, 5e-324):
+        first, second = first_and_second(fw, lambda x, y, beta=beta: xp.js_divergence(x, y, beta=beta), a, b)
+        p, m = np.exp(a), beta * np.exp(a) + (1 - beta) * np.exp(b)
+        assert np.isfinite(second).all()
+        if beta * beta > 0:
+            want = beta * p * (np.log(p) - np.asarray([math.log(beta) + a[0], math.log(m[1])]))
+            slope = want + beta * p * (1 - beta * p / m)
+            np.testing.assert_allclose(first, want, rtol=1e-10)
+            np.testing.assert_allclose(second, 2 * want * slope, rtol=1e-9)
+
+
+def test_js_is_within_its_bounds(fw: Framework) -> None:
+    for dtype, eps in (("float32", 2.0**-23), ("float64", 2.0**-52)):
+        for gap in (0.0, 1e-7, 1e-6, 1e-4, 1e-2):
+            a = fw.array(np.log(np.random.default_rng(0).dirichlet(np.ones(3), size=500)), dtype)
+            b = a + fw.array(gap * np.random.default_rng(1).standard_normal((500, 3)), dtype)
+            assert (fw.numpy(xp.js_divergence(a, b, reduction="none")) >= 0).all(), gap
+        rows = np.log(np.random.default_rng(0).dirichlet(np.ones(50), size=200))
+        nothing = np.full_like(rows, -INF)
+        a, b = np.concatenate([rows, nothing], axis=1), np.concatenate([nothing, rows], axis=1)
+        terms = fw.numpy(xp.js_divergence(fw.array(a, dtype), fw.array(b, dtype), reduction="none"))
+        np.testing.assert_allclose(terms, math.log(2), rtol=8 * eps)
+
+
+def test_logits_of_any_offset(fw: Framework) -> None:
+    """Softmax does not depend on an offset; no precision may either. 1/8 is exact in float32 up to 2^21."""
+    z = np.round(8 * np.random.default_rng(0).standard_normal((2, 50, 10))) / 8
+    for name, call in (
+        ("kl", lambda a, b, **o: xp.kl_divergence(a, b, from_logits=True, **o)),
+        ("js", lambda a, b, **o: xp.js_divergence(a, b, from_logits=True, **o)),
+        ("entropy", lambda a, b, **o: xp.entropy(a, from_logits=True, **o)),
+        ("topk", lambda a, b, **o: xp.topk_kl_divergence(a, b, tail="renormalize")),
+    ):
+        for temperature in (1.0, 0.25):
+            want = float(call(fw.array(z[0]), fw.array(z[1]), temperature=temperature))
+            for offset in (64.0, 65536.0):
+                a, b = (fw.array(each + offset, "float32") for each in z)
+                got = float(call(a, b, temperature=temperature))
+                assert got == pytest.approx(want, rel=2e-6), (name, temperature, offset)
+
+
 def test_kl_of_extreme_ratios_is_not_clipped(fw: Framework) -> None:
     a, b = np.asarray([0.0, -1000.0]), np.asarray([-1000.0, 0.0])
     assert float(xp.kl_divergence(fw.array(a), fw.array(b))) == pytest.approx(1000.0)
@@ -218,6 +263,17 @@ def test_top_k_that_covers_all_mass(fw: Framework) -> None:
             assert float(xp.topk_kl_divergence(*given)) == pytest.approx(
                 want, rel=1e-5 if dtype == "float32" else 1e-12
             )
+
+
+def test_top_k_that_covers_all_mass_less_a_logsumexp(fw: Framework) -> None:
+    """`z - logsumexp(z)` rounds by as much as the logits are large, in what it is computed in."""
+    for dtype in ("float32", "float64"):
+        for scale in (3.0, 20.0):
+            z = (scale * np.random.default_rng(0).standard_normal((2, 2000, 2))).astype(dtype)
+            a, b = z - np.log(np.exp(z).sum(-1, keepdims=True))
+            got = xp.topk_kl_divergence(fw.array(a, dtype), fw.array(b, dtype))
+            want = xp.kl_divergence(fw.array(a, dtype), fw.array(b, dtype))
+            assert float(got) == pytest.approx(float(want), rel=1e-5 if dtype == "float32" else 1e-12)
 
 
 def test_top_k_that_covers_all_mass_in_half_precision(fw: Framework) -> None:
@@ -306,6 +362,24 @@ def test_sampled_kl_with_the_gradient_of_k2(fw: Framework) -> None:
             for x, y in zip(got, want, strict=True):
                 np.testing.assert_allclose(x, y, rtol=1e-13)
                 assert x[2] == 0
+
+
+@autodiff
+def test_sampled_kl_with_the_gradient_of_k2_of_impossible_tokens(fw: Framework) -> None:
+    for a, b in ((-1.0, -INF), (-INF, -1.0)):
+        given = fw.array(np.asarray([a])), fw.array(np.asarray([b]))
+        want = fw.numpy(xp.grad(lambda x, y: xp.sampled_kl(x, y, estimator="k2"))(*given))
+        assert np.isinf(want).all()
+        for estimator in ("k2", "k3", *(["k1"] if a > b else [])):  # k1 is -inf where a token that P lacks was drawn
+
+            def of(x: Any, y: Any, estimator: str = estimator) -> Any:
+                return xp.sampled_kl(x, y, estimator=estimator, gradient="k2")
+
+            assert float(of(*given)) == INF
+            assert fw.numpy(xp.grad(of)(*given)).tolist() == want.tolist()
+    given = fw.array(np.asarray([-INF])), fw.array(np.asarray([-1.0]))
+    assert float(xp.sampled_kl(*given, estimator="k1", gradient="k2")) == -INF
+    assert float(xp.grad(lambda x, y: xp.sampled_kl(x, y, estimator="k1", gradient="k2"))(*given)[0]) == 0.0
 
 
 def test_numpy_may_be_told_to_raise(fw: Framework) -> None:

@@ -53,6 +53,21 @@ def test_numpy_scalars_are_numbers_to_other_frameworks(pair: tuple[Any, Any]) ->
     x = fw.array(np.ones(2), "float32")
     pipe = Pipeline([Penalty("l1", weight=np.float32(0.5)), Penalty(lambda x: np.float32(3.0), name="outside")])
     assert float(pipe(x)) == 4.0 and pipe(x).dtype == fw.dtype("float32")
+    for number in (np.float64(0.5), np.float32(0.5), np.int64(2)):
+        for value in (xp.l1(x, normalizer=number), xp.l2(x, center=number)):
+            assert value.dtype == fw.dtype("float32")
+        assert float(xp.l1(x, normalizer=number)) == 2 / number
+        assert float(xp.l2(x, center=number)) == 2 * (1 - number) ** 2
+
+
+def test_dtypes_that_numpy_only_borrows() -> None:
+    import ml_dtypes
+
+    for dtype in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.int4):
+        with pytest.raises(
+            TypeError, match=rf"^l1: `x` must be real or complex floating point, got {dtype.__name__}. C"
+        ):
+            xp.l1(np.ones(3, dtype=dtype))
 
 
 def test_aux_of_another_framework(pair: tuple[Any, Any]) -> None:

@@ -210,6 +210,27 @@ def test_gradient_of_the_total(fw: Framework) -> None:
 
 
 @pytest.mark.needs("autodiff")
+def test_what_is_not_differentiable_is_given_constants(fw: Framework) -> None:
+    def outside(x: Any) -> float:
+        if fw.name == "torch":
+            assert not x.requires_grad
+        return float(np.asarray(x).max())
+
+    inside = Penalty(xp.l1, inputs="b")
+    pipe = Pipeline([Penalty(outside, inputs=lambda data: data["a"][0], differentiable=False), inside])
+    x = fw.array(X)
+    if fw.name == "torch":
+        value, report = pipe.compute({"a": [x.requires_grad_()], "b": 2.0 * x})
+        value.backward()
+        value, gradient = value.detach(), x.grad
+    else:
+        of_a_nest = xp.value_and_grad(lambda x: pipe.compute({"a": [x], "b": 2.0 * x}), has_aux=True)
+        (value, report), gradient = of_a_nest(x)
+    assert float(value) == 4.0 + 2 * L1 and float(report.regularizers["outside"].value) == 4.0
+    np.testing.assert_allclose(fw.numpy(gradient), 2 * np.sign(X))
+
+
+@pytest.mark.needs("autodiff")
 def test_weights_can_be_learned(fw: Framework) -> None:
     x = fw.array(X)
     gradient = xp.grad(lambda w: Pipeline({"l1": w["l1"], "l2": w["l2"]})(x))(

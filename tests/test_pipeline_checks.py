@@ -10,7 +10,7 @@ import pytest
 
 import xpenalties as xp
 from harness import Framework
-from samples import X, mine
+from samples import X, mine, pair
 from xpenalties import Penalty, Pipeline
 
 
@@ -90,7 +90,10 @@ def test_construction_is_checked(fw: Framework) -> None:
             ValueError,
             "l1: `reduction` must be one of 'sum', 'mean'",
         ),
-        (lambda: Penalty(mine, options={"y": 1}), TypeError, r"penalty 'mine': `y` is not an option of .*, it takes x"),
+        (lambda: Penalty(mine, options={"y": 1}), TypeError, r"penalty 'mine': `y` is not an option of .* are none\."),
+        (lambda: Penalty(pair, options={"x": 1}), TypeError, r"`x` is not an option of .* the options are y, scale\."),
+        (lambda: Penalty(pair, options={"scal": 1}), TypeError, r"`scal` is not an option .* Did you mean 'scale'"),
+        (lambda: Penalty(pair, inputs=("a", "b"), options={"y": 1}), TypeError, r"`y` is not .* options are scale\."),
         (lambda: Pipeline({"l3": 1.0}), ValueError, "Did you mean"),
         (lambda: Pipeline([Penalty("l1"), Penalty("l1")]), ValueError, "names must be unique, got 'l1' twice"),
         (lambda: Pipeline(["l1"]), TypeError, "each of `penalties` must be a Penalty, got str"),
@@ -124,10 +127,17 @@ def test_what_penalties_return_is_checked(fw: Framework) -> None:
     for fn, kind, message in checks:
         with pytest.raises(kind, match=message):
             Pipeline([Penalty(fn, name="p")])(x)
-    for metric, got in ((x, r"shape \(2, 2\)"), ("text", "str"), (None, "NoneType")):
+    for metric, message in (
+        (x, r"must be a number or a 0-d array, got shape \(2, 2\)"),
+        ("text", "must be a number or a 0-d array, got str"),
+        (None, "must be a number or a 0-d array, got NoneType"),
+        (1j, "must be a number or a 0-d array, got complex"),
+        (fw.array(np.asarray(1j)), "must be real, got .*complex128"),
+    ):
         pipe = Pipeline([Penalty(lambda x, metric=metric: (xp.l1(x), {"m": metric}), name="p")])
-        with pytest.raises(TypeError, match=f"penalty 'p': metric 'm' must be a number or a 0-d array, got {got}"):
+        with pytest.raises(TypeError, match=f"^penalty 'p': metric 'm' {message}") as caught:
             pipe.compute(x)
+        assert caught.value.__notes__[0].startswith("In penalty 'p' of 'pipeline', weight 1.0, inputs ")
     with pytest.raises(TypeError, match="pipeline: the inputs must hold an array, got none"):
         Pipeline()(3.0)
     assert float(Pipeline()(x)) == 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,21 @@ def test_metrics_of_a_callable(fw: Framework) -> None:
     assert report.to_dict()["regularizers"]["with_metrics"]["custom"] == {"largest": 4.0, "note": 4.0}
     assert report.to_dict()["regularizers"]["mine"]["custom"] == {}
     assert float(Pipeline([Penalty(with_metrics)])(fw.array(X))) == L2
+
+
+def test_metrics_that_are_numbers_are_floats(fw: Framework) -> None:
+    numbers = {
+        "bool": True,
+        "int": 3,
+        "half": Fraction(1, 2),
+        "scalar": np.float32(0.25),
+        "array": fw.array(X)[0, 0] > 0,
+    }
+    _, report = Pipeline([Penalty(lambda x: (xp.l1(x), numbers), name="p")]).compute(fw.array(X))
+    got = report.to_dict()["regularizers"]["p"]["custom"]
+    assert got == {"bool": 1.0, "int": 3.0, "half": 0.5, "scalar": 0.25, "array": 1.0}
+    assert {type(value) for value in got.values()} == {float}
+    assert json.loads(report.to_json())["regularizers"]["p"]["custom"] == got
 
 
 def test_metrics_under_masks(fw: Framework) -> None:

@@ -25,6 +25,8 @@ def mistakes(x: F64) -> None:
     xp.kl_divergence(x)  # type: ignore[call-arg]
     xp.l1([1.0])  # type: ignore[type-var]
     xp.l1(x, reduction="average")  # type: ignore[arg-type]
+    xp.l2(x, kept=x > 0)  # type: ignore[call-arg]
+    xp.topk_kl_divergence(x, x, eps=0.1)  # type: ignore[call-arg]
 
 
 def pipelines(x: F64) -> None:

@@ -120,7 +120,7 @@ def js_divergence(
     Returns
     -------
     array, shape () or with ``reduction="none"`` that of the inputs without `axis`
-        In nats, between 0 and log 2, float32 at least.
+        In nats, between 0 and log 2 but for rounding, float32 at least.
 
     Notes
     -----
@@ -146,21 +146,26 @@ def jensen_shannon(log_p: Any, log_q: Any, *, beta: float, axis: int) -> Any:
     """`js_divergence` of log-probabilities, for each row.
 
     With d = log q - log p, log m is log1p((1 - beta) expm1(d)) above log p, and log1p(beta expm1(-d)) above log q: that
-    is exact for small d, so that close distributions do not cancel. For large |d| it is log(c + (1 - c) exp(-|d|))
-    above the larger one, of weight c: no exponential overflows, and a small c is not lost in 1 - (1 - c).
+    is exact for small d, so that close distributions do not cancel. Each is taken less its argument there, which sums
+    to nothing for each class and makes its share of the divergence >= 0. For large |d|, log m is the logaddexp of
+    log(beta) + log p and log(1 - beta) + log q, whose derivatives are bounded whatever beta is.
     """
     xp = namespace(log_p, log_q)
     p, q = xp.exp(log_p), xp.exp(log_q)
-    if beta == 1.0 or beta < xp.finfo(p.dtype).smallest_normal:  # less than that is 0 as a factor, and its log -inf
+    if beta in (0.0, 1.0):
         return xp.sum(0.0 * (p + q), axis=axis)
     d = xp.where((p == 0) & (q == 0), 0.0, log_q - log_p)
-    far, q_larger = xp.abs(d) > 1, d > 0
+    far = xp.abs(d) > 1
     near = xp.where(far, 0.0, d)
-    share = xp.exp(xp.where(q_larger, -d, d))
-    mixture = xp.where(q_larger, (1 - beta) + beta * share, beta + (1 - beta) * share)
-    above = xp.log(xp.where(far, mixture, 1.0))
-    log_m_over_p = xp.where(far, above + xp.where(q_larger, d, 0.0), xp.log1p((1 - beta) * xp.expm1(near)))
-    log_m_over_q = xp.where(far, above - xp.where(q_larger, 0.0, d), xp.log1p(beta * xp.expm1(-near)))
+    from_p, from_q = (1 - beta) * xp.expm1(near), beta * xp.expm1(-near)
+
+    log_beta, log_rest = math.log(beta), math.log1p(-beta)
+    gap = d + (log_rest - log_beta)
+    q_larger = gap > 0
+    tail = xp.log1p(xp.exp(xp.where(q_larger, -gap, gap)))
+    above = xp.where(q_larger, tail + log_rest, tail + log_beta)
+    log_m_over_p = xp.where(far, above + xp.where(q_larger, d, 0.0), xp.log1p(from_p) - from_p)
+    log_m_over_q = xp.where(far, above - xp.where(q_larger, 0.0, d), xp.log1p(from_q) - from_q)
     return 0.0 - xp.sum(beta * times_log(p, log_m_over_p) + (1 - beta) * times_log(q, log_m_over_q), axis=axis)
 
 
@@ -223,7 +228,10 @@ def entropy(
     return negative if mode == "bonus" else -negative
 
 
-@penalty(terms="rows", reduction="mean")
+_LOGITS = 256.0  # of up to this size, `z - logsumexp(z)` is as exact as topk_kl_divergence takes it to be
+
+
+@penalty(terms="rows", reduction="mean", extras=("eps",))
 def topk_kl_divergence(
     log_p: Array,
     log_q: Array,
@@ -231,7 +239,6 @@ def topk_kl_divergence(
     *,
     tail: Literal["bucket", "renormalize", "truncate"] = "bucket",
     axis: int = -1,
-    eps: Any = None,
     **shared: Unpack[Shared],
 ) -> Array:
     r"""KL divergence from the log-probabilities of the same k classes, as a teacher's API gives them.
@@ -255,9 +262,10 @@ def topk_kl_divergence(
     Notes
     -----
     A rest of P that is no more than what rounding the k log-probabilities may leave, eps (1 + log k) with the eps of
-    the dtype given, is none. Where P has a rest and Q's k classes sum to 1 or more, "bucket" is +inf, as KL is where
-    q = 0; "renormalize" is finite there. "truncate" may be negative. In half precision a rest of a few percent is
-    within rounding: compute the log-probabilities in float32.
+    the dtype given, is none. Where Q's k classes sum to 1 or more, and P has a rest, "bucket" is +inf, as KL is where
+    q = 0; there a rest of P is also none up to 256 eps of the dtype computed in, 3e-5 in float32, which is what
+    `z - logsumexp(z)` may leave. "renormalize" is always finite, "truncate" may be negative. In half precision a rest
+    of a few percent is within rounding: compute the log-probabilities in float32.
 
     References
     ----------
@@ -277,10 +285,11 @@ def topk_kl_divergence(
         return given
     xp = namespace(log_p, log_q)
     rest_p, rest_q = 1 - xp.sum(xp.exp(log_p), axis=axis), 1 - xp.sum(xp.exp(log_q), axis=axis)
-    # k classes that hold all mass leave +-eps, not 0: that is no probability, and its logarithm would be one of noise
-    has_rest = rest_p > eps * (1 + math.log(log_p.shape[axis]))
-    log_rest_p = xp.log(xp.where(has_rest, rest_p, 1.0))
+    rounding = shared["eps"] * (1 + math.log(log_p.shape[axis]))  # type: ignore[typeddict-item]
     some_q = rest_q > 0
+    none_q = xp.astype(~some_q, rest_p.dtype)
+    has_rest = rest_p > rounding + none_q * (_LOGITS * xp.finfo(log_p.dtype).eps)
+    log_rest_p = xp.log(xp.where(has_rest, rest_p, 1.0))
     log_rest_q = xp.where(some_q, xp.log(xp.where(some_q, rest_q, 1.0)), -math.inf)
     return given + rest_p * xp.where(has_rest, log_rest_p - log_rest_q, 0.0)
 
@@ -342,10 +351,12 @@ def sampled_kl(
         value = xp.where(impossible, math.inf, xp.expm1(finite_r) - finite_r)
     if gradient == "value":
         return value
-    finite = xp.isfinite(k2)  # inf - inf would be NaN
-    r = xp.where(finite, r, 0.0)
+    r = xp.where(value == -math.inf, 0.0, r)  # of a gradient that k2 has and -inf cannot have: none
     k2 = 0.5 * r * r
-    return stop_gradient(value) + (k2 - stop_gradient(k2))
+    finite = xp.isfinite(k2)  # inf - inf would be NaN
+    finite_r = xp.where(finite, r, 0.0)
+    finite_k2 = 0.5 * finite_r * finite_r
+    return xp.where(finite, stop_gradient(value) + (finite_k2 - stop_gradient(finite_k2)), k2)
 
 
 @penalty(terms="rows", reduction="mean")

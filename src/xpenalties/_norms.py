@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 from ._numerics import abs_, broadcasts, count, ratio, safe_norm, square
 from ._options import Interval, Positive, UnitInterval, number
 from ._penalty import Array, Shared, penalty
-from .backends import common_backend, is_array, namespace
+from .backends import common_backend, is_array_beside, namespace
 
 __all__ = ["l1", "l2", "elastic_net", "huber", "group_lasso"]
 
@@ -44,10 +46,28 @@ def l1(x: Array, /, **shared: Unpack[Shared]) -> Array:
     return abs_(x)
 
 
-@penalty(terms="elements", reduction="sum", complex=True)
-def l2(
-    x: Array, /, *, center: Any = None, clip: Positive | None = None, kept: Any = None, **shared: Unpack[Shared]
-) -> Array:
+def _requires_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    """`center` is None, "mean", a number, or an array that `x` can be moved by."""
+    x, center = arrays[0], options.get("center")
+    if center is None:
+        return
+    if isinstance(center, str):
+        if center != "mean":
+            raise ValueError(f"l2: `center` must be 'mean', a number or an array, got {center!r}. Did you mean 'mean'?")
+        return
+    if not is_array_beside(center, x):
+        l2.spec.check("center", center, number(Interval(-math.inf, math.inf)))  # type: ignore[attr-defined]
+        return
+    backend = common_backend("l2", ["x", "center"], [x, center])
+    if backend.dtype(center.dtype).kind == "complex" and backend.dtype(x.dtype).kind == "real":
+        raise TypeError(f"l2: `center` must be real for a real `x`, got {center.dtype}. Take its real part.")
+    shape, to = tuple(center.shape), tuple(x.shape)
+    if not broadcasts(shape, to):
+        raise ValueError(f"l2: `center` must broadcast to `x`, got {shape} for {to}. Reshape it.")
+
+
+@penalty(terms="elements", reduction="sum", complex=True, extras=("kept",), requires=_requires_center)
+def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **shared: Unpack[Shared]) -> Array:
     r"""Squared L2 norm: the sum of squares, by default around zero.
 
     Each term is :math:`|c|^2` with :math:`c = x - \text{center}`, clipped to ``[-clip, clip]``.
@@ -84,6 +104,7 @@ def l2(
     >>> float(l2(x, center=1.0, clip=2.0))
     8.0
     """
+    kept: Any = shared.get("kept")
     if center is not None:
         x = x - _center(x, center, kept)
         if kept is not None:  # what is masked out in `x` may be NaN in `center`
@@ -97,20 +118,12 @@ def l2(
 
 
 def _center(x: Any, center: Any, kept: Any) -> Any:
-    if is_array(center):
-        backend = common_backend("l2", ["x", "center"], [x, center])
-        if backend.dtype(center.dtype).kind == "complex" and backend.dtype(x.dtype).kind == "real":
-            raise TypeError(f"l2: `center` must be real for a real `x`, got {center.dtype}. Take its real part.")
-        shape, to = tuple(center.shape), tuple(x.shape)
-        if not broadcasts(shape, to):
-            raise ValueError(f"l2: `center` must broadcast to `x`, got {shape} for {to}. Reshape it.")
-        return center if center.dtype == x.dtype else backend.xp.astype(center, x.dtype)
     if isinstance(center, str):
-        if center != "mean":
-            raise ValueError(f"l2: `center` must be 'mean', a number or an array, got {center!r}. Did you mean 'mean'?")
         xp = namespace(x)
         return xp.mean(x) if kept is None else ratio(xp.sum(x), count(kept, x.dtype))
-    return l2.spec.check("center", center, number(Interval(-float("inf"), float("inf"))))  # type: ignore[attr-defined]
+    if not is_array_beside(center, x):
+        return float(center)  # NumPy's scalars would widen what they meet
+    return center if center.dtype == x.dtype else namespace(x, center).astype(center, x.dtype)
 
 
 @penalty(terms="elements", reduction="sum", complex=True)

@@ -51,21 +51,22 @@ def abs_(x: Any) -> Any:
     return backend.xp.where(magnitude == 0, 0.0, magnitude)
 
 
-def square(x: Any) -> Any:
-    """`|x|^2`, real."""
+def square(x: Any, *, scale: Any = None) -> Any:
+    """`|x / scale|^2`, real."""
     backend = backend_of(x)
     assert backend is not None
-    if backend.dtype(x.dtype).kind != "complex":
-        return x * x
-    real, imag = backend.xp.real(x), backend.xp.imag(x)
-    return real * real + imag * imag
+    if backend.dtype(x.dtype).kind == "complex":  # part by part: a complex quotient overflows at a subnormal scale
+        return square(backend.xp.real(x), scale=scale) + square(backend.xp.imag(x), scale=scale)
+    if scale is not None:
+        x = x / scale
+    return x * x
 
 
 def safe_norm(x: Any, *, axis: int | None = None) -> Any:
     """L2 norm with gradient 0, of every order, where the norm is 0."""
     xp = namespace(x)
     scale = _scale(x, axis=axis)
-    squared = xp.sum(square(x / scale), axis=axis, keepdims=True)
+    squared = xp.sum(square(x, scale=scale), axis=axis, keepdims=True)
     zero = squared == 0
     norm = scale * xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, squared)))  # sqrt's slope at 0 is infinite
     return xp.reshape(norm, ()) if axis is None else xp.squeeze(norm, axis=axis)
@@ -131,18 +132,26 @@ def is_log_zero(log_p: Any) -> Any:
     return log_p == -math.inf
 
 
-def logsumexp(x: Any, *, axis: int, keepdims: bool = False) -> Any:
+def logsumexp(x: Any, *, axis: int) -> Any:
     """Log of the sum of exponentials; -inf for a row of -inf."""
     xp = namespace(x)
-    top = stop_gradient(xp.max(x, axis=axis, keepdims=True))  # its gradient cancels: do not compute it
-    top = xp.where(xp.isfinite(top), top, 0.0)  # -inf - -inf would be NaN
-    total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
-    return total if keepdims else xp.squeeze(total, axis=axis)
+    top = _top(x, axis=axis)
+    return xp.squeeze(xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top, axis=axis)
+
+
+def _top(x: Any, *, axis: int) -> Any:
+    """The largest of `x` as a constant, for its gradient cancels, and 0 for an infinite one: -inf - -inf is NaN."""
+    xp = namespace(x)
+    top = stop_gradient(xp.max(x, axis=axis, keepdims=True))
+    return xp.where(xp.isfinite(top), top, 0.0)
 
 
 def log_probabilities(x: Any, *, axis: int, temperature: float, from_logits: bool) -> Any:
     """log softmax(x / temperature), or `x` as it is when it holds log-probabilities at temperature 1."""
     if not from_logits and temperature == 1.0:
         return x
-    scaled = x if temperature == 1.0 else x / temperature
-    return scaled - logsumexp(scaled, axis=axis, keepdims=True)
+    xp = namespace(x)
+    shifted = x - _top(x, axis=axis)  # for good: to add it again would round by as much as the logits are large
+    if temperature != 1.0:
+        shifted = shifted / temperature
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, cast
 
 from ._options import checks_of
-from ._spec import EXTRAS, REGISTRY, SHARED, Reduction, Shape, Spec, spec_of
+from ._spec import REGISTRY, SHARED, Extra, Reduction, Shape, Spec, spec_of
 from ._terms import evaluate, metrics, reduce
 
 __all__ = ["Array", "Shared", "penalty", "value_and_metrics"]
@@ -72,6 +72,8 @@ def penalty(
     terms: Shape | Callable[[Mapping[str, Any]], Shape],
     reduction: Reduction,
     complex: bool = False,
+    extras: tuple[Extra, ...] = (),
+    requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a public penalty of a formula.
 
@@ -84,21 +86,27 @@ def penalty(
         The default.
     complex : bool
         Whether complex arrays are taken.
+    extras : tuple of {"kept", "eps"}
+        What the formula finds in its ``**shared``: the mask over its arrays, where there is one, and the eps of the
+        dtype that they were given in.
+    requires : callable of the arrays and the options, optional
+        Raises what the formula cannot take: called before it, and for empty arrays too.
     """
 
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(formula).parameters
-        options = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name not in EXTRAS]
+        options = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
         spec = Spec(
             name=formula.__name__,
             formula=formula,
             arrays=tuple(p.name for p in parameters.values() if p.kind is p.POSITIONAL_ONLY),
-            checks={name: check for name, check in checks_of(formula).items() if name not in EXTRAS},
+            checks=checks_of(formula),
             defaults={p.name: p.default for p in options},
             terms=terms if callable(terms) else lambda options: terms,
             reduction=reduction,
             complex=complex,
-            extras=frozenset(EXTRAS) & frozenset(parameters),
+            extras=frozenset(extras),
+            requires=requires,
         )
 
         @wraps(formula)
@@ -138,7 +146,7 @@ def value_and_metrics(
 def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature:
     """`formula`'s signature with the shared options spelt out."""
     signature = inspect.signature(formula)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD and p.name not in EXTRAS]
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     defaults = (reduction, None, None, None)
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)

@@ -12,7 +12,7 @@ from ._options import nearest
 from ._report import PenaltyReport, Report
 from ._returned import call, metric_of, scalar, weight_for, zero_like
 from ._weighted import Penalty
-from .backends import common_backend, in_dynamo, is_array, register_loaded
+from .backends import common_backend, flatten_of, in_dynamo, is_array, register_loaded
 
 __all__ = ["Pipeline"]
 
@@ -119,11 +119,15 @@ class Pipeline:
     ) -> Any:
         weight: Any = "a schedule"
         try:
+            if not penalty.differentiable:  # the inputs too: such a callable may have no derivative, or leave NumPy
+                inputs = _constants(inputs)
             weight = penalty.weight_at(step)
             arguments = penalty.arguments(inputs)
             value, metrics = call(penalty, arguments, with_metrics=parts is not None)
             value = scalar(penalty, value, inputs)
             factor = weight_for(penalty, weight, value)
+            if parts is not None:
+                metrics = {name: metric_of(penalty, name, metric) for name, metric in metrics.items()}
         except Exception as error:
             shapes = ", ".join(map(_described, inputs))
             if not in_dynamo():  # pragma: no branch - the other one is Dynamo's trace, which no coverage sees
@@ -137,7 +141,7 @@ class Pipeline:
                 value=stop_gradient(value),
                 weight=_constant(weight),
                 contribution=stop_gradient(contribution),
-                metrics={name: metric_of(penalty, name, metric) for name, metric in metrics.items()},
+                metrics=metrics,
             )
         return contribution
 
@@ -252,6 +256,11 @@ def _hashable(value: Any) -> Any:
 
 def _constant(x: Any) -> Any:
     return stop_gradient(x) if is_array(x) else x
+
+
+def _constants(inputs: tuple[Any, ...]) -> Any:
+    leaves, rebuild = flatten_of(inputs)
+    return rebuild(map(_constant, leaves))
 
 
 def _described(x: Any) -> str:

@@ -8,7 +8,6 @@ from numbers import Real
 from typing import Any
 
 from ._nests import flatten
-from ._numerics import stop_gradient
 from ._penalty import value_and_metrics
 from ._spec import spec_of
 from ._weighted import Penalty
@@ -72,11 +71,15 @@ def weight_for(penalty: Penalty, weight: Any, value: Any) -> Any:
 def metric_of(penalty: Penalty, name: str, metric: Any) -> Any:
     """A figure for the report, as a constant."""
     if isinstance(metric, Real):
-        return metric
+        return float(metric)
     if not is_array(metric) or tuple(metric.shape) != ():
         got = f"shape {tuple(metric.shape)}" if is_array(metric) else type(metric).__qualname__
         raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be a number or a 0-d array, got {got}.")
-    return stop_gradient(metric)
+    backend = backend_of(metric)
+    assert backend is not None
+    if backend.dtype(metric.dtype).kind == "complex":
+        raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be real, got {metric.dtype}. Take its size.")
+    return backend.stop_gradient(metric)
 
 
 def zero_like(name: str, inputs: tuple[Any, ...]) -> Any:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from ._options import Check, nearest
 
-__all__ = ["EXTRAS", "REGISTRY", "SHARED", "Reduction", "Shape", "Spec", "spec_of"]
+__all__ = ["REGISTRY", "SHARED", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
 
 Shape = Literal["elements", "rows", "matrices", "whole"]
 Reduction = Literal["sum", "mean", "none"]
-EXTRAS = ("kept", "eps")  # what a formula may ask for: the mask over its arrays (None: all), the eps of their dtype
+Extra = Literal["kept", "eps"]  # what a formula may ask for: the mask over its arrays (None: all), their dtype's eps
 SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
 
 
@@ -31,7 +31,8 @@ class Spec:
     terms: Callable[[Mapping[str, Any]], Shape]
     reduction: Reduction
     complex: bool
-    extras: frozenset[str]  # of EXTRAS, what its formula asks for
+    extras: frozenset[Extra]  # what its formula is given beside the options
+    requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None  # its own check of arrays and options
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """`options` checked and made plain Python values."""

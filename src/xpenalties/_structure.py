@@ -16,11 +16,16 @@ from .backends import namespace
 __all__ = ["orthogonality", "covariance", "consistency", "output_magnitude"]
 
 
+def _requires_two_axes(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    if arrays[0].ndim < 2:
+        raise ValueError(f"orthogonality: `x` must have at least 2 axes, got shape {tuple(arrays[0].shape)}. Add one.")
+
+
 def _gram_terms(options: Mapping[str, Any]) -> Shape:
     return "matrices" if options["per_sample"] else "whole"
 
 
-@penalty(terms=_gram_terms, reduction="sum")
+@penalty(terms=_gram_terms, reduction="sum", requires=_requires_two_axes)
 def orthogonality(
     x: Array,
     /,
@@ -94,8 +99,6 @@ def orthogonality(
 
 def _vectors(x: Any, axis: str, per_sample: bool) -> Any:
     """`x` as [..., n, d]: the vectors whose Gram matrix to take."""
-    if x.ndim < 2:
-        raise ValueError(f"orthogonality: `x` must have at least 2 axes, got shape {tuple(x.shape)}. Add one.")
     xp = namespace(x)
     if per_sample:
         return xp.matrix_transpose(x) if axis == "vocabulary" else x
@@ -138,7 +141,13 @@ def _spectral(gram: Any, *, wide: bool) -> Any:
     return xp.where(xp.abs(value - 1) < 1, 1.0, deviation) if wide else deviation
 
 
-@penalty(terms="whole", reduction="sum")
+def _requires_samples(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    shape = tuple(arrays[0].shape)
+    if len(shape) != 2 or shape[0] == 1:
+        raise ValueError(f"covariance: `x` must have shape (n, d) with n >= 2, got {shape}. Reshape it to two axes.")
+
+
+@penalty(terms="whole", reduction="sum", requires=_requires_samples)
 def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     r"""Squared covariances between features, which decorrelates them (VICReg's covariance term).
 
@@ -148,7 +157,7 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     Parameters
     ----------
     x : array, shape (n, d)
-        n >= 2 samples of d features.
+        n >= 2 samples of d features, or none.
 
     Returns
     -------
@@ -169,10 +178,6 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     >>> float(covariance(np.asarray([[0.0, 0.0], [2.0, 2.0]])))
     4.0
     """
-    if x.ndim != 2 or x.shape[0] < 2:
-        raise ValueError(
-            f"covariance: `x` must have shape (n, d) with n >= 2, got {tuple(x.shape)}. Reshape it to two axes."
-        )
     xp = namespace(x)
     n, d = x.shape
     centered = x - xp.mean(x, axis=0, keepdims=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ._numerics import broadcasts, count, ratio
 from ._options import POSITIVE, member
 from ._spec import Shape, Spec
-from .backends import Backend, backend_of, common_backend, is_array
+from .backends import Backend, backend_of, common_backend, is_array_beside
 
 __all__ = ["Terms", "evaluate", "metrics", "reduce"]
 
@@ -39,6 +39,8 @@ def evaluate(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, opti
     backend = common_backend(spec.name, spec.arrays, arrays)
     given, arrays = arrays, _working(spec, backend, arrays)
     shape = arrays[0].shape
+    if spec.requires is not None:
+        spec.requires(arrays, options)
     kind = spec.terms({**spec.defaults, **options})
     axis = options.get("axis", spec.defaults.get("axis"))
     axis = _axis(spec, axis, arrays[0]) if isinstance(axis, int) and (shape or kind == "rows") else 0
@@ -192,7 +194,7 @@ def _size(x: Any) -> int:
 
 
 def _divide(spec: Spec, total: Any, normalizer: Any) -> Any:
-    if not is_array(normalizer):
+    if not is_array_beside(normalizer, total):
         return total / spec.check("normalizer", normalizer, POSITIVE)
     backend = common_backend(spec.name, (spec.arrays[0], "normalizer"), (total, normalizer))
     kind = backend.dtype(normalizer.dtype).kind

@@ -88,7 +88,7 @@ class Penalty:
             object.__setattr__(self, "inputs", tuple(self.inputs))
         if not isinstance(self.options, Mapping):
             raise TypeError(f"penalty {name!r}: `options` must be a mapping, got {self.options!r}. Pass a dict.")
-        object.__setattr__(self, "options", _checked_options(name, self.fn, dict(self.options)))
+        object.__setattr__(self, "options", _checked_options(self, dict(self.options)))
 
     def weight_at(self, step: Any) -> Any:
         """The weight, of a schedule at `step`."""
@@ -137,7 +137,9 @@ def _checked_weight(name: str, weight: Any) -> Any:
         raise type(error)(f"penalty {name!r}: {error}") from None
 
 
-def _checked_options(name: str, fn: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+def _checked_options(penalty: Penalty, options: dict[str, Any]) -> dict[str, Any]:
+    name, fn = penalty.name, penalty.fn
+    assert callable(fn)
     spec = spec_of(fn)
     if spec is not None:
         shared: dict[str, Any] = {name: options[name] for name in SHARED if name in options}
@@ -156,10 +158,14 @@ def _checked_options(name: str, fn: Callable[..., Any], options: dict[str, Any])
         return options
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return options
+    positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    arrays = len(penalty.inputs) if isinstance(penalty.inputs, tuple) else 1  # of them, what the inputs take up
+    taken = {p.name for i, p in enumerate(positional) if i < arrays or p.kind is p.POSITIONAL_ONLY}
+    valid = [key for key in parameters if key not in taken]
     for key in options:
-        if key not in parameters:
+        if key not in valid:
             raise TypeError(
-                f"penalty {name!r}: `{key}` is not an option of {fn!r}, it takes {', '.join(parameters)}."
-                + nearest(key, parameters)
+                f"penalty {name!r}: `{key}` is not an option of {fn!r}, the options are {', '.join(valid) or 'none'}."
+                + nearest(key, valid)
             )
     return options

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import array_api_compat
@@ -23,6 +24,7 @@ __all__ = [
     "flatten_of",
     "in_dynamo",
     "is_array",
+    "is_array_beside",
     "namespace",
     "register_loaded",
 ]
@@ -79,6 +81,14 @@ def is_array(x: object) -> bool:
     return backend_of(x) is not None
 
 
+def is_array_beside(x: object, array: object) -> bool:
+    """Whether `x` is an array where `array` is one: NumPy's scalars are, but numbers beside another framework's."""
+    backend, other = backend_of(x), backend_of(array)
+    if backend is None or other is None:
+        return False
+    return backend.library == other.library or not isinstance(x, Real)
+
+
 def _discover(x: object) -> Backend | None:
     cls = type(x)
     if cls.__module__ == "builtins":
@@ -102,7 +112,11 @@ def _discover(x: object) -> Backend | None:
 
 def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]) -> Backend:
     """The one backend of several arrays; the errors name the function and the argument."""
-    common: Backend | None = None
+    cls = type(arrays[0])
+    common = _BACKENDS.get(cls)
+    if common is not None and (len(arrays) == 1 or (len(arrays) == 2 and type(arrays[1]) is cls)):
+        return common
+    common = None
     for name, x in zip(names, arrays, strict=True):
         backend = _BACKENDS.get(type(x)) or _discover(x)
         if backend is common and backend is not None:

@@ -10,13 +10,18 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
-from .base import Backend, NoAutodiffError, OfLeaves
+from .base import Backend, DType, NoAutodiffError, OfLeaves
 
 __all__ = ["KNOWN", "REFUSED", "find"]
 
 
 class NumpyBackend(Backend):
     abs_is_flat_at_zero = True
+
+    def _describe(self, dtype: Any) -> DType:
+        if dtype.kind not in "biufc" or dtype.isbuiltin == 2:  # ml_dtypes' bfloat16: no dtype of NumPy's, see isdtype
+            return DType("other", None)
+        return super()._describe(dtype)
 
     def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
         if find_spec("autograd") is None:
