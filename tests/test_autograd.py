@@ -31,6 +31,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "where": lambda ns, x: ns.where(x > 0, x * x, np.ones(3)),
     "where_scalar": lambda ns, x: ns.where(x > 0, 0.0, x * x),
     "where_of_0d": lambda ns, x: ns.where(x > 0, ns.sum(x), x),
+    "where_else_0d": lambda ns, x: ns.where(x > 0, x, ns.sum(x)),
     "exp": lambda ns, x: ns.exp(x),
     "broadcast_to": lambda ns, x: ns.broadcast_to(x[0, :], (2, 2, 3)) * np.arange(12.0).reshape(2, 2, 3),
     "asarray": lambda ns, x: ns.asarray(x) * ns.asarray([1.0, 2.0, 3.0]),
@@ -38,6 +39,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "var": lambda ns, x: ns.var(x, axis=1, correction=1),
     "std": lambda ns, x: ns.std(x, correction=0.5),
     "take": lambda ns, x: ns.take(x, np.asarray([2, 0, 0]), axis=1),
+    "take_from_behind": lambda ns, x: ns.take(x, np.asarray([2, 0, 0]), axis=-1),
     "unstack": lambda ns, x: ns.unstack(x, axis=1)[1] ** 2,
     "vector_norm": lambda ns, x: ns.linalg.vector_norm(x, axis=1),
     "vector_norm_all": lambda ns, x: ns.linalg.vector_norm(x, keepdims=True) * x,
@@ -137,3 +139,25 @@ def test_isdtype_and_constants() -> None:
         return ns.sum(x)
 
     assert xp.grad(fn)(np.ones(2)).tolist() == [1.0, 1.0]
+
+
+def test_asarray_of_another_dtype() -> None:
+    def fn(x: Any) -> Any:
+        ns = xp.namespace(x)
+        y = ns.asarray(x, dtype=np.float32)
+        assert y.dtype == np.float32
+        return ns.sum(y * y)
+
+    assert xp.grad(fn)(np.asarray([1.0, -2.0])).tolist() == [2.0, -4.0]
+
+
+def test_complex_numbers() -> None:
+    x = np.asarray([1.0, -2.0, 4.0])
+    variance = xp.grad(lambda x: xp.namespace(x).var(x))(x)
+    np.testing.assert_allclose(xp.grad(lambda x: xp.namespace(x).var(x * (1 + 1j)))(x), 2 * variance)
+
+    def squared_norm(x: Any) -> Any:
+        ns = xp.namespace(x)
+        return ns.real(ns.vecdot(1j * x, 1j * x))
+
+    np.testing.assert_allclose(xp.grad(squared_norm)(x), 2 * x)

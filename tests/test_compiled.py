@@ -90,8 +90,10 @@ def test_errors_are_seen_through_the_compiler(fw: Framework) -> None:
     ]
     for fn, message in calls:
         compiled, _ = fw.compile(fn)
-        with pytest.raises(Exception, match=message):
+        with pytest.raises(Exception, match=message) as caught:
             compiled(fw.array(X), fw.array(Y))
+        said, _, _ = str(caught.value).partition("from user code")  # which quotes the very lines above
+        assert message in said
 
 
 def test_a_traced_option_is_refused(fw: Framework) -> None:

@@ -44,3 +44,13 @@ def test_public_penalties_state_what_they_take_and_return() -> None:
     for name, function in REGISTRY.items():
         for section in ("Parameters\n", "Returns\n", "Other Parameters\n", "Notes\n", "References\n", "Examples\n"):
             assert section in (function.__doc__ or ""), (name, section)
+
+
+def test_signatures_have_the_options_and_no_more() -> None:
+    for name, function in REGISTRY.items():
+        spec = function.spec  # type: ignore[attr-defined]
+        parameters = inspect.signature(function).parameters
+        shown = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+        assert shown == [*spec.checks, "reduction", "where", "weights", "normalizer"], name
+        assert parameters["reduction"].default == spec.reduction, name
+        assert f'default "{spec.reduction}"' in (function.__doc__ or ""), name

@@ -162,8 +162,25 @@ def test_js_at_the_ends_is_nan_for_nan(fw: Framework) -> None:
     a, b = fw.array(np.asarray([0.0, math.nan])), fw.array(P[:2])
     for beta in (0.0, 1.0):
         assert math.isnan(float(xp.js_divergence(a, b, beta=beta)))
+        assert math.isnan(float(xp.js_divergence(b, a, beta=beta)))
         gradient = xp.grad(lambda a, beta=beta: xp.js_divergence(a, b, beta=beta))(b)
         assert (fw.numpy(gradient) == 0).all()
+
+
+def test_js_of_far_distributions_and_unequal_weights(fw: Framework) -> None:
+    a = np.log([0.5, 0.5])
+    b = np.asarray([-40.0, math.log1p(-math.exp(-40.0))])
+    for dtype, rtol in (("float32", 1e-5), ("float64", 1e-9)):
+        given = fw.array(a, dtype), fw.array(b, dtype)
+        u, v = (fw.numpy(x).tolist() for x in given)
+        for beta in (1e-8, 1e-20):
+            with mpmath.workdps(50):
+                want = mpmath.mpf(0)
+                for s, t in zip(u, v, strict=True):
+                    x, y = mpmath.exp(s), mpmath.exp(t)
+                    m = beta * x + (1 - mpmath.mpf(beta)) * y
+                    want += beta * x * mpmath.log(x / m) + (1 - mpmath.mpf(beta)) * y * mpmath.log(y / m)
+            assert float(xp.js_divergence(*given, beta=beta)) == pytest.approx(float(want), rel=rtol)
 
 
 @autodiff
@@ -250,7 +267,8 @@ def test_z_loss_with_masked_logits(fw: Framework) -> None:
     for got, want in zip(whole, part, strict=True):
         np.testing.assert_allclose(got[[0, 2]], want, rtol=1e-12)
         assert got[1] == 0
-    assert float(xp.z_loss(fw.array(np.full(3, -INF)))) == INF
+    for row in ([-INF, -INF, -INF], [INF, 0.0, -INF]):
+        assert float(xp.z_loss(fw.array(np.asarray(row)))) == INF
 
 
 def test_top_k_that_covers_all_mass(fw: Framework) -> None:
@@ -285,6 +303,17 @@ def test_top_k_that_covers_all_mass_in_half_precision(fw: Framework) -> None:
             assert float(xp.topk_kl_divergence(*rounded)) == pytest.approx((np.exp(a) * (a - b)).sum(), rel=1e-5)
 
 
+def test_top_k_of_two_precisions(fw: Framework) -> None:
+    for half in (d for d in fw.dtypes if d in ("float16", "bfloat16")):
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            p, q = (np.log(rng.dirichlet(np.ones(20))) for _ in range(2))
+            for dtypes in ((half, "float32"), ("float32", half)):
+                given = [fw.array(x, d) for x, d in zip((p, q), dtypes, strict=True)]
+                a, b = (fw.numpy(x) for x in given)
+                assert float(xp.topk_kl_divergence(*given)) == pytest.approx((np.exp(a) * (a - b)).sum(), rel=1e-5)
+
+
 def test_top_k_counts_small_rests(fw: Framework) -> None:
     for dtype, rest in (("float32", 1e-5), ("float64", 1e-13)):
         a, b = log(1 - rest - 0.25, 0.25), log(0.5, 0.25)
@@ -293,6 +322,15 @@ def test_top_k_counts_small_rests(fw: Framework) -> None:
         got = float(xp.topk_kl_divergence(fw.array(a, dtype), fw.array(b, dtype)))
         assert got == pytest.approx(want, rel=1e-6 if dtype == "float32" else 1e-14)
         assert abs(got - rel_entr(p, q).sum()) > 5 * rest
+
+
+def test_top_k_takes_no_more_than_rounding_for_none(fw: Framework) -> None:
+    for dtype, eps in (("float32", 2.0**-23), ("float64", 2.0**-52)):
+        rest = 4 * eps * (1 + math.log(2))
+        given = [fw.array(np.log(x), dtype) for x in ([0.75 - rest, 0.25], [0.5, 0.25])]
+        a, b = (fw.numpy(x) for x in given)
+        without = (np.exp(a) * (a - b)).sum()
+        assert float(xp.topk_kl_divergence(*given)) < without - 5 * rest
 
 
 @autodiff

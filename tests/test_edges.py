@@ -94,6 +94,14 @@ def test_spectral_curvature_of_close_eigenvalues(fw: Framework) -> None:
         assert found[1, 0] == pytest.approx(by_lambda * 2 * a * b / (a**2 - b**2))
 
 
+@autodiff
+def test_spectral_curvature_of_eigenvalues_that_are_not_equal(fw: Framework) -> None:
+    a, b = 2.0, 2 - 1e-6
+    along = np.asarray([[0.0, 1.0], [0.0, 0.0]])
+    found = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), np.diag([a, b]), along)
+    assert found[0, 1] == pytest.approx(2 * (a**2 - 1) * 2 * (1 + b**2 / (a**2 - b**2)))
+
+
 def test_spectral_without_eigh(fw: Framework) -> None:
     if fw.name != "dask":
         pytest.skip("has an eigh")
@@ -203,6 +211,30 @@ def test_no_axes(fw: Framework) -> None:
         xp.z_loss(one)
 
 
+def test_empty_complex_arrays_have_real_norms(fw: Framework) -> None:
+    for fn in (xp.l1, xp.l2, xp.elastic_net, xp.huber, xp.group_lasso):
+        for reduction in ("sum", "mean", "none"):
+            assert fn(fw.array(np.zeros((0, 3)) * 1j), reduction=reduction).dtype == fw.dtype("float64")
+
+
+def test_empty_arrays_are_on_the_graph(fw: Framework) -> None:
+    if fw.name != "torch":
+        pytest.skip("other frameworks' gradients are of what they are given")
+    p, q = (fw.array(np.zeros((0, 3))).requires_grad_() for _ in range(2))
+    xp.kl_divergence(p, q).backward()
+    assert tuple(p.grad.shape) == tuple(q.grad.shape) == (0, 3)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support")
+def test_complex_half(fw: Framework) -> None:
+    if fw.name != "torch":
+        pytest.skip("only torch has complex32")
+    x = fw.array(np.full(100, 300 + 400j)).to(fw.module.complex32)
+    got = xp.l1(x)
+    assert got.dtype == fw.module.float32 and float(got) == 50000.0
+    assert xp.l2(x, reduction="none").dtype == fw.module.float32
+
+
 def test_shapes_that_are_refused(fw: Framework) -> None:
     def array(*shape: int) -> Any:
         return fw.array(np.ones(shape))
@@ -236,6 +268,17 @@ def test_shapes_that_are_refused(fw: Framework) -> None:
     assert float(xp.l2(array(2), center=fw.array(np.asarray([3, 4])), clip=None)) == 4.0 + 9.0
 
 
+def test_a_complex_center(fw: Framework) -> None:
+    z, c = np.asarray([1 + 2j, -1j]), np.asarray([1j, 2.0 + 0j])
+    got = xp.l2(fw.array(z), center=fw.array(c), reduction="none")
+    np.testing.assert_allclose(fw.numpy(got), np.abs(z - c) ** 2)
+
+
+def test_a_complex_normalizer(fw: Framework) -> None:
+    with pytest.raises(TypeError, match=r"^l1: `normalizer` must be real, got .*complex.*. Pass a count"):
+        xp.l1(fw.array(np.ones(2)), normalizer=fw.array(np.asarray(1j)))
+
+
 def test_a_normalizer_of_0(fw: Framework) -> None:
     zero = fw.array(np.asarray(0.0))
     x = fw.array(np.ones(2))
@@ -254,6 +297,18 @@ def test_gradient_by_a_center(fw: Framework) -> None:
         assert fw.numpy(gradient).tolist() == [-1.5, 0.0, 0.0]
     x = fw.array(np.asarray([1.0, 2.0]))
     assert float(xp.grad(lambda c: xp.l2(x, center=c, reduction="mean"))(fw.array(np.asarray(0.0)))) == -3.0
+
+
+@autodiff
+def test_terms_of_a_center_that_is_traced(fw: Framework) -> None:
+    x, where = fw.array(np.asarray([1.0, 2.0])), fw.array(np.asarray([True, False]))
+
+    def fn(c: Any) -> Any:
+        terms = xp.l2(x, center=c, where=where, reduction="none")
+        return xp.namespace(terms).sum(terms), terms
+
+    (_, terms), gradient = xp.value_and_grad(fn, has_aux=True)(fw.array(np.asarray(0.25)))
+    assert terms.dtype == x.dtype and fw.numpy(terms).tolist() == [0.5625, 0.0] and float(gradient) == -1.5
 
 
 def test_nan_is_not_hidden(fw: Framework) -> None:

@@ -247,3 +247,39 @@ def test_stop_gradient(fw: Framework) -> None:
     assert fw.numpy(xp.grad(fn)(x)).tolist() == [1.0, -2.0]
     second = xp.grad(lambda x: xp.namespace(x).sum(xp.grad(fn)(x)))
     assert fw.numpy(second(x)).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.needs("autodiff")
+def test_a_class_is_no_nest(fw: Framework) -> None:
+    gradient = xp.grad(lambda nest: xp.l2(nest[0]))([fw.array(np.asarray([2.0])), Pipeline])
+    assert fw.numpy(gradient[0]).tolist() == [4.0] and gradient[1] is None
+
+
+@pytest.mark.needs("autodiff")
+def test_a_value_of_an_outer_gradient(fw: Framework) -> None:
+    y = fw.array(np.asarray([3.0, 1.0]))
+
+    def outer(x: Any) -> Any:
+        value, slope = xp.value_and_grad(lambda y: xp.l2(x))(y)  # of the outer trace only
+        return value + xp.namespace(x).sum(slope)
+
+    assert fw.numpy(xp.grad(outer)(fw.array(np.asarray([1.0, -2.0])))).tolist() == [2.0, -4.0]
+
+
+@pytest.mark.needs("autodiff")
+def test_aux_of_an_outer_gradient(fw: Framework) -> None:
+    y = fw.array(np.asarray([3.0, 1.0]))
+
+    def outer(x: Any) -> Any:
+        (_, aux), _ = xp.value_and_grad(lambda y: (xp.l2(y), x * x), has_aux=True)(y)  # aux is of the outer trace
+        return xp.namespace(x).sum(aux)
+
+    assert fw.numpy(xp.grad(outer)(fw.array(np.asarray([1.0, -2.0])))).tolist() == [2.0, -4.0]
+
+
+@pytest.mark.needs("autodiff")
+def test_gradient_through_complex_numbers(fw: Framework) -> None:
+    x = fw.array(np.asarray([1.0, -2.0]))
+    got = fw.numpy(xp.grad(lambda x: xp.l1(x * (3 + 4j)))(x))
+    assert got.dtype == np.float64
+    np.testing.assert_allclose(got, [5.0, -5.0])

@@ -83,6 +83,12 @@ def test_what_callables_return_is_made_a_float(fw: Framework) -> None:
             Pipeline([Penalty(bad, name="p")])(x)
 
 
+def test_what_a_callable_returns_keeps_its_dtype(fw: Framework) -> None:
+    x = fw.array(np.asarray([1, 2], dtype=np.int64))
+    total = Pipeline([Penalty(lambda x: 0.1 * xp.l1(fw.array(np.ones(1))), name="p")])(x)
+    assert total.dtype == fw.dtype("float64") and float(total) == 0.1
+
+
 def test_compute_is_the_call_with_shared_options(fw: Framework) -> None:
     x = fw.array(X)
     where, weights = fw.array(X > 0), fw.array(np.abs(X))
@@ -127,6 +133,16 @@ def test_options_of_a_callable(fw: Framework) -> None:
         return factor * xp.l1(x) ** power
 
     assert float(Pipeline([Penalty(scaled, options={"factor": 2.0, "power": 2})])(fw.array(X))) == 2 * L1**2
+
+
+def test_options_are_those_of_the_making(fw: Framework) -> None:
+    def scaled(x: Any, factor: float) -> Any:
+        return factor * xp.l1(x)
+
+    options = {"factor": 2.0}
+    penalty = Penalty(scaled, options=options)
+    options["factor"] = 3.0
+    assert float(Pipeline([penalty])(fw.array(X))) == 2 * L1
 
 
 def test_inputs_by_name(fw: Framework) -> None:

@@ -47,6 +47,10 @@ def test_what_is_static(fw: Framework) -> None:
     def other(data: Any) -> Any:
         return data["x"]
 
+    def of_axis(x: Any, axis: Any) -> Any:
+        return xp.l1(x)
+
+    assert structure(inputs=["p", "q"]) == structure(inputs=["p", "q"])
     same = {"options": {"delta": 2.0}, "inputs": "x"}
     assert structure(**same) == structure(**same) == structure(weight=3.0, **same)
     assert hash(structure(**same)) == hash(structure(**same))
@@ -68,8 +72,7 @@ def test_what_is_static(fw: Framework) -> None:
         structure("l2", name="huber"),
         structure(weight=schedule),
         structure("entropy", name="huber", options={"axis": 1}),
-        structure(lambda x, axis: x, name="huber", options={"axis": True}),
-        structure(lambda x, axis: x, name="huber", options={"axis": 1}),
+        *[structure(of_axis, name="huber", options={"axis": axis}) for axis in (1, True, 1.0)],
         fw.module.tree.structure(Pipeline([Penalty("huber")])),
     ]
     assert all((a == b) is (i == j) for i, a in enumerate(different) for j, b in enumerate(different))

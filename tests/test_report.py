@@ -23,6 +23,30 @@ def test_metrics_of_a_callable(fw: Framework) -> None:
     assert float(Pipeline([Penalty(with_metrics)])(fw.array(X))) == L2
 
 
+def test_an_array_as_weight(fw: Framework) -> None:
+    total, report = Pipeline({"l1": fw.array(np.asarray(0.1))}).compute(fw.array(X, "float32"))
+    assert report.regularizers["l1"].contribution.dtype == fw.dtype("float32")
+    figures = report.to_dict()["regularizers"]["l1"]
+    assert figures["weight"] == 0.1 and figures["contribution"] == float(total)
+
+
+def test_flat_has_zeros(fw: Framework) -> None:
+    flat = Pipeline({"l1": 0.0}).compute(fw.array(X))[1].flat()
+    assert flat["l1/weight"] == 0.0 and flat["loss_total"] == 0.0
+
+
+def test_a_table_where_one_has_a_grad_norm(fw: Framework) -> None:
+    some, none = xp.PenaltyReport(1.0, 2.0, 2.0, grad_norm=3.0), xp.PenaltyReport(1.0, 2.0, 2.0)
+    lines = str(xp.Report(4.0, None, {"a": some, "b": none}, 4.0)).splitlines()
+    assert lines[0].endswith("grad norm") and lines[2].split()[-1] == "3" and lines[3].split()[-1] == "2"
+
+
+def test_a_base_loss(fw: Framework) -> None:
+    base = xp.PenaltyReport(2.0, None, None, grad_norm=3.0, metrics={"m": 5.0})
+    report = xp.Report(2.0, base, {}, 0.0)
+    assert report.to_dict()["base_loss"] == {"value": 2.0, "grad_norm": 3.0, "custom": {"m": 5.0}}
+
+
 def test_metrics_that_are_numbers_are_floats(fw: Framework) -> None:
     numbers = {
         "bool": True,

@@ -120,8 +120,9 @@ def _terms_shape(kind: Shape, shape: Any, axis: int) -> tuple[int, ...]:
 
 def _no_terms(xp: Any, x: Any, kind: Shape, axis: int) -> Any:
     """Zeros of the terms' shape for an `x` of size 0, on the graph of `x`."""
+    x = xp.abs(x)  # real
     if kind == "elements":
-        return xp.abs(x)
+        return x
     if kind == "rows":
         return xp.sum(x, axis=axis)
     return xp.sum(x, axis=(-2, -1)) if kind == "matrices" else xp.sum(x)
