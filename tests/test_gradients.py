@@ -249,6 +249,10 @@ def test_stop_gradient(fw: Framework) -> None:
     assert fw.numpy(second(x)).tolist() == [0.0, 0.0]
 
 
+def test_names_are_kept() -> None:
+    assert xp.grad(xp.l1).__name__ == xp.value_and_grad(xp.l1).__name__ == "l1"
+
+
 @pytest.mark.needs("autodiff")
 def test_a_class_is_no_nest(fw: Framework) -> None:
     gradient = xp.grad(lambda nest: xp.l2(nest[0]))([fw.array(np.asarray([2.0])), Pipeline])

@@ -194,6 +194,7 @@ def test_updates_return_new_pipelines(fw: Framework) -> None:
     pipe = Pipeline({"l1": 0.5, "l2": 2.0}, name="training")
     assert float(pipe.with_weights(l1=1.0)(x)) == L1 + 2 * L2
     assert float(pipe.with_weights({"l2": 1})(x)) == 0.5 * L1 + L2
+    assert float(pipe.with_weights({"l1": 2.0, "l2": 0.0}, l1=1.0)(x)) == L1
     off = pipe.disable("l2")
     assert float(off(x)) == 0.5 * L1 and list(off.compute(x)[1].regularizers) == ["l1"]
     assert float(off.enable("l2")(x)) == float(pipe(x))
