@@ -1,14 +1,15 @@
-"""A small input, its norms, and penalties that are no penalties of the package."""
+"""A small input and its norms, distributions with zeros, and penalties that are no penalties of the package."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 import xpenalties as xp
 
-__all__ = ["L1", "L2", "X", "mine", "pair", "with_metrics"]
+__all__ = ["L1", "L2", "X", "P", "Q", "log", "mine", "pair", "with_metrics"]
 
 X = np.asarray([[1.0, -2.0], [0.5, 4.0]])
 L1, L2 = 7.5, 1 + 4 + 0.25 + 16
@@ -24,3 +25,10 @@ def pair(x: Any, y: Any, *, scale: float = 1.0) -> Any:
 
 def with_metrics(x: Any) -> Any:
     return xp.l2(x), {"largest": xp.namespace(x).max(x), "note": 4.0}
+
+
+def log(*p: float) -> np.ndarray:
+    return np.asarray([math.log(x) if x > 0 else -math.inf for x in p])
+
+
+P, Q = log(0.5, 0.5, 0.0, 0.0), log(0.25, 0.25, 0.5, 0.0)

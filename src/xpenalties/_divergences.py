@@ -264,7 +264,7 @@ def topk_kl_divergence(
     A rest of P that is no more than what rounding the k log-probabilities may leave, eps (1 + log k) with the eps of
     the dtype given, is none. Where Q's k classes sum to 1 or more, and P has a rest, "bucket" is +inf, as KL is where
     q = 0; there a rest of P is also none up to 256 eps of the dtype computed in, 3e-5 in float32, which is what
-    `z - logsumexp(z)` may leave. "renormalize" is always finite, "truncate" may be negative. In half precision a rest
+    `z - logsumexp(z)` may leave. "renormalize" is finite there, "truncate" may be negative. In half precision a rest
     of a few percent is within rounding: compute the log-probabilities in float32.
 
     References
@@ -351,7 +351,7 @@ def sampled_kl(
         value = xp.where(impossible, math.inf, xp.expm1(finite_r) - finite_r)
     if gradient == "value":
         return value
-    r = xp.where(value == -math.inf, 0.0, r)  # of a gradient that k2 has and -inf cannot have: none
+    r = xp.where(value == -math.inf, 0.0, r)  # minimising would follow a value of -inf: no gradient
     k2 = 0.5 * r * r
     finite = xp.isfinite(k2)  # inf - inf would be NaN
     finite_r = xp.where(finite, r, 0.0)

@@ -119,7 +119,7 @@ class Pipeline:
     ) -> Any:
         weight: Any = "a schedule"
         try:
-            if not penalty.differentiable:  # the inputs too: such a callable may have no derivative, or leave NumPy
+            if not penalty.differentiable:  # its inputs too: such a callable may do what has no derivative
                 inputs = _constants(inputs)
             weight = penalty.weight_at(step)
             arguments = penalty.arguments(inputs)
