@@ -161,3 +161,16 @@ def test_complex_numbers() -> None:
         return ns.real(ns.vecdot(1j * x, 1j * x))
 
     np.testing.assert_allclose(xp.grad(squared_norm)(x), 2 * x)
+
+
+def test_gradients_have_the_dtype_of_what_they_are_by() -> None:
+    x = np.asarray([[1.0, -2.0, 0.5]], dtype=np.float32)
+    for fn in (
+        lambda ns, x: ns.max(x),
+        lambda ns, x: ns.sum(ns.maximum(x, 0.0)),
+        lambda ns, x: ns.sum(ns.log2(x * x)),
+        lambda ns, x: x.mean(),
+    ):
+        assert xp.grad(lambda x, fn=fn: fn(xp.namespace(x), x))(x).dtype == np.float32
+        curvature = xp.grad(lambda x, fn=fn: xp.l2(xp.grad(lambda x: fn(xp.namespace(x), x))(x)))(x)
+        assert curvature.dtype == np.float32

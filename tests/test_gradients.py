@@ -187,7 +187,13 @@ def test_refusals(fw: Framework) -> None:
     x = fw.array(np.ones(2))
     with pytest.raises(ValueError, match=r"`fn` must return a 0-d array, got shape \(2,\). Reduce it"):
         xp.grad(lambda x: 2 * x)(x)
-    with pytest.raises(TypeError, match=r"`fn` must return a 0-d array, got NoneType"):
+    with pytest.raises(
+        TypeError, match=r"`fn` must return a 0-d array, got tuple. For \(value, aux\) pass has_aux=True"
+    ):
+        xp.value_and_grad(lambda x: (xp.l1(x), {}))(x)
+    with pytest.raises(TypeError, match=r"must hold a floating-point array, got \S+ of \S*int64, str. Pass what"):
+        xp.grad(xp.l1)([fw.array(np.arange(3)), "text"])
+    with pytest.raises(TypeError, match=r"`fn` must return a 0-d array, got NoneType. Compute it from the arrays"):
         xp.grad(lambda x: None)(x)
     with pytest.raises(TypeError, match=r"^grad: the first argument must hold real arrays, got .*complex"):
         xp.grad(xp.l2)(fw.array(np.ones(2) * 1j))

@@ -145,6 +145,47 @@ def test_options_are_those_of_the_making(fw: Framework) -> None:
     assert float(Pipeline([penalty])(fw.array(X))) == 2 * L1
 
 
+def test_repr_shows_how_it_was_made(fw: Framework) -> None:
+    pipe = Pipeline(
+        [
+            Penalty("l1", weight=0.5, inputs=("a",), enabled=False),
+            Penalty(mine, name="p", differentiable=False),
+            Penalty("huber", options={"delta": 2.0}),
+            Penalty(mine),
+        ],
+        name="training",
+    )
+    assert repr(pipe) == (
+        "Pipeline(penalties=(Penalty('l1', weight=0.5, inputs=('a',), enabled=False), "
+        "Penalty(mine, name='p', differentiable=False), Penalty('huber', options={'delta': 2.0}), Penalty(mine)), "
+        "name='training')"
+    )
+
+
+def test_inputs_that_are_an_object(fw: Framework) -> None:
+    class Model:
+        weight = fw.array(X)
+
+    inputs = lambda model: model.weight  # noqa: E731
+    pipe = Pipeline(
+        [
+            Penalty(lambda model: xp.l1(model.weight), name="whole"),
+            Penalty(lambda x: 3.0, inputs=inputs, name="number"),
+            Penalty(
+                lambda x: xp.namespace(x).astype(xp.namespace(x).sum(x), fw.dtype("int32")), inputs=inputs, name="n"
+            ),
+        ]
+    )
+    assert float(pipe(Model())) == L1 + 3.0 + 3.0
+    off = pipe.disable("whole", "number", "n")(Model())
+    assert float(off) == 0.0 and off.dtype == fw.dtype("float64")
+    for empty in (Pipeline(name="training"), Pipeline([Penalty(lambda m: 3.0, name="p")])):
+        with pytest.raises(
+            TypeError, match=r"^(training|penalty 'p'): the inputs must hold an array to make a 0-d one"
+        ):
+            empty(Model())
+
+
 def test_inputs_by_name(fw: Framework) -> None:
     p, q = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
     given = {"student": fw.array(p), "teacher": fw.array(q), "weights": fw.array(X)}

@@ -218,3 +218,23 @@ print(len(jax.devices()))
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     out = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert out.stdout.strip() == "2", out.stderr[-2000:]
+
+
+def test_paths_have_names(fw: Framework) -> None:
+    pipe = Pipeline([Penalty("l1"), Penalty("l2", weight=lambda step: 1.0), Penalty("huber", weight=2.0)])
+    tree = fw.module.tree_util
+    paths = [tree.keystr(path) for path, _ in tree.tree_leaves_with_path({"pipe": pipe})]
+    assert paths == ["['pipe']['l1']", "['pipe']['huber']"]
+    _, report = pipe.compute(fw.array(X), step=0)
+    named = {tree.keystr(path): float(figure) for path, figure in tree.tree_leaves_with_path(report)}
+    assert named["['l1']['value']"] == L1 and named["['huber']['weight']"] == 2.0 and "['loss_total']" in named
+    with pytest.raises(ValueError, match=r"Penalty\('huber', weight=2.0\)"):
+        fw.module.tree.map(lambda a, b: a, pipe, Pipeline({"l1": 1.0, "huber": 1.0}))
+
+
+def test_reports_of_a_scan(fw: Framework) -> None:
+    pipe = Pipeline([Penalty("l1", weight=lambda step: 0.5 * step)])
+    x, steps = fw.array(X), fw.module.numpy.arange(3)
+    _, stacked = fw.module.lax.scan(lambda carry, step: (carry, pipe.compute(x, step=step)[1]), 0, steps)
+    last = fw.module.tree.map(lambda figure: figure[-1], stacked)
+    assert last.to_dict()["regularizers"]["l1"]["contribution"] == L1

@@ -47,6 +47,28 @@ def test_a_base_loss(fw: Framework) -> None:
     assert report.to_dict()["base_loss"] == {"value": 2.0, "grad_norm": 3.0, "custom": {"m": 5.0}}
 
 
+def test_figures_of_one_name(fw: Framework) -> None:
+    one, other = (lambda x: (xp.l1(x), {"value": 7.0})), xp.l2
+    _, report = Pipeline([Penalty(one, name="a"), Penalty(other, name="a/custom")]).compute(fw.array(X))
+    with pytest.raises(
+        ValueError, match=r"^Report.flat: two figures must not have one name, got 'a/custom/value' twice"
+    ):
+        report.flat("train/")
+
+
+def test_stacked_figures(fw: Framework) -> None:
+    part = xp.PenaltyReport(fw.array(np.ones(3)), 1.0, fw.array(np.ones(3)))
+    report = xp.Report(fw.array(np.ones(3)), None, {"p": part}, 1.0)
+    for read in (report.to_dict, report.flat, report.to_json, report.__str__):
+        with pytest.raises(ValueError, match=r"^Report: figures must be 0-d to be read, got shape \(3,\). Of stacked"):
+            read()
+
+
+def test_json_takes_any_option(fw: Framework) -> None:
+    _, report = Pipeline({"l1": 1.0}).compute(fw.array(X))
+    assert json.loads(report.to_json(allow_nan=True, indent=1)) == report.to_dict()
+
+
 def test_metrics_that_are_numbers_are_floats(fw: Framework) -> None:
     numbers = {
         "bool": True,

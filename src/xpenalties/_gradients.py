@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from .backends import Backend, NoAutodiffError, backend_of, common_backend, flatten_of
+from .backends import Backend, NoAutodiffError, backend_of, common_backend, flatten_of, is_array
 
 __all__ = ["grad", "value_and_grad"]
 
@@ -132,10 +132,14 @@ def _differentiable(caller: str, leaves: list[Any]) -> list[int]:
     if not active:
         raise TypeError(
             f"{caller}: the first argument must hold a floating-point array, got "
-            f"{', '.join(sorted({type(leaf).__qualname__ for leaf in leaves})) or 'an empty nest'}. "
+            f"{', '.join(sorted(set(map(_kind, leaves)))) or 'an empty nest'}. "
             "Pass what to differentiate by first."
         )
     return active
+
+
+def _kind(leaf: Any) -> str:
+    return f"{type(leaf).__qualname__} of {leaf.dtype}" if is_array(leaf) else type(leaf).__qualname__
 
 
 def _value_and_aux(caller: str, out: Any, has_aux: bool, library: str) -> tuple[Any, Any]:
@@ -145,9 +149,8 @@ def _value_and_aux(caller: str, out: Any, has_aux: bool, library: str) -> tuple[
     value, aux = out if has_aux else (out, None)
     backend = backend_of(value)
     if backend is None:
-        raise TypeError(
-            f"{caller}: `fn` must return a 0-d array, got {type(value).__qualname__}. Reduce it with sum or mean."
-        )
+        hint = "For (value, aux) pass has_aux=True" if isinstance(value, tuple) else "Compute it from the arrays given"
+        raise TypeError(f"{caller}: `fn` must return a 0-d array, got {type(value).__qualname__}. {hint}.")
     if backend.library != library:
         raise TypeError(
             f"{caller}: `fn` must return a {library} array, as it was given, got one of {backend.library}. "

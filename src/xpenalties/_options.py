@@ -60,7 +60,9 @@ def nearest(given: object, valid: Iterable[object]) -> str:
     """` Did you mean ...?`, or nothing where no name is near."""
     if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees: test_compiled has its errors
         return ""
-    close = get_close_matches(str(given), [str(name) for name in valid], n=1, cutoff=0.5)
+    names = [str(name) for name in valid]
+    beginnings = [name for name in names if given and name.startswith(str(given))]
+    close = beginnings or get_close_matches(str(given), names, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -105,7 +105,7 @@ class Pipeline:
     def _total(self, inputs: tuple[Any, ...], step: Any, parts: dict[str, PenaltyReport] | None) -> Any:
         counted = [p for p in self.penalties if p.enabled]
         if not counted:
-            return zero_like(self.name, inputs)
+            return zero_like(self.name, inputs, (p.inputs for p in self.penalties if callable(p.inputs)))
         contributions = [self._contribution(p, inputs, step, parts) for p in counted]
         # NumPy would take another framework's 0-d array for a number, and lose its gradient
         common_backend(self.name, [p.name for p in counted], contributions)
@@ -124,12 +124,12 @@ class Pipeline:
             weight = penalty.weight_at(step)
             arguments = penalty.arguments(inputs)
             value, metrics = call(penalty, arguments, with_metrics=parts is not None)
-            value = scalar(penalty, value, inputs)
+            value = scalar(penalty, value, (arguments, inputs))
             factor = weight_for(penalty, weight, value)
             if parts is not None:
                 metrics = {name: metric_of(penalty, name, metric) for name, metric in metrics.items()}
         except Exception as error:
-            shapes = ", ".join(map(_described, inputs))
+            shapes = ", ".join(map(_described, inputs)) or "none"
             if not in_dynamo():  # pragma: no branch - the other one is Dynamo's trace, which no coverage sees
                 error.add_note(f"In penalty {penalty.name!r} of {self.name!r}, weight {weight}, inputs {shapes}.")
             raise
@@ -208,6 +208,10 @@ class Pipeline:
         """Weights that are no schedules, and the rest: how JAX sees a pipeline."""
         return tuple(p.weight for p in self.penalties if not callable(p.weight)), _Static(self)
 
+    def tree_keys(self) -> tuple[str, ...]:
+        """The names of what `tree_flatten` returns first."""
+        return tuple(p.name for p in self.penalties if not callable(p.weight))
+
     @classmethod
     def tree_unflatten(cls, static: _Static, weights: Iterable[Any]) -> Pipeline:
         """The inverse of `tree_flatten`. Takes anything as a weight, for JAX puts tracers and placeholders there."""
@@ -237,6 +241,9 @@ class _Static:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+    def __repr__(self) -> str:
+        return repr(self.pipeline)
 
 
 def _static_key(penalty: Penalty) -> tuple[Any, ...]:

@@ -42,6 +42,10 @@ class PenaltyReport:
         figures = (self.value, self.weight, self.contribution, self.grad_norm, self.grad_norm_weighted)
         return (*figures, *self.metrics.values()), tuple(self.metrics)
 
+    def tree_keys(self) -> tuple[str, ...]:
+        """The names of what `tree_flatten` returns first."""
+        return "value", "weight", "contribution", "grad_norm", "grad_norm_weighted", *self.metrics
+
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], leaves: Iterable[Any]) -> PenaltyReport:
         """The inverse of `tree_flatten`."""
@@ -79,6 +83,10 @@ class Report:
         figures = (self.loss_total, self.base_loss, self.regularizer_total, self.total_grad_norm)
         return (*figures, *self.regularizers.values()), tuple(self.regularizers)
 
+    def tree_keys(self) -> tuple[str, ...]:
+        """The names of what `tree_flatten` returns first."""
+        return "loss_total", "base_loss", "regularizer_total", "total_grad_norm", *self.regularizers
+
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], children: Iterable[Any]) -> Report:
         """The inverse of `tree_flatten`."""
@@ -93,6 +101,11 @@ class Report:
         dict
             ``{"loss_total", "base_loss": {"value", "grad_norm", "custom"}, "regularizers": {name: {"value", "weight",
             "contribution", "grad_norm", "grad_norm_weighted", "custom"}}, "regularizer_total", "total_grad_norm"}``
+
+        Raises
+        ------
+        ValueError
+            For a report of several steps at once, as jax.lax.scan and jax.vmap stack them: index it first.
         """
         leaves, rebuild = flatten(
             {
@@ -131,7 +144,7 @@ class Report:
             For `json.dumps`, such as ``indent=2``.
         """
         leaves, rebuild = flatten(self.to_dict())
-        return json.dumps(rebuild(iter([_json_safe(leaf) for leaf in leaves])), allow_nan=False, **options)
+        return json.dumps(rebuild(iter([_json_safe(leaf) for leaf in leaves])), **{"allow_nan": False, **options})
 
     def flat(self, prefix: str = "") -> dict[str, float]:
         """One level of names and floats, as experiment loggers take them: "l1/value", "l1/weight", "loss_total", ...
@@ -140,10 +153,20 @@ class Report:
         ----------
         prefix : str, default ""
             Put before each name as it is, such as "train/".
+
+        Raises
+        ------
+        ValueError
+            For names with "/" that make two figures' names the same, and as `to_dict`.
         """
         nested = self.to_dict()
         nested.update(nested.pop("regularizers"))
-        return {prefix + name: value for name, value in _paths(nested) if value is not None}
+        figures: dict[str, float] = {}
+        for path, value in _paths(nested):
+            if path in figures:
+                raise ValueError(f"Report.flat: two figures must not have one name, got {path!r} twice. Rename one.")
+            figures[path] = value
+        return {prefix + path: value for path, value in figures.items() if value is not None}
 
     def __str__(self) -> str:
         return _text(*self._table())
@@ -174,6 +197,11 @@ def _to_floats(leaves: list[Any]) -> list[Any]:
     for i, leaf in enumerate(leaves):
         backend = backend_of(leaf)
         if backend is not None:
+            if tuple(leaf.shape) != ():
+                raise ValueError(
+                    f"Report: figures must be 0-d to be read, got shape {tuple(leaf.shape)}. Of stacked reports take "
+                    "one first, for example jax.tree.map(lambda figure: figure[-1], report)."
+                )
             by_backend.setdefault(backend, []).append(i)
     for backend, places in by_backend.items():
         for i, value in zip(places, backend.to_floats([leaves[i] for i in places]), strict=True):

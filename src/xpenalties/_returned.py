@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from ._nests import flatten
 from ._penalty import value_and_metrics
 from ._spec import spec_of
 from ._weighted import Penalty
-from .backends import backend_of, common_backend, is_array
+from .backends import backend_of, common_backend, flatten_of, is_array, is_array_beside
 
 __all__ = ["call", "metric_of", "scalar", "weight_for", "zero_like"]
 
@@ -26,19 +25,20 @@ def call(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) ->
     out = fn(*arguments, **penalty.options)
     if isinstance(out, tuple):
         if len(out) != 2 or not isinstance(out[1], Mapping):
-            raise TypeError(
-                f"penalty {penalty.name!r}: must return a value or (value, dict), got a tuple of {len(out)}."
-            )
+            got = ", ".join(type(each).__qualname__ for each in out)
+            raise TypeError(f"penalty {penalty.name!r}: must return a value or (value, dict), got ({got}).")
         return out
     return out, {}
 
 
 def scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
-    """`value` as a 0-d real array, float32 at least."""
+    """`value` as a 0-d real array, float32 at least; a number as one of the framework of the `inputs`."""
     if isinstance(value, Real) and not isinstance(value, bool) and spec_of(penalty.fn) is None:
-        zero = zero_like(penalty.name, inputs)
-        if backend_of(value) is not backend_of(zero):  # a number, or NumPy's scalar beside another framework's arrays
-            value = zero + float(value)
+        array = _an_array(inputs)
+        if array is None and not is_array(value):
+            raise _no_array(f"penalty {penalty.name!r}")
+        if array is not None and not is_array_beside(value, array):
+            value = _zero(array) + float(value)
     backend = backend_of(value)
     if backend is None:
         got = type(value).__qualname__
@@ -56,7 +56,8 @@ def scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
     if kind in ("complex", "bool"):
         raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its size.")
     if kind == "other":  # a count
-        working = zero_like(penalty.name, inputs).dtype
+        array = _an_array(inputs)
+        working = _zero(value if array is None else array).dtype
     return value if working is None else backend.xp.astype(value, working)
 
 
@@ -82,12 +83,28 @@ def metric_of(penalty: Penalty, name: str, metric: Any) -> Any:
     return backend.stop_gradient(metric)
 
 
-def zero_like(name: str, inputs: tuple[Any, ...]) -> Any:
-    """A float 0 of the namespace and device of the inputs."""
-    for leaf in flatten(inputs)[0]:
-        backend = backend_of(leaf)
-        if backend is not None:
-            xp = backend.xp
-            dtype = leaf.dtype if backend.dtype(leaf.dtype) == ("real", None) else xp.float32
-            return xp.sum(xp.zeros_like(xp.reshape(leaf, (-1,))[:0], dtype=dtype))
-    raise TypeError(f"{name}: the inputs must hold an array, got none. Pass at least one.")
+def zero_like(name: str, inputs: tuple[Any, ...], parts: Iterable[Callable[..., Any]]) -> Any:
+    """A float 0 of the namespace and device of the inputs, or of a part of them where they are an object."""
+    array = _an_array(inputs)
+    for part in parts:
+        if array is None:
+            array = _an_array(part(*inputs))
+    if array is None:
+        raise _no_array(name)
+    return _zero(array)
+
+
+def _an_array(inputs: Any) -> Any:
+    return next((leaf for leaf in flatten_of(inputs)[0] if is_array(leaf)), None)
+
+
+def _no_array(name: str) -> TypeError:
+    return TypeError(f"{name}: the inputs must hold an array to make a 0-d one like, got none. Pass at least one.")
+
+
+def _zero(array: Any) -> Any:
+    backend = backend_of(array)
+    assert backend is not None
+    xp = backend.xp
+    dtype = array.dtype if backend.dtype(array.dtype) == ("real", None) else xp.float32
+    return xp.sum(xp.zeros_like(xp.reshape(array, (-1,))[:0], dtype=dtype))

@@ -32,7 +32,7 @@ def evaluate(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, opti
     if len(arrays) != len(spec.arrays):
         raise TypeError(
             f"{spec.name}: takes {len(spec.arrays)} array{'s' * (len(spec.arrays) > 1)} ({', '.join(spec.arrays)}), "
-            f"got {len(arrays)} positional arguments. Pass options by keyword."
+            f"got {len(arrays)} by position. Pass arrays by position, options by keyword."
         )
     if options:
         options = spec.check_options(options)
@@ -81,9 +81,8 @@ def _working(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> tuple[Any
         kind, target = backend.dtype(x.dtype)
         if kind != "real" and not (kind == "complex" and spec.complex):
             wanted = "real or complex floating point" if spec.complex else "real floating point"
-            raise TypeError(
-                f"{spec.name}: `{name}` must be {wanted}, got {x.dtype}. Cast it first, for example to float32."
-            )
+            hint = "Take its real part or size" if kind == "complex" else "Cast it first, for example to float32"
+            raise TypeError(f"{spec.name}: `{name}` must be {wanted}, got {x.dtype}. {hint}.")
         if x.shape != first.shape:
             listed = " and ".join(f"`{n}`" for n in spec.arrays)
             got = " and ".join(str(tuple(y.shape)) for y in arrays)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from numbers import Real
 from typing import Any
 
@@ -21,7 +21,7 @@ _WEIGHT = number(Interval(0, math.inf))
 _RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Penalty:
     """A penalty of a pipeline: what to compute, of which inputs, and how much it counts.
 
@@ -89,6 +89,18 @@ class Penalty:
         if not isinstance(self.options, Mapping):
             raise TypeError(f"penalty {name!r}: `options` must be a mapping, got {self.options!r}. Pass a dict.")
         object.__setattr__(self, "options", _checked_options(self, dict(self.options)))
+
+    def __repr__(self) -> str:
+        """As it was made, without what is so by default."""
+        spec = spec_of(self.fn)
+        of_fn = getattr(self.fn, "__name__", "")
+        shown = [repr(spec.name) if spec else of_fn or repr(self.fn)]
+        for each in fields(self)[1:]:
+            value = getattr(self, each.name)
+            default: Any = {"name": of_fn, "options": {}}.get(each.name, each.default)
+            if value is not default and not (isinstance(value, (str, bool, float, dict)) and value == default):
+                shown.append(f"{each.name}={value!r}")
+        return f"Penalty({', '.join(shown)})"
 
     def weight_at(self, step: Any) -> Any:
         """The weight, of a schedule at `step`."""

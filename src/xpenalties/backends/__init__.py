@@ -131,7 +131,7 @@ def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]
         elif backend.library != common.library:
             raise TypeError(
                 f"{function}: `{first}` and `{name}` must be arrays of one framework, got {common.library} and "
-                f"{backend.library}. Convert one of them first, for example with from_dlpack."
+                f"{backend.library}. Convert one of them first, with asarray or from_dlpack."
             )
         elif backend.traces:  # it takes plain arrays too, the plain namespace takes no tracers
             common = backend

@@ -202,10 +202,15 @@ def differentiate(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list
         value._value,
         aux,
         [
-            vspace(leaf).zeros() if gradients[root] is None else gradients[root]
+            vspace(leaf).zeros() if gradients[root] is None else _of_dtype(gradients[root], leaf.dtype)
             for leaf, root in zip(leaves, roots, strict=True)
         ],
     )
+
+
+def _of_dtype(gradient: Any, dtype: Any) -> Any:
+    """autograd makes the gradients of max, log2 and some others float64."""
+    return gradient if gradient.dtype == dtype else gradient.astype(dtype)
 
 
 def _unbox(x: Any, level: int) -> Any:

@@ -59,6 +59,13 @@ def find(cls: type) -> Backend | None:
 
 
 # register_dataclass would sort the names of penalties and metrics: a report keeps their order through a jit
-jax.tree_util.register_pytree_node(Report, Report.tree_flatten, Report.tree_unflatten)
-jax.tree_util.register_pytree_node(PenaltyReport, PenaltyReport.tree_flatten, PenaltyReport.tree_unflatten)
-jax.tree_util.register_pytree_node(Pipeline, Pipeline.tree_flatten, Pipeline.tree_unflatten)
+def _register(cls: Any) -> None:
+    def with_keys(node: Any) -> tuple[Any, Any]:
+        children, static = node.tree_flatten()
+        return list(zip(map(jax.tree_util.DictKey, node.tree_keys()), children, strict=True)), static
+
+    jax.tree_util.register_pytree_with_keys(cls, with_keys, cls.tree_unflatten, cls.tree_flatten)
+
+
+for each in (Pipeline, Report, PenaltyReport):
+    _register(each)
