@@ -136,6 +136,8 @@ def test_options_of_a_callable(fw: Framework) -> None:
 
 
 def test_options_are_those_of_the_making(fw: Framework) -> None:
+    assert type(Penalty("l1", options={"normalizer": 3}).options["normalizer"]) is float
+
     def scaled(x: Any, factor: float) -> Any:
         return factor * xp.l1(x)
 
