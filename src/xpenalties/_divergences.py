@@ -52,8 +52,7 @@ def kl_divergence(
     -----
     A class with p = 0 adds 0, whatever q is; one with p > 0 and q = 0 makes the value +inf, as in
     scipy.special.rel_entr. Nothing is clipped, so that of two close distributions the value may be a rounding error
-    below 0. torch.nn.functional.kl_div takes the arguments the other way round and
-    its "mean" is over elements.
+    below 0. torch.nn.functional.kl_div takes the arguments the other way round and its "mean" is over elements.
 
     References
     ----------
@@ -340,9 +339,8 @@ def sampled_kl(
     xp = namespace(log_p, log_q)
     masked = is_log_zero(log_p) & is_log_zero(log_q)
     r = xp.where(masked, 0.0, log_q - log_p)
-    k2 = 0.5 * r * r
     if estimator == "k2":
-        return k2
+        return 0.5 * r * r
     if estimator == "k1":
         value = -r
     else:

@@ -219,7 +219,7 @@ def metrics(terms: Terms) -> dict[str, Any]:
     stop = terms.backend.stop_gradient
     inf, nan = math.inf, math.nan
     values = stop(terms.values)
-    kept, weights = (None if x is None else stop(x) for x in (terms.kept, terms.weights))
+    kept, weights = terms.kept, None if terms.weights is None else stop(terms.weights)
     total = xp.sum(values if weights is None else values * weights)
     size = _size(values)
     if size == 0:

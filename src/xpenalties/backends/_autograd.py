@@ -23,9 +23,9 @@ class _Linalg:
 
     @staticmethod
     def diagonal(x: Any, /, *, offset: int = 0) -> Any:
-        rows = np.arange(max(min(x.shape[-2], x.shape[-1] - offset), 0)) if offset >= 0 else None
-        if rows is None:
+        if offset < 0:
             return _Linalg.diagonal(anp.swapaxes(x, -1, -2), offset=-offset)
+        rows = np.arange(max(min(x.shape[-2], x.shape[-1] - offset), 0))
         return x[..., rows, rows + offset]
 
     @staticmethod
