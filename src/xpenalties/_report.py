@@ -14,6 +14,9 @@ from .backends import Backend, backend_of
 
 __all__ = ["PenaltyReport", "Report"]
 
+_COLUMNS = ("value", "weight", "contribution", "grad_norm", "grad_norm_weighted")
+_Names = tuple[tuple[str, ...], tuple[str, ...] | None]  # of the penalties, and of the rows of the conflicts
+
 
 @dataclass(frozen=True)
 class PenaltyReport:
@@ -28,6 +31,8 @@ class PenaltyReport:
     metrics : dict
         Sum, mean, min and max of the terms of a penalty of this package, and whatever a callable returned beside its
         value.
+    error : str or None
+        Why there is no value (the penalty was dropped, and contributes 0) or no gradient norm.
     """
 
     value: Any
@@ -36,22 +41,24 @@ class PenaltyReport:
     grad_norm: Any = None
     grad_norm_weighted: Any = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-        """Figures, and the metrics' names in order: how JAX sees it."""
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[tuple[str, ...], str | None]]:
+        """Figures; the metrics' names in order, and the error: how JAX sees it."""
         figures = (self.value, self.weight, self.contribution, self.grad_norm, self.grad_norm_weighted)
-        return (*figures, *self.metrics.values()), tuple(self.metrics)
+        return (*figures, *self.metrics.values()), (tuple(self.metrics), self.error)
 
     def tree_keys(self) -> tuple[str, ...]:
         """The names of what `tree_flatten` returns first."""
         return "value", "weight", "contribution", "grad_norm", "grad_norm_weighted", *self.metrics
 
     @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], leaves: Iterable[Any]) -> PenaltyReport:
+    def tree_unflatten(cls, static: tuple[tuple[str, ...], str | None], leaves: Iterable[Any]) -> PenaltyReport:
         """The inverse of `tree_flatten`."""
         value, weight, contribution, grad_norm, grad_norm_weighted, *metrics = leaves
+        names, error = static
         named = dict(zip(names, metrics, strict=True))
-        return cls(value, weight, contribution, grad_norm, grad_norm_weighted, named)
+        return cls(value, weight, contribution, grad_norm, grad_norm_weighted, named, error)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,9 @@ class Report:
         The sum of the contributions.
     total_grad_norm
         L2 norm of the total's gradient, None where not computed.
+    gradient_conflicts : dict of dicts or None
+        Cosine between the gradients of each two penalties, by their names; the base loss is "base_loss". Negative where
+        they pull apart. None where not asked for; a penalty without a gradient has no row.
     """
 
     loss_total: Any
@@ -77,21 +87,31 @@ class Report:
     regularizers: Mapping[str, PenaltyReport]
     regularizer_total: Any
     total_grad_norm: Any = None
+    gradient_conflicts: Mapping[str, Mapping[str, Any]] | None = None
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    def tree_flatten(self) -> tuple[tuple[Any, ...], _Names]:
         """Figures, and the penalties' names in order: how JAX sees it."""
         figures = (self.loss_total, self.base_loss, self.regularizer_total, self.total_grad_norm)
-        return (*figures, *self.regularizers.values()), tuple(self.regularizers)
+        names = tuple(self.regularizers), None if self.gradient_conflicts is None else tuple(self.gradient_conflicts)
+        return (*figures, *self.regularizers.values(), *self._cosines().values()), names
 
     def tree_keys(self) -> tuple[str, ...]:
         """The names of what `tree_flatten` returns first."""
-        return "loss_total", "base_loss", "regularizer_total", "total_grad_norm", *self.regularizers
+        return "loss_total", "base_loss", "regularizer_total", "total_grad_norm", *self.regularizers, *self._cosines()
+
+    def _cosines(self) -> dict[str, Any]:
+        rows = self.gradient_conflicts or {}
+        return {f"gradient_conflicts/{a}/{b}": cosine for a, row in rows.items() for b, cosine in row.items()}
 
     @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], children: Iterable[Any]) -> Report:
+    def tree_unflatten(cls, names: _Names, children: Iterable[Any]) -> Report:
         """The inverse of `tree_flatten`."""
-        loss_total, base_loss, regularizer_total, total_grad_norm, *parts = children
-        return cls(loss_total, base_loss, dict(zip(names, parts, strict=True)), regularizer_total, total_grad_norm)
+        new = iter(children)
+        loss_total, base_loss, regularizer_total, total_grad_norm = (next(new) for _ in range(4))
+        parts = {name: next(new) for name in names[0]}
+        rows = names[1]
+        conflicts = None if rows is None else {a: {b: next(new) for b in rows} for a in rows}
+        return cls(loss_total, base_loss, parts, regularizer_total, total_grad_norm, conflicts)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of plain floats, moved off the device at once.
@@ -135,6 +155,12 @@ class Report:
         result: dict[str, Any] = rebuild(iter(_to_floats(leaves)))
         return result
 
+    def conflicts(self) -> dict[str, dict[str, float]]:
+        """`gradient_conflicts` as plain floats, moved off the device at once; empty where they were not asked for."""
+        leaves, rebuild = flatten({a: dict(row) for a, row in (self.gradient_conflicts or {}).items()})
+        result: dict[str, dict[str, float]] = rebuild(iter(_to_floats(leaves)))
+        return result
+
     def to_json(self, **options: Any) -> str:
         """`to_dict` as JSON; NaN and infinities, which JSON lacks, are the strings "NaN", "Infinity", "-Infinity".
 
@@ -169,25 +195,28 @@ class Report:
         return {prefix + path: value for path, value in figures.items() if value is not None}
 
     def __str__(self) -> str:
-        return _text(*self._table())
+        return "\n".join([_text(*self._table()), *self._errors()])
 
     def _repr_html_(self) -> str:
         header, rows = self._table()
         head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
         body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        errors = "".join(f"<p>{escape(error)}</p>" for error in self._errors())
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{errors}"
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         found = self.to_dict()
-        columns = ["value", "weight", "contribution"]
-        if any(part["grad_norm"] is not None for part in found["regularizers"].values()):
-            columns.append("grad_norm")
-        rows = [[name, *(_cell(part[c]) for c in columns)] for name, part in found["regularizers"].items()]
-        blank = [""] * (len(columns) - 3)
+        parts = found["regularizers"]
         if found["base_loss"] is not None:
-            rows.insert(0, ["base loss", _cell(found["base_loss"]["value"]), "", "", *blank])
-        rows.append(["total", "", "", _cell(found["loss_total"]), *blank])
+            parts = {"base loss": {**dict.fromkeys(_COLUMNS), **found["base_loss"]}, **parts}
+        parts["total"] = {"contribution": found["loss_total"], "grad_norm_weighted": found["total_grad_norm"]}
+        columns = [c for c in _COLUMNS if c in _COLUMNS[:3] or any(part.get(c) is not None for part in parts.values())]
+        rows = [[name, *(_cell(part.get(c)) for c in columns)] for name, part in parts.items()]
         return ["penalty", *(column.replace("_", " ") for column in columns)], rows
+
+    def _errors(self) -> list[str]:
+        parts = {"base loss": self.base_loss, **self.regularizers}
+        return [f"{name}: {part.error}" for name, part in parts.items() if part is not None and part.error is not None]
 
 
 def _to_floats(leaves: list[Any]) -> list[Any]:
