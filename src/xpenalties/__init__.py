@@ -6,9 +6,10 @@ arrays it is given: NumPy, CuPy, PyTorch, JAX, and whatever else follows the sta
 
 from importlib.metadata import version
 
-from . import _divergences, _finite, _gradients, _norms, _pipeline, _report, _structure, _weighted
+from . import _divergences, _finite, _gradient_penalties, _gradients, _norms, _pipeline, _report, _structure, _weighted
 from ._divergences import *  # noqa: F403
 from ._finite import *  # noqa: F403
+from ._gradient_penalties import *  # noqa: F403
 from ._gradients import *  # noqa: F403
 from ._norms import *  # noqa: F403
 from ._pipeline import *  # noqa: F403
@@ -21,6 +22,7 @@ __all__ = [
     *_norms.__all__,
     *_divergences.__all__,
     *_structure.__all__,
+    *_gradient_penalties.__all__,
     *_finite.__all__,
     *_gradients.__all__,
     *_weighted.__all__,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-from .backends import Backend, NoAutodiffError, backend_of, common_backend, flatten_of, is_array
+from ._loans import lender_of, on_loan
+from .backends import Backend, backend_of, common_backend, flatten_of, is_array
 
-__all__ = ["grad", "value_and_grad"]
+__all__ = ["explained", "grad", "value_and_grad"]
 
 
 def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
@@ -19,7 +21,9 @@ def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable
     fn : callable
         Takes an array, or a nest (dict, list, tuple, dataclass) of arrays of one framework, and anything more; returns
         a real scalar, or with `has_aux` a pair of one and anything else. Written against `namespace(x)`, it runs on
-        every framework that differentiates what it calls; autograd, for NumPy, has gaps that its error names.
+        every framework. Arrays of a library without automatic differentiation (CuPy, NumPy without autograd) are lent
+        to PyTorch, or else to JAX, without a copy: then it is given that framework's arrays, so that it must take all
+        of its arrays as arguments.
     has_aux : bool, default False
         Whether `fn` returns a pair; the new function then returns ``(value, aux), gradient``.
 
@@ -36,7 +40,7 @@ def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable
     ValueError
         If `fn` does not return a scalar.
     NotImplementedError
-        For arrays of a framework without automatic differentiation.
+        For arrays of a library without automatic differentiation where there is none to borrow.
 
     Examples
     --------
@@ -90,6 +94,9 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
         leaves, rebuild = flatten_of(x)
         active = _differentiable(caller, leaves)
         backend = common_backend(caller, [f"leaf {i}" for i in active], [leaves[i] for i in active])
+        lender = lender_of(caller, backend)
+        if lender is not backend:
+            return on_loan(caller, backend, lender, differentiated, (x, *args), kwargs)
         rebuild_aux: Callable[[list[Any]], Any] = lambda arrays: None  # noqa: E731
 
         def of_leaves(traced: list[Any]) -> tuple[Any, list[Any]]:
@@ -97,21 +104,36 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
             full = list(leaves)
             for i, leaf in zip(active, traced, strict=True):
                 full[i] = leaf
-            value, aux = _value_and_aux(caller, fn(rebuild(iter(full)), *args, **kwargs), has_aux, backend.library)
+            with explained(caller, backend):
+                out = fn(rebuild(iter(full)), *args, **kwargs)
+            value, aux = _value_and_aux(caller, out, has_aux, backend.library)
             arrays, rebuild_aux = _arrays_of(aux, backend)
             return value, arrays
 
-        try:
-            value, arrays, found = backend.differentiate(of_leaves, [leaves[i] for i in active])
-        except NoAutodiffError as error:
-            raise NotImplementedError(f"{caller}: {error}") from None
+        value, arrays, pull = backend.vjp(of_leaves, [leaves[i] for i in active])
+        xp = backend.xp
         gradients: list[Any] = [None] * len(leaves)
-        for i, gradient in zip(active, found, strict=True):
-            gradients[i] = gradient
+        for i, gradient in zip(active, pull(xp.ones_like(value)), strict=True):
+            gradients[i] = xp.zeros_like(leaves[i]) if gradient is None else gradient
         gradient = rebuild(iter(gradients))
         return ((value, rebuild_aux(arrays)) if has_aux else value), gradient
 
     return differentiated
+
+
+@contextmanager
+def explained(caller: str, backend: Backend) -> Iterator[None]:
+    """Run a user's function on traced arrays: what it makes of one that took it for plain data says what to do."""
+    try:
+        yield
+    except Exception as error:
+        if not backend.escaped(error):
+            raise
+        raise TypeError(
+            f"{caller}: `fn` must compute with `namespace(x)`, got an array taken out of {backend.library}, whose "
+            f"derivatives end there ({type(error).__name__}: {str(error).splitlines()[0]}). Replace NumPy's functions, "
+            "float() and the like by those of the namespace."
+        ) from error
 
 
 def _differentiable(caller: str, leaves: list[Any]) -> list[int]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, cast
+from functools import partial, wraps
+from typing import Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, cast, get_origin, get_type_hints
 
+from ._loans import lender_of, on_loan
 from ._options import checks_of
 from ._spec import REGISTRY, SHARED, Extra, Reduction, Shape, Spec, spec_of
 from ._terms import evaluate, metrics, reduce
+from .backends import common_backend
 
 __all__ = ["Array", "Shared", "penalty", "value_and_metrics"]
 
@@ -79,9 +81,9 @@ def penalty(
 
     Parameters
     ----------
-    terms : {"elements", "rows", "matrices", "whole"} or callable of the options
+    terms : {"elements", "rows", "matrices", "samples", "whole"} or callable of the options
         What the formula returns: one term for each element, for each row (along its option `axis`), for each matrix
-        (the last two axes), or a single one.
+        (the last two axes), for each index of the first axis, or a single one.
     reduction : {"sum", "mean"}
         The default.
     complex : bool
@@ -96,10 +98,14 @@ def penalty(
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(formula).parameters
         options = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+        positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_ONLY]
+        hints = get_type_hints(formula)
+        functions = [name for name in positional if get_origin(hints[name]) is Callable]
         spec = Spec(
             name=formula.__name__,
             formula=formula,
-            arrays=tuple(p.name for p in parameters.values() if p.kind is p.POSITIONAL_ONLY),
+            functions=tuple(functions),
+            arrays=tuple(name for name in positional if name not in functions),
             checks=checks_of(formula),
             defaults={p.name: p.default for p in options},
             terms=terms if callable(terms) else lambda options: terms,
@@ -118,8 +124,8 @@ def penalty(
             normalizer: Any = None,
             **options: Any,
         ) -> Any:
-            found = evaluate(spec, arrays, where, weights, options)
-            return reduce(spec, found, reduction, normalizer)
+            run = _in_full if spec.functions else _value
+            return run(spec, arrays, reduction, where, weights, normalizer, options)
 
         function.__signature__ = _signature(formula, reduction)  # type: ignore[attr-defined]
         function.__doc__ = _docstring(formula.__doc__ or "", reduction)
@@ -138,9 +144,39 @@ def value_and_metrics(
     assert spec is not None
     given = dict(options)
     reduction, where, weights, normalizer = (given.pop(n, None) for n in SHARED)
-    found = evaluate(spec, arrays, where, weights, given)
-    value = reduce(spec, found, reduction or spec.reduction, normalizer)
-    return value, metrics(found)
+    run = _in_full if spec.functions else _value
+    value: tuple[Any, Any] = run(
+        spec, arrays, reduction or spec.reduction, where, weights, normalizer, given, with_metrics=True
+    )
+    return value
+
+
+def _value(
+    spec: Spec,
+    arrays: tuple[Any, ...],
+    reduction: str,
+    where: Any,
+    weights: Any,
+    normalizer: Any,
+    options: dict[str, Any],
+    *,
+    with_metrics: bool = False,
+) -> Any:
+    found = evaluate(spec, arrays, where, weights, options)
+    value = reduce(spec, found, reduction, normalizer)
+    return (value, metrics(found)) if with_metrics else value
+
+
+def _in_full(spec: Spec, arrays: tuple[Any, ...], *args: Any, **kwargs: Any) -> Any:
+    """`_value` of a penalty that differentiates: by another framework, where the arrays' own cannot."""
+    given = arrays[len(spec.functions) :][: len(spec.arrays)]
+    if not given:
+        return _value(spec, arrays, *args, **kwargs)  # which says what is missing
+    backend = common_backend(spec.name, spec.arrays[: len(given)], given)
+    lender = lender_of(spec.name, backend)
+    if lender is backend:
+        return _value(spec, arrays, *args, **kwargs)
+    return on_loan(spec.name, backend, lender, partial(_value, spec), (arrays, *args), kwargs)
 
 
 def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature:

@@ -10,7 +10,7 @@ from ._options import Check, nearest
 
 __all__ = ["REGISTRY", "SHARED", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
 
-Shape = Literal["elements", "rows", "matrices", "whole"]
+Shape = Literal["elements", "rows", "matrices", "samples", "whole"]
 Reduction = Literal["sum", "mean", "none"]
 Extra = Literal["kept", "eps"]  # what a formula may ask for: the mask over its arrays (None: all), their dtype's eps
 SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
@@ -25,6 +25,7 @@ class Spec:
 
     name: str
     formula: Callable[..., Any]
+    functions: tuple[str, ...]  # what it takes before the arrays
     arrays: tuple[str, ...]
     checks: Mapping[str, Check]
     defaults: Mapping[str, Any]

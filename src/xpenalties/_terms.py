@@ -29,11 +29,18 @@ class Terms(NamedTuple):
 
 def evaluate(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, options: dict[str, Any]) -> Terms:
     """The terms of a penalty, masked, and what to weight them with."""
+    functions, arrays = arrays[: len(spec.functions)], arrays[len(spec.functions) :]
     if len(arrays) != len(spec.arrays):
         raise TypeError(
-            f"{spec.name}: takes {len(spec.arrays)} array{'s' * (len(spec.arrays) > 1)} ({', '.join(spec.arrays)}), "
+            f"{spec.name}: takes {''.join(f'`{name}` and ' for name in spec.functions)}{len(spec.arrays)} "
+            f"array{'s' * (len(spec.arrays) > 1)} ({', '.join(spec.arrays)}), "
             f"got {len(arrays)} by position. Pass arrays by position, options by keyword."
         )
+    for name, function in zip(spec.functions, functions, strict=True):
+        if not callable(function):
+            raise TypeError(
+                f"{spec.name}: `{name}` must be callable, got {type(function).__qualname__}. Pass it before the arrays."
+            )
     if options:
         options = spec.check_options(options)
     backend = common_backend(spec.name, spec.arrays, arrays)
@@ -47,7 +54,7 @@ def evaluate(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, opti
     if "eps" in spec.extras:
         options = {**options, "eps": max(float(backend.xp.finfo(x.dtype).eps) for x in given)}
     if where is None and weights is None and 0 not in shape:
-        values = backend.evaluate(spec.formula, arrays, options)
+        values = _evaluate(spec, backend, functions, arrays, options)
         return Terms(_tracing(backend, values), values, None, None)
 
     terms_shape = _terms_shape(kind, shape, axis)
@@ -55,16 +62,24 @@ def evaluate(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, opti
     xp = backend.xp
     if 0 in shape:
         return Terms(backend, sum(_no_terms(xp, x, kind, axis) for x in arrays), kept, weights)
-    mask = _over_inputs(xp, kept, kind, axis, len(terms_shape))
+    mask = _over_inputs(xp, kept, kind, axis, arrays[0].ndim)
     arrays = tuple(xp.where(mask, x, 0.0) for x in arrays)
     if "kept" in spec.extras:
         options = {**options, "kept": mask}
-    values = backend.evaluate(spec.formula, arrays, options)
+    values = _evaluate(spec, backend, functions, arrays, options)
     backend = _tracing(backend, values)
     values = backend.xp.where(kept, values, 0.0)
     if weights is not None and weights.dtype != values.dtype:
         weights = xp.astype(weights, values.dtype)  # float16 ones would not sum, float64 ones would widen
     return Terms(backend, values, kept, weights)
+
+
+def _evaluate(
+    spec: Spec, backend: Backend, functions: tuple[Any, ...], arrays: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    if functions:  # the user's, to run as they do elsewhere
+        return spec.formula(*functions, *arrays, **options)
+    return backend.evaluate(spec.formula, arrays, options)
 
 
 def _tracing(backend: Backend, values: Any) -> Backend:
@@ -74,7 +89,7 @@ def _tracing(backend: Backend, values: Any) -> Backend:
 
 
 def _working(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arrays in one dtype, float32 at least; shapes must be the same."""
+    """The arrays in one dtype, float32 at least unless a function takes them; shapes must be the same."""
     first = arrays[0]
     working = None
     for name, x in zip(spec.arrays, arrays, strict=True):
@@ -87,12 +102,12 @@ def _working(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> tuple[Any
             listed = " and ".join(f"`{n}`" for n in spec.arrays)
             got = " and ".join(str(tuple(y.shape)) for y in arrays)
             raise ValueError(f"{spec.name}: {listed} must have the same shape, got {got}. Broadcast them explicitly.")
-        if target is not None or x.dtype != first.dtype:
+        if (target is not None and not spec.functions) or x.dtype != first.dtype:
             working = True
     if working is None:
         return arrays
     xp = backend.xp
-    common = xp.result_type(*[backend.dtype(x.dtype).working or x.dtype for x in arrays])
+    common = xp.result_type(*[x.dtype if spec.functions else backend.dtype(x.dtype).working or x.dtype for x in arrays])
     return tuple(x if x.dtype == common else xp.astype(x, common) for x in arrays)
 
 
@@ -114,6 +129,8 @@ def _terms_shape(kind: Shape, shape: Any, axis: int) -> tuple[int, ...]:
         return shape
     if kind == "rows":
         return shape[:axis] + shape[axis + 1 :]
+    if kind == "samples":
+        return shape[:1]
     return shape[:-2] if kind == "matrices" else ()
 
 
@@ -124,6 +141,8 @@ def _no_terms(xp: Any, x: Any, kind: Shape, axis: int) -> Any:
         return x
     if kind == "rows":
         return xp.sum(x, axis=axis)
+    if kind == "samples":
+        return xp.sum(xp.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), axis=1)
     return xp.sum(x, axis=(-2, -1)) if kind == "matrices" else xp.sum(x)
 
 
@@ -148,7 +167,7 @@ def _masks(
         if not broadcasts(tuple(x.shape), shape):
             raise ValueError(
                 f"{spec.name}: `{name}` must broadcast to the terms' shape {shape}, got {tuple(x.shape)}. "
-                "There is one term per element, row or matrix; see reduction='none'."
+                "There is one term per element, row, matrix or sample; see reduction='none'."
             )
     xp = backend.xp
     if weights is not None:
@@ -164,8 +183,8 @@ def _over_inputs(xp: Any, kept: Any, kind: Shape, axis: int, ndim: int) -> Any:
     if kind == "rows":
         return xp.expand_dims(kept, axis=axis)
     if kind == "matrices":
-        return xp.expand_dims(xp.expand_dims(kept, axis=ndim), axis=ndim + 1)
-    return kept
+        return xp.expand_dims(xp.expand_dims(kept, axis=ndim - 2), axis=ndim - 1)
+    return xp.reshape(kept, (kept.shape[0],) + (1,) * (ndim - 1)) if kind == "samples" else kept
 
 
 def reduce(spec: Spec, terms: Terms, reduction: str, normalizer: Any) -> Any:

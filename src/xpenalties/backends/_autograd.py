@@ -9,13 +9,13 @@ import array_api_compat.numpy
 import autograd.numpy as anp
 import numpy as np
 from autograd.core import VJPNode, add_outgrads
-from autograd.extend import defvjp, primitive, vspace
+from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import isbox, new_box, toposort, trace_stack
 
-from .base import OfLeaves
+from .base import OfLeaves, Pull
 
-__all__ = ["Namespace", "differentiate"]
+__all__ = ["Namespace", "vjp"]
 
 
 class _Linalg:
@@ -182,30 +182,31 @@ defvjp(
 )
 
 
-def differentiate(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-    """As `Backend.differentiate`. autograd's own make_vjp warns of an output that uses no input, and has one root."""
+def vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
+    """As `Backend.vjp`. autograd's own make_vjp warns of an output that uses no input, and has one root."""
     roots = [VJPNode.new_root() for _ in leaves]
     with trace_stack.new_trace() as level:
         value, aux = fn([new_box(leaf, level, root) for leaf, root in zip(leaves, roots, strict=True)])
     aux = [_unbox(x, level) for x in aux]
     if not (isbox(value) and value._trace == level):
-        return value, aux, [vspace(leaf).zeros() for leaf in leaves]
-    cotangents = {value._node: (vspace(value._value).ones(), False)}
-    gradients = dict.fromkeys(roots)
-    for node in toposort(value._node):
-        cotangent = cotangents.pop(node)
-        if node in gradients:
-            gradients[node] = cotangent[0]
-        for parent, pulled in zip(node.parents, node.vjp(cotangent[0]), strict=True):
-            cotangents[parent] = add_outgrads(cotangents.get(parent), pulled)
-    return (
-        value._value,
-        aux,
-        [
-            vspace(leaf).zeros() if gradients[root] is None else _of_dtype(gradients[root], leaf.dtype)
-            for leaf, root in zip(leaves, roots, strict=True)
-        ],
-    )
+        return value, aux, lambda cotangent: [None] * len(leaves)
+    end = value._node
+
+    def pull(cotangent: Any) -> list[Any]:
+        cotangents = {end: (cotangent, False)}
+        gradients = dict.fromkeys(roots)
+        for node in toposort(end):
+            found = cotangents.pop(node)
+            if node in gradients:
+                gradients[node] = found[0]
+            for parent, pulled in zip(node.parents, node.vjp(found[0]), strict=True):
+                cotangents[parent] = add_outgrads(cotangents.get(parent), pulled)
+        return [
+            None if gradients[root] is None else _of_dtype(gradients[root], leaf.dtype)
+            for root, leaf in zip(roots, leaves, strict=True)
+        ]
+
+    return value._value, aux, pull
 
 
 def _of_dtype(gradient: Any, dtype: Any) -> Any:

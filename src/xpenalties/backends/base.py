@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -15,6 +16,7 @@ import array_api_compat
 from .._nests import Rebuild, flatten
 
 OfLeaves = Callable[[list[Any]], tuple[Any, list[Any]]]
+Pull = Callable[[Any], list[Any]]
 
 
 class DType(NamedTuple):
@@ -25,7 +27,7 @@ class DType(NamedTuple):
 
 
 class NoAutodiffError(NotImplementedError):
-    """What `differentiate` raises where there is nothing to do it with; whoever was called adds its name."""
+    """What `lender` raises where there is nothing to differentiate with; whoever was called adds its name."""
 
 
 class Backend:
@@ -33,6 +35,9 @@ class Backend:
 
     #: `abs` has slope 0 at 0. Unknown namespaces are not trusted with it, see `_numerics.abs_`.
     abs_is_flat_at_zero: bool = False
+    #: For the error where it has no automatic differentiation.
+    lacks: str = "of their own, "
+    remedy: str = ""
     #: Its arrays are a tracer's, and its namespace takes the library's plain arrays too.
     traces: bool = False
 
@@ -92,12 +97,72 @@ class Backend:
         """The leaves of a nest, and a function that puts as many others in their places."""
         return flatten(nest)
 
-    def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        """Value, auxiliary arrays and gradients of a function of a list of real arrays.
+    def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
+        """Value and auxiliary arrays of a function of a list of real arrays, and what pulls a cotangent of the value back.
 
-        `fn` returns a scalar and a list of arrays. A leaf that the value does not depend on has gradient zero.
+        One pass forward, and as many back as `pull` is called: it returns a gradient for each leaf, or None where the
+        value does not depend on it and the framework can tell. `again`: whether the gradients are differentiated in
+        their turn. Nothing that is returned is a tracer of this call's own.
         """
-        raise NoAutodiffError(
-            f"{self.name} arrays have no automatic differentiation. Convert them to PyTorch, JAX or "
-            "NumPy (with autograd installed) arrays first."
+        raise NotImplementedError  # no one comes here who has asked `lender` first
+
+    def lender(self) -> Backend:
+        """The backend whose `vjp` serves arrays of this one: itself, or one that takes them by DLPack."""
+        return lender_for(self)
+
+    def lend(self, x: Any) -> Any:
+        """An array of another library as one of this, sharing its memory where the two can."""
+        return self.xp.from_dlpack(x)
+
+    def return_to(self, owner: Backend, x: Any) -> Any:
+        """The way back: an array of this library as one of its owner's."""
+        return owner.xp.from_dlpack(x)
+
+    def differentiated_again(self, caller: str, gradient: Any) -> Any:
+        """A gradient that goes into a loss: where that cannot be differentiated, the error says what to do."""
+        return gradient
+
+    def escaped(self, error: Exception) -> bool:
+        """Whether `error` says that a function took an array that is traced for one with values, out of the framework."""
+        return False
+
+    def is_tracing(self, x: Any) -> bool:
+        """Whether `x` belongs to a program that is being traced, to run later."""
+        return False
+
+    def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        """Numbers from U[0, 1) of the dtype and device of `like`, by the framework's own generator or NumPy's."""
+        return self.xp.asarray(from_numpy(caller, rng, shape), dtype=like.dtype, device=self.device(like))
+
+
+def from_numpy(caller: str, rng: Any, shape: tuple[int, ...], *, or_else: str = "") -> Any:
+    """Numbers from U[0, 1) by NumPy's generator, in float64 so that every framework gets the same."""
+    import numpy as np
+
+    if rng is None:
+        rng = np.random.default_rng()
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"{caller}: `rng` must be a {or_else}numpy.random.Generator, got {type(rng).__qualname__}. "
+            "Pass for example numpy.random.default_rng(0)."
         )
+    return rng.random(shape)
+
+
+def lender_for(owner: Backend) -> Backend:
+    """PyTorch or else JAX, for arrays whose own library does not differentiate."""
+    if not hasattr(owner.xp, "from_dlpack"):
+        raise NoAutodiffError(
+            f"{owner.name} arrays have no automatic differentiation, and no DLPack to borrow it by. Convert them to "
+            "PyTorch, JAX or NumPy arrays first."
+        )
+    if find_spec("torch") is not None:
+        from .torch import BACKEND
+    elif find_spec("jax") is not None:
+        from .jax import BACKEND
+    else:
+        raise NoAutodiffError(
+            f"{owner.name} arrays have no automatic differentiation {owner.lacks}and there is neither PyTorch nor JAX "
+            f"to borrow it from. Install one of them{owner.remedy}."
+        )
+    return BACKEND

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .._nests import Rebuild
 from .._pipeline import Pipeline
 from .._report import PenaltyReport, Report
-from .base import Backend, DType, OfLeaves
+from .base import Backend, DType, OfLeaves, Pull
 
 __all__ = ["BACKEND", "KNOWN", "find"]
 
@@ -45,9 +45,35 @@ class JaxBackend(Backend):
             parts.append(rebuild)
         return leaves, lambda new: structure.unflatten([part(new) for part in parts])
 
-    def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        (value, aux), gradients = jax.value_and_grad(fn, has_aux=True)(leaves)
-        return value, aux, gradients
+    def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
+        value, pull, aux = jax.vjp(fn, leaves, has_aux=True)
+        if not again:  # an outer derivative would go through the pullbacks too
+            pull = jax.tree.map(self.stop_gradient, pull)
+        return value, aux, lambda cotangent: pull(cotangent)[0]
+
+    def lender(self) -> Backend:
+        return self
+
+    def lend(self, x: Any) -> Any:
+        try:
+            return super().lend(x)
+        except BufferError:  # NumPy's read-only arrays
+            return jnp.asarray(x)
+
+    def escaped(self, error: Exception) -> bool:
+        return isinstance(error, (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError))
+
+    def is_tracing(self, x: Any) -> bool:
+        return isinstance(x, jax.core.Tracer)
+
+    def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        dtype = getattr(rng, "dtype", None)
+        if not isinstance(rng, jax.Array) or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+            got = type(rng).__qualname__ if dtype is None else f"{type(rng).__qualname__} of {dtype}"
+            raise TypeError(
+                f"{caller}: `rng` must be a JAX key, got {got}. Pass for example jax.random.key(0), another one at each step."
+            )
+        return jax.random.uniform(rng, shape, like.dtype)
 
 
 BACKEND = JaxBackend("jax", jnp)

@@ -10,28 +10,31 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
-from .base import Backend, DType, NoAutodiffError, OfLeaves
+from .base import Backend, DType, OfLeaves, Pull, from_numpy
 
 __all__ = ["KNOWN", "REFUSED", "find"]
 
 
 class NumpyBackend(Backend):
     abs_is_flat_at_zero = True
+    lacks = "without autograd, "
+    remedy = ", or autograd with `pip install 'xpenalties[numpy]'`"
 
     def _describe(self, dtype: Any) -> DType:
         if dtype.kind not in "biufc" or dtype.isbuiltin == 2:  # ml_dtypes' bfloat16: no dtype of NumPy's, see isdtype
             return DType("other", None)
         return super()._describe(dtype)
 
-    def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        if find_spec("autograd") is None:
-            raise NoAutodiffError(
-                "NumPy arrays need autograd for gradients. Install it with "
-                "`pip install 'xpenalties[numpy]'`, or use PyTorch or JAX arrays."
-            )
-        from ._autograd import differentiate
+    def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
+        from ._autograd import vjp
 
-        return differentiate(fn, leaves)
+        return vjp(fn, leaves)
+
+    def lender(self) -> Backend:
+        return self if find_spec("autograd") is not None else super().lender()
+
+    def escaped(self, error: Exception) -> bool:
+        return "ArrayBox" in str(error)
 
 
 class BoxBackend(NumpyBackend):
@@ -39,10 +42,16 @@ class BoxBackend(NumpyBackend):
 
     traces = True
 
+    def lender(self) -> Backend:
+        return self
+
     def stop_gradient(self, x: Any) -> Any:
         from autograd.tracer import getval
 
         return getval(x)
+
+    def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        return from_numpy(caller, rng, shape).astype(like.dtype)
 
 
 @cache

@@ -1,16 +1,16 @@
-"""PyTorch: detach, one device-to-host copy for many scalars, and torch.func for gradients that compose."""
+"""PyTorch: detach, one device-to-host copy for many scalars, gradients by torch.autograd or torch.func."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import array_api_compat.torch
 import torch
 
-from .base import Backend, DType, OfLeaves
+from .base import Backend, DType, OfLeaves, Pull, from_numpy
 
-__all__ = ["KNOWN", "find"]
+__all__ = ["BACKEND", "KNOWN", "find"]
 
 
 class TorchBackend(Backend):
@@ -51,21 +51,118 @@ class TorchBackend(Backend):
         values: list[float] = torch.stack([x.detach().to(device, dtype) for x in scalars]).tolist()
         return values
 
-    def differentiate(self, fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], list[Any]]:
-        gradients, (value, aux) = torch.func.grad_and_value(fn, has_aux=True)(leaves)
-        return value, aux, [_materialized(gradient) for gradient in gradients]
+    def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return _functional_vjp(fn, leaves)
+        return _eager_vjp(fn, leaves, again)
+
+    def lender(self) -> Backend:
+        return self
+
+    def return_to(self, owner: Backend, x: Any) -> Any:
+        return super().return_to(owner, x.detach())
+
+    def differentiated_again(self, caller: str, gradient: Any) -> Any:
+        if self.is_tracing(gradient) or not gradient.requires_grad:
+            return gradient
+        return _Watched.apply(gradient, caller)
+
+    def escaped(self, error: Exception) -> bool:
+        said = str(error)
+        return isinstance(error, RuntimeError) and ("numpy()" in said or "data pointer" in said)
+
+    def is_tracing(self, x: Any) -> bool:
+        return torch.compiler.is_compiling() or bool(torch._C._are_functorch_transforms_active())
+
+    def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        if rng is None:
+            return torch.rand(shape, dtype=like.dtype, device=like.device)
+        if isinstance(rng, torch.Generator):
+            return torch.rand(shape, dtype=like.dtype, device=rng.device, generator=rng).to(like.device)
+        drawn = from_numpy(caller, rng, shape, or_else="torch.Generator or a ")
+        return torch.asarray(drawn, dtype=like.dtype, device=like.device)
 
 
-def _materialized(gradient: Any) -> Any:
-    """torch.func marks some zeros by a tensor without storage, which `numpy()` refuses."""
-    if torch.compiler.is_compiling() or not gradient._is_zerotensor():
-        return gradient
-    return gradient.clone()
+def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
+    """By torch.func, which composes with itself and which torch.compile traces, backward pass and all."""
+    value, pull, aux = torch.func.vjp(fn, leaves, has_aux=True)
+    return value, aux, lambda cotangent: pull(cotangent)[0]
 
 
-_TORCH = TorchBackend()
-KNOWN: dict[type, Backend] = {torch.Tensor: _TORCH, torch.nn.Parameter: _TORCH}
+def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[Any], Pull]:
+    """By torch.autograd, for torch.func takes no module that updates a buffer (batch and spectral norm)."""
+    wanted = torch.is_grad_enabled()  # by the caller, of what comes out
+    with torch.enable_grad():
+        own = [x.view_as(x) if wanted and x.requires_grad else x.detach().requires_grad_() for x in leaves]
+        hidden = {id(x) for x in own if x.is_leaf}
+        traced, aux = fn(own)
+    value, *aux = (x if wanted and _needs_grad(x, hidden) else x.detach() for x in (traced, *aux))
+    if not traced.requires_grad:
+        return value, aux, lambda cotangent: [None] * len(leaves)
+
+    def pull(cotangent: Any) -> list[Any]:
+        create_graph = again and value.requires_grad and torch.is_grad_enabled()
+        return list(
+            torch.autograd.grad(
+                traced, own, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
+            )
+        )
+
+    return value, aux, pull
+
+
+class _Watched(torch.autograd.Function):
+    """The identity, whose backward pass first looks for what would fail further on, to say what to do about it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, caller: str) -> Any:
+        ctx.caller = caller
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        nodes = [node for node, _ in ctx.next_functions]
+        for name in (node.name() for node in _nodes_from(nodes)):
+            if name in _ONCE:
+                raise NotImplementedError(
+                    f"{ctx.caller}: `fn` must be twice differentiable, got an operation that PyTorch differentiates once "
+                    f"({name}). {_ONCE[name]}"
+                )
+        return cotangent, None
+
+
+_ONCE = {
+    "torch::autograd::NotImplemented": "If it is attention, call `fn` under "
+    "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH); else write it with other operations, or "
+    "penalise `output_magnitude` instead.",
+    "torch::autograd::Error": "Remove once_differentiable from its autograd.Function, whose backward must then be made of "
+    "torch's own operations.",
+    "CompiledFunctionBackwardBackward": "Pass the function before torch.compile, and compile what calls the penalty.",
+}
+
+
+def _needs_grad(x: Any, hidden: set[int]) -> bool:
+    """Whether `x` depends on anything that requires a gradient beside the hidden leaves, ids of tensors."""
+    if x.grad_fn is None:
+        return bool(x.requires_grad) and id(x) not in hidden
+    leaves = (getattr(node, "variable", None) for node in _nodes_from([x.grad_fn]))
+    return any(leaf is not None and id(leaf) not in hidden for leaf in leaves)
+
+
+def _nodes_from(nodes: list[Any]) -> Iterator[Any]:
+    """All nodes of an autograd graph that can be reached from `nodes`."""
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            nodes += [following for following, _ in node.next_functions]
+
+
+BACKEND = TorchBackend()
+KNOWN: dict[type, Backend] = {torch.Tensor: BACKEND, torch.nn.Parameter: BACKEND}
 
 
 def find(cls: type) -> Backend | None:
-    return _TORCH if issubclass(cls, torch.Tensor) else None
+    return BACKEND if issubclass(cls, torch.Tensor) else None

@@ -1,0 +1,48 @@
+"""Arrays of a library without automatic differentiation, lent for a call to one that has it, without a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .backends import Backend, NoAutodiffError, backend_of, flatten_of
+
+__all__ = ["lender_of", "on_loan"]
+
+
+def lender_of(caller: str, backend: Backend) -> Backend:
+    """The backend that differentiates arrays of `backend`: as a rule itself."""
+    try:
+        return backend.lender()
+    except NoAutodiffError as error:
+        raise NotImplementedError(f"{caller}: {error}") from None
+
+
+def on_loan(
+    caller: str,
+    owner: Backend,
+    lender: Backend,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """What `function` returns for the arguments with the owner's arrays as the lender's, in the owner's arrays."""
+    args, kwargs = _exchanged((args, dict(kwargs)), owner, lender.lend)
+    try:
+        out = function(*args, **kwargs)
+    except Exception as error:
+        error.add_note(
+            f"In {caller}: arrays of {owner.name} are lent to {lender.name} here. Pass all arrays that a function "
+            "needs as its arguments, and compute with `namespace(x)`."
+        )
+        raise
+    return _exchanged(out, lender, lambda x: lender.return_to(owner, x))
+
+
+def _exchanged(nest: Any, backend: Backend, exchange: Callable[[Any], Any]) -> Any:
+    leaves, rebuild = flatten_of(nest)
+    backends = [backend_of(leaf) for leaf in leaves]
+    return rebuild(
+        exchange(leaf) if each is not None and each.library == backend.library else leaf
+        for leaf, each in zip(leaves, backends, strict=True)
+    )
