@@ -132,7 +132,7 @@ for row in ROWS:
 @nox.session(python=PYTHON)
 def mixed(session: nox.Session) -> None:
     """Tests that need several frameworks, examples and peers in one environment."""
-    requirements = ["-e", ".[examples]", *group("tests"), *group("peers"), *newest(REQUIRED)]
+    requirements = ["-e", ".[examples]", *group("tests"), *group("peers"), *group("optional"), *newest(REQUIRED)]
     run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "-m", "mixed", results=False)
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import oracle
 import xpenalties as xp
 from harness import Framework
+from xpenalties import namespace
 
-__all__ = ["CASES", "Case", "arrays_of", "options_of"]
+__all__ = ["CASES", "KEY", "Case", "arrays_of", "options_of"]
 
 _rng = np.random.default_rng(20260101)
 
@@ -33,6 +34,30 @@ def log_probs(*shape: int, axis: int = -1) -> np.ndarray:
 
 def top_k(k: int, *shape: int) -> np.ndarray:
     return log_probs(*shape)[..., :k]
+
+
+def curved(x: Any) -> Any:
+    """x sin x of each element; `oracle.slope` is its derivative."""
+    return x * namespace(x).sin(x)
+
+
+def curved_samples(x: Any) -> Any:
+    """Its sum over each sample."""
+    return namespace(x).sum(curved(x), axis=tuple(range(1, x.ndim)))
+
+
+def curved_whole(x: Any) -> Any:
+    return namespace(x).sum(curved(x))
+
+
+class Key:
+    """Stands in a row's options for what the framework draws random numbers with, see `Framework.key`."""
+
+    def __str__(self) -> str:
+        return "key"
+
+
+KEY = Key()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +77,13 @@ class Case:
     bad: list[tuple[dict[str, Any], type[Exception], str]] = field(default_factory=list)
     #: backends that lack something this row needs, with the reason
     lacking: dict[str, str] = field(default_factory=dict)
+    #: what the function takes before the arrays: one of a user's, independent for each sample
+    fn: Callable[[Any], Any] | None = None
+    #: how often half precision may round a value of size 1: `fn` computes in it, as it does elsewhere
+    rounds_in_half: int = 0
+
+    def __call__(self, *arrays: Any, **options: Any) -> Any:
+        return self.function(*([] if self.fn is None else [self.fn]), *arrays, **options)
 
     @property
     def name(self) -> str:
@@ -78,8 +110,11 @@ def arrays_of(case: Case, fw: Framework, dtype: str | None = None) -> list[Any]:
 
 
 def options_of(case: Case, fw: Framework, dtype: str | None = None) -> dict[str, Any]:
-    """The row's options, those that are arrays as `fw`'s."""
-    return {k: fw.array(v, dtype) if isinstance(v, np.ndarray) else v for k, v in case.options.items()}
+    """The row's options, those that are arrays and keys as `fw`'s."""
+    return {
+        k: fw.array(v, dtype) if isinstance(v, np.ndarray) else fw.key(0) if v is KEY else v
+        for k, v in case.options.items()
+    }
 
 
 class Bad:
@@ -89,6 +124,13 @@ class Bad:
     axis = ({"axis": 5}, ValueError, r"`axis` must be an axis of `\w+`, got 5 for shape \(\d, \d\)")
     axis_kind = ({"axis": 1.5}, TypeError, r"`axis` must be an integer, got 1.5")
     from_logits = ({"from_logits": 1}, TypeError, r"`from_logits` must be True or False, got 1")
+    target_norm = ({"target_norm": -1}, ValueError, r"`target_norm` must be in \[0, inf\), got -1.0")
+    one_sided = ({"one_sided": 1}, TypeError, r"`one_sided` must be True or False, got 1")
+    rng = ({"rng": 1}, TypeError, r"`rng` must be a .*, got int\. Pass for example \S*random")
+
+
+# its slopes in [-1, 4], and norms of samples on both sides of the target
+FUNCTION = {"fn": curved_samples, "rounds_in_half": 16, "lacking": {"dask": "dask has no gradients, and no DLPack"}}
 
 
 CASES = [
@@ -356,4 +398,65 @@ CASES = [
         ],
     ),
     Case(xp.output_magnitude, [randn(3, 4)], {"target": 2.5, "norm": "l2"}, laws=("nonnegative", "even")),
+    Case(
+        xp.gradient_penalty,
+        [randn(3, 2, 2)],
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        bad=[Bad.target_norm, Bad.one_sided, ({"per_sample": 1}, TypeError, r"`per_sample` must be True or False, got 1")],
+        **FUNCTION,
+    ),
+    Case(
+        xp.gradient_penalty,
+        [0.6 * randn(5, 3)],
+        {"target_norm": 0.8, "one_sided": True},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        **FUNCTION,
+    ),
+    Case(
+        xp.gradient_penalty,
+        [randn(4)],
+        {"target_norm": 0},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        **FUNCTION,
+    ),
+    Case(
+        xp.gradient_penalty,
+        [randn(3, 2)],
+        {"per_sample": False},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        **{**FUNCTION, "fn": curved_whole},
+    ),
+    Case(
+        xp.interpolated_gradient_penalty,
+        [randn(3, 2, 2), randn(3, 2, 2)],
+        {"alpha": np.asarray([0.0, 0.3, 0.9])},
+        kinks=[(np.zeros((3, 2)), np.zeros((3, 2)))],
+        laws=("nonnegative", "even"),
+        bad=[Bad.target_norm, Bad.one_sided, Bad.rng],
+        **FUNCTION,
+    ),
+    Case(
+        xp.interpolated_gradient_penalty,
+        [0.6 * randn(4, 2), 0.6 * randn(4, 2)],
+        {"alpha": np.asarray([[0.2], [1.0], [0.7], [0.5]]), "target_norm": 0.9, "one_sided": True},
+        laws=("nonnegative", "even"),
+        **FUNCTION,
+    ),
+    Case(
+        xp.jacobian_penalty,
+        [randn(3, 2, 2)],
+        {"projections": 2, "rng": KEY},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        bad=[
+            Bad.rng,
+            ({"projections": 0}, ValueError, r"`projections` must be 1 at least, got 0. One estimates without bias"),
+            ({"projections": 1.5}, TypeError, r"`projections` must be an integer, got 1.5"),
+        ],
+        **{**FUNCTION, "fn": curved},
+    ),
 ]

@@ -48,6 +48,10 @@ class Framework:
     def _array(self, x: Any, dtype: str | None) -> Any:
         return self.module.asarray(x) if dtype is None else self.module.asarray(x, dtype=self.dtype(dtype))
 
+    def key(self, seed: int) -> Any:
+        """What to draw random numbers with: None, the framework's own generator, where it has one."""
+        return None
+
     def numpy(self, x: Any) -> Any:
         """A float64 (complex128, bool) NumPy array."""
         x = np.asarray(self._numpy(x))
@@ -95,12 +99,15 @@ class Torch(Framework):
         return self.module.compile(fn, fullgraph=True, backend=counter), lambda: counter.frame_count
 
     def vmap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        return self.module.vmap(fn)
+        return self.module.vmap(fn, randomness="same")
 
 
 class Jax(Framework):
     def dtype(self, name: str) -> Any:
         return getattr(self.module.numpy, name)
+
+    def key(self, seed: int) -> Any:
+        return self.module.random.key(seed)
 
     def _array(self, x: Any, dtype: str | None) -> Any:
         return self.module.numpy.asarray(x) if dtype is None else self.module.numpy.asarray(x, dtype=self.dtype(dtype))

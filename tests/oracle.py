@@ -140,6 +140,26 @@ def consistency(a, b, metric="mse", axis=-1):
     return js_divergence(a, b, axis=axis)
 
 
+def slope(x):
+    """The derivative of x sin x."""
+    return np.sin(x) + x * np.cos(x)
+
+
+def gradient_penalty(x, target_norm=1.0, one_sided=False, per_sample=True):
+    norms = np.asarray([np.linalg.norm(slope(sample).ravel()) for sample in (x if per_sample else [x])])
+    found = (np.maximum(norms, target_norm) if one_sided else norms) - target_norm
+    return found**2 if per_sample else found[0] ** 2
+
+
+def interpolated_gradient_penalty(real, fake, alpha, target_norm=1.0, one_sided=False):
+    points = [a * x + (1 - a) * y for a, x, y in zip(alpha.ravel(), real, fake, strict=True)]
+    return gradient_penalty(np.asarray(points), target_norm, one_sided)
+
+
+def jacobian_penalty(x, projections=1, rng=None):
+    return np.asarray([np.sum(np.diag(slope(sample).ravel()) ** 2) for sample in x])
+
+
 def output_magnitude(x, target=1.0, norm="rms"):
     size = np.sqrt(np.mean(x**2)) if norm == "rms" else np.linalg.norm(x.ravel())
     return (size - target) ** 2

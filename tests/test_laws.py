@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cases import CASES, Case
+from cases import CASES, Case, options_of
 from harness import Framework
 
 TOLERANCE = 1e-9
 
 
 def call(case: Case, fw: Framework, *arrays: np.ndarray) -> float:
-    options = {k: fw.array(v) if isinstance(v, np.ndarray) else v for k, v in case.options.items()}
-    return float(case.function(*[fw.array(x) for x in arrays], **options))
+    return float(case(*[fw.array(x) for x in arrays], **options_of(case, fw)))
 
 
 def near(a: float, b: float) -> bool:

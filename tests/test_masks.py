@@ -40,6 +40,8 @@ def over_inputs(case: Case, kept: np.ndarray) -> np.ndarray:
     if kind == "rows":
         axis = case.options.get("axis", case.function.spec.defaults["axis"])
         return np.broadcast_to(np.expand_dims(kept, axis), x.shape)
+    if kind == "samples":
+        return np.broadcast_to(kept.reshape(-1, *[1] * (x.ndim - 1)), x.shape)
     return np.broadcast_to(kept[..., None, None] if kind == "matrices" else kept, x.shape)
 
 
@@ -58,21 +60,21 @@ def test_masks(case: Case, fw: Framework) -> None:
         weighted = terms
     arrays = [fw.array(x) for x in poisoned]
     call = dict(where=fw.array(where), **options)
-    close(fw, case.function(*arrays, reduction="none", **call), np.where(w, terms, 0))
-    close(fw, case.function(*arrays, reduction="sum", **call), terms[w].sum())
-    close(fw, case.function(*arrays, reduction="mean", **call), terms[w].mean())
-    close(fw, case.function(*arrays, reduction="mean", normalizer=7, **call), terms[w].sum() / 7)
-    close(fw, case.function(*arrays, reduction="none", normalizer=fw.array(7.0), **call), np.where(w, terms, 0) / 7)
+    close(fw, case(*arrays, reduction="none", **call), np.where(w, terms, 0))
+    close(fw, case(*arrays, reduction="sum", **call), terms[w].sum())
+    close(fw, case(*arrays, reduction="mean", **call), terms[w].mean())
+    close(fw, case(*arrays, reduction="mean", normalizer=7, **call), terms[w].sum() / 7)
+    close(fw, case(*arrays, reduction="none", normalizer=fw.array(7.0), **call), np.where(w, terms, 0) / 7)
 
     call["weights"] = fw.array(weights)
     total = (weighted * weights)[kept].sum()
-    close(fw, case.function(*arrays, reduction="none", **call), np.where(kept, weighted * weights, 0))
-    close(fw, case.function(*arrays, reduction="sum", **call), total)
-    close(fw, case.function(*arrays, reduction="mean", **call), total / weights[kept].sum())
+    close(fw, case(*arrays, reduction="none", **call), np.where(kept, weighted * weights, 0))
+    close(fw, case(*arrays, reduction="sum", **call), total)
+    close(fw, case(*arrays, reduction="mean", **call), total / weights[kept].sum())
     del call["where"]
     poisoned = [np.where(over_inputs(case, weights > 0), x, np.inf) for x in case.arrays]
     if not mean_center:
-        got = case.function(*[fw.array(x) for x in poisoned], reduction="mean", **call)
+        got = case(*[fw.array(x) for x in poisoned], reduction="mean", **call)
         close(fw, got, (terms * weights).sum() / weights.sum())
 
 
@@ -80,15 +82,15 @@ def test_masks(case: Case, fw: Framework) -> None:
 def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
     terms = case.terms(*case.arrays)
     options = options_of(case, fw)
-    got = case.function(*arrays_of(case, fw), reduction="none", where=fw.array(np.asarray(True)), **options)
+    got = case(*arrays_of(case, fw), reduction="none", where=fw.array(np.asarray(True)), **options)
     close(fw, got, terms)
-    got = case.function(
+    got = case(
         *arrays_of(case, fw), reduction="mean", weights=fw.array(np.full((1,) * terms.ndim, 2.0)), **options
     )
     close(fw, got, terms.mean())
     if terms.ndim > 1 and not isinstance(case.options.get("center"), str):
         where = np.arange(terms.shape[-1]) != 0
-        got = case.function(*arrays_of(case, fw), reduction="mean", where=fw.array(where), **options)
+        got = case(*arrays_of(case, fw), reduction="mean", where=fw.array(where), **options)
         close(fw, got, terms[..., where].mean())
 
 
@@ -98,11 +100,11 @@ def test_nothing_kept(case: Case, fw: Framework) -> None:
     arrays = [fw.array(np.full(x.shape, np.nan)) for x in case.arrays]
     nothing = {"where": fw.array(np.asarray(False))}
     for reduction in REDUCTIONS:
-        assert (fw.numpy(case.function(*arrays, reduction=reduction, **nothing, **options)) == 0).all()
-    got = case.function(*arrays, reduction="mean", normalizer=fw.array(0.0), **nothing, **options)
+        assert (fw.numpy(case(*arrays, reduction=reduction, **nothing, **options)) == 0).all()
+    got = case(*arrays, reduction="mean", normalizer=fw.array(0.0), **nothing, **options)
     assert fw.numpy(got) == 0
     weights = fw.array(np.asarray(0.0))
-    assert fw.numpy(case.function(*arrays, reduction="mean", weights=weights, **options)) == 0
+    assert fw.numpy(case(*arrays, reduction="mean", weights=weights, **options)) == 0
 
 
 @pytest.mark.column("gradient")
@@ -114,7 +116,7 @@ def test_gradient_under_masks(case: Case, fw: Framework) -> None:
     poisoned = [np.where(kept, x, np.nan) for x in case.arrays]
 
     def of(x: Any, *rest: Any, where: Any, weights: Any) -> Any:
-        return case.function(x, *rest, where=where, weights=weights, reduction="mean", **options)
+        return case(x, *rest, where=where, weights=weights, reduction="mean", **options)
 
     call = {"where": fw.array(where), "weights": fw.array(weights)}
     gradient = fw.once(xp.grad(of))
@@ -132,7 +134,7 @@ def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
     w = np.random.default_rng(3).random(terms.shape) + 0.1
 
     def by_weights(weights: Any, reduction: str) -> Any:
-        return case.function(*arrays, weights=weights, reduction=reduction, **options)
+        return case(*arrays, weights=weights, reduction=reduction, **options)
 
     def gradient(weights: Any, reduction: str) -> Any:
         return fw.once(xp.grad(lambda w: by_weights(w, reduction)))(weights)
@@ -141,17 +143,17 @@ def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
     close(fw, gradient(fw.array(w), "mean"), (terms - (w * terms).sum() / w.sum()) / w.sum())
     if terms.ndim > 1:  # the gradient of what is broadcast is a sum
         close(fw, gradient(fw.array(w[0]), "sum"), terms.sum(axis=0), atol=1e-10)
-    by_normalizer = xp.grad(lambda n: case.function(*arrays, normalizer=n, **options))
+    by_normalizer = xp.grad(lambda n: case(*arrays, normalizer=n, **options))
     close(fw, by_normalizer(fw.array(np.asarray(4.0))), -terms.sum() / 16)
 
 
 @pytest.mark.column("dtypes")
 def test_weights_and_normalizer_do_not_change_the_dtype(case: Case, fw: Framework) -> None:
     arrays, options = arrays_of(case, fw, "float32"), options_of(case, fw, "float32")
-    want = fw.numpy(case.function(*arrays, reduction="sum", **options))
+    want = fw.numpy(case(*arrays, reduction="sum", **options))
     one = np.asarray(1.0)
     for name, x in (("weights", fw.array(one)), ("normalizer", fw.array(one)), ("normalizer", fw.array(np.asarray(1)))):
-        got = case.function(*arrays, reduction="sum", **{name: x}, **options)
+        got = case(*arrays, reduction="sum", **{name: x}, **options)
         assert got.dtype == fw.dtype("float32"), name
         close(fw, got, want, rtol=1e-5)
 
@@ -164,7 +166,7 @@ def test_second_gradient_under_masks(case: Case, fw: Framework) -> None:
     kept = over_inputs(case, where & (weights > 0))
     poisoned = [fw.array(np.where(kept, x, np.nan)) for x in case.arrays]
     call = {"where": fw.array(where), "weights": fw.array(weights), **options}
-    gradient = xp.grad(lambda x, *rest: case.function(x, *rest, **call))
+    gradient = xp.grad(lambda x, *rest: case(x, *rest, **call))
     second = fw.once(xp.grad(lambda x, *rest: xp.namespace(x).sum(gradient(x, *rest) ** 2)))
     got = fw.numpy(second(*poisoned))
     assert np.isfinite(got).all() and (got[~kept] == 0).all()
@@ -177,7 +179,7 @@ def test_gradient_of_nothing_kept(case: Case, fw: Framework) -> None:
     arrays = [fw.array(np.full(x.shape, np.nan)) for x in case.arrays]
 
     def of(*arrays: Any) -> Any:
-        return case.function(*arrays, where=fw.array(np.asarray(False)), reduction="mean", **options)
+        return case(*arrays, where=fw.array(np.asarray(False)), reduction="mean", **options)
 
     assert (fw.numpy(fw.once(xp.grad(of))(*arrays)) == 0).all()
 
@@ -189,7 +191,7 @@ def test_compiled_with_masks(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
 
     def masked(arrays: list[Any], where: Any, weights: Any, normalizer: Any) -> Any:
-        return case.function(*arrays, where=where, weights=weights, normalizer=normalizer, **options)
+        return case(*arrays, where=where, weights=weights, normalizer=normalizer, **options)
 
     compiled, count = fw.compile(masked)
     given = (arrays_of(case, fw), fw.array(where), fw.array(weights), fw.array(3.0))
@@ -205,16 +207,16 @@ def test_refused_masks(case: Case, fw: Framework) -> None:
     terms = case.terms(*case.arrays)
     wrong = np.ones((9, *terms.shape))
     with pytest.raises(TypeError, match=f"^{case.name}: `where` must be a boolean array, got .*float"):
-        case.function(*arrays, where=fw.array(np.asarray(1.0)), **options)
+        case(*arrays, where=fw.array(np.asarray(1.0)), **options)
     with pytest.raises(TypeError, match=f"^{case.name}: `weights` must be real floating point, got .*bool"):
-        case.function(*arrays, weights=fw.array(np.asarray(True)), **options)
+        case(*arrays, weights=fw.array(np.asarray(True)), **options)
     with pytest.raises(ValueError, match=rf"^{case.name}: `where` must broadcast to the terms' shape \(.*, got \(9,"):
-        case.function(*arrays, where=fw.array(wrong > 0), **options)
+        case(*arrays, where=fw.array(wrong > 0), **options)
     with pytest.raises(TypeError, match=f"^{case.name}: `where` must be an array, got builtins.bool"):
-        case.function(*arrays, where=True, **options)
+        case(*arrays, where=True, **options)
     with pytest.raises(
         ValueError, match=rf"^{case.name}: `normalizer` must be a number or a 0-d array, got shape \(2,\)"
     ):
-        case.function(*arrays, normalizer=fw.array(np.ones(2)), **options)
+        case(*arrays, normalizer=fw.array(np.ones(2)), **options)
     with pytest.raises(TypeError, match=rf"^{case.name}: `normalizer` must be real, got .*bool.*. Pass a count"):
-        case.function(*arrays, normalizer=fw.array(np.asarray(True)), **options)
+        case(*arrays, normalizer=fw.array(np.asarray(True)), **options)

@@ -171,10 +171,10 @@ def test_as_text_and_html(fw: Framework) -> None:
     part = xp.PenaltyReport(1.0, 2.0, 2.0, grad_norm=3.0, grad_norm_weighted=6.0)
     full = xp.Report(4.0, xp.PenaltyReport(2.0, None, None), {"l1": part}, 2.0, 6.5)
     assert str(full).splitlines() == [
-        "penalty    value  weight  contribution  grad norm",
-        "-------------------------------------------------",
+        "penalty    value  weight  contribution  grad norm  grad norm weighted",
+        "---------------------------------------------------------------------",
         "base loss      2",
-        "l1             1       2             2          3",
-        "total                                4",
+        "l1             1       2             2          3                   6",
+        "total                                4                            6.5",
     ]
     assert full.to_dict()["base_loss"] == {"value": 2.0, "grad_norm": None, "custom": {}}

@@ -6,16 +6,28 @@ arrays it is given: NumPy, CuPy, PyTorch, JAX, and whatever else follows the sta
 
 from importlib.metadata import version
 
-from . import _divergences, _finite, _gradient_penalties, _gradients, _norms, _pipeline, _report, _structure, _weighted
+from . import (
+    _divergences,
+    _finite,
+    _gradient_penalties,
+    _history,
+    _loss,
+    _norms,
+    _pipeline,
+    _report,
+    _structure,
+)
 from ._divergences import *  # noqa: F403
 from ._finite import *  # noqa: F403
 from ._gradient_penalties import *  # noqa: F403
-from ._gradients import *  # noqa: F403
+from ._gradients import grad, value_and_grad
+from ._history import *  # noqa: F403
+from ._loss import *  # noqa: F403
 from ._norms import *  # noqa: F403
 from ._pipeline import *  # noqa: F403
 from ._report import *  # noqa: F403
 from ._structure import *  # noqa: F403
-from ._weighted import *  # noqa: F403
+from ._weighted import Penalty
 from .backends import namespace, register_loaded
 
 __all__ = [
@@ -24,10 +36,13 @@ __all__ = [
     *_structure.__all__,
     *_gradient_penalties.__all__,
     *_finite.__all__,
-    *_gradients.__all__,
-    *_weighted.__all__,
+    "grad",
+    "value_and_grad",
+    "Penalty",
     *_pipeline.__all__,
+    *_loss.__all__,
     *_report.__all__,
+    *_history.__all__,
     "namespace",
 ]
 __version__ = version("xpenalties")

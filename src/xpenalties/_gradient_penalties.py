@@ -25,7 +25,9 @@ def _terms(options: Mapping[str, Any]) -> Shape:
 def _samples(caller: str, name: str) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None]:
     def requires(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         if arrays[0].ndim == 0 and options.get("per_sample", True):
-            raise ValueError(f"{caller}: `{name}` must have at least 1 axis, that of the samples, got shape (). Add one.")
+            raise ValueError(
+                f"{caller}: `{name}` must have at least 1 axis, that of the samples, got shape (). Add one."
+            )
 
     return requires
 

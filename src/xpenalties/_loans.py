@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from .backends import Backend, NoAutodiffError, backend_of, flatten_of
@@ -27,22 +28,31 @@ def on_loan(
     kwargs: Mapping[str, Any],
 ) -> Any:
     """What `function` returns for the arguments with the owner's arrays as the lender's, in the owner's arrays."""
-    args, kwargs = _exchanged((args, dict(kwargs)), owner, lender.lend)
+    leaves, _ = flatten_of((args, dict(kwargs)))
+    device = next(owner.device(leaf) for leaf in leaves if _is_of(owner, leaf))
     try:
-        out = function(*args, **kwargs)
+        with lender.lending():
+            args, kwargs = _exchanged((args, dict(kwargs)), owner, partial(_lent, owner, lender))
+            out = function(*args, **kwargs)
     except Exception as error:
         error.add_note(
             f"In {caller}: arrays of {owner.name} are lent to {lender.name} here. Pass all arrays that a function "
             "needs as its arguments, and compute with `namespace(x)`."
         )
         raise
-    return _exchanged(out, lender, lambda x: lender.return_to(owner, x))
+    return _exchanged(out, lender, lambda x: lender.return_to(owner, x, device))
+
+
+def _lent(owner: Backend, lender: Backend, x: Any) -> Any:
+    exported = owner.exported(x)
+    return x if exported is None else lender.lend(exported)
 
 
 def _exchanged(nest: Any, backend: Backend, exchange: Callable[[Any], Any]) -> Any:
     leaves, rebuild = flatten_of(nest)
-    backends = [backend_of(leaf) for leaf in leaves]
-    return rebuild(
-        exchange(leaf) if each is not None and each.library == backend.library else leaf
-        for leaf, each in zip(leaves, backends, strict=True)
-    )
+    return rebuild(exchange(leaf) if _is_of(backend, leaf) else leaf for leaf in leaves)
+
+
+def _is_of(backend: Backend, leaf: Any) -> bool:
+    found = backend_of(leaf)
+    return found is not None and found.library == backend.library

@@ -27,8 +27,10 @@ __all__ = [
     "UnitInterval",
     "checks_of",
     "member",
+    "named",
     "nearest",
     "number",
+    "positive_integer",
 ]
 
 Check = Callable[[str, Any], Any]
@@ -92,6 +94,22 @@ def member(valid: tuple[str, ...]) -> Check:
         raise kind(f"`{name}` must be one of {', '.join(map(repr, valid))}, got {value!r}.{hint}")
 
     return check
+
+
+def named(caller: str, check: Check, name: str, value: Any) -> Any:
+    """`value` as `check` returns it; its errors name `caller`."""
+    try:
+        return check(name, value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{caller}: {error}") from None
+
+
+def positive_integer(caller: str, name: str, value: Any) -> int:
+    """`value`, checked to be a Python integer of 1 at least."""
+    found: int = named(caller, _integer, name, value)
+    if found < 1:
+        raise ValueError(f"{caller}: `{name}` must be 1 at least, got {found}.")
+    return found
 
 
 POSITIVE = number(Interval(0, math.inf, low_open=True))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from ._numerics import stop_gradient
+from ._computation import Computation, Settings
 from ._options import nearest
-from ._report import PenaltyReport, Report
-from ._returned import call, metric_of, scalar, weight_for, zero_like
+from ._report import Report
 from ._weighted import Penalty
-from .backends import common_backend, flatten_of, in_dynamo, is_array, register_loaded
+from .backends import register_loaded
 
 __all__ = ["Pipeline"]
 
@@ -83,67 +82,96 @@ class Pipeline:
         *inputs
             What the penalties take: arrays, or one mapping of names to arrays.
         step : int or 0-d array, optional
-            For weights that are schedules.
+            For weights that are schedules, and penalties that count on each k-th step.
         """
-        return self._total(inputs, step, None)
+        return Computation(self.name, self.penalties, inputs, step, None).total()
 
-    def compute(self, *inputs: Any, step: Any = None) -> tuple[Any, Report]:
+    def compute(
+        self,
+        *inputs: Any,
+        step: Any = None,
+        track_grad_norms: bool = False,
+        wrt: str | int | Iterable[str | int] | None = None,
+        gradient_conflicts: bool = False,
+        execution: Literal["sequential", "threads"] = "sequential",
+        max_workers: int | None = None,
+        timeout: float | None = None,
+        on_error: Literal["raise", "drop"] = "raise",
+    ) -> tuple[Any, Report]:
         """The weighted sum, to differentiate, and a `Report` of how it came about, from the same evaluation.
 
         Parameters
         ----------
         *inputs, step
             As for a call of the pipeline.
+        track_grad_norms : bool, default False
+            Whether the report has the L2 norm of each penalty's gradient, of its contribution's and of the total's. One
+            pass back for each penalty, beside the one that the total's own gradient takes. A penalty that cannot be
+            differentiated is reported with the reason, and the total counts it all the same.
+        wrt : str, int or iterable of them, optional
+            The inputs to differentiate by: names of the mapping, or positions. By default all floating-point arrays; of
+            PyTorch's those that require a gradient, if there are any. An array that is given twice is one.
+        gradient_conflicts : bool, default False
+            Whether the report has the cosines between the penalties' gradients too.
+        execution : {"sequential", "threads"}, default "sequential"
+            "threads" runs penalties side by side: for callables that are slow outside of the framework and let go of
+            Python's lock, as NumPy does. The sum is in the penalties' order either way.
+        max_workers : int, optional
+            At most so many threads; by default one for each CPU.
+        timeout : float, optional
+            Seconds that a penalty may take on a thread, for those without a `timeout` of their own. A thread cannot be
+            stopped: what it is at is abandoned.
+        on_error : {"raise", "drop"}, default "raise"
+            For penalties without an `on_error` of their own: "drop" lets one that fails contribute 0, see `Penalty`.
+
+        Returns
+        -------
+        tuple of array, shape (), and Report
+
+        Raises
+        ------
+        Exception
+            What a penalty raises, with a note that names it.
+        TypeError, ValueError
+            For options of a wrong kind or value; for inputs without an array to differentiate by; for threads inside of
+            a trace.
         """
-        parts: dict[str, PenaltyReport] = {}
-        total = self._total(inputs, step, parts)
-        detached = stop_gradient(total)
-        return total, Report(
-            loss_total=detached, base_loss=None, regularizers=parts, regularizer_total=detached, total_grad_norm=None
+        settings = Settings.of(
+            self.name,
+            track_grad_norms=track_grad_norms,
+            wrt=wrt,
+            gradient_conflicts=gradient_conflicts,
+            execution=execution,
+            max_workers=max_workers,
+            timeout=timeout,
+            on_error=on_error,
         )
+        return self._computed(inputs, step, settings)
 
-    def _total(self, inputs: tuple[Any, ...], step: Any, parts: dict[str, PenaltyReport] | None) -> Any:
-        counted = [p for p in self.penalties if p.enabled]
-        if not counted:
-            return zero_like(self.name, inputs, (p.inputs for p in self.penalties if callable(p.inputs)))
-        contributions = [self._contribution(p, inputs, step, parts) for p in counted]
-        # NumPy would take another framework's 0-d array for a number, and lose its gradient
-        common_backend(self.name, [p.name for p in counted], contributions)
-        total = contributions[0]
-        for contribution in contributions[1:]:
-            total = total + contribution
-        return total
+    def _computed(self, inputs: tuple[Any, ...], step: Any, settings: Settings) -> tuple[Any, Report]:
+        computation = Computation(self.name, self.penalties, inputs, step, settings)
+        return computation.reported_for(self, Pipeline._computed, (inputs, step, settings))
 
-    def _contribution(
-        self, penalty: Penalty, inputs: tuple[Any, ...], step: Any, parts: dict[str, PenaltyReport] | None
-    ) -> Any:
-        weight: Any = "a schedule"
-        try:
-            if not penalty.differentiable:  # its inputs too: such a callable may do what has no derivative
-                inputs = _constants(inputs)
-            weight = penalty.weight_at(step)
-            arguments = penalty.arguments(inputs)
-            value, metrics = call(penalty, arguments, with_metrics=parts is not None)
-            value = scalar(penalty, value, (arguments, inputs))
-            factor = weight_for(penalty, weight, value)
-            if parts is not None:
-                metrics = {name: metric_of(penalty, name, metric) for name, metric in metrics.items()}
-        except Exception as error:
-            shapes = ", ".join(map(_described, inputs)) or "none"
-            if not in_dynamo():  # pragma: no branch - the other one is Dynamo's trace, which no coverage sees
-                error.add_note(f"In penalty {penalty.name!r} of {self.name!r}, weight {weight}, inputs {shapes}.")
-            raise
-        if not penalty.differentiable:
-            value = stop_gradient(value)
-        contribution = factor * value
-        if parts is not None:
-            parts[penalty.name] = PenaltyReport(
-                value=stop_gradient(value),
-                weight=_constant(weight),
-                contribution=stop_gradient(contribution),
-                metrics=metrics,
-            )
-        return contribution
+    async def compute_async(
+        self,
+        *inputs: Any,
+        step: Any = None,
+        timeout: float | None = None,
+        on_error: Literal["raise", "drop"] = "raise",
+    ) -> tuple[Any, Report]:
+        """As `compute`, on an event loop: coroutines are awaited together, and callables that block run on threads.
+
+        This package's penalties, which do not block, run on the loop's own thread. If this is cancelled, or a penalty
+        fails, coroutines are cancelled and threads waited for: nothing is left running.
+
+        Parameters
+        ----------
+        *inputs, step, timeout, on_error
+            As for `compute`; a penalty may return an awaitable of what it would return.
+        """
+        settings = Settings.of(self.name, timeout=timeout, on_error=on_error)
+        computation = Computation(self.name, self.penalties, inputs, step, settings, asynchronous=True)
+        return await computation.run_on_event_loop()
 
     def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Pipeline:
         """The same with other weights, by name."""
@@ -250,7 +278,8 @@ def _static_key(penalty: Penalty) -> tuple[Any, ...]:
     schedule = penalty.weight if callable(penalty.weight) else None
     options = tuple((name, _hashable(value)) for name, value in sorted(penalty.options.items()))
     callables = (_hashable(penalty.fn), _hashable(schedule), _hashable(penalty.inputs))
-    return *callables, penalty.name, options, penalty.differentiable, penalty.enabled
+    how = (penalty.differentiable, penalty.enabled, penalty.every, penalty.timeout, penalty.on_error)
+    return *callables, penalty.name, options, *how
 
 
 def _hashable(value: Any) -> Any:
@@ -259,18 +288,3 @@ def _hashable(value: Any) -> Any:
         return type(value), value  # 1 == True
     by_value = inspect.isroutine(value) or isinstance(value, (type, tuple))  # an object's == may compare arrays
     return value if by_value else id(value)
-
-
-def _constant(x: Any) -> Any:
-    return stop_gradient(x) if is_array(x) else x
-
-
-def _constants(inputs: tuple[Any, ...]) -> Any:
-    leaves, rebuild = flatten_of(inputs)
-    return rebuild(map(_constant, leaves))
-
-
-def _described(x: Any) -> str:
-    if isinstance(x, Mapping):
-        return "{" + ", ".join(f"{name}: {_described(value)}" for name, value in x.items()) + "}"
-    return f"{type(x).__qualname__}{tuple(x.shape)}" if is_array(x) else type(x).__qualname__

@@ -12,23 +12,26 @@ from ._spec import spec_of
 from ._weighted import Penalty
 from .backends import backend_of, common_backend, flatten_of, is_array, is_array_beside
 
-__all__ = ["call", "metric_of", "scalar", "weight_for", "zero_like"]
+__all__ = ["call", "metric_of", "scalar", "unpacked", "weight_for", "zero_like"]
 
 
-def call(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> tuple[Any, Mapping[str, Any]]:
-    """Value and metrics, which a penalty of this package computes only where they are asked for."""
+def call(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> Any:
+    """What the penalty returns; one of this package its metrics too, where they are asked for."""
     fn = penalty.fn
     assert callable(fn)
     if with_metrics and spec_of(fn) is not None:
-        value, metrics = value_and_metrics(fn, arguments, dict(penalty.options))
-        return value, metrics
-    out = fn(*arguments, **penalty.options)
-    if isinstance(out, tuple):
-        if len(out) != 2 or not isinstance(out[1], Mapping):
-            got = ", ".join(type(each).__qualname__ for each in out)
-            raise TypeError(f"penalty {penalty.name!r}: must return a value or (value, dict), got ({got}).")
-        return out
-    return out, {}
+        return value_and_metrics(fn, arguments, dict(penalty.options))
+    return fn(*arguments, **penalty.options)
+
+
+def unpacked(penalty: Penalty, out: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Value and metrics."""
+    if not isinstance(out, tuple):
+        return out, {}
+    if len(out) != 2 or not isinstance(out[1], Mapping):
+        got = ", ".join(type(each).__qualname__ for each in out)
+        raise TypeError(f"penalty {penalty.name!r}: must return a value or (value, dict), got ({got}).")
+    return out
 
 
 def scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
@@ -45,7 +48,9 @@ def scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
-            raise TypeError(f"penalty {penalty.name!r}: must return a value, got an awaitable {got}. Await it first.")
+            raise TypeError(
+                f"penalty {penalty.name!r}: must return a value, got an awaitable {got}. Use `compute_async`."
+            )
         raise TypeError(f"penalty {penalty.name!r}: must return a 0-d array, got {got}. Return one.")
     if tuple(value.shape) != ():
         raise ValueError(

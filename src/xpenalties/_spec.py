@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ._options import Check, nearest
+from ._options import Check, named, nearest
 
 __all__ = ["REGISTRY", "SHARED", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
 
@@ -47,10 +47,7 @@ class Spec:
 
     def check(self, name: str, value: Any, check: Check) -> Any:
         """`value` as `check` returns it; its errors name the function."""
-        try:
-            return check(name, value)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{self.name}: {error}") from None
+        return named(self.name, check, name, value)
 
 
 def spec_of(function: object) -> Spec | None:

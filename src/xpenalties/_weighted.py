@@ -7,16 +7,17 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
-from ._options import POSITIVE, Interval, member, nearest, number
+from ._options import POSITIVE, Interval, member, named, nearest, number, positive_integer
 from ._spec import REGISTRY, SHARED, spec_of
 from .backends import backend_of, common_backend, is_array
 
-__all__ = ["Penalty"]
+__all__ = ["ON_ERROR", "Penalty"]
 
 Inputs = None | str | tuple[str, ...] | Callable[..., Any]
 
+ON_ERROR = member(("raise", "drop"))
 _WEIGHT = number(Interval(0, math.inf))
 _RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
 
@@ -42,6 +43,15 @@ class Penalty:
         Whether the total's gradient goes through this penalty; its value counts either way.
     enabled : bool, default True
         Whether it takes part.
+    every : int, default 1
+        Count on each `every`-th step only, `every` times as much, and cost nothing on the others, nor have a place in
+        their reports. Where JAX traces the step, it costs nothing, and the report has zeros; where torch.compile traces
+        a tensor as step, it is computed and masked.
+    timeout : float, optional
+        Seconds that it may take on a thread or an event loop; None: what the computation says.
+    on_error : {"raise", "drop"}, optional
+        "drop": where it fails, or takes too long, it contributes 0, a RuntimeWarning says so and the report says why.
+        None: what the computation says. Inside of a trace (jax.jit, torch.compile) errors are always raised.
 
     Raises
     ------
@@ -59,6 +69,9 @@ class Penalty:
     options: Mapping[str, Any] = field(default_factory=dict)
     differentiable: bool = True
     enabled: bool = True
+    every: int = 1
+    timeout: float | None = None
+    on_error: Literal["raise", "drop"] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.fn, str):
@@ -73,6 +86,10 @@ class Penalty:
         for flag in ("differentiable", "enabled"):
             if not isinstance(getattr(self, flag), bool):
                 raise TypeError(f"Penalty: `{flag}` must be True or False, got {getattr(self, flag)!r}. Pass a bool.")
+        object.__setattr__(self, "every", positive_integer("Penalty", "every", self.every))
+        for option, check in (("timeout", POSITIVE), ("on_error", ON_ERROR)):
+            if getattr(self, option) is not None:
+                object.__setattr__(self, option, named("Penalty", check, option, getattr(self, option)))
         name = self.name or getattr(self.fn, "__name__", "<unnamed>")
         if not isinstance(name, str) or name.startswith("<") or name in _RESERVED:
             raise ValueError(
@@ -110,6 +127,20 @@ class Penalty:
             raise ValueError(f"penalty {self.name!r}: its weight is a schedule, got no step. Pass `step=`.")
         return _checked_weight(self.name, self.weight(step))
 
+    def is_due(self, step: Any) -> Any:
+        """Whether it counts at `step`: a bool, or for a step that is traced an array."""
+        if self.every == 1:
+            return True
+        if step is None:
+            raise ValueError(
+                f"penalty {self.name!r}: it counts on each {self.every}th step, got no step. Pass `step=`."
+            )
+        backend = backend_of(step)
+        due = step % self.every == 0
+        if backend is not None and backend.is_tracing(step):
+            return due
+        return True if due else False  # noqa: SIM210 - torch.compile leaves bool() of a symbol undecided
+
     def arguments(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """What `fn` is called with when the pipeline is given `given`."""
         if self.inputs is None:
@@ -143,10 +174,7 @@ def _checked_weight(name: str, weight: Any) -> Any:
         if backend.dtype(weight.dtype).kind in ("complex", "bool"):
             raise TypeError(f"penalty {name!r}: `weight` must be real, got {weight.dtype}. Cast it.")
         return weight
-    try:
-        return _WEIGHT("weight", weight)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"penalty {name!r}: {error}") from None
+    return named(f"penalty {name!r}", _WEIGHT, "weight", weight)
 
 
 def _checked_options(penalty: Penalty, options: dict[str, Any]) -> dict[str, Any]:

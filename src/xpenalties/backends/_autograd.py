@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from threading import Lock
 from typing import Any
 
 import array_api_compat.numpy
@@ -185,8 +186,8 @@ defvjp(
 def vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
     """As `Backend.vjp`. autograd's own make_vjp warns of an output that uses no input, and has one root."""
     roots = [VJPNode.new_root() for _ in leaves]
-    with trace_stack.new_trace() as level:
-        value, aux = fn([new_box(leaf, level, root) for leaf, root in zip(leaves, roots, strict=True)])
+    level = _new_level()
+    value, aux = fn([new_box(leaf, level, root) for leaf, root in zip(leaves, roots, strict=True)])
     aux = [_unbox(x, level) for x in aux]
     if not (isbox(value) and value._trace == level):
         return value, aux, lambda cotangent: [None] * len(leaves)
@@ -207,6 +208,16 @@ def vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
         ]
 
     return value._value, aux, pull
+
+
+_LEVELS = Lock()
+
+
+def _new_level() -> int:
+    """Above all so far, and never given back: autograd's stack is one for all threads, and would use a level twice."""
+    with _LEVELS:
+        trace_stack.top += 1
+        return int(trace_stack.top)
 
 
 def _of_dtype(gradient: Any, dtype: Any) -> Any:

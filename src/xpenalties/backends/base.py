@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -110,13 +111,26 @@ class Backend:
         """The backend whose `vjp` serves arrays of this one: itself, or one that takes them by DLPack."""
         return lender_for(self)
 
+    def lending(self) -> AbstractContextManager[Any]:
+        """What is set while arrays are lent to this library."""
+        return nullcontext()
+
+    def exported(self, x: Any) -> Any:
+        """An array of this library as others take it by DLPack, or None if it is none that they could.
+
+        A copy where it lies backwards in memory, or may: PyTorch's from_dlpack ends the process at a negative stride.
+        """
+        strides = getattr(x, "strides", None)
+        return self.xp.asarray(x, copy=True) if strides is None or any(stride < 0 for stride in strides) else x
+
     def lend(self, x: Any) -> Any:
         """An array of another library as one of this, sharing its memory where the two can."""
         return self.xp.from_dlpack(x)
 
-    def return_to(self, owner: Backend, x: Any) -> Any:
-        """The way back: an array of this library as one of its owner's."""
-        return owner.xp.from_dlpack(x)
+    def return_to(self, owner: Backend, x: Any, device: Any) -> Any:
+        """The way back: an array of this library as one of its owner's, where those that were lent live."""
+        found = owner.xp.from_dlpack(x)
+        return found if owner.device(found) == device else array_api_compat.to_device(found, device)
 
     def differentiated_again(self, caller: str, gradient: Any) -> Any:
         """A gradient that goes into a loss: where that cannot be differentiated, the error says what to do."""
@@ -125,6 +139,18 @@ class Backend:
     def escaped(self, error: Exception) -> bool:
         """Whether `error` says that a function took an array that is traced for one with values, out of the framework."""
         return False
+
+    def requires_grad(self, x: Any) -> bool:
+        """Whether its owner wants the gradient by `x`, in a framework where arrays say so."""
+        return False
+
+    def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
+        """The arrays that `compute` returns where `due`, a traced boolean, is true, and otherwise zeros."""
+        return [self.xp.where(due, x, self.xp.zeros_like(x)) for x in compute()]
+
+    def carried(self) -> Callable[[], AbstractContextManager[Any]]:
+        """What makes the modes of this thread, such as PyTorch's no_grad, those of another."""
+        return nullcontext
 
     def is_tracing(self, x: Any) -> bool:
         """Whether `x` belongs to a program that is being traced, to run later."""

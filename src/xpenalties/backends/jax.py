@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from .._loss import RegularizedLoss
 from .._nests import Rebuild
 from .._pipeline import Pipeline
 from .._report import PenaltyReport, Report
 from .base import Backend, DType, OfLeaves, Pull
 
 __all__ = ["BACKEND", "KNOWN", "find"]
+
+if hasattr(jax, "enable_x64"):
+    _enable_x64 = jax.enable_x64
+else:  # before 0.8
+    from jax.experimental import enable_x64 as _enable_x64  # pragma: no cover
 
 
 class JaxBackend(Backend):
@@ -54,14 +61,23 @@ class JaxBackend(Backend):
     def lender(self) -> Backend:
         return self
 
+    def lending(self) -> AbstractContextManager[Any]:
+        """With 64-bit numbers: JAX makes 32 bits of them otherwise, and the owner would get his back so."""
+        switch: AbstractContextManager[Any] = _enable_x64(True)
+        return switch
+
     def lend(self, x: Any) -> Any:
         try:
             return super().lend(x)
-        except BufferError:  # NumPy's read-only arrays
+        except (BufferError, jax.errors.JaxRuntimeError):  # what is read-only, or has gaps in memory
             return jnp.asarray(x)
 
     def escaped(self, error: Exception) -> bool:
         return isinstance(error, (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError))
+
+    def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
+        shapes = jax.eval_shape(compute)  # so that nothing of it runs where it is not due
+        return jax.lax.cond(due, compute, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
 
     def is_tracing(self, x: Any) -> bool:
         return isinstance(x, jax.core.Tracer)
@@ -93,5 +109,5 @@ def _register(cls: Any) -> None:
     jax.tree_util.register_pytree_with_keys(cls, with_keys, cls.tree_unflatten, cls.tree_flatten)
 
 
-for each in (Pipeline, Report, PenaltyReport):
+for each in (Pipeline, RegularizedLoss, Report, PenaltyReport):
     _register(each)

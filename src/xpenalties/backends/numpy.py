@@ -33,6 +33,13 @@ class NumpyBackend(Backend):
     def lender(self) -> Backend:
         return self if find_spec("autograd") is not None else super().lender()
 
+    def exported(self, x: Any) -> Any:
+        x = np.asarray(x)  # of a scalar
+        if x.dtype.kind not in "biufc":
+            return None
+        whole = all(stride >= 0 and stride % x.itemsize == 0 for stride in x.strides)
+        return x if whole and x.dtype.isnative else x.astype(x.dtype.newbyteorder("="), order="C")
+
     def escaped(self, error: Exception) -> bool:
         return "ArrayBox" in str(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import array_api_compat.torch
@@ -52,15 +53,15 @@ class TorchBackend(Backend):
         return values
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if self.is_tracing(leaves) or torch.is_inference_mode_enabled():  # where torch.autograd records nothing
             return _functional_vjp(fn, leaves)
         return _eager_vjp(fn, leaves, again)
 
     def lender(self) -> Backend:
         return self
 
-    def return_to(self, owner: Backend, x: Any) -> Any:
-        return super().return_to(owner, x.detach())
+    def return_to(self, owner: Backend, x: Any, device: Any) -> Any:
+        return super().return_to(owner, x.detach().resolve_conj(), device)
 
     def differentiated_again(self, caller: str, gradient: Any) -> Any:
         if self.is_tracing(gradient) or not gradient.requires_grad:
@@ -70,6 +71,24 @@ class TorchBackend(Backend):
     def escaped(self, error: Exception) -> bool:
         said = str(error)
         return isinstance(error, RuntimeError) and ("numpy()" in said or "data pointer" in said)
+
+    def requires_grad(self, x: Any) -> bool:
+        return bool(x.requires_grad)
+
+    def carried(self) -> Callable[[], AbstractContextManager[Any]]:
+        grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        casts = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+
+        @contextmanager
+        def modes() -> Iterator[None]:
+            with ExitStack() as stack:
+                stack.enter_context(torch.inference_mode(inference))
+                stack.enter_context(torch.set_grad_enabled(grad))
+                for kind, dtype in casts:
+                    stack.enter_context(torch.autocast(kind, dtype=dtype))
+                yield
+
+        return modes
 
     def is_tracing(self, x: Any) -> bool:
         return torch.compiler.is_compiling() or bool(torch._C._are_functorch_transforms_active())
@@ -103,9 +122,7 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
     def pull(cotangent: Any) -> list[Any]:
         create_graph = again and value.requires_grad and torch.is_grad_enabled()
         return list(
-            torch.autograd.grad(
-                traced, own, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
-            )
+            torch.autograd.grad(traced, own, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True)
         )
 
     return value, aux, pull

@@ -1,0 +1,187 @@
+"""One penalty of a pipeline evaluated: inputs, value, weight, contribution, and its gradient where it is tracked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._numerics import stop_gradient
+from ._returned import call, metric_of, scalar, unpacked, weight_for
+from ._tracking import Tracked
+from ._weighted import Penalty
+from .backends import backend_of, flatten_of, in_dynamo, is_array
+
+__all__ = ["Job", "Part", "constant", "evaluate", "is_traced"]
+
+Figures = tuple[Any, dict[str, Any]]  # value and metrics
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all penalties of a computation have in common."""
+
+    name: str  # of the pipeline
+    inputs: tuple[Any, ...]
+    step: Any
+    reported: bool  # metrics are asked for
+    tracked: Tracked | None = None
+    asynchronous: bool = False  # what can be awaited will be; then nothing is tracked
+
+
+@dataclass(frozen=True)
+class Part:
+    """A penalty's part in a total."""
+
+    value: Any  # with what it depends on, as the contribution
+    contribution: Any
+    weight: Any
+    factor: Any  # the weight in the dtype of the value
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    gradient: list[Any] | None = None
+    error: str | None = None  # why there is no gradient
+
+
+class _NoGradientError(Exception):
+    """Why a penalty has no gradient."""
+
+
+def evaluate(job: Job, penalty: Penalty) -> Part | Awaitable[Part]:
+    """A penalty's part; where that takes an event loop, what to await for it."""
+    weight: Any = "a schedule"
+    error = None
+    try:
+        weight, due = _weight(job, penalty)
+        if job.tracked is not None and penalty.differentiable:
+            try:
+                return _tracked(job, job.tracked, penalty, weight, due)
+            except _NoGradientError as failed:
+                error = str(failed)
+        found = _figures(job, penalty, job.inputs, due)
+        if isinstance(found, tuple):
+            return _part(penalty, found, weight, error=error)
+        return _later(job, penalty, found, weight, error)
+    except Exception as raised:
+        _note(job, penalty, weight, raised)
+        raise
+
+
+async def _later(job: Job, penalty: Penalty, found: Awaitable[Figures], weight: Any, error: str | None) -> Part:
+    try:
+        return _part(penalty, await found, weight, error=error)
+    except Exception as raised:
+        _note(job, penalty, weight, raised)
+        raise
+
+
+def _weight(job: Job, penalty: Penalty) -> tuple[Any, Any]:
+    """The weight, `every` times as much, and whether it is due: an array where the step is traced."""
+    weight = penalty.weight_at(job.step)
+    due = penalty.is_due(job.step)
+    if penalty.every > 1:
+        weight = weight * penalty.every
+    backend = backend_of(due)
+    return weight if backend is None else backend.xp.where(due, weight, 0.0), due
+
+
+def _figures(job: Job, penalty: Penalty, inputs: tuple[Any, ...], due: Any) -> Figures | Awaitable[Figures]:
+    """Value and metrics of `penalty`, which has to count now unless `due`, traced, says otherwise."""
+    if not penalty.differentiable:  # its inputs too: such a callable may do what has no derivative
+        inputs = _constants(inputs)
+    arguments = penalty.arguments(inputs)
+    given = (arguments, inputs)
+    backend = backend_of(due)
+    if backend is None:
+        out = call(penalty, arguments, with_metrics=job.reported)
+        if job.asynchronous and inspect.isawaitable(out):
+            return _awaited(job, penalty, out, given)
+        return _checked(job, penalty, out, given)
+
+    metrics: dict[str, Any] = {}
+
+    def compute() -> list[Any]:
+        nonlocal metrics
+        value, metrics = _checked(job, penalty, call(penalty, arguments, with_metrics=job.reported), given)
+        return [value, *filter(is_array, metrics.values())]
+
+    value, *arrays = backend.when(due, compute)
+    return value, _with_arrays(metrics, arrays)
+
+
+async def _awaited(job: Job, penalty: Penalty, out: Awaitable[Any], given: tuple[Any, ...]) -> Figures:
+    return _checked(job, penalty, await out, given)
+
+
+def _checked(job: Job, penalty: Penalty, out: Any, given: tuple[Any, ...]) -> Figures:
+    value, metrics = unpacked(penalty, out)
+    value = scalar(penalty, value, given)
+    if not penalty.differentiable:
+        value = stop_gradient(value)
+    return value, {name: metric_of(penalty, name, metrics[name]) for name in metrics} if job.reported else {}
+
+
+def _part(penalty: Penalty, found: Figures, weight: Any, **more: Any) -> Part:
+    value, metrics = found
+    factor = weight_for(penalty, weight, value)
+    return Part(value, factor * value, constant(weight), factor, metrics, **more)
+
+
+def _tracked(job: Job, tracked: Tracked, penalty: Penalty, weight: Any, due: Any) -> Part:
+    """The part with its gradient. Where that cannot be had, the penalty has yet to be evaluated."""
+    metrics: dict[str, Any] = {}
+
+    def of_leaves(leaves: list[Any]) -> tuple[Any, list[Any]]:
+        nonlocal metrics
+        found = _figures(job, penalty, tracked.inputs_with(leaves), due)
+        assert isinstance(found, tuple)  # nothing is tracked on an event loop
+        value, metrics = found
+        return value, list(filter(is_array, metrics.values()))
+
+    backend = tracked.backend
+    try:
+        value, arrays, pull = backend.vjp(of_leaves, tracked.arrays, again=False)
+        gradient = pull(backend.xp.ones_like(value))
+    except Exception as error:
+        if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
+            raise
+        raise _NoGradientError(f"no gradient: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+    return _part(penalty, (value, _with_arrays(metrics, arrays)), weight, gradient=gradient)
+
+
+def _with_arrays(metrics: dict[str, Any], arrays: list[Any]) -> dict[str, Any]:
+    """`metrics` with these in the places of its arrays."""
+    new = iter(arrays)
+    return {name: next(new) if is_array(metric) else metric for name, metric in metrics.items()}
+
+
+def _note(job: Job, penalty: Penalty, weight: Any, error: Exception) -> None:
+    """Add to `error` where it comes from."""
+    if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
+        return
+    shapes = ", ".join(map(_described, job.inputs)) or "none"
+    error.add_note(f"In penalty {penalty.name!r} of {job.name!r}, weight {weight}, inputs {shapes}.")
+
+
+def constant(x: Any) -> Any:
+    """`x` without what it depends on."""
+    return stop_gradient(x) if is_array(x) else x
+
+
+def _constants(inputs: tuple[Any, ...]) -> Any:
+    leaves, rebuild = flatten_of(inputs)
+    return rebuild(map(constant, leaves))
+
+
+def is_traced(nest: Any) -> bool:
+    """Whether this is a program that is being traced, to run later."""
+    if in_dynamo():
+        return True
+    backends = ((leaf, backend_of(leaf)) for leaf in flatten_of(nest)[0])
+    return any(backend is not None and backend.is_tracing(leaf) for leaf, backend in backends)
+
+
+def _described(x: Any) -> str:
+    if isinstance(x, Mapping):
+        return "{" + ", ".join(f"{name}: {_described(value)}" for name, value in x.items()) + "}"
+    return f"{type(x).__qualname__}{tuple(x.shape)}" if is_array(x) else type(x).__qualname__

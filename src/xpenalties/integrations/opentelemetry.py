@@ -1,0 +1,135 @@
+"""Spans and metrics of each computation of a pipeline, by OpenTelemetry's API: where they go is up to its SDK."""
+
+from __future__ import annotations
+
+from .. import __version__
+from ..telemetry import Event
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
+except ImportError as error:  # without its API `opentelemetry` may still be there, other packages share the name
+    raise ModuleNotFoundError(
+        f'{__name__} needs OpenTelemetry\'s API. Install it: pip install "xpenalties[opentelemetry]".',
+        name="opentelemetry",
+    ) from error
+
+__all__ = ["OpenTelemetryHandler"]
+
+_FIGURES = ("weight", "value", "contribution", "grad_norm")
+_SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # the SDK's start at 5
+
+
+class OpenTelemetryHandler:
+    """A handler of events that makes OpenTelemetry's spans and metrics of them.
+
+    A span "xpenalties.compute" for each computation, below the span that is current where it begins, and below it a
+    span "xpenalties.penalty" for each penalty. Their attributes are "xpenalties.pipeline", "xpenalties.penalty",
+    "xpenalties.step" where it is an int, and "xpenalties.weight", "xpenalties.value", "xpenalties.contribution" and
+    "xpenalties.grad_norm" where they are known; the value of a computation is the loss total.
+
+    The metrics are "xpenalties.penalty.duration" in seconds on the host, a histogram, with those that failed;
+    "xpenalties.penalty.value", "xpenalties.penalty.contribution", "xpenalties.penalty.grad_norm" and
+    "xpenalties.loss_total", gauges; and "xpenalties.penalty.errors", a counter. Pipeline and penalty are attributes.
+
+    Each figure is read, so each penalty waits for the device.
+
+    Parameters
+    ----------
+    tracer_provider : opentelemetry.trace.TracerProvider, optional
+        By default the global one.
+    meter_provider : opentelemetry.metrics.MeterProvider, optional
+        By default the global one.
+
+    Examples
+    --------
+    >>> from xpenalties.integrations.opentelemetry import OpenTelemetryHandler
+    >>> from xpenalties.telemetry import add_handler, remove_handler
+    >>> handler = add_handler(OpenTelemetryHandler())
+    >>> remove_handler(handler)
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+    ) -> None:
+        self._tracer = trace.get_tracer("xpenalties", __version__, tracer_provider)
+        meter = metrics.get_meter("xpenalties", __version__, meter_provider)
+        self._durations = meter.create_histogram(
+            "xpenalties.penalty.duration",
+            unit="s",
+            description="Time on the host.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._errors = meter.create_counter("xpenalties.penalty.errors", description="Computations that failed.")
+        self._loss_total = meter.create_gauge("xpenalties.loss_total", description="Loss and penalties, the latest.")
+        self._gauges = {
+            "value": meter.create_gauge("xpenalties.penalty.value", description="The latest value."),
+            "contribution": meter.create_gauge("xpenalties.penalty.contribution", description="Weight times value."),
+            "grad_norm": meter.create_gauge("xpenalties.penalty.grad_norm", description="Norm of the gradient."),
+        }
+        self._contexts: dict[int, Context] = {}  # of the computations that run: penalties may come from any thread
+
+    def __call__(self, event: Event) -> None:
+        """Make of `event` what OpenTelemetry has for it."""
+        if event.kind == "start":
+            if event.penalty is None:  # a penalty's span is made at its end, so that none is left open
+                span = self._tracer.start_span(
+                    "xpenalties.compute", attributes=_attributes(event), start_time=_nanoseconds(event.time)
+                )
+                self._contexts[event.computation] = trace.set_span_in_context(span)
+            return
+        span = self._span(event)
+        end = None if event.duration is None else _nanoseconds(event.time + event.duration)
+        try:
+            if event.error is not None:
+                span.record_exception(event.error, timestamp=end)
+                message = f"{type(event.error).__name__}: {event.error}"
+                span.set_status(trace.Status(trace.StatusCode.ERROR, message))
+            self._count(event)
+            figures = {name: float(x) for name in _FIGURES if (x := getattr(event, name)) is not None}
+            span.set_attributes({f"xpenalties.{name}": figure for name, figure in figures.items()})
+            self._measure(event, figures)
+        finally:  # an array's float may raise
+            span.end(end)
+
+    def _span(self, event: Event) -> trace.Span:
+        """The span that ends with this event; one that records nothing where the computation's start was not seen."""
+        find = self._contexts.pop if event.penalty is None else self._contexts.get
+        context = find(event.computation, None)
+        if context is None:
+            return trace.INVALID_SPAN
+        if event.penalty is None:
+            return trace.get_current_span(context)
+        start = _nanoseconds(event.time)
+        return self._tracer.start_span("xpenalties.penalty", context, attributes=_attributes(event), start_time=start)
+
+    def _count(self, event: Event) -> None:
+        if event.penalty is None:
+            return
+        if event.duration is not None:
+            self._durations.record(event.duration, _labels(event))
+        if event.kind == "exception":
+            self._errors.add(1, _labels(event))
+
+    def _measure(self, event: Event, figures: dict[str, float]) -> None:
+        gauges = {"value": self._loss_total} if event.penalty is None else self._gauges
+        for name, gauge in gauges.items():
+            if name in figures:
+                gauge.set(figures[name], _labels(event))
+
+
+def _labels(event: Event) -> dict[str, str]:
+    labels = {"xpenalties.pipeline": event.pipeline}
+    return labels if event.penalty is None else {**labels, "xpenalties.penalty": event.penalty}
+
+
+def _attributes(event: Event) -> dict[str, str | int]:
+    labels = _labels(event)
+    return {**labels, "xpenalties.step": event.step} if isinstance(event.step, int) else {**labels}
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
