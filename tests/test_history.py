@@ -175,7 +175,7 @@ def test_traced_reports() -> None:
     assert len(history) == 0
     _, report = jax.jit(pipe.compute)(jax.numpy.asarray(X))
     history.append(report)
-    assert [kept for _, kept in history][0].loss_total is report.loss_total  # immutable
+    assert next(kept for _, kept in history).loss_total is report.loss_total  # immutable
     assert history.rows()[0]["l1/contribution"] == 0.5 * L1
 
 
