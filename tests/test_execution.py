@@ -15,14 +15,23 @@ import traceback
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from xpenalties._execution import Outcome, Task, on_event_loop, on_threads
 
 PATIENCE = 30.0  # far more than any of this takes: whoever waits so long has found a deadlock
+T = TypeVar("T")
 Run = Callable[[Sequence[Task]], list[Outcome]]
+
+
+def _run(main: Coroutine[Any, Any, T]) -> T:
+    async def patient() -> T:
+        async with asyncio.timeout(PATIENCE):
+            return await main
+
+    return asyncio.run(patient())
 
 
 def _threads(tasks: Sequence[Task]) -> list[Outcome]:
@@ -36,7 +45,7 @@ def _loop(tasks: Sequence[Task]) -> list[Outcome]:
         finally:
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    return asyncio.run(main())
+    return _run(main())
 
 
 both = pytest.mark.parametrize("run", [pytest.param(_threads, id="threads"), pytest.param(_loop, id="event_loop")])
@@ -53,14 +62,6 @@ def _no_thread_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     _join(set(threading.enumerate()) - before)
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    async def patient() -> None:
-        async with asyncio.timeout(PATIENCE):
-            await main
-
-    asyncio.run(patient())
 
 
 class Gate(threading.Event):
@@ -295,6 +296,7 @@ def test_at_most_so_many_workers(
             running += 1
             most = max(most, running)
         barrier.wait()
+        time.sleep(0.02)  # for one too many to be seen
         with lock:
             running -= 1
 
@@ -315,14 +317,16 @@ def test_the_timeout_does_not_count_the_wait_for_a_worker() -> None:
 
 
 def test_the_place_of_one_that_timed_out_is_given_to_the_next() -> None:
-    gate, hung = Gate(), []
+    begun, gate, hung = Gate(), Gate(), []
 
     def hang() -> str:
         hung.append(threading.current_thread())
+        begun.set()
         gate.pass_()
         return "dropped"
 
     def release() -> int:
+        begun.pass_()
         assert hung[0].is_alive()
         gate.set()
         hung[0].join(PATIENCE)  # its result comes before this one's
@@ -374,8 +378,12 @@ def test_the_caller_can_be_interrupted(gate: Gate) -> None:
         gate.pass_()
 
     begun: list[int] = []
-    with pytest.raises(KeyboardInterrupt):
-        on_threads([Task("a", interrupt), Task("b", lambda: begun.append(1))], max_workers=1)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            on_threads([Task("a", interrupt), Task("b", lambda: begun.append(1))], max_workers=1)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     gate.set()
     assert begun == []
 
@@ -605,17 +613,15 @@ def test_cancelling_who_awaits_leaves_nothing_running() -> None:
 
 
 def test_cancelling_who_awaits_a_thread_that_hangs_waits_until_its_timeout(gate: Gate) -> None:
-    began = Gate()
-
-    def hang() -> None:
-        began.set()
-        gate.pass_()
-
     async def main() -> None:
-        running = asyncio.create_task(on_event_loop([Task("a", hang, timeout=0.1)]))
-        await asyncio.to_thread(began.pass_)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        running = asyncio.create_task(on_event_loop([Task("a", gate.pass_, timeout=0.3)]))
+        for _ in range(3):  # until its thread has begun
+            await asyncio.sleep(0)
         running.cancel()
         await _cancelled(running)
+        assert loop.time() - began >= 0.29
 
     _run(main())
 
@@ -668,3 +674,17 @@ def test_what_is_no_exception_is_raised_from_the_loop_with_nothing_left_running(
     with pytest.raises(kind):
         _loop([Task("a", hang, blocking=False), Task("b", call, blocking=False, optional=True)])
     assert cleaned == [1]
+
+
+def test_what_is_no_exception_is_raised_though_it_is_late() -> None:
+    def call() -> None:
+        time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _loop([Task("a", call, timeout=0.01, blocking=False)])
+
+
+def test_the_first_in_order_is_raised_of_what_is_no_exception() -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        _loop([Task(str(i), lambda i=i: _raise(SystemExit(i)), blocking=False) for i in range(40)])

@@ -67,7 +67,7 @@ async def on_event_loop(tasks: Sequence[Task]) -> list[Outcome]:
 
     What a call returns is awaited if it can be, within the same time limit. Where one that is not optional fails, or
     whoever awaits this is cancelled, coroutines are cancelled and awaited, and threads that run are waited for. Then
-    the first error in the order of `tasks` is raised, with the others as notes. So is what is no Exception, alone.
+    the first error in the order of `tasks` is raised, with the others as notes; what is no Exception, instead of it.
 
     Parameters
     ----------
