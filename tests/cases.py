@@ -129,8 +129,8 @@ class Bad:
     rng = ({"rng": 1}, TypeError, r"`rng` must be a .*, got int\. Pass for example \S*random")
 
 
-# its slopes in [-1, 4], and norms of samples on both sides of the target
-FUNCTION = {"fn": curved_samples, "rounds_in_half": 16, "lacking": {"dask": "dask has no gradients, and no DLPack"}}
+# `fn` and its gradient take a handful of operations, each of which rounds
+FUNCTION = {"fn": curved_samples, "rounds_in_half": 4, "lacking": {"dask": "dask has no gradients, and no DLPack"}}
 
 
 CASES = [
@@ -403,7 +403,11 @@ CASES = [
         [randn(3, 2, 2)],
         kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
         laws=("nonnegative", "even"),
-        bad=[Bad.target_norm, Bad.one_sided, ({"per_sample": 1}, TypeError, r"`per_sample` must be True or False, got 1")],
+        bad=[
+            Bad.target_norm,
+            Bad.one_sided,
+            ({"per_sample": 1}, TypeError, r"`per_sample` must be True or False, got 1"),
+        ],
         **FUNCTION,
     ),
     Case(

@@ -96,7 +96,8 @@ def test_of_all_kinds_of_nests(fw: Framework) -> None:
         assert fw.numpy(leaf(gradient)).reshape(-1).tolist() == [4.0], type(nest)
         expected = dict if isinstance(nest, MappingProxyType) else type(nest)
         assert type(gradient) is expected
-    gradient = xp.grad(lambda pipe: pipe(array(1.0, -2.0)))(Pipeline({"l1": fw.array(np.asarray(0.5)), "l2": 1.0}))
+    weighted = Pipeline({"l1": fw.array(np.asarray(0.5)), "l2": 1.0})
+    gradient = xp.grad(lambda pipe, x: pipe(x))(weighted, array(1.0, -2.0))
     assert float(gradient["l1"].weight) == 3.0 and gradient["l2"].weight is None
     assert fw.numpy(xp.grad(lambda nest: xp.l2(nest.doubled))(settled).weight).tolist() == [0.0]
     assert fw.numpy(settled.doubled).tolist() == [2.0]
@@ -107,7 +108,7 @@ def test_of_all_kinds_of_nests(fw: Framework) -> None:
 def test_of_nothing_used(fw: Framework) -> None:
     x = fw.array(np.ones(3))
     constant = fw.array(np.asarray(2.0))
-    value, gradient = xp.value_and_grad(lambda x: constant)(x)
+    value, gradient = xp.value_and_grad(lambda x, constant: constant)(x, constant)
     assert float(value) == 2.0 and fw.numpy(gradient).tolist() == [0.0] * 3
 
 
@@ -162,13 +163,13 @@ def test_inner_values_stay_on_the_outer_graph(fw: Framework) -> None:
 
 @autodiff
 def test_the_inner_function_may_be_of_the_outer_argument(fw: Framework) -> None:
-    def outer(x: Any) -> Any:
+    def outer(x: Any, y: Any) -> Any:
         ns = xp.namespace(x)
-        y = fw.array(np.asarray([3.0, 1.0]))
         value, slope = xp.value_and_grad(lambda y: ns.sum(x * x * y))(y)  # value = sum x^2 y, slope = x^2
         return value + ns.sum(slope)
 
-    assert fw.numpy(xp.grad(outer)(fw.array(np.asarray([1.0, -2.0])))).tolist() == [8.0, -8.0]
+    x, y = fw.array(np.asarray([1.0, -2.0])), fw.array(np.asarray([3.0, 1.0]))
+    assert fw.numpy(xp.grad(outer)(x, y)).tolist() == [8.0, -8.0]
 
 
 @autodiff
@@ -224,21 +225,29 @@ def test_an_exception_leaves_no_trace_open(fw: Framework) -> None:
     assert fw.numpy(xp.grad(xp.l2)(x)).tolist() == [2.0, 2.0]
 
 
-def test_without_autodiff(fw: Framework) -> None:
-    if fw.has_autodiff:
-        pytest.skip("has automatic differentiation")
-    with pytest.raises(NotImplementedError, match=r"^grad: \w+ arrays have no automatic differentiation. Convert"):
-        xp.grad(xp.l1)(fw.array(np.ones(2)))
-
-
-def test_without_autograd(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
-    if fw.name != "numpy":
-        pytest.skip("is about NumPy's gradients")
+def test_without_autodiff(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor anything installed to borrow it from; with that, see test_borrowed.py."""
+    if fw.name in ("torch", "jax"):
+        pytest.skip("differentiates by itself")
     monkeypatch.setattr("xpenalties.backends.numpy.find_spec", lambda name: None)
-    with pytest.raises(
-        NotImplementedError, match=r"^grad: NumPy arrays need autograd for gradients. Install it with `pip install"
+    monkeypatch.setattr("xpenalties.backends.base.find_spec", lambda name: None)
+    x = fw.array(np.ones((2, 1)))
+    name = {"strict": "array_api_strict"}.get(fw.name, fw.name)
+    rest = {
+        "numpy": " without autograd, and there is neither PyTorch nor JAX to borrow it from. Install one of them, or "
+        r"autograd with `pip install 'xpenalties\[numpy\]'`\.$",
+        "dask": r", and no DLPack to borrow it by. Convert them to PyTorch, JAX or NumPy arrays first\.$",
+    }.get(fw.name, r" of their own, and there is neither PyTorch nor JAX to borrow it from. Install one of them\.$")
+    for caller, call in (
+        ("grad", lambda: xp.grad(xp.l1)(x)),
+        ("value_and_grad", lambda: xp.value_and_grad(xp.l1)(x)),
+        ("gradient_penalty", lambda: xp.gradient_penalty(lambda x: x, x)),
+        ("jacobian_penalty", lambda: xp.jacobian_penalty(lambda x: x, x)),
     ):
-        xp.grad(xp.l1)(np.ones(2))
+        with pytest.raises(
+            NotImplementedError, match=f"^{caller}: {name} arrays have no automatic differentiation{rest}"
+        ):
+            call()
 
 
 @autodiff
@@ -267,24 +276,64 @@ def test_a_class_is_no_nest(fw: Framework) -> None:
 
 @pytest.mark.needs("autodiff")
 def test_a_value_of_an_outer_gradient(fw: Framework) -> None:
-    y = fw.array(np.asarray([3.0, 1.0]))
-
-    def outer(x: Any) -> Any:
+    def outer(x: Any, y: Any) -> Any:
         value, slope = xp.value_and_grad(lambda y: xp.l2(x))(y)  # of the outer trace only
         return value + xp.namespace(x).sum(slope)
 
-    assert fw.numpy(xp.grad(outer)(fw.array(np.asarray([1.0, -2.0])))).tolist() == [2.0, -4.0]
+    x, y = fw.array(np.asarray([1.0, -2.0])), fw.array(np.asarray([3.0, 1.0]))
+    assert fw.numpy(xp.grad(outer)(x, y)).tolist() == [2.0, -4.0]
 
 
 @pytest.mark.needs("autodiff")
 def test_aux_of_an_outer_gradient(fw: Framework) -> None:
-    y = fw.array(np.asarray([3.0, 1.0]))
-
-    def outer(x: Any) -> Any:
+    def outer(x: Any, y: Any) -> Any:
         (_, aux), _ = xp.value_and_grad(lambda y: (xp.l2(y), x * x), has_aux=True)(y)  # aux is of the outer trace
         return xp.namespace(x).sum(aux)
 
-    assert fw.numpy(xp.grad(outer)(fw.array(np.asarray([1.0, -2.0])))).tolist() == [2.0, -4.0]
+    x, y = fw.array(np.asarray([1.0, -2.0])), fw.array(np.asarray([3.0, 1.0]))
+    assert fw.numpy(xp.grad(outer)(x, y)).tolist() == [2.0, -4.0]
+
+
+def transformed(fw: Framework, fn: Any) -> Any:
+    """The framework's own gradient function."""
+    if fw.name == "torch":
+        return fw.module.func.grad(fn)
+    if fw.name == "jax":
+        return fw.module.grad(fn)
+    from autograd import grad
+
+    return grad(fn)
+
+
+@autodiff
+def test_inside_of_the_frameworks_own_transform(fw: Framework) -> None:
+    """All of what comes out stays on the graph: value, auxiliary array and gradient."""
+    x, y = fw.array(np.asarray([1.0, -2.0])), fw.array(np.asarray([3.0, 1.0]))
+
+    def outer(x: Any, y: Any) -> Any:
+        ns = xp.namespace(x)
+        (value, aux), slope = xp.value_and_grad(lambda x: (ns.sum(y * x**3), x * x), has_aux=True)(x)
+        return value + 10 * ns.sum(aux) + 100 * ns.sum(slope)
+
+    want = 3 * np.asarray([3.0, 4.0]) + 10 * np.asarray([2.0, -4.0]) + 100 * 6 * np.asarray([3.0, -2.0])
+    assert fw.numpy(transformed(fw, outer)(x, y)).tolist() == want.tolist()
+    by_penalty = transformed(fw, lambda x: xp.gradient_penalty(lambda x: x**3, x, reduction="sum", target_norm=0))
+    assert fw.numpy(by_penalty(x)).tolist() == (36 * np.asarray([1.0, -8.0])).tolist()  # of 9 x^4
+
+
+@autodiff
+def test_gradients_that_are_constants(fw: Framework) -> None:
+    """As the adapters give them to what only reports them."""
+    if fw.name == "numpy":
+        pytest.skip("autograd has no cheaper gradients than those that can be differentiated")
+
+    def outer(x: Any) -> Any:
+        backend, ns = backends.backend_of(x), xp.namespace(x)
+        assert backend is not None
+        value, _, pull = backend.vjp(lambda leaves: (ns.sum(leaves[0] ** 3), []), [x], again=False)
+        return value + ns.sum(pull(ns.ones_like(value))[0])
+
+    assert fw.numpy(xp.grad(outer)(fw.array(np.asarray([1.0, -2.0])))).tolist() == [3.0, 12.0]
 
 
 @pytest.mark.needs("autodiff")

@@ -84,9 +84,7 @@ def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
     got = case(*arrays_of(case, fw), reduction="none", where=fw.array(np.asarray(True)), **options)
     close(fw, got, terms)
-    got = case(
-        *arrays_of(case, fw), reduction="mean", weights=fw.array(np.full((1,) * terms.ndim, 2.0)), **options
-    )
+    got = case(*arrays_of(case, fw), reduction="mean", weights=fw.array(np.full((1,) * terms.ndim, 2.0)), **options)
     close(fw, got, terms.mean())
     if terms.ndim > 1 and not isinstance(case.options.get("center"), str):
         where = np.arange(terms.shape[-1]) != 0

@@ -128,6 +128,42 @@ def l2_norm(x: Any) -> Any:
     return xp.group_lasso(x, normalizer=len(x) ** 0.5)
 
 
+def half_square(x: Any) -> Any:
+    """For each sample, so that the gradient is `x`."""
+    return (x * x).sum(axis=tuple(range(1, x.ndim))) / 2
+
+
+def torch_gradient(x: Any) -> Any:
+    import torch
+
+    (gradient,) = torch.autograd.grad(half_square(x).sum(), x, create_graph=True)
+    return gradient
+
+
+def wgan_gp_along_channels(x: Any) -> Any:
+    """As published for vectors, and copied for images of shape [n, c, h, w]."""
+    return ((torch_gradient(x.reshape(1, 2, 2, 2)).norm(2, dim=1) - 1) ** 2).mean()
+
+
+def wgan_gp_by_sqrt(x: Any) -> Any:
+    gradient = torch_gradient(x.reshape(1, -1))
+    return (((gradient**2).sum(dim=1).sqrt() - 1) ** 2).mean()
+
+
+def wgan_gp_in_jax(x: Any) -> Any:
+    import jax
+
+    return (jax_norm(jax.grad(lambda x: half_square(x[None]).sum())(x)) - 1) ** 2
+
+
+def of_images(x: Any) -> Any:
+    return xp.gradient_penalty(half_square, x.reshape(1, 2, 2, 2))
+
+
+def of_vectors(x: Any) -> Any:
+    return xp.gradient_penalty(half_square, x.reshape(1, -1))
+
+
 KL_SLOPE = [0.5, 0.5, 0.0]  # p (log p - log q + 1)
 ROWS = [
     Row(
@@ -210,6 +246,30 @@ ROWS = [
         peer_gives=(1.25, [1.0, 1.0]),  # half of 2 x
         right=(1.25, [2.0, 1.0]),
     ),
+    Row(
+        "WGAN-GP of images: a norm for each pixel, not for each image",
+        "gradient.norm(2, dim=1)",
+        of_torch(wgan_gp_along_channels, [1.0] * 8),
+        of_torch(of_images, [1.0] * 8),
+        peer_gives=((2**0.5 - 1) ** 2, [(1 - 2**-0.5) / 2] * 8),
+        right=((8**0.5 - 1) ** 2, [2 * (1 - 8**-0.5)] * 8),
+    ),
+    Row(
+        "WGAN-GP where the critic's gradient is 0",
+        "(gradient**2).sum(dim=1).sqrt()",
+        of_torch(wgan_gp_by_sqrt, [0.0, 0.0]),
+        of_torch(of_vectors, [0.0, 0.0]),
+        peer_gives=(1.0, [NAN, NAN]),
+        right=(1.0, [0.0, 0.0]),
+    ),
+    Row(
+        "WGAN-GP where the critic's gradient is 0",
+        "jax.numpy.linalg.norm(jax.grad(...))",
+        of_jax(wgan_gp_in_jax, [0.0, 0.0]),
+        of_jax(of_vectors, [0.0, 0.0]),
+        peer_gives=(1.0, [NAN, NAN]),
+        right=(1.0, [0.0, 0.0]),
+    ),
 ]
 
 
@@ -236,3 +296,24 @@ def test_the_mean_of_kl_div_is_over_elements() -> None:
     with pytest.warns(UserWarning, match="batchmean"):
         found = torch.nn.functional.kl_div(log_q, log_p, log_target=True)
     assert float(xp.kl_divergence(log_p, log_q)) == pytest.approx(4 * float(found))
+
+
+def test_one_share_of_real_for_the_whole_batch() -> None:
+    """torch.rand(1): the penalty of one point of each line, by chance the same, is far from its expectation of 1/3."""
+    import torch
+
+    real, fake = torch.ones(2000, 1), torch.zeros(2000, 1)
+
+    def published(rng: torch.Generator) -> float:
+        share = torch.rand(1, generator=rng)
+        gradient = torch_gradient((share * real + (1 - share) * fake).requires_grad_())
+        return float(((gradient.norm(2, dim=1) - 1) ** 2).mean().detach())
+
+    def ours(rng: torch.Generator) -> float:
+        return float(xp.interpolated_gradient_penalty(half_square, real, fake, rng=rng))
+
+    found, right = (
+        [abs(penalty(torch.Generator().manual_seed(seed)) - 1 / 3) for seed in range(20)]
+        for penalty in (published, ours)
+    )
+    assert max(right) < 0.03 and np.median(found) > 0.1

@@ -222,7 +222,7 @@ def jacobian_penalty(
     signs = _backend(out).uniform(caller, rng, (projections, *out.shape), out)
     xp = namespace(signs, out)
     signs = xp.where(signs < 0.5, -1.0, xp.ones_like(signs))
-    total = 0.0
+    total: Any = 0.0
     for i in range(projections):
         total = total + xp.sum(square(_rows(pull(signs[i, ...]))), axis=1)
     return total / projections
@@ -273,8 +273,10 @@ def _requires_real(caller: str, backend: Backend, out: Any) -> None:
             f"{caller}: `fn` must return a {backend.library} array, as it was given, got "
             f"{type(out).__module__}.{type(out).__qualname__}. Compute with `namespace(x)`."
         )
-    if found.dtype(out.dtype).kind != "real":
-        raise TypeError(f"{caller}: `fn` must return real floating-point values, got {out.dtype}. Take the real part.")
+    kind = found.dtype(out.dtype).kind
+    if kind != "real":
+        hint = "Take the real part" if kind == "complex" else "Compute with `namespace(x)`, in floating point"
+        raise TypeError(f"{caller}: `fn` must return real floating-point values, got {out.dtype}. {hint}.")
 
 
 def _requires_a_value_each(caller: str, backend: Backend, out: Any, x: Any) -> None:
@@ -282,8 +284,8 @@ def _requires_a_value_each(caller: str, backend: Backend, out: Any, x: Any) -> N
     shape, n = tuple(out.shape), x.shape[0]
     if shape[:1] != (n,) or math.prod(shape[1:]) != 1:
         raise ValueError(
-            f"{caller}: `fn` must return one value for each sample, shape ({n},) or ({n}, 1), got {shape}. Do not reduce "
-            "over the batch, and pick or sum a sample's outputs."
+            f"{caller}: `fn` must return one value for each sample, shape ({n},) or ({n}, 1), got {shape}. Do not "
+            "reduce over the batch, and pick or sum a sample's outputs."
         )
 
 
@@ -291,8 +293,8 @@ def _requires_one_value(caller: str, backend: Backend, out: Any, x: Any) -> None
     _requires_real(caller, backend, out)
     if math.prod(out.shape) != 1:
         raise ValueError(
-            f"{caller}: `fn` must return a single value, shape (), got {tuple(out.shape)}. Reduce it with sum or mean, or "
-            "pass per_sample=True."
+            f"{caller}: `fn` must return a single value, shape (), got {tuple(out.shape)}. Reduce it with sum or mean, "
+            "or pass per_sample=True."
         )
 
 
@@ -300,8 +302,8 @@ def _requires_a_row_each(caller: str, backend: Backend, out: Any, x: Any) -> Non
     _requires_real(caller, backend, out)
     if tuple(out.shape[:1]) != tuple(x.shape[:1]):
         raise ValueError(
-            f"{caller}: `fn` must return each sample's outputs, shape ({x.shape[0]}, ...), got {tuple(out.shape)}. Do not "
-            "reduce over the batch."
+            f"{caller}: `fn` must return each sample's outputs, shape ({x.shape[0]}, ...), got {tuple(out.shape)}. Do "
+            "not reduce over the batch."
         )
 
 
@@ -313,7 +315,8 @@ def _per_sample(caller: str, alpha: Any, x: Any, shape: tuple[int, ...]) -> Any:
     given = tuple(alpha.shape)
     if given not in (shape, shape[:1]):
         raise ValueError(
-            f"{caller}: `alpha` must have one number for each sample, shape {shape[:1]}, got {given}. Broadcast it explicitly."
+            f"{caller}: `alpha` must have one number for each sample, shape {shape[:1]}, got {given}. Broadcast it "
+            "explicitly."
         )
     xp = backend.xp
     return xp.reshape(alpha if alpha.dtype == x.dtype else xp.astype(alpha, x.dtype), shape)

@@ -26,8 +26,9 @@ def _walk(nest: Any, leaves: list[Any]) -> Rebuild:
     if isinstance(nest, Mapping):
         keys = list(nest)
         parts = [_walk(nest[key], leaves) for key in keys]
-        like: Any = nest if isinstance(nest, dict) else {}
-        return lambda new: _filled(copy.copy(like), keys, [part(new) for part in parts])
+        if type(nest) is dict or not isinstance(nest, dict):  # torch.compile traces no copy of one
+            return lambda new: dict(zip(keys, [part(new) for part in parts], strict=True))
+        return lambda new: _filled(copy.copy(nest), keys, [part(new) for part in parts])
     if isinstance(nest, tuple) and hasattr(nest, "_make"):
         parts, make = [_walk(part, leaves) for part in nest], nest._make
         return lambda new: make([part(new) for part in parts])

@@ -167,16 +167,27 @@ def _value(
     return (value, metrics(found)) if with_metrics else value
 
 
-def _in_full(spec: Spec, arrays: tuple[Any, ...], *args: Any, **kwargs: Any) -> Any:
+def _in_full(
+    spec: Spec,
+    arrays: tuple[Any, ...],
+    reduction: str,
+    where: Any,
+    weights: Any,
+    normalizer: Any,
+    options: dict[str, Any],
+    **kwargs: Any,
+) -> Any:
     """`_value` of a penalty that differentiates: by another framework, where the arrays' own cannot."""
+    args = (arrays, reduction, where, weights, normalizer)
     given = arrays[len(spec.functions) :][: len(spec.arrays)]
     if not given:
-        return _value(spec, arrays, *args, **kwargs)  # which says what is missing
+        return _value(spec, *args, options, **kwargs)  # which says what is missing
     backend = common_backend(spec.name, spec.arrays[: len(given)], given)
     lender = lender_of(spec.name, backend)
     if lender is backend:
-        return _value(spec, arrays, *args, **kwargs)
-    return on_loan(spec.name, backend, lender, partial(_value, spec), (arrays, *args), kwargs)
+        return _value(spec, *args, options, **kwargs)
+    options = spec.check_options(options)  # which makes numbers of NumPy's scalars, that would be lent as arrays
+    return on_loan(spec.name, backend, lender, partial(_value, spec), (*args, options), kwargs)
 
 
 def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature:

@@ -99,13 +99,13 @@ class Backend:
         return flatten(nest)
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
-        """Value and auxiliary arrays of a function of a list of real arrays, and what pulls a cotangent of the value back.
+        """Value and auxiliary arrays of a function of a list of real arrays, and what pulls a cotangent of the value.
 
         One pass forward, and as many back as `pull` is called: it returns a gradient for each leaf, or None where the
         value does not depend on it and the framework can tell. `again`: whether the gradients are differentiated in
         their turn. Nothing that is returned is a tracer of this call's own.
         """
-        raise NotImplementedError  # no one comes here who has asked `lender` first
+        raise NotImplementedError  # pragma: no cover - no one comes here who has asked `lender` first
 
     def lender(self) -> Backend:
         """The backend whose `vjp` serves arrays of this one: itself, or one that takes them by DLPack."""
@@ -137,7 +137,7 @@ class Backend:
         return gradient
 
     def escaped(self, error: Exception) -> bool:
-        """Whether `error` says that a function took an array that is traced for one with values, out of the framework."""
+        """Whether `error` says that a function took an array that is traced out of the framework, for its values."""
         return False
 
     def requires_grad(self, x: Any) -> bool:
@@ -183,12 +183,12 @@ def lender_for(owner: Backend) -> Backend:
             "PyTorch, JAX or NumPy arrays first."
         )
     if find_spec("torch") is not None:
-        from .torch import BACKEND
+        from . import torch as module
     elif find_spec("jax") is not None:
-        from .jax import BACKEND
+        from . import jax as module  # type: ignore[no-redef]
     else:
         raise NoAutodiffError(
             f"{owner.name} arrays have no automatic differentiation {owner.lacks}and there is neither PyTorch nor JAX "
             f"to borrow it from. Install one of them{owner.remedy}."
         )
-    return BACKEND
+    return module.BACKEND

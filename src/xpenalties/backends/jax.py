@@ -17,10 +17,9 @@ from .base import Backend, DType, OfLeaves, Pull
 
 __all__ = ["BACKEND", "KNOWN", "find"]
 
-if hasattr(jax, "enable_x64"):
-    _enable_x64 = jax.enable_x64
-else:  # before 0.8
-    from jax.experimental import enable_x64 as _enable_x64  # pragma: no cover
+_enable_x64: Any = getattr(jax, "enable_x64", None)
+if _enable_x64 is None:  # pragma: no cover - before 0.8
+    from jax.experimental import enable_x64 as _enable_x64  # type: ignore[no-redef]
 
 
 class JaxBackend(Backend):
@@ -87,7 +86,8 @@ class JaxBackend(Backend):
         if not isinstance(rng, jax.Array) or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
             got = type(rng).__qualname__ if dtype is None else f"{type(rng).__qualname__} of {dtype}"
             raise TypeError(
-                f"{caller}: `rng` must be a JAX key, got {got}. Pass for example jax.random.key(0), another one at each step."
+                f"{caller}: `rng` must be a JAX key, got {got}. Pass for example jax.random.key(0), another one at "
+                "each step."
             )
         return jax.random.uniform(rng, shape, like.dtype)
 

@@ -121,6 +121,9 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
 
     def pull(cotangent: Any) -> list[Any]:
         create_graph = again and value.requires_grad and torch.is_grad_enabled()
+        if create_graph and not cotangent.requires_grad:  # else once_differentiable in the last operation goes unseen
+            cotangent = cotangent.detach().requires_grad_()
+            cotangent._of_xpenalties = True
         return list(
             torch.autograd.grad(traced, own, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True)
         )
@@ -128,7 +131,7 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
     return value, aux, pull
 
 
-class _Watched(torch.autograd.Function):
+class _Watched(torch.autograd.Function):  # type: ignore[misc]
     """The identity, whose backward pass first looks for what would fail further on, to say what to do about it."""
 
     @staticmethod
@@ -142,8 +145,8 @@ class _Watched(torch.autograd.Function):
         for name in (node.name() for node in _nodes_from(nodes)):
             if name in _ONCE:
                 raise NotImplementedError(
-                    f"{ctx.caller}: `fn` must be twice differentiable, got an operation that PyTorch differentiates once "
-                    f"({name}). {_ONCE[name]}"
+                    f"{ctx.caller}: `fn` must be twice differentiable, got an operation that PyTorch differentiates "
+                    f"once ({name}). {_ONCE[name]}"
                 )
         return cotangent, None
 
@@ -152,8 +155,8 @@ _ONCE = {
     "torch::autograd::NotImplemented": "If it is attention, call `fn` under "
     "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH); else write it with other operations, or "
     "penalise `output_magnitude` instead.",
-    "torch::autograd::Error": "Remove once_differentiable from its autograd.Function, whose backward must then be made of "
-    "torch's own operations.",
+    "torch::autograd::Error": "Remove once_differentiable from its autograd.Function, whose backward must then be made "
+    "of torch's own operations.",
     "CompiledFunctionBackwardBackward": "Pass the function before torch.compile, and compile what calls the penalty.",
 }
 
@@ -163,7 +166,7 @@ def _needs_grad(x: Any, hidden: set[int]) -> bool:
     if x.grad_fn is None:
         return bool(x.requires_grad) and id(x) not in hidden
     leaves = (getattr(node, "variable", None) for node in _nodes_from([x.grad_fn]))
-    return any(leaf is not None and id(leaf) not in hidden for leaf in leaves)
+    return any(leaf is not None and id(leaf) not in hidden and not hasattr(leaf, "_of_xpenalties") for leaf in leaves)
 
 
 def _nodes_from(nodes: list[Any]) -> Iterator[Any]:
