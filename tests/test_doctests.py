@@ -33,7 +33,12 @@ PUBLIC = {
     **{name: getattr(xpenalties, name) for name in xpenalties.__all__},
     **{f"telemetry.{name}": getattr(telemetry, name) for name in telemetry.__all__},
 }
-WITHOUT = {"Penalty", "PenaltyReport", "Report", *(f"telemetry.{name}" for name in telemetry.__all__)}  # shown elsewhere
+WITHOUT = {
+    "Penalty",
+    "PenaltyReport",
+    "Report",
+    *(f"telemetry.{name}" for name in telemetry.__all__),
+}  # shown elsewhere
 WITHOUT -= {"telemetry.add_handler"}
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,19 +17,88 @@ pytestmark = pytest.mark.mixed
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-@pytest.mark.parametrize("backend", [name for name in ("numpy", "torch", "jax") if name in SELECTED])
-def test_quickstart(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("quickstart", EXAMPLES / "quickstart.py")
+@contextmanager
+def example(name: str) -> Iterator[Callable[[list[str]], Any]]:
+    """The `main` of an example, imported as a module; what it changes for good is put back."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    quickstart = importlib.util.module_from_spec(spec)
-    sys.modules["quickstart"] = quickstart
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    torch: Any = importlib.import_module("torch") if "torch" in SELECTED else None
+    threads = torch and torch.get_num_threads()
     try:
-        spec.loader.exec_module(quickstart)
-        without, with_penalties = quickstart.main(["--backend", backend])
+        spec.loader.exec_module(module)
+        yield module.main
     finally:
-        del sys.modules["quickstart"]
+        del sys.modules[name]
+        if torch:
+            torch.set_num_threads(threads)
+
+
+def is_picture(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 20_000
+
+
+def backends(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("backend", [name for name in names if name in SELECTED])
+
+
+@backends("numpy", "torch", "jax")
+def test_quickstart(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with example("quickstart") as main:
+        without, with_penalties = main(["--backend", backend])
     assert with_penalties >= 0.95 and without >= 0.90
     out = capsys.readouterr().out
     for shown in ("l1", "kl", "entropy", "orthogonality", "weight", "contribution"):
         assert shown in out.lower()
+    assert "gradient" not in out
     assert max(map(len, out.splitlines())) <= 100
+
+
+@backends("numpy", "torch", "jax")
+def test_quickstart_tracks_gradients(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "quickstart.png"
+    with example("quickstart") as main:
+        _, with_penalties = main(["--backend", backend, "--epochs", "4", "--track", "--plot", str(picture)])
+    assert with_penalties >= 0.90
+    out = capsys.readouterr().out
+    assert "gradient norm" in out and str(picture) in out
+    assert max(map(len, out.splitlines())) <= max(100, len(str(picture)) + 40)
+    assert is_picture(picture)
+
+
+@pytest.mark.skipif("numpy" not in SELECTED, reason="is about the quickstart's default backend")
+def test_quickstart_needs_matplotlib_to_track_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "matplotlib", None)  # imports of it fail
+        with example("quickstart") as main:
+            main(["--epochs", "1"])
+            with pytest.raises(SystemExit, match="matplotlib is missing"):
+                main(["--epochs", "1", "--track"])
+
+
+@backends("torch", "jax")
+def test_wgan_gp(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "wgan_gp.png"
+    with example("wgan_gp") as main:
+        found = main(["--backend", backend, "--steps", "400", "--plot", str(picture)])
+    assert 0.85 <= found["norm"] <= 1.15
+    assert found["modes"] >= 6 and found["near"] >= 0.3  # those of a good picture take more steps
+    out = capsys.readouterr().out
+    assert "critic loss" in out and "penalty" in out and "gradient norm" in out
+    assert is_picture(picture)
+
+
+@pytest.mark.skipif("torch" not in SELECTED, reason="is about PyTorch")
+def test_async_penalty(capsys: pytest.CaptureFixture[str]) -> None:
+    with example("async_penalty") as main, pytest.warns(RuntimeWarning, match="'expected_cost' was dropped"):
+        accuracy, dropped, report = main(["--steps", "20"])
+    assert accuracy >= 0.9
+    assert {9, 19} <= set(dropped)  # the requests that the server is slow to answer
+    part = report.regularizers["expected_cost"]
+    assert part.value is None and part.contribution == 0.0 and part.error.startswith("dropped: TimeoutError")
+    out = capsys.readouterr().out
+    assert f"expected_cost: {part.error}" in out
+    for shown in ("base_loss", "expected_cost", "total_persistence", "l2"):
+        assert f"penalty {shown!r} of 'wine', step 0" in out
+    assert " ms\n" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -102,6 +103,24 @@ def test_of_all_kinds_of_nests(fw: Framework) -> None:
     assert fw.numpy(xp.grad(lambda nest: xp.l2(nest.doubled))(settled).weight).tolist() == [0.0]
     assert fw.numpy(settled.doubled).tolist() == [2.0]
     assert xp.grad(lambda nest: xp.l2(nest["a"]))(by_default)["new"] == [] and list(by_default) == ["a"]
+
+
+@dataclass
+class Lazy:
+    weight: Any
+
+    @cached_property
+    def doubled(self) -> Any:
+        return 2 * self.weight
+
+
+@autodiff
+def test_what_was_computed_lazily_is_computed_anew(fw: Framework) -> None:
+    lazy = Lazy(fw.array(np.asarray([1.0, 3.0])))
+    assert fw.numpy(lazy.doubled).tolist() == [2.0, 6.0]
+    gradient = xp.grad(lambda lazy: xp.l2(lazy.doubled))(lazy)
+    assert fw.numpy(gradient.weight).tolist() == [8.0, 24.0]
+    assert fw.numpy(lazy.doubled).tolist() == [2.0, 6.0]
 
 
 @autodiff

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from . import telemetry
-from ._evaluation import Job, Part, constant, evaluate, is_traced
+from ._evaluation import Closing, Job, Part, constant, evaluate, is_traced
 from ._execution import Outcome, Task, on_event_loop, on_threads
 from ._loans import lender_of, on_loan
 from ._options import POSITIVE, member, named, positive_integer
@@ -52,22 +54,24 @@ class Settings:
         on_error: Any,
         execution: Any = "sequential",
         max_workers: Any = None,
+        asynchronous: bool = False,
     ) -> Settings:
         """Of what a user passed; errors name `caller`."""
         track = bool(track_grad_norms) or bool(gradient_conflicts)
         if wrt is not None:
-            wrt = (wrt,) if isinstance(wrt, (str, int)) else tuple(wrt)
+            wrt = tuple(wrt) if isinstance(wrt, Iterable) and not isinstance(wrt, str) else (wrt,)
+            if any(isinstance(each, bool) or not isinstance(each, (str, int)) for each in wrt):
+                raise TypeError(f"{caller}: `wrt` must be names or positions of inputs, got {wrt!r}. Pass str or int.")
             if not track:
                 raise ValueError(f"{caller}: `wrt` must come with track_grad_norms=True, got {wrt!r} without. Pass it.")
         threads = named(caller, _EXECUTION, "execution", execution) == "threads"
         if max_workers is not None:
             max_workers = positive_integer(caller, "max_workers", max_workers)
-            if not threads:
-                raise ValueError(
-                    f"{caller}: `max_workers` must come with execution='threads', got {max_workers}. Pass it."
-                )
         if timeout is not None:
             timeout = named(caller, POSITIVE, "timeout", timeout)
+        for option, value in (("max_workers", max_workers), ("timeout", timeout)):
+            if value is not None and not (threads or asynchronous):
+                raise ValueError(f"{caller}: `{option}` must come with execution='threads', got {value}. Pass it.")
         drop = named(caller, ON_ERROR, "on_error", on_error) == "drop"
         return cls(track, wrt, bool(gradient_conflicts), threads, max_workers, timeout, drop)
 
@@ -101,20 +105,21 @@ class Computation:
         self._contributions: dict[str, Any] = {}
         self._reports: dict[str, PenaltyReport] = {}
         self._watch = None
-        if not in_dynamo() and telemetry.active() and not is_traced((inputs, step)):
+        if not in_dynamo() and telemetry.active() and not self._is_traced():
             self._watch = _Watch(name, step)
 
     def total(self) -> Any:
         """The total."""
         return self._run()[0]
 
-    def reported_for(self, owner: Any, again: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Report]:
-        """Total and report; by ``again(owner, *args)`` with arrays lent to a framework that can track gradients."""
+    def reported(self) -> tuple[Any, Report]:
+        """Total and report; all of it with arrays lent, where gradients take another framework."""
         if self._job.tracked is not None:
             backend = self._job.tracked.backend
             lender = lender_of(self._name, backend)
             if lender is not backend:
-                found: tuple[Any, Report] = on_loan(self._name, backend, lender, again, (owner, *args), {})
+                again = self._name, self._penalties, self._inputs, self._job.step, self._settings, self._base
+                found: tuple[Any, Report] = on_loan(self._name, backend, lender, _reported, again, {})
                 return found
         total, report = self._run()
         assert report is not None
@@ -166,7 +171,7 @@ class Computation:
         try:
             return Outcome(call())
         except Exception as error:
-            if is_traced((self._inputs, self._job.step)):  # it would be left out of what runs later, for good
+            if self._is_traced():  # it would be left out of what runs later, for good
                 raise
             return Outcome(error=error)
 
@@ -189,6 +194,7 @@ class Computation:
                     self._gradients.complete = False
                 else:
                     norms = self._gradients.add(penalty.name, part.gradient, part.factor)
+                    part.gradient.clear()  # as large as the inputs, and the next penalty has its own
             if self._job.reported or self._watch is not None:
                 self._reports[penalty.name] = PenaltyReport(
                     constant(part.value), part.weight, constant(part.contribution), *norms, part.metrics, part.error
@@ -207,7 +213,7 @@ class Computation:
         warnings.warn(
             f"{self._name}: penalty {penalty.name!r} was dropped and contributes 0: {reason}",
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=_callers_level(),
         )
         weight = None if callable(penalty.weight) else constant(penalty.weight)
         self._reports[penalty.name] = PenaltyReport(None, weight, 0.0, error=f"dropped: {reason}")
@@ -226,6 +232,8 @@ class Computation:
             parts = (p.inputs for p in self._penalties if callable(p.inputs))
             penalties = zero_like(self._name, self._inputs, parts) if base is None else None
         total = penalties if base is None else base if penalties is None else base + penalties
+        if self._gradients is not None:
+            total = self._gradients.of_total(total)
         report = None
         if self._job.reported or self._watch is not None:
             found = dict(self._reports)
@@ -247,12 +255,34 @@ class Computation:
         found = (backend_of(leaf) for leaf in flatten_of(self._inputs)[0])
         return [each.carried() for each in dict.fromkeys(found) if each is not None]
 
+    def _is_traced(self) -> bool:
+        return is_traced((self._inputs, self._job.step, [(p.weight, p.options) for p in self._penalties]))
+
     def _refuse_traces(self, what: str) -> None:
-        if is_traced((self._inputs, self._job.step)):
+        if self._is_traced():
             raise TypeError(
                 f"{self._name}: {what} needs arrays with values, got ones that are being traced. Call it outside of "
                 "jit, grad and vmap, or compute sequentially."
             )
+
+
+def _reported(
+    name: str,
+    penalties: Sequence[Penalty],
+    inputs: tuple[Any, ...],
+    step: Any,
+    settings: Settings,
+    base: Penalty | None,
+) -> tuple[Any, Report]:
+    return Computation(name, penalties, inputs, step, settings, base=base).reported()
+
+
+def _callers_level() -> int:
+    """How far away the first function outside of this package is from whoever asks, as `warnings.warn` counts."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__ + "."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _sum(contributions: list[Any]) -> Any:
@@ -279,12 +309,15 @@ def _is_coroutine_function(fn: Any) -> bool:
 
 
 class _Watch:
-    """Tells telemetry of one computation: each start has its end, whatever happens."""
+    """Tells telemetry of one computation: each start has one end, whatever happens, on abandoned threads too."""
 
     def __init__(self, name: str, step: Any) -> None:
         self._event = partial(telemetry.Event, pipeline=name, computation=telemetry.next_computation(), step=step)
-        self._open: dict[str | None, tuple[float, float]] = {}  # what began: time of day, and a monotonic clock's
+        self._began: dict[str | None, tuple[float, float]] = {}  # time of day, and a monotonic clock's
         self._seconds: dict[str | None, float] = {}
+        self._ended: set[str | None] = set()
+        self._failing = False  # nothing begins any more
+        self._lock = Lock()
 
     def timed(self, name: str, call: Callable[[], Any]) -> Callable[[], Any]:
         """`call`, whose start and time are noted, and what it raises."""
@@ -297,7 +330,7 @@ class _Watch:
                 self.failed(name, error)
                 raise
             if inspect.isawaitable(result):
-                return self._awaited(name, result)
+                return self._awaited(name, Closing(result))
             self._seconds[name] = self._elapsed(name)
             return result
 
@@ -317,25 +350,33 @@ class _Watch:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is not None:
-            for name in [*reversed(self._open)]:  # also those whose result nobody has waited for
+            with self._lock:
+                self._failing = True
+            for name in reversed(self._began):  # also those whose result nobody has waited for
                 self.failed(name, error)
 
     def _start(self, name: str | None) -> None:
-        self._open[name] = time.time(), time.perf_counter()
-        telemetry.emit(self._event(kind="start", penalty=name, time=self._open[name][0]))
+        with self._lock:
+            if self._failing or name in self._ended:  # abandoned before its thread came to it
+                return
+            self._began[name] = time.time(), time.perf_counter()
+        telemetry.emit(self._event(kind="start", penalty=name, time=self._began[name][0]))
 
     def _elapsed(self, name: str | None) -> float:
-        return time.perf_counter() - self._open[name][1]
+        return time.perf_counter() - self._began[name][1]
 
     def stop(self, name: str | None, *, report: Report | None = None, **figures: Any) -> None:
         """Say what was found."""
-        seconds = self._seconds.get(name) or self._elapsed(name)
-        began, _ = self._open.pop(name)
-        telemetry.emit(self._event(kind="stop", penalty=name, time=began, duration=seconds, report=report, **figures))
+        self._end(name, kind="stop", report=report, **figures)
 
     def failed(self, name: str | None, error: BaseException) -> None:
         """Say what was raised, once."""
-        began = self._open.pop(name, None)
+        self._end(name, kind="exception", error=error)
+
+    def _end(self, name: str | None, **what: Any) -> None:
+        with self._lock:
+            began = None if name in self._ended else self._began.get(name)
+            self._ended.add(name)
         if began is not None:
-            seconds = time.perf_counter() - began[1]
-            telemetry.emit(self._event(kind="exception", penalty=name, time=began[0], duration=seconds, error=error))
+            seconds = self._seconds.get(name) or self._elapsed(name)
+            telemetry.emit(self._event(penalty=name, time=began[0], duration=seconds, **what))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,9 @@ from ._numerics import stop_gradient
 from ._returned import call, metric_of, scalar, unpacked, weight_for
 from ._tracking import Tracked
 from ._weighted import Penalty
-from .backends import backend_of, flatten_of, in_dynamo, is_array
+from .backends import Backend, backend_of, flatten_of, in_dynamo, is_array
 
-__all__ = ["Job", "Part", "constant", "evaluate", "is_traced"]
+__all__ = ["Closing", "Job", "Part", "constant", "evaluate", "is_traced"]
 
 Figures = tuple[Any, dict[str, Any]]  # value and metrics
 
@@ -43,6 +43,20 @@ class Part:
     error: str | None = None  # why there is no gradient
 
 
+class Closing:
+    """An awaitable; a coroutine in it that nobody comes to await is closed, for Python would warn of it."""
+
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        self._awaitable = awaitable
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._awaitable.__await__()
+
+    def __del__(self) -> None:
+        if inspect.iscoroutine(self._awaitable):
+            self._awaitable.close()
+
+
 class _NoGradientError(Exception):
     """Why a penalty has no gradient."""
 
@@ -52,7 +66,10 @@ def evaluate(job: Job, penalty: Penalty) -> Part | Awaitable[Part]:
     weight: Any = "a schedule"
     error = None
     try:
-        weight, due = _weight(job, penalty)
+        weight = penalty.weight_at(job.step)
+        if penalty.every > 1:
+            weight = weight * penalty.every
+        due = penalty.is_due(job.step)
         if job.tracked is not None and penalty.differentiable:
             try:
                 return _tracked(job, job.tracked, penalty, weight, due)
@@ -60,29 +77,19 @@ def evaluate(job: Job, penalty: Penalty) -> Part | Awaitable[Part]:
                 error = str(failed)
         found = _figures(job, penalty, job.inputs, due)
         if isinstance(found, tuple):
-            return _part(penalty, found, weight, error=error)
-        return _later(job, penalty, found, weight, error)
+            return _part(penalty, found, weight, due, error=error)
+        return _later(job, penalty, found, weight)
     except Exception as raised:
         _note(job, penalty, weight, raised)
         raise
 
 
-async def _later(job: Job, penalty: Penalty, found: Awaitable[Figures], weight: Any, error: str | None) -> Part:
+async def _later(job: Job, penalty: Penalty, found: Awaitable[Figures], weight: Any) -> Part:
     try:
-        return _part(penalty, await found, weight, error=error)
+        return _part(penalty, await found, weight, True)  # nothing is tracked or traced on an event loop
     except Exception as raised:
         _note(job, penalty, weight, raised)
         raise
-
-
-def _weight(job: Job, penalty: Penalty) -> tuple[Any, Any]:
-    """The weight, `every` times as much, and whether it is due: an array where the step is traced."""
-    weight = penalty.weight_at(job.step)
-    due = penalty.is_due(job.step)
-    if penalty.every > 1:
-        weight = weight * penalty.every
-    backend = backend_of(due)
-    return weight if backend is None else backend.xp.where(due, weight, 0.0), due
 
 
 def _figures(job: Job, penalty: Penalty, inputs: tuple[Any, ...], due: Any) -> Figures | Awaitable[Figures]:
@@ -95,7 +102,7 @@ def _figures(job: Job, penalty: Penalty, inputs: tuple[Any, ...], due: Any) -> F
     if backend is None:
         out = call(penalty, arguments, with_metrics=job.reported)
         if job.asynchronous and inspect.isawaitable(out):
-            return _awaited(job, penalty, out, given)
+            return Closing(_awaited(job, penalty, Closing(out), given))
         return _checked(job, penalty, out, given)
 
     metrics: dict[str, Any] = {}
@@ -103,10 +110,10 @@ def _figures(job: Job, penalty: Penalty, inputs: tuple[Any, ...], due: Any) -> F
     def compute() -> list[Any]:
         nonlocal metrics
         value, metrics = _checked(job, penalty, call(penalty, arguments, with_metrics=job.reported), given)
-        return [value, *filter(is_array, metrics.values())]
+        return [value, *_arrays_of(metrics, backend).values()]
 
     value, *arrays = backend.when(due, compute)
-    return value, _with_arrays(metrics, arrays)
+    return value, metrics | dict(zip(_arrays_of(metrics, backend), arrays, strict=True))
 
 
 async def _awaited(job: Job, penalty: Penalty, out: Awaitable[Any], given: tuple[Any, ...]) -> Figures:
@@ -121,9 +128,12 @@ def _checked(job: Job, penalty: Penalty, out: Any, given: tuple[Any, ...]) -> Fi
     return value, {name: metric_of(penalty, name, metrics[name]) for name in metrics} if job.reported else {}
 
 
-def _part(penalty: Penalty, found: Figures, weight: Any, **more: Any) -> Part:
+def _part(penalty: Penalty, found: Figures, weight: Any, due: Any, **more: Any) -> Part:
     value, metrics = found
     factor = weight_for(penalty, weight, value)
+    backend = backend_of(due)
+    if backend is not None:  # by a product: `where` makes an array of PyTorch's default dtype of two numbers
+        factor = weight = factor * backend.xp.astype(due, value.dtype)
     return Part(value, factor * value, constant(weight), factor, metrics, **more)
 
 
@@ -136,7 +146,7 @@ def _tracked(job: Job, tracked: Tracked, penalty: Penalty, weight: Any, due: Any
         found = _figures(job, penalty, tracked.inputs_with(leaves), due)
         assert isinstance(found, tuple)  # nothing is tracked on an event loop
         value, metrics = found
-        return value, list(filter(is_array, metrics.values()))
+        return value, list(_arrays_of(metrics, backend).values())
 
     backend = tracked.backend
     try:
@@ -146,13 +156,14 @@ def _tracked(job: Job, tracked: Tracked, penalty: Penalty, weight: Any, due: Any
         if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
             raise
         raise _NoGradientError(f"no gradient: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
-    return _part(penalty, (value, _with_arrays(metrics, arrays)), weight, gradient=gradient)
+    metrics |= dict(zip(_arrays_of(metrics, backend), arrays, strict=True))
+    return _part(penalty, (value, metrics), weight, due, gradient=gradient)
 
 
-def _with_arrays(metrics: dict[str, Any], arrays: list[Any]) -> dict[str, Any]:
-    """`metrics` with these in the places of its arrays."""
-    new = iter(arrays)
-    return {name: next(new) if is_array(metric) else metric for name, metric in metrics.items()}
+def _arrays_of(metrics: dict[str, Any], backend: Backend) -> dict[str, Any]:
+    """The metrics that `backend` traces: a callable may have others, NumPy's for example."""
+    found = ((name, metric, backend_of(metric)) for name, metric in metrics.items())
+    return {name: metric for name, metric, own in found if own is not None and own.library == backend.library}
 
 
 def _note(job: Job, penalty: Penalty, weight: Any, error: Exception) -> None:
@@ -175,7 +186,7 @@ def _constants(inputs: tuple[Any, ...]) -> Any:
 
 def is_traced(nest: Any) -> bool:
     """Whether this is a program that is being traced, to run later."""
-    if in_dynamo():
+    if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return True
     backends = ((leaf, backend_of(leaf)) for leaf in flatten_of(nest)[0])
     return any(backend is not None and backend.is_tracing(leaf) for leaf, backend in backends)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ._computation import Computation, Settings
-from ._pipeline import Pipeline
+from ._pipeline import Pipeline, Static
 from ._report import Report
 from ._weighted import Penalty
 from .backends import register_loaded
@@ -53,6 +53,7 @@ class RegularizedLoss:
 
     base_loss: Callable[..., Any]
     pipeline: Pipeline
+    _base: Penalty = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         register_loaded()  # JAX knows this class from here on
@@ -64,6 +65,9 @@ class RegularizedLoss:
             raise TypeError(
                 f"RegularizedLoss: `pipeline` must be a Pipeline, got {type(self.pipeline).__qualname__}. Make one."
             )
+        base = Penalty(self.base_loss, name="base loss")
+        object.__setattr__(base, "name", "base_loss")  # which no penalty may have
+        object.__setattr__(self, "_base", base)
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
         """The total, a 0-d array to differentiate.
@@ -104,7 +108,7 @@ class RegularizedLoss:
             timeout=timeout,
             on_error=on_error,
         )
-        return self._computed(inputs, step, settings)
+        return self._computation(inputs, step, settings).reported()
 
     async def compute_async(
         self,
@@ -120,34 +124,28 @@ class RegularizedLoss:
         *inputs, step, timeout, on_error
             As for `Pipeline.compute_async`.
         """
-        settings = Settings.of(self.pipeline.name, timeout=timeout, on_error=on_error)
+        settings = Settings.of(self.pipeline.name, timeout=timeout, on_error=on_error, asynchronous=True)
         return await self._computation(inputs, step, settings, asynchronous=True).run_on_event_loop()
-
-    def _computed(self, inputs: tuple[Any, ...], step: Any, settings: Settings) -> tuple[Any, Report]:
-        computation = self._computation(inputs, step, settings)
-        return computation.reported_for(self, RegularizedLoss._computed, (inputs, step, settings))
 
     def _computation(
         self, inputs: tuple[Any, ...], step: Any, settings: Settings | None, *, asynchronous: bool = False
     ) -> Computation:
-        base = Penalty(self.base_loss, name="base loss")
-        object.__setattr__(base, "name", "base_loss")  # which no penalty may have
-        pipe = self.pipeline
+        pipe, base = self.pipeline, self._base
         return Computation(pipe.name, pipe.penalties, inputs, step, settings, base=base, asynchronous=asynchronous)
 
-    def tree_flatten(self) -> tuple[tuple[Pipeline], Callable[..., Any]]:
+    def tree_flatten(self) -> tuple[tuple[Pipeline], Static]:
         """The pipeline, and the base loss: how JAX sees it."""
-        return (self.pipeline,), self.base_loss
+        return (self.pipeline,), Static(Pipeline([self._base]))
 
     def tree_keys(self) -> tuple[str]:
         """The name of what `tree_flatten` returns first."""
         return ("pipeline",)
 
     @classmethod
-    def tree_unflatten(cls, base_loss: Callable[..., Any], children: Iterable[Any]) -> RegularizedLoss:
+    def tree_unflatten(cls, static: Static, children: Iterable[Any]) -> RegularizedLoss:
         """The inverse of `tree_flatten`. Takes anything as a pipeline, for JAX puts placeholders there."""
-        (pipeline,) = children
+        (pipeline,), (base,) = children, static.pipeline
         loss = object.__new__(cls)
-        object.__setattr__(loss, "base_loss", base_loss)
-        object.__setattr__(loss, "pipeline", pipeline)
+        for name, value in (("base_loss", base.fn), ("pipeline", pipeline), ("_base", base)):
+            object.__setattr__(loss, name, value)
         return loss

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 __all__ = ["Rebuild", "flatten"]
@@ -54,7 +55,13 @@ def _filled(mapping: Any, keys: list[Any], values: list[Any]) -> Any:
 
 
 def _with_fields(instance: Any, names: list[str], values: list[Any]) -> Any:
-    """`instance` with other fields. Not by dataclasses.replace: __post_init__ would check, and compute, once more."""
+    """`instance` with other fields. Not by dataclasses.replace: __post_init__ would check, and compute, once more.
+
+    What it has computed lazily of the former fields is computed anew.
+    """
+    for name in [*getattr(instance, "__dict__", ())]:
+        if isinstance(getattr(type(instance), name, None), cached_property):
+            del instance.__dict__[name]
     for name, value in zip(names, values, strict=True):
         object.__setattr__(instance, name, value)
     return instance

@@ -163,8 +163,8 @@ def _value(
     with_metrics: bool = False,
 ) -> Any:
     found = evaluate(spec, arrays, where, weights, options)
-    value = reduce(spec, found, reduction, normalizer)
-    return (value, metrics(found)) if with_metrics else value
+    value, total = reduce(spec, found, reduction, normalizer)
+    return (value, metrics(found, total)) if with_metrics else value
 
 
 def _in_full(

@@ -13,7 +13,7 @@ from ._report import Report
 from ._weighted import Penalty
 from .backends import register_loaded
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "Static"]
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -146,11 +146,7 @@ class Pipeline:
             timeout=timeout,
             on_error=on_error,
         )
-        return self._computed(inputs, step, settings)
-
-    def _computed(self, inputs: tuple[Any, ...], step: Any, settings: Settings) -> tuple[Any, Report]:
-        computation = Computation(self.name, self.penalties, inputs, step, settings)
-        return computation.reported_for(self, Pipeline._computed, (inputs, step, settings))
+        return Computation(self.name, self.penalties, inputs, step, settings).reported()
 
     async def compute_async(
         self,
@@ -169,7 +165,7 @@ class Pipeline:
         *inputs, step, timeout, on_error
             As for `compute`; a penalty may return an awaitable of what it would return.
         """
-        settings = Settings.of(self.name, timeout=timeout, on_error=on_error)
+        settings = Settings.of(self.name, timeout=timeout, on_error=on_error, asynchronous=True)
         computation = Computation(self.name, self.penalties, inputs, step, settings, asynchronous=True)
         return await computation.run_on_event_loop()
 
@@ -232,16 +228,16 @@ class Pipeline:
                 return penalty
         raise KeyError(self._unknown(name))
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], _Static]:
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
         """Weights that are no schedules, and the rest: how JAX sees a pipeline."""
-        return tuple(p.weight for p in self.penalties if not callable(p.weight)), _Static(self)
+        return tuple(p.weight for p in self.penalties if not callable(p.weight)), Static(self)
 
     def tree_keys(self) -> tuple[str, ...]:
         """The names of what `tree_flatten` returns first."""
         return tuple(p.name for p in self.penalties if not callable(p.weight))
 
     @classmethod
-    def tree_unflatten(cls, static: _Static, weights: Iterable[Any]) -> Pipeline:
+    def tree_unflatten(cls, static: Static, weights: Iterable[Any]) -> Pipeline:
         """The inverse of `tree_flatten`. Takes anything as a weight, for JAX puts tracers and placeholders there."""
         new = iter(weights)
         pipeline = object.__new__(cls)
@@ -257,7 +253,7 @@ class Pipeline:
         return pipeline
 
 
-class _Static:
+class Static:
     """All of a pipeline but its weights; equal where a compiled function may be used again."""
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -265,7 +261,7 @@ class _Static:
         self.key = (pipeline.name, *(_static_key(p) for p in pipeline.penalties))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self.key == other.key
+        return isinstance(other, Static) and self.key == other.key
 
     def __hash__(self) -> int:
         return hash(self.key)

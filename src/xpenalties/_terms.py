@@ -187,8 +187,8 @@ def _over_inputs(xp: Any, kept: Any, kind: Shape, axis: int, ndim: int) -> Any:
     return xp.reshape(kept, (kept.shape[0],) + (1,) * (ndim - 1)) if kind == "samples" else kept
 
 
-def reduce(spec: Spec, terms: Terms, reduction: str, normalizer: Any) -> Any:
-    """The value of a penalty."""
+def reduce(spec: Spec, terms: Terms, reduction: str, normalizer: Any) -> tuple[Any, Any]:
+    """The value of a penalty, and the sum of its terms by their weights, or for "none" the terms."""
     backend, values, kept, weights = terms
     xp = backend.xp
     if reduction not in _REDUCTIONS:
@@ -197,12 +197,12 @@ def reduce(spec: Spec, terms: Terms, reduction: str, normalizer: Any) -> Any:
         values = values * weights
     total = values if reduction == "none" else xp.sum(values)
     if normalizer is not None:
-        return _divide(spec, total, normalizer)
+        return _divide(spec, total, normalizer), total
     if reduction != "mean":
-        return total
+        return total, total
     if kept is None:
-        return total / max(_size(values), 1)
-    return ratio(total, count(kept, values.dtype) if weights is None else xp.sum(weights))
+        return total / max(_size(values), 1), total
+    return ratio(total, count(kept, values.dtype) if weights is None else xp.sum(weights)), total
 
 
 def _size(x: Any) -> int:
@@ -229,8 +229,8 @@ def _divide(spec: Spec, total: Any, normalizer: Any) -> Any:
     return ratio(total, normalizer)
 
 
-def metrics(terms: Terms) -> dict[str, Any]:
-    """Sum and mean of the terms, by their weights, and min and max of those kept; constants.
+def metrics(terms: Terms, total: Any) -> dict[str, Any]:
+    """Sum (`total`) and mean of the terms, by their weights, and min and max of those kept; constants.
 
     NaN where there is none to take a mean or an end of.
     """
@@ -239,12 +239,13 @@ def metrics(terms: Terms) -> dict[str, Any]:
     inf, nan = math.inf, math.nan
     values = stop(terms.values)
     kept, weights = terms.kept, None if terms.weights is None else stop(terms.weights)
-    total = xp.sum(values if weights is None else values * weights)
+    total = stop(total)
     size = _size(values)
     if size == 0:
         return {"sum": total, "mean": total * nan, "min": total * nan, "max": total * nan}
     if kept is None:
-        return {"sum": total, "mean": total / size, "min": xp.min(values), "max": xp.max(values)}
+        low, high = terms.backend.extrema(values)
+        return {"sum": total, "mean": total / size, "min": low, "max": high}
     share = count(kept, values.dtype) if weights is None else xp.sum(weights)
     some = share > 0
     return {

@@ -132,9 +132,7 @@ class Penalty:
         if self.every == 1:
             return True
         if step is None:
-            raise ValueError(
-                f"penalty {self.name!r}: it counts on each {self.every}th step, got no step. Pass `step=`."
-            )
+            raise ValueError(f"penalty {self.name!r}: it counts once in {self.every} steps, got no step. Pass `step=`.")
         backend = backend_of(step)
         due = step % self.every == 0
         if backend is not None and backend.is_tracing(step):

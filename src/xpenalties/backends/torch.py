@@ -40,6 +40,31 @@ class TorchBackend(Backend):
         with torch.autocast(kind, enabled=False):
             return a @ b
 
+    def extrema(self, x: Any) -> tuple[Any, Any]:
+        if self.is_tracing(x):  # torch.vmap has no rule for aminmax
+            return super().extrema(x)
+        found: tuple[Any, Any] = torch.aminmax(x)
+        return found
+
+    def squared_norm(self, x: Any) -> Any:
+        if self.is_tracing(x):
+            return super().squared_norm(x)
+        # in one pass, by blocks so short that vector_norm does not lose what it does over all of x
+        flat = x.reshape(-1)
+        whole = flat.shape[0] // 256 * 256
+        norms = torch.linalg.vector_norm(flat[:whole].reshape(-1, 256), dim=1)
+        return super().squared_norm(norms) + super().squared_norm(flat[whole:])
+
+    def add_multiple(self, total: Any, x: Any, factor: Any) -> Any:
+        if self.is_tracing(x):
+            return super().add_multiple(total, x, factor)
+        return total.addcmul_(x, factor) if isinstance(factor, torch.Tensor) else total.add_(x, alpha=factor)
+
+    def with_gradient(self, total: Any, arrays: list[Any], gradient: list[Any]) -> Any:
+        if self.is_tracing(total) or total.grad_fn is None or _depends_on_more(total, arrays):
+            return total
+        return _Known.apply((total, gradient), *arrays)
+
     def device(self, x: Any) -> Any:
         return x.device  # torch.compile warns of array_api_compat's cached checks
 
@@ -129,6 +154,44 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
         )
 
     return value, aux, pull
+
+
+class _Known(torch.autograd.Function):  # type: ignore[misc]
+    """A total whose gradient has been computed already: its backward pass costs a product, not all of it again."""
+
+    @staticmethod
+    def forward(ctx: Any, known: tuple[Any, list[Any]], *arrays: Any) -> Any:
+        ctx.known, ctx.arrays = known, arrays
+        return known[0].detach()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        total, gradient = ctx.known
+        if torch.is_grad_enabled():  # to be differentiated again: through all of it
+            found = torch.autograd.grad(
+                total, ctx.arrays, cotangent, retain_graph=True, create_graph=True, allow_unused=True
+            )
+            return None, *found
+        pulled = [None if g is None else (g * cotangent).to(x.dtype) for g, x in zip(gradient, ctx.arrays, strict=True)]
+        return None, *pulled
+
+
+def _depends_on_more(total: Any, arrays: list[Any]) -> bool:
+    """Whether `total` depends on anything that requires a gradient but through `arrays`."""
+    own = {(x.grad_fn, x.output_nr) for x in arrays if x.grad_fn is not None}
+    leaves = {id(x) for x in arrays if x.grad_fn is None}
+    edges, seen = [(total.grad_fn, 0)], set()
+    while edges:
+        edge = edges.pop()
+        node, _ = edge
+        if node is None or edge in own or edge in seen:
+            continue
+        seen.add(edge)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in leaves:
+            return True
+        edges += node.next_functions
+    return False
 
 
 class _Watched(torch.autograd.Function):  # type: ignore[misc]
