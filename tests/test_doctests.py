@@ -12,7 +12,6 @@ import pytest
 
 import xpenalties
 from xpenalties import telemetry
-from xpenalties._spec import REGISTRY
 
 pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parent.parent

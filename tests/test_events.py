@@ -351,6 +351,16 @@ def test_traces_are_not_told_of(fw: Framework, seen: list[Event]) -> None:
     assert seen == []
 
 
+def test_constants_inside_of_a_trace_are_not_told_of(fw: Framework, seen: list[Event]) -> None:
+    if fw.name != "jax":
+        pytest.skip("torch.compile says itself that it is tracing")
+    x = fw.array(X)
+    fw.module.jit(lambda y: y + Pipeline({"l1": 1.0})(x))(1.0)
+    assert not seen
+    fw.module.grad(lambda y: y + Pipeline({"l1": 1.0})(x))(1.0)  # computes as it goes
+    assert len(seen) == 4
+
+
 def test_torch_in_training(fw: Framework, seen: list[Event]) -> None:
     if fw.name != "torch":
         pytest.skip("is about PyTorch's autograd")

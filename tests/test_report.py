@@ -30,6 +30,15 @@ def test_an_array_as_weight(fw: Framework) -> None:
     assert figures["weight"] == 0.1 and figures["contribution"] == float(total)
 
 
+def test_a_weight_that_changes_in_place(fw: Framework) -> None:
+    if fw.name not in ("numpy", "torch"):
+        pytest.skip("its arrays do not change")
+    weight = fw.array(np.asarray(0.5))
+    _, report = Pipeline({"l1": weight}).compute(fw.array(X))
+    weight += 1  # as an optimizer does
+    assert report.to_dict()["regularizers"]["l1"]["weight"] == 0.5
+
+
 def test_flat_has_zeros(fw: Framework) -> None:
     flat = Pipeline({"l1": 0.0}).compute(fw.array(X))[1].flat()
     assert flat["l1/weight"] == 0.0 and flat["loss_total"] == 0.0

@@ -66,7 +66,7 @@ def test_what_else_a_total_depends_on_has_its_gradient(what: str) -> None:
     x, options = parts[0], {}
     penalties = {
         "parameter": [Penalty(lambda x: cubes(other * x), name="p")],
-        "weight": [Penalty(lambda x: cubes(x), name="p", weight=other)],
+        "weight": [Penalty(cubes, name="p", weight=other)],
         "sibling": [Penalty(lambda x: cubes(x + parts[1]), name="p")],
         "input": [Penalty(lambda x: cubes(other * x["x"] + x["y"]), name="p")],
     }[what]

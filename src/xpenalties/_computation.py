@@ -23,7 +23,7 @@ from ._returned import zero_like
 from ._spec import spec_of
 from ._tracking import Gradients, Tracked
 from ._weighted import ON_ERROR, Penalty
-from .backends import backend_of, common_backend, flatten_of, in_dynamo
+from .backends import backend_of, common_backend, flatten_of, in_dynamo, is_array
 
 __all__ = ["Computation", "Settings"]
 
@@ -76,6 +76,9 @@ class Settings:
         return cls(track, wrt, bool(gradient_conflicts), threads, max_workers, timeout, drop)
 
 
+_PLAIN = Settings()
+
+
 class Computation:
     """One call of a pipeline, with or without a base loss before it."""
 
@@ -94,7 +97,7 @@ class Computation:
         self._penalties = penalties
         self._base = base
         self._inputs = inputs
-        self._settings = settings or Settings()
+        self._settings = settings or _PLAIN
         tracked = Tracked(name, inputs, self._settings.wrt) if self._settings.track else None
         self._job = Job(name, inputs, step, settings is not None, tracked, asynchronous)
         self._gradients = None
@@ -197,12 +200,17 @@ class Computation:
                     part.gradient.clear()  # as large as the inputs, and the next penalty has its own
             if self._job.reported or self._watch is not None:
                 self._reports[penalty.name] = PenaltyReport(
-                    constant(part.value), part.weight, constant(part.contribution), *norms, part.metrics, part.error
+                    constant(part.value),
+                    _kept(part.weight),
+                    constant(part.contribution),
+                    *norms,
+                    part.metrics,
+                    part.error,
                 )
             if self._watch is not None:
                 self._watch.stop(
                     penalty.name,
-                    weight=part.weight,
+                    weight=constant(part.weight),
                     value=constant(part.value),
                     contribution=constant(part.contribution),
                     grad_norm=norms[0],
@@ -283,6 +291,11 @@ def _callers_level() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__ + "."):
         level, frame = level + 1, frame.f_back
     return level
+
+
+def _kept(weight: Any) -> Any:
+    """A weight as it is now: one that is learned changes in place."""
+    return 1 * constant(weight) if is_array(weight) else weight
 
 
 def _sum(contributions: list[Any]) -> Any:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Generator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._numerics import stop_gradient
 from ._returned import call, metric_of, scalar, unpacked, weight_for
@@ -18,8 +17,7 @@ __all__ = ["Closing", "Job", "Part", "constant", "evaluate", "is_traced"]
 Figures = tuple[Any, dict[str, Any]]  # value and metrics
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """What all penalties of a computation have in common."""
 
     name: str  # of the pipeline
@@ -30,15 +28,14 @@ class Job:
     asynchronous: bool = False  # what can be awaited will be; then nothing is tracked
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A penalty's part in a total."""
 
     value: Any  # with what it depends on, as the contribution
     contribution: Any
     weight: Any
     factor: Any  # the weight in the dtype of the value
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any]
     gradient: list[Any] | None = None
     error: str | None = None  # why there is no gradient
 
@@ -98,7 +95,7 @@ def _figures(job: Job, penalty: Penalty, inputs: tuple[Any, ...], due: Any) -> F
         inputs = _constants(inputs)
     arguments = penalty.arguments(inputs)
     given = (arguments, inputs)
-    backend = backend_of(due)
+    backend = None if due is True else backend_of(due)
     if backend is None:
         out = call(penalty, arguments, with_metrics=job.reported)
         if job.asynchronous and inspect.isawaitable(out):
@@ -131,10 +128,10 @@ def _checked(job: Job, penalty: Penalty, out: Any, given: tuple[Any, ...]) -> Fi
 def _part(penalty: Penalty, found: Figures, weight: Any, due: Any, **more: Any) -> Part:
     value, metrics = found
     factor = weight_for(penalty, weight, value)
-    backend = backend_of(due)
+    backend = None if due is True else backend_of(due)
     if backend is not None:  # by a product: `where` makes an array of PyTorch's default dtype of two numbers
         factor = weight = factor * backend.xp.astype(due, value.dtype)
-    return Part(value, factor * value, constant(weight), factor, metrics, **more)
+    return Part(value, factor * value, weight, factor, metrics, **more)
 
 
 def _tracked(job: Job, tracked: Tracked, penalty: Penalty, weight: Any, due: Any) -> Part:
@@ -188,8 +185,10 @@ def is_traced(nest: Any) -> bool:
     """Whether this is a program that is being traced, to run later."""
     if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return True
-    backends = ((leaf, backend_of(leaf)) for leaf in flatten_of(nest)[0])
-    return any(backend is not None and backend.is_tracing(leaf) for leaf, backend in backends)
+    found = [(leaf, backend) for leaf in flatten_of(nest)[0] if (backend := backend_of(leaf)) is not None]
+    if any(backend.is_tracing(leaf) for leaf, backend in found):
+        return True
+    return any(backend.in_trace() for backend in {backend for _, backend in found})
 
 
 def _described(x: Any) -> str:

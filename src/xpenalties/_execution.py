@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Outcome", "Task", "on_event_loop", "on_threads"]
 
@@ -38,8 +38,7 @@ class Task:
     optional: bool = False  # its failure is an outcome, and stops nobody else
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The result of a call, or the error of one that is optional."""
 
     result: Any = None

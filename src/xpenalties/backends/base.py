@@ -172,6 +172,10 @@ class Backend:
         """Whether `x` belongs to a program that is being traced, to run later."""
         return False
 
+    def in_trace(self) -> bool:
+        """Whether what is computed now is being traced, of arrays with values too."""
+        return False
+
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
         """Numbers from U[0, 1) of the dtype and device of `like`, by the framework's own generator or NumPy's."""
         return self.xp.asarray(from_numpy(caller, rng, shape), dtype=like.dtype, device=self.device(like))

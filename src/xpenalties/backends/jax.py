@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._loss import RegularizedLoss
 from .._nests import Rebuild
@@ -80,6 +81,9 @@ class JaxBackend(Backend):
 
     def is_tracing(self, x: Any) -> bool:
         return isinstance(x, jax.core.Tracer)
+
+    def in_trace(self) -> bool:
+        return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
 
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
         dtype = getattr(rng, "dtype", None)
