@@ -49,11 +49,11 @@ def predict(params, images):
     return logits - xp.log(xp.sum(xp.exp(logits), axis=-1, keepdims=True))
 
 
+@dataclass
 class Batch:
-    """Images and labels. Not a dict or dataclass, which would be searched for arrays to differentiate by."""
-
-    def __init__(self, images, labels, smoothed_labels):
-        self.images, self.labels, self.smoothed_labels = images, labels, smoothed_labels
+    images: object
+    labels: object
+    smoothed_labels: object
 
 
 @dataclass
@@ -100,7 +100,10 @@ def step(params, velocity, data, rows, loss, track=False):
     batch = Batch(**{name: xp.take(x, rows, axis=0) for name, x in data.items()})
 
     def total_and_report(params):
-        return loss.compute(Forward(params, batch), track_grad_norms=track, gradient_conflicts=track)
+        forward = Forward(params, batch)
+        if not track:
+            return loss.compute(forward)
+        return loss.compute(forward, track_grad_norms=True, gradient_conflicts=True, wrt="params")
 
     (_, report), gradient = value_and_grad(total_and_report, has_aux=True)(params)
     velocity = {name: MOMENTUM * velocity[name] + gradient[name] for name in params}

@@ -635,7 +635,7 @@ def test_a_coroutine_that_comes_too_late(fw: Framework, monkeypatch: pytest.Monk
         warnings.simplefilter("always")
         run(main())
         gc.collect()
-    assert not caught
+    assert not [str(each.message) for each in caught]
 
 
 @pytest.mark.parametrize("execution", ["sequential", "threads"])

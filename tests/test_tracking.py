@@ -180,6 +180,22 @@ def test_wrt(fw: Framework) -> None:
     assert part_of(report, "p")["grad_norm"] == pytest.approx(given, rel=1e-12)
 
 
+@dataclass
+class Both:
+    params: dict[str, Any]
+    batch: Any
+
+
+def test_fields_of_a_dataclass(fw: Framework) -> None:
+    x = fw.array(X)
+    pipe = Pipeline([Penalty("l2", inputs=lambda both: both.params["w"] * both.batch)])
+    both = Both({"w": x}, 2 * x)
+    _, report = pipe.compute(both, track_grad_norms=True, wrt="params")
+    assert part_of(report, "l2")["grad_norm"] == pytest.approx(np.linalg.norm(8 * X**3), rel=1e-12)
+    with pytest.raises(ValueError, match=r"`wrt` must name inputs, got 'param', there are 'params', 'batch'. Did you"):
+        pipe.compute(both, track_grad_norms=True, wrt="param")
+
+
 def test_wrt_does_not_change_the_total(fw: Framework) -> None:
     def total(data: Any) -> Any:
         pipe = Pipeline([Penalty("consistency", inputs=("a", "b"))])
@@ -209,7 +225,8 @@ def test_what_wrt_refuses(fw: Framework) -> None:
         pipe.compute({}, track_grad_norms=True, wrt="a")
     for inputs in ((x, x), (x,), ([x],), ({"x": x}, x)):
         with pytest.raises(
-            TypeError, match=r"^training: names in `wrt` need one mapping as input, got 'x'. Pass a position, 0 for"
+            TypeError,
+            match=r"^training: names in `wrt` need one mapping or dataclass as input, got 'x'. Pass a pos",
         ):
             pipe.compute(*inputs, track_grad_norms=True, wrt="x")
     for bad in (1.5, True, (0.0,), ("student", None)):

@@ -14,8 +14,8 @@ from threading import Lock
 from typing import Any
 
 from . import telemetry
-from ._evaluation import Closing, Job, Part, constant, evaluate, is_traced
-from ._execution import Outcome, Task, on_event_loop, on_threads
+from ._evaluation import Job, Part, constant, evaluate, is_traced
+from ._execution import Closing, Outcome, Task, on_event_loop, on_threads
 from ._loans import lender_of, on_loan
 from ._options import POSITIVE, member, named, positive_integer
 from ._report import PenaltyReport, Report
@@ -343,7 +343,7 @@ class _Watch:
                 self.failed(name, error)
                 raise
             if inspect.isawaitable(result):
-                return self._awaited(name, Closing(result))
+                return Closing(self._awaited(name, result), result)
             self._seconds[name] = self._elapsed(name)
             return result
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple
 
+from ._execution import Closing
 from ._numerics import stop_gradient
 from ._returned import call, metric_of, scalar, unpacked, weight_for
 from ._tracking import Tracked
 from ._weighted import Penalty
 from .backends import Backend, backend_of, flatten_of, in_dynamo, is_array
 
-__all__ = ["Closing", "Job", "Part", "constant", "evaluate", "is_traced"]
+__all__ = ["Job", "Part", "constant", "evaluate", "is_traced"]
 
 Figures = tuple[Any, dict[str, Any]]  # value and metrics
 
@@ -40,20 +41,6 @@ class Part(NamedTuple):
     error: str | None = None  # why there is no gradient
 
 
-class Closing:
-    """An awaitable; a coroutine in it that nobody comes to await is closed, for Python would warn of it."""
-
-    def __init__(self, awaitable: Awaitable[Any]) -> None:
-        self._awaitable = awaitable
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self._awaitable.__await__()
-
-    def __del__(self) -> None:
-        if inspect.iscoroutine(self._awaitable):
-            self._awaitable.close()
-
-
 class _NoGradientError(Exception):
     """Why a penalty has no gradient."""
 
@@ -75,7 +62,7 @@ def evaluate(job: Job, penalty: Penalty) -> Part | Awaitable[Part]:
         found = _figures(job, penalty, job.inputs, due)
         if isinstance(found, tuple):
             return _part(penalty, found, weight, due, error=error)
-        return _later(job, penalty, found, weight)
+        return Closing(_later(job, penalty, found, weight), found)
     except Exception as raised:
         _note(job, penalty, weight, raised)
         raise
@@ -99,7 +86,7 @@ def _figures(job: Job, penalty: Penalty, inputs: tuple[Any, ...], due: Any) -> F
     if backend is None:
         out = call(penalty, arguments, with_metrics=job.reported)
         if job.asynchronous and inspect.isawaitable(out):
-            return Closing(_awaited(job, penalty, Closing(out), given))
+            return Closing(_awaited(job, penalty, out, given), out)
         return _checked(job, penalty, out, given)
 
     metrics: dict[str, Any] = {}

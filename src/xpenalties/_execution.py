@@ -15,14 +15,14 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, NamedTuple
 
-__all__ = ["Outcome", "Task", "on_event_loop", "on_threads"]
+__all__ = ["Closing", "Outcome", "Task", "on_event_loop", "on_threads"]
 
 Report = Callable[[Any, BaseException | None, float], None]  # takes the result, the error, and the seconds it took
 
@@ -43,6 +43,24 @@ class Outcome(NamedTuple):
 
     result: Any = None
     error: Exception | None = None
+
+
+class Closing:
+    """A coroutine and what it awaits, to be closed together: closing the first alone leaves what it never awaited.
+
+    Python would warn of those when they are freed, which for garbage that is a cycle is in any order.
+    """
+
+    def __init__(self, awaitable: Awaitable[Any], *inner: Awaitable[Any]) -> None:
+        self._chain = (awaitable, *inner)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._chain[0].__await__()
+
+    def close(self) -> None:
+        """Do without all of it."""
+        for each in self._chain:
+            _drop(each)
 
 
 def on_threads(tasks: Sequence[Task], *, max_workers: int | None) -> list[Outcome]:
@@ -217,7 +235,7 @@ def _refusing_awaitables(task: Task) -> Any:
 
 
 def _drop(result: Any) -> None:
-    if inspect.iscoroutine(result):
+    if inspect.iscoroutine(result) or isinstance(result, Closing):
         result.close()  # or Python warns that it was never awaited
 
 

@@ -109,8 +109,9 @@ class Pipeline:
             pass back for each penalty, beside the one that the total's own gradient takes. A penalty that cannot be
             differentiated is reported with the reason, and the total counts it all the same.
         wrt : str, int or iterable of them, optional
-            The inputs to differentiate by: names of the mapping, or positions. By default all floating-point arrays; of
-            PyTorch's those that require a gradient, if there are any. An array that is given twice is one.
+            The inputs to differentiate by: names in the mapping or dataclass, or positions. By default all
+            floating-point arrays; of PyTorch's those that require a gradient, if there are any. An array that is given
+            twice is one.
         gradient_conflicts : bool, default False
             Whether the report has the cosines between the penalties' gradients too.
         execution : {"sequential", "threads"}, default "sequential"

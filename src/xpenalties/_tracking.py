@@ -6,7 +6,8 @@ back. The total's gradient is the weighted sum of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from numbers import Real
 from typing import Any
 
@@ -83,23 +84,30 @@ def _places(
     if wrt is None:
         return list(range(leaves))
     numbered: tuple[Any, ...] = rebuild(iter(range(leaves)))
+    named = _named(numbered[0]) if len(inputs) == 1 else None
     places: list[int] = []
     for name in wrt:
         by_name = isinstance(name, str)
-        parts: Any = numbered if not by_name else numbered[0] if len(inputs) == 1 else None
-        if by_name and not isinstance(parts, Mapping):
+        if by_name and named is None:
             raise TypeError(
-                f"{caller}: names in `wrt` need one mapping as input, got {name!r}. Pass a position, 0 for the first."
+                f"{caller}: names in `wrt` need one mapping or dataclass as input, got {name!r}. Pass a position, "
+                "0 for the first."
             )
-        known: Iterator[Any] = iter(parts) if by_name else iter(range(len(parts)))
-        valid = list(known)
-        if name not in valid:
+        parts = named if by_name and named is not None else dict(enumerate(numbered))
+        if name not in parts:
             raise ValueError(
-                f"{caller}: `wrt` must name inputs, got {name!r}, there are {', '.join(map(repr, valid)) or 'none'}."
-                + nearest(name, valid)
+                f"{caller}: `wrt` must name inputs, got {name!r}, there are {', '.join(map(repr, parts)) or 'none'}."
+                + nearest(name, parts)
             )
         places += flatten_of(parts[name])[0]
     return sorted(set(places))
+
+
+def _named(nest: Any) -> dict[Any, Any] | None:
+    """The parts of a mapping by key, of a dataclass by field; None for anything else."""
+    if isinstance(nest, Mapping):
+        return dict(nest)
+    return {each.name: getattr(nest, each.name) for each in fields(nest)} if is_dataclass(nest) else None
 
 
 class Gradients:
