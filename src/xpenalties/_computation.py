@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import inspect
 import sys
-import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import Any
 
 from . import telemetry
 from ._evaluation import Job, Part, constant, evaluate, is_traced
-from ._execution import Closing, Outcome, Task, on_event_loop, on_threads
+from ._execution import Outcome, Task, on_event_loop, on_threads
 from ._loans import lender_of, on_loan
 from ._options import POSITIVE, member, named, positive_integer
 from ._report import PenaltyReport, Report
 from ._returned import zero_like
 from ._spec import spec_of
 from ._tracking import Gradients, Tracked
+from ._watch import Watch
 from ._weighted import ON_ERROR, Penalty
 from .backends import backend_of, common_backend, flatten_of, in_dynamo, is_array
 
@@ -109,7 +108,7 @@ class Computation:
         self._reports: dict[str, PenaltyReport] = {}
         self._watch = None
         if not in_dynamo() and telemetry.active() and not self._is_traced():
-            self._watch = _Watch(name, step)
+            self._watch = Watch(name, step)
 
     def total(self) -> Any:
         """The total."""
@@ -319,77 +318,3 @@ def _carrying(carried: list[Callable[[], AbstractContextManager[Any]]], call: Ca
 
 def _is_coroutine_function(fn: Any) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-
-
-class _Watch:
-    """Tells telemetry of one computation: each start has one end, whatever happens, on abandoned threads too."""
-
-    def __init__(self, name: str, step: Any) -> None:
-        self._event = partial(telemetry.Event, pipeline=name, computation=telemetry.next_computation(), step=step)
-        self._began: dict[str | None, tuple[float, float]] = {}  # time of day, and a monotonic clock's
-        self._seconds: dict[str | None, float] = {}
-        self._ended: set[str | None] = set()
-        self._failing = False  # nothing begins any more
-        self._lock = Lock()
-
-    def timed(self, name: str, call: Callable[[], Any]) -> Callable[[], Any]:
-        """`call`, whose start and time are noted, and what it raises."""
-
-        def run() -> Any:
-            self._start(name)
-            try:
-                result = call()
-            except Exception as error:
-                self.failed(name, error)
-                raise
-            if inspect.isawaitable(result):
-                return Closing(self._awaited(name, result), result)
-            self._seconds[name] = self._elapsed(name)
-            return result
-
-        return run
-
-    async def _awaited(self, name: str, result: Awaitable[Any]) -> Any:
-        try:
-            found = await result
-        except Exception as error:
-            self.failed(name, error)
-            raise
-        self._seconds[name] = self._elapsed(name)
-        return found
-
-    def __enter__(self) -> None:
-        self._start(None)
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is not None:
-            with self._lock:
-                self._failing = True
-            for name in reversed(self._began):  # also those whose result nobody has waited for
-                self.failed(name, error)
-
-    def _start(self, name: str | None) -> None:
-        with self._lock:
-            if self._failing or name in self._ended:  # abandoned before its thread came to it
-                return
-            self._began[name] = time.time(), time.perf_counter()
-        telemetry.emit(self._event(kind="start", penalty=name, time=self._began[name][0]))
-
-    def _elapsed(self, name: str | None) -> float:
-        return time.perf_counter() - self._began[name][1]
-
-    def stop(self, name: str | None, *, report: Report | None = None, **figures: Any) -> None:
-        """Say what was found."""
-        self._end(name, kind="stop", report=report, **figures)
-
-    def failed(self, name: str | None, error: BaseException) -> None:
-        """Say what was raised, once."""
-        self._end(name, kind="exception", error=error)
-
-    def _end(self, name: str | None, **what: Any) -> None:
-        with self._lock:
-            began = None if name in self._ended else self._began.get(name)
-            self._ended.add(name)
-        if began is not None:
-            seconds = self._seconds.get(name) or self._elapsed(name)
-            telemetry.emit(self._event(penalty=name, time=began[0], duration=seconds, **what))
