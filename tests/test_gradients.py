@@ -132,6 +132,31 @@ def test_of_nothing_used(fw: Framework) -> None:
 
 
 @autodiff
+def test_norm(fw: Framework) -> None:
+    x = fw.array(np.asarray([3.0, -4.0]))
+    assert float(xp.grad_norm(xp.l2, x)) == 10.0
+    assert float(xp.grad_norm(xp.l2, x, center=3.0)) == 14.0
+    nest = {"a": x, "n": [fw.array(np.asarray(12.0), "float32"), 3, None]}
+    norm = xp.grad_norm(lambda nest, factor: factor * (xp.l2(nest["a"]) + xp.l2(nest["n"][0])), nest, 0.5)
+    assert norm.dtype == fw.dtype("float64") and float(norm) == 13.0
+    half = xp.grad_norm(xp.l2, fw.array(np.asarray([150.0, 200.0]), "float16"))
+    assert half.dtype == fw.dtype("float32") and float(half) == 500.0
+    assert float(xp.grad_norm(lambda x: xp.l1(0 * x), x)) == 0.0
+
+
+@autodiff
+def test_norm_is_differentiated(fw: Framework) -> None:
+    x = fw.array(np.asarray([3.0, -4.0]))
+    cubes = lambda x: xp.namespace(x).sum(x**3)  # noqa: E731 - its gradient is 3 x^2
+    want = 3 * 2 * np.asarray([27.0, -64.0]) / np.hypot(9, 16)
+    np.testing.assert_allclose(fw.numpy(xp.grad(lambda x: xp.grad_norm(cubes, x))(x)), want, rtol=1e-14)
+    flat = fw.array(np.zeros(2))
+    assert fw.numpy(xp.grad(lambda x: xp.grad_norm(cubes, x))(flat)).tolist() == [0.0, 0.0]
+    with pytest.raises(TypeError, match=r"^grad_norm: the first argument must hold a floating-point array"):
+        xp.grad_norm(cubes, 3)
+
+
+@autodiff
 def test_aux(fw: Framework) -> None:
     x = fw.array(np.asarray([1.0, -2.0]))
 

@@ -13,18 +13,17 @@ from . import (
     _history,
     _loss,
     _norms,
-    _pipeline,
     _report,
     _structure,
 )
 from ._divergences import *  # noqa: F403
 from ._finite import *  # noqa: F403
 from ._gradient_penalties import *  # noqa: F403
-from ._gradients import grad, value_and_grad
+from ._gradients import grad, grad_norm, value_and_grad
 from ._history import *  # noqa: F403
 from ._loss import *  # noqa: F403
 from ._norms import *  # noqa: F403
-from ._pipeline import *  # noqa: F403
+from ._pipeline import Pipeline
 from ._report import *  # noqa: F403
 from ._structure import *  # noqa: F403
 from ._weighted import Penalty
@@ -37,9 +36,10 @@ __all__ = [
     *_gradient_penalties.__all__,
     *_finite.__all__,
     "grad",
+    "grad_norm",
     "value_and_grad",
     "Penalty",
-    *_pipeline.__all__,
+    "Pipeline",
     *_loss.__all__,
     *_report.__all__,
     *_history.__all__,

@@ -8,9 +8,10 @@ from functools import wraps
 from typing import Any
 
 from ._loans import lender_of, on_loan
-from .backends import Backend, backend_of, common_backend, flatten_of, is_array
+from ._numerics import safe_norm
+from .backends import Backend, backend_of, common_backend, flatten_of, is_array, namespace
 
-__all__ = ["explained", "grad", "value_and_grad"]
+__all__ = ["explained", "grad", "grad_norm", "value_and_grad"]
 
 
 def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
@@ -82,6 +83,49 @@ def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]
         return (gradient, value[1]) if has_aux else gradient
 
     return differentiated
+
+
+def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """The L2 norm of the gradient of `fn` with respect to `x`, over all of its arrays together.
+
+    Parameters
+    ----------
+    fn : callable
+        As for `value_and_grad`: takes `x` and the rest, and returns a real scalar.
+    x : array or nest of arrays
+        What to differentiate by.
+    *args, **kwargs
+        Passed on to `fn`.
+
+    Returns
+    -------
+    array, shape ()
+        Float32 at least. It can be differentiated, with gradient 0 where the norm is 0.
+
+    Raises
+    ------
+    TypeError, ValueError, NotImplementedError
+        As `value_and_grad`.
+
+    Notes
+    -----
+    `Pipeline.compute` with ``track_grad_norms=True`` has those of all penalties, from one evaluation.
+
+    Examples
+    --------
+    >>> float(grad_norm(l2, np.asarray([3.0, -4.0])))
+    10.0
+    """
+    _, gradient = _differentiated("grad_norm", fn, False)(x, *args, **kwargs)
+    norms = []
+    for each in flatten_of(gradient)[0]:
+        backend = backend_of(each)
+        if backend is not None:
+            working = backend.dtype(each.dtype).working
+            norms.append(safe_norm(each if working is None else backend.xp.astype(each, working)))
+    xp = namespace(*norms)
+    common = xp.result_type(*[norm.dtype for norm in norms])
+    return safe_norm(xp.stack([xp.astype(norm, common) for norm in norms])) if len(norms) > 1 else norms[0]
 
 
 def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
