@@ -48,6 +48,8 @@ def name_of(fw: Framework) -> str:
         contract.test_of_a_nest,
         contract.test_of_all_kinds_of_nests,
         contract.test_of_nothing_used,
+        contract.test_norm,
+        contract.test_norm_is_differentiated,
         contract.test_aux,
         contract.test_is_linear,
         contract.test_composes_to_any_order,

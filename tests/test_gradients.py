@@ -139,9 +139,10 @@ def test_norm(fw: Framework) -> None:
     nest = {"a": x, "n": [fw.array(np.asarray(12.0), "float32"), 3, None]}
     norm = xp.grad_norm(lambda nest, factor: factor * (xp.l2(nest["a"]) + xp.l2(nest["n"][0])), nest, 0.5)
     assert norm.dtype == fw.dtype("float64") and float(norm) == 13.0
-    half = xp.grad_norm(xp.l2, fw.array(np.asarray([150.0, 200.0]), "float16"))
-    assert half.dtype == fw.dtype("float32") and float(half) == 500.0
     assert float(xp.grad_norm(lambda x: xp.l1(0 * x), x)) == 0.0
+    if "float16" in fw.dtypes:
+        half = xp.grad_norm(xp.l2, fw.array(np.asarray([150.0, 200.0]), "float16"))
+        assert half.dtype == fw.dtype("float32") and float(half) == 500.0
 
 
 @autodiff
