@@ -130,7 +130,14 @@ class TorchBackend(Backend):
 def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
     """By torch.func, which composes with itself and which torch.compile traces, backward pass and all."""
     value, pull, aux = torch.func.vjp(fn, leaves, has_aux=True)
-    return value, aux, lambda cotangent: pull(cotangent)[0]
+    return value, aux, lambda cotangent: [_materialized(gradient) for gradient in pull(cotangent)[0]]
+
+
+def _materialized(gradient: Any) -> Any:
+    """PyTorch marks some zeros by a tensor without storage, which `numpy()` refuses."""
+    if gradient is None or torch.compiler.is_compiling() or not gradient._is_zerotensor():
+        return gradient
+    return gradient.clone()
 
 
 def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[Any], Pull]:
@@ -149,9 +156,10 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
         if create_graph and not cotangent.requires_grad:  # else once_differentiable in the last operation goes unseen
             cotangent = cotangent.detach().requires_grad_()
             cotangent._of_xpenalties = True
-        return list(
-            torch.autograd.grad(traced, own, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True)
+        found = torch.autograd.grad(
+            traced, own, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
         )
+        return [_materialized(gradient) for gradient in found]
 
     return value, aux, pull
 
