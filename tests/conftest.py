@@ -93,7 +93,9 @@ def fw(request: pytest.FixtureRequest) -> Any:
         yield found
         found.module.set_array_api_strict_flags(**before)
     elif found.name == "dask":  # its NumPy computes later, outside of what silences a -inf - -inf that is masked
-        with warnings.catch_warnings():
+        import dask
+
+        with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):  # no threads that stay behind
             warnings.filterwarnings("ignore", "(invalid value|divide by zero|overflow) encountered", RuntimeWarning)
             yield found
     else:

@@ -303,7 +303,7 @@ def test_timeouts(fw: Framework, execution: str) -> None:
     x = fw.array(X)
     try:
         with pytest.raises(TimeoutError, match=r"^'slow' took longer than its timeout of 0.02 s"):
-            compute(Pipeline([Penalty("l1"), Penalty(slow)]), x, timeout=0.02)
+            compute(Pipeline([Penalty("l1", timeout=PATIENCE), Penalty(slow)]), x, timeout=0.02)
         with pytest.raises(TimeoutError, match=r"^'slow' took longer than its timeout of 0.03 s"):
             compute(Pipeline([Penalty(slow, timeout=0.03)]), x, timeout=PATIENCE)
         with pytest.warns(

@@ -196,7 +196,8 @@ def test_timeouts(fw: Framework, seen: list[Event], execution: str, on_error: st
         assert release.wait(PATIENCE)
         return 1.0
 
-    pipe, options = Pipeline([Penalty("l1"), Penalty(slow)]), {"timeout": 0.02, "on_error": on_error}
+    pipe = Pipeline([Penalty("l1", timeout=PATIENCE), Penalty(slow)])
+    options = {"timeout": 0.02, "on_error": on_error}
     before = set(threading.enumerate())
     try:
         if on_error == "raise":

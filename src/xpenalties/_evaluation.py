@@ -85,7 +85,7 @@ def _figures(job: Job, penalty: Penalty, inputs: tuple[Any, ...], due: Any) -> F
     backend = None if due is True else backend_of(due)
     if backend is None:
         out = call(penalty, arguments, with_metrics=job.reported)
-        if job.asynchronous and inspect.isawaitable(out):
+        if job.asynchronous and inspect.isawaitable(out) and not is_array(out):  # dask's arrays are both
             return Closing(_awaited(job, penalty, out, given), out)
         return _checked(job, penalty, out, given)
 
