@@ -309,6 +309,12 @@ def test_stop_gradient(fw: Framework) -> None:
     assert fw.numpy(second(x)).tolist() == [0.0, 0.0]
 
 
+def test_an_ordinary_error_is_no_escape(fw: Framework) -> None:
+    backend = backends.backend_of(fw.array(np.ones(2)))
+    assert backend is not None
+    assert not backend.escaped(ValueError("mine")) and not backend.escaped(RuntimeError("mine"))
+
+
 def test_names_are_kept() -> None:
     assert xp.grad(xp.l1).__name__ == xp.value_and_grad(xp.l1).__name__ == "l1"
 
