@@ -13,7 +13,6 @@ from . import (
     _history,
     _loss,
     _norms,
-    _report,
     _structure,
 )
 from ._divergences import *  # noqa: F403
@@ -24,7 +23,7 @@ from ._history import *  # noqa: F403
 from ._loss import *  # noqa: F403
 from ._norms import *  # noqa: F403
 from ._pipeline import Pipeline
-from ._report import *  # noqa: F403
+from ._report import PenaltyReport, Report
 from ._structure import *  # noqa: F403
 from ._weighted import Penalty
 from .backends import namespace, register_loaded
@@ -41,7 +40,8 @@ __all__ = [
     "Penalty",
     "Pipeline",
     *_loss.__all__,
-    *_report.__all__,
+    "PenaltyReport",
+    "Report",
     *_history.__all__,
     "namespace",
 ]

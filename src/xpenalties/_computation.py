@@ -102,8 +102,9 @@ class Computation:
         self._gradients = None
         if tracked is not None:
             self._gradients = Gradients(tracked.backend, tracked.arrays, conflicts=self._settings.conflicts)
-        counted = [p for p in penalties if p.enabled and p.is_due(step) is not False]
-        self._counted = counted if base is None else [base, *counted]
+        due = [(p, p.is_due(step)) for p in penalties if p.enabled]
+        self._counted = [] if base is None else [(base, True)]
+        self._counted += [each for each in due if each[1] is not False]
         self._contributions: dict[str, Any] = {}
         self._reports: dict[str, PenaltyReport] = {}
         self._watch = None
@@ -137,10 +138,12 @@ class Computation:
         if self._settings.threads:
             self._refuse_traces("execution='threads'")
             carried = self._carried()
-            tasks = [self._task(p, _carrying(carried, partial(evaluate, self._job, p))) for p in self._counted]
-            self._collect(zip(self._counted, on_threads(tasks, max_workers=self._settings.max_workers), strict=True))
+            tasks = [
+                self._task(p, _carrying(carried, partial(evaluate, self._job, p, due))) for p, due in self._counted
+            ]
+            self._collect(on_threads(tasks, max_workers=self._settings.max_workers))
         else:
-            self._collect((p, self._outcome(p)) for p in self._counted)
+            self._collect(self._outcome(p, due) for p, due in self._counted)
         return self._summed()
 
     async def run_on_event_loop(self) -> tuple[Any, Report]:
@@ -149,11 +152,11 @@ class Computation:
             self._refuse_traces("compute_async")
             carried = self._carried()
             tasks = []
-            for p in self._counted:
-                call: Callable[[], Any] = partial(evaluate, self._job, p)
+            for p, due in self._counted:
+                call: Callable[[], Any] = partial(evaluate, self._job, p, due)
                 blocking = spec_of(p.fn) is None and not _is_coroutine_function(p.fn)
                 tasks.append(self._task(p, _carrying(carried, call) if blocking else call, blocking=blocking))
-            self._collect(zip(self._counted, await on_event_loop(tasks), strict=True))
+            self._collect(await on_event_loop(tasks))
             total, report = self._summed()
             assert report is not None
             return total, report
@@ -164,8 +167,8 @@ class Computation:
             call = self._watch.timed(penalty.name, call)
         return Task(penalty.name, call, timeout, blocking=blocking, optional=self._is_optional(penalty))
 
-    def _outcome(self, penalty: Penalty) -> Outcome:
-        call: Callable[[], Any] = partial(evaluate, self._job, penalty)
+    def _outcome(self, penalty: Penalty, due: Any) -> Outcome:
+        call: Callable[[], Any] = partial(evaluate, self._job, penalty, due)
         if self._watch is not None:
             call = self._watch.timed(penalty.name, call)
         if in_dynamo() or not self._is_optional(penalty):
@@ -182,9 +185,9 @@ class Computation:
             return False
         return self._settings.drop if penalty.on_error is None else penalty.on_error == "drop"
 
-    def _collect(self, outcomes: Iterable[tuple[Penalty, Outcome]]) -> None:
+    def _collect(self, outcomes: Iterable[Outcome]) -> None:
         """Take each part as it comes, in the penalties' order."""
-        for penalty, outcome in outcomes:
+        for (penalty, _), outcome in zip(self._counted, outcomes, strict=True):
             if outcome.error is not None:
                 self._drop(penalty, outcome.error)
                 continue
@@ -197,22 +200,13 @@ class Computation:
                 else:
                     norms = self._gradients.add(penalty.name, part.gradient, part.factor)
                     part.gradient.clear()  # as large as the inputs, and the next penalty has its own
-            if self._job.reported or self._watch is not None:
-                self._reports[penalty.name] = PenaltyReport(
-                    constant(part.value),
-                    _kept(part.weight),
-                    constant(part.contribution),
-                    *norms,
-                    part.metrics,
-                    part.error,
-                )
+            if not self._job.reported and self._watch is None:
+                continue
+            value, weight, contribution = constant(part.value), _kept(part.weight), constant(part.contribution)
+            self._reports[penalty.name] = PenaltyReport(value, weight, contribution, *norms, part.metrics, part.error)
             if self._watch is not None:
                 self._watch.stop(
-                    penalty.name,
-                    weight=constant(part.weight),
-                    value=constant(part.value),
-                    contribution=constant(part.contribution),
-                    grad_norm=norms[0],
+                    penalty.name, weight=weight, value=value, contribution=contribution, grad_norm=norms[0]
                 )
 
     def _drop(self, penalty: Penalty, error: Exception) -> None:
@@ -222,7 +216,7 @@ class Computation:
             RuntimeWarning,
             stacklevel=_callers_level(),
         )
-        weight = None if callable(penalty.weight) else constant(penalty.weight)
+        weight = None if callable(penalty.weight) else _kept(penalty.weight)
         self._reports[penalty.name] = PenaltyReport(None, weight, 0.0, error=f"dropped: {reason}")
         if self._watch is not None:
             self._watch.failed(penalty.name, error)
@@ -234,7 +228,8 @@ class Computation:
             # NumPy would take another framework's 0-d array for a number, and lose its gradient
             names = list(self._contributions)
             common_backend(self._name, names, list(self._contributions.values()))
-            penalties = _sum(list(contributions.values()))
+            first, *others = contributions.values()
+            penalties = sum(others, first)
         else:
             parts = (p.inputs for p in self._penalties if callable(p.inputs))
             penalties = zero_like(self._name, self._inputs, parts) if base is None else None
@@ -295,13 +290,6 @@ def _callers_level() -> int:
 def _kept(weight: Any) -> Any:
     """A weight as it is now: one that is learned changes in place."""
     return 1 * constant(weight) if is_array(weight) else weight
-
-
-def _sum(contributions: list[Any]) -> Any:
-    total = contributions[0]
-    for contribution in contributions[1:]:
-        total = total + contribution
-    return total
 
 
 def _carrying(carried: list[Callable[[], AbstractContextManager[Any]]], call: Callable[[], Any]) -> Callable[[], Any]:

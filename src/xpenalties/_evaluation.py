@@ -45,15 +45,14 @@ class _NoGradientError(Exception):
     """Why a penalty has no gradient."""
 
 
-def evaluate(job: Job, penalty: Penalty) -> Part | Awaitable[Part]:
-    """A penalty's part; where that takes an event loop, what to await for it."""
+def evaluate(job: Job, penalty: Penalty, due: Any) -> Part | Awaitable[Part]:
+    """The part of a penalty that is due, see `Penalty.is_due`; where that takes an event loop, what to await for it."""
     weight: Any = "a schedule"
     error = None
     try:
         weight = penalty.weight_at(job.step)
         if penalty.every > 1:
             weight = weight * penalty.every
-        due = penalty.is_due(job.step)
         if job.tracked is not None and penalty.differentiable:
             try:
                 return _tracked(job, job.tracked, penalty, weight, due)

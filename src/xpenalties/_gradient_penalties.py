@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 from ._gradients import explained
-from ._numerics import safe_norm, square
+from ._numerics import safe_norm, square, wide
 from ._options import NonNegative
 from ._penalty import Array, Shared, penalty
 from ._spec import Shape
@@ -322,21 +322,14 @@ def _per_sample(caller: str, alpha: Any, x: Any, shape: tuple[int, ...]) -> Any:
     return xp.reshape(alpha if alpha.dtype == x.dtype else xp.astype(alpha, x.dtype), shape)
 
 
-def _wide(gradient: Any) -> Any:
-    """`gradient` in float32 at least, to add up squares in."""
-    backend = _backend(gradient)
-    working = backend.dtype(gradient.dtype).working
-    return gradient if working is None else backend.xp.astype(gradient, working)
-
-
 def _rows(gradient: Any) -> Any:
     """A row for each sample."""
     shape = gradient.shape
-    return namespace(gradient).reshape(_wide(gradient), (shape[0], math.prod(shape[1:])))
+    return namespace(gradient).reshape(wide(gradient), (shape[0], math.prod(shape[1:])))
 
 
 def _deviation(gradient: Any, target: float, one_sided: bool, per_sample: bool) -> Any:
-    rows, axis = (_rows(gradient), 1) if per_sample else (_wide(gradient), None)
+    rows, axis = (_rows(gradient), 1) if per_sample else (wide(gradient), None)
     xp = namespace(rows)
     if target == 0:  # no root to take and square again, which would lose the second derivative at 0
         return xp.sum(square(rows), axis=axis)

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 
 from ._loans import lender_of, on_loan
-from ._numerics import safe_norm
+from ._numerics import safe_norm, wide
 from .backends import Backend, backend_of, common_backend, flatten_of, is_array, namespace
 
 __all__ = ["explained", "grad", "grad_norm", "value_and_grad"]
@@ -117,12 +117,7 @@ def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> A
     10.0
     """
     _, gradient = _differentiated("grad_norm", fn, False)(x, *args, **kwargs)
-    norms = []
-    for each in flatten_of(gradient)[0]:
-        backend = backend_of(each)
-        if backend is not None:
-            working = backend.dtype(each.dtype).working
-            norms.append(safe_norm(each if working is None else backend.xp.astype(each, working)))
+    norms = [safe_norm(wide(each)) for each in flatten_of(gradient)[0] if is_array(each)]
     xp = namespace(*norms)
     common = xp.result_type(*[norm.dtype for norm in norms])
     return safe_norm(xp.stack([xp.astype(norm, common) for norm in norms])) if len(norms) > 1 else norms[0]

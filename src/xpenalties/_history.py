@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._nests import flatten
 from ._numerics import stop_gradient
-from ._report import Report, _to_floats
+from ._report import Report, to_floats
 from .backends import is_array, namespace
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class GradientHistory:
     def _read(self) -> deque[tuple[int, Report]]:
         """What is kept, as floats: one transfer for all reports that are not yet."""
         leaves, rebuild = flatten([report for _, report in self._kept])
-        reports = rebuild(iter(_to_floats(leaves)))
+        reports = rebuild(iter(to_floats(leaves)))
         self._kept = deque(zip(self.steps, reports, strict=True), maxlen=self._kept.maxlen)
         return self._kept
 

@@ -27,6 +27,7 @@ __all__ = [
     "stop_gradient",
     "times_log",
     "unit",
+    "wide",
 ]
 
 
@@ -35,6 +36,14 @@ def stop_gradient(x: Any) -> Any:
     backend = backend_of(x)
     assert backend is not None
     return backend.stop_gradient(x)
+
+
+def wide(x: Any) -> Any:
+    """`x` in float32 at least, to add up in."""
+    backend = backend_of(x)
+    assert backend is not None
+    working = backend.dtype(x.dtype).working
+    return x if working is None else backend.xp.astype(x, working)
 
 
 def abs_(x: Any) -> Any:

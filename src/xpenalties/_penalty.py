@@ -124,8 +124,7 @@ def penalty(
             normalizer: Any = None,
             **options: Any,
         ) -> Any:
-            run = _in_full if spec.functions else _value
-            return run(spec, arrays, reduction, where, weights, normalizer, options)
+            return _value(spec, arrays, reduction, where, weights, normalizer, options)
 
         function.__signature__ = _signature(formula, reduction)  # type: ignore[attr-defined]
         function.__doc__ = _docstring(formula.__doc__ or "", reduction)
@@ -144,8 +143,7 @@ def value_and_metrics(
     assert spec is not None
     given = dict(options)
     reduction, where, weights, normalizer = (given.pop(n, None) for n in SHARED)
-    run = _in_full if spec.functions else _value
-    value: tuple[Any, Any] = run(
+    value: tuple[Any, Any] = _value(
         spec, arrays, reduction or spec.reduction, where, weights, normalizer, given, with_metrics=True
     )
     return value
@@ -162,32 +160,18 @@ def _value(
     *,
     with_metrics: bool = False,
 ) -> Any:
+    given = arrays[len(spec.functions) :][: len(spec.arrays)]
+    if spec.functions and given:  # it differentiates: by another framework, where the arrays' own cannot
+        owner = common_backend(spec.name, spec.arrays[: len(given)], given)
+        lender = lender_of(spec.name, owner)
+        if lender is not owner:
+            options = spec.check_options(options)  # which makes numbers of NumPy's scalars: those are arrays to lend
+            args = (arrays, reduction, where, weights, normalizer, options)
+            again = partial(_value, spec, with_metrics=with_metrics)
+            return on_loan(spec.name, owner, lender, again, args, {})
     found = evaluate(spec, arrays, where, weights, options)
     value, total = reduce(spec, found, reduction, normalizer)
     return (value, metrics(found, total)) if with_metrics else value
-
-
-def _in_full(
-    spec: Spec,
-    arrays: tuple[Any, ...],
-    reduction: str,
-    where: Any,
-    weights: Any,
-    normalizer: Any,
-    options: dict[str, Any],
-    **kwargs: Any,
-) -> Any:
-    """`_value` of a penalty that differentiates: by another framework, where the arrays' own cannot."""
-    args = (arrays, reduction, where, weights, normalizer)
-    given = arrays[len(spec.functions) :][: len(spec.arrays)]
-    if not given:
-        return _value(spec, *args, options, **kwargs)  # which says what is missing
-    backend = common_backend(spec.name, spec.arrays[: len(given)], given)
-    lender = lender_of(spec.name, backend)
-    if lender is backend:
-        return _value(spec, *args, options, **kwargs)
-    options = spec.check_options(options)  # which makes numbers of NumPy's scalars, that would be lent as arrays
-    return on_loan(spec.name, backend, lender, partial(_value, spec), (*args, options), kwargs)
 
 
 def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature:

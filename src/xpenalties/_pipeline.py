@@ -105,9 +105,10 @@ class Pipeline:
         *inputs, step
             As for a call of the pipeline.
         track_grad_norms : bool, default False
-            Whether the report has the L2 norm of each penalty's gradient, of its contribution's and of the total's. One
-            pass back for each penalty, beside the one that the total's own gradient takes. A penalty that cannot be
-            differentiated is reported with the reason, and the total counts it all the same.
+            Whether the report has the L2 norm of each penalty's gradient, of its contribution's and of the total's, by
+            one pass back for each penalty. In eager PyTorch the total's own gradient then is their sum, without another
+            pass, where it depends on nothing else. A penalty that cannot be differentiated is reported with the reason,
+            and the total counts it all the same.
         wrt : str, int or iterable of them, optional
             The inputs to differentiate by: names in the mapping or dataclass, or positions. By default all
             floating-point arrays; of PyTorch's those that require a gradient, if there are any. An array that is given

@@ -12,7 +12,7 @@ from typing import Any
 from ._nests import flatten
 from .backends import Backend, backend_of
 
-__all__ = ["PenaltyReport", "Report"]
+__all__ = ["PenaltyReport", "Report", "to_floats"]
 
 _COLUMNS = ("value", "weight", "contribution", "grad_norm", "grad_norm_weighted")
 _Names = tuple[tuple[str, ...], tuple[str, ...] | None]  # of the penalties, and of the rows of the conflicts
@@ -152,13 +152,13 @@ class Report:
                 "total_grad_norm": self.total_grad_norm,
             }
         )
-        result: dict[str, Any] = rebuild(iter(_to_floats(leaves)))
+        result: dict[str, Any] = rebuild(iter(to_floats(leaves)))
         return result
 
     def conflicts(self) -> dict[str, dict[str, float]]:
         """`gradient_conflicts` as plain floats, moved off the device at once; empty where they were not asked for."""
         leaves, rebuild = flatten({a: dict(row) for a, row in (self.gradient_conflicts or {}).items()})
-        result: dict[str, dict[str, float]] = rebuild(iter(_to_floats(leaves)))
+        result: dict[str, dict[str, float]] = rebuild(iter(to_floats(leaves)))
         return result
 
     def to_json(self, **options: Any) -> str:
@@ -219,7 +219,7 @@ class Report:
         return [f"{name}: {part.error}" for name, part in parts.items() if part is not None and part.error is not None]
 
 
-def _to_floats(leaves: list[Any]) -> list[Any]:
+def to_floats(leaves: list[Any]) -> list[Any]:
     """Arrays as floats, each library's in one go; None, numbers and strings as they are."""
     floats = list(leaves)
     by_backend: dict[Backend, list[int]] = {}

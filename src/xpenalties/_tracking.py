@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from numbers import Real
 from typing import Any
 
+from ._numerics import wide
 from ._options import nearest
 from .backends import Backend, backend_of, flatten_of, in_dynamo
 
@@ -123,7 +124,7 @@ class Gradients:
     def add(self, name: str, gradient: list[Any], factor: Any) -> tuple[Any, Any]:
         """The norms of a gradient and of `factor` times it, which is added to the total's."""
         xp, stop = self._backend.xp, self._backend.stop_gradient
-        gradient = [None if g is None else self._wide(stop(g)) for g in gradient]
+        gradient = [None if g is None else wide(stop(g)) for g in gradient]
         norm = self._norm(gradient)
         factor = stop(factor) if backend_of(factor) is not None else factor
         for i, (total, g) in enumerate(zip(self._total, gradient, strict=True)):
@@ -163,9 +164,5 @@ class Gradients:
         return sum(products[1:], products[0]) if products else self._zero()
 
     def _zero(self) -> Any:
-        array = self._wide(self._backend.stop_gradient(self._arrays[0]))
+        array = wide(self._backend.stop_gradient(self._arrays[0]))
         return self._backend.xp.sum(self._backend.xp.reshape(array, (-1,))[:0])
-
-    def _wide(self, x: Any) -> Any:
-        working = self._backend.dtype(x.dtype).working
-        return x if working is None else self._backend.xp.astype(x, working)
