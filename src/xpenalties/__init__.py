@@ -11,15 +11,18 @@ from . import (
     _finite,
     _gradient_penalties,
     _history,
+    _linear,
     _loss,
     _norms,
     _structure,
 )
+from ._blocks import block_size
 from ._divergences import *  # noqa: F403
 from ._finite import *  # noqa: F403
 from ._gradient_penalties import *  # noqa: F403
 from ._gradients import grad, grad_norm, value_and_grad
 from ._history import *  # noqa: F403
+from ._linear import *  # noqa: F403
 from ._loss import *  # noqa: F403
 from ._norms import *  # noqa: F403
 from ._pipeline import Pipeline
@@ -31,6 +34,7 @@ from .backends import namespace, register_loaded
 __all__ = [
     *_norms.__all__,
     *_divergences.__all__,
+    *_linear.__all__,
     *_structure.__all__,
     *_gradient_penalties.__all__,
     *_finite.__all__,
@@ -43,6 +47,7 @@ __all__ = [
     "PenaltyReport",
     "Report",
     *_history.__all__,
+    "block_size",
     "namespace",
 ]
 __version__ = version("xpenalties")

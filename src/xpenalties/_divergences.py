@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, Unpack
 
-from ._numerics import is_log_zero, log_probabilities, logsumexp, stop_gradient, times_log
+from ._numerics import is_log_zero, log_probabilities, logsumexp, stop_gradient, supported
 from ._options import Positive, UnitInterval
 from ._penalty import Array, Shared, penalty
 from .backends import namespace
@@ -69,21 +69,24 @@ def kl_divergence(
     """
     log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
     log_q = log_probabilities(log_q, axis=axis, temperature=temperature, from_logits=from_logits)
+    return kl(log_p, log_q, direction=direction, axis=axis)
+
+
+def kl(log_p: Any, log_q: Any, *, direction: str, axis: int) -> Any:
+    """`kl_divergence` of log-probabilities, for each row."""
     if direction == "symmetric":
         return symmetric_kl(log_p, log_q, axis=axis)
-    return _kl(log_p, log_q, axis=axis) if direction == "forward" else _kl(log_q, log_p, axis=axis)
-
-
-def _kl(log_p: Any, log_q: Any, *, axis: int) -> Any:
+    if direction == "reverse":
+        log_p, log_q = log_q, log_p
     xp = namespace(log_p, log_q)
-    return xp.sum(times_log(xp.exp(log_p), log_p - log_q), axis=axis)
+    return xp.sum(xp.exp(log_p) * supported(log_p - log_q, log_p), axis=axis)
 
 
 def symmetric_kl(log_p: Any, log_q: Any, *, axis: int) -> Any:
     """(KL(P||Q) + KL(Q||P)) / 2 of log-probabilities, for each row."""
     xp = namespace(log_p, log_q)
     p, q = xp.exp(log_p), xp.exp(log_q)
-    log_ratio = xp.where((p == 0) & (q == 0), 0.0, log_p - log_q)
+    log_ratio = supported(log_p - log_q, log_p, log_q)
     return xp.sum(0.5 * (p - q) * log_ratio, axis=axis)  # each summand >= 0
 
 
@@ -153,7 +156,7 @@ def jensen_shannon(log_p: Any, log_q: Any, *, beta: float, axis: int) -> Any:
     p, q = xp.exp(log_p), xp.exp(log_q)
     if beta in (0.0, 1.0):
         return xp.sum(0.0 * (p + q), axis=axis)
-    d = xp.where((p == 0) & (q == 0), 0.0, log_q - log_p)
+    d = supported(log_q - log_p, log_p, log_q)
     far = xp.abs(d) > 1
     near = xp.where(far, 0.0, d)
     from_p, from_q = (1 - beta) * xp.expm1(near), beta * xp.expm1(-near)
@@ -165,7 +168,8 @@ def jensen_shannon(log_p: Any, log_q: Any, *, beta: float, axis: int) -> Any:
     above = xp.where(q_larger, tail + log_rest, tail + log_beta)
     log_m_over_p = xp.where(far, above + xp.where(q_larger, d, 0.0), xp.log1p(from_p) - from_p)
     log_m_over_q = xp.where(far, above - xp.where(q_larger, 0.0, d), xp.log1p(from_q) - from_q)
-    return 0.0 - xp.sum(beta * times_log(p, log_m_over_p) + (1 - beta) * times_log(q, log_m_over_q), axis=axis)
+    of_p, of_q = p * supported(log_m_over_p, log_p), q * supported(log_m_over_q, log_q)
+    return 0.0 - xp.sum(beta * of_p + (1 - beta) * of_q, axis=axis)
 
 
 @penalty(terms="rows", reduction="mean")
@@ -219,12 +223,16 @@ def entropy(
     -1.0
     """
     log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
-    xp = namespace(log_p)
-    negative = xp.sum(times_log(xp.exp(log_p), log_p), axis=axis)
-    classes = log_p.shape[axis]
-    if normalize and classes > 1:
-        negative = negative / math.log(classes)
+    negative = negative_entropy(log_p, normalize=normalize, axis=axis)
     return negative if mode == "bonus" else -negative
+
+
+def negative_entropy(log_p: Any, *, normalize: bool, axis: int) -> Any:
+    """-H of log-probabilities, for each row."""
+    xp = namespace(log_p)
+    negative = xp.sum(xp.exp(log_p) * supported(log_p, log_p), axis=axis)
+    classes = log_p.shape[axis]
+    return negative / math.log(classes) if normalize and classes > 1 else negative
 
 
 _LOGITS = 256.0  # of up to this size, `z - logsumexp(z)` is as exact as topk_kl_divergence takes it to be
@@ -279,7 +287,7 @@ def topk_kl_divergence(
     if tail == "renormalize":
         log_p = log_probabilities(log_p, axis=axis, temperature=1.0, from_logits=True)
         log_q = log_probabilities(log_q, axis=axis, temperature=1.0, from_logits=True)
-    given = _kl(log_p, log_q, axis=axis)
+    given = kl(log_p, log_q, direction="forward", axis=axis)
     if tail != "bucket":
         return given
     xp = namespace(log_p, log_q)

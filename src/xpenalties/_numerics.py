@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .backends import backend_of, namespace
+from .backends import backend_of, common_backend, namespace
 
 __all__ = [
     "abs_",
@@ -25,7 +25,7 @@ __all__ = [
     "safe_norm",
     "square",
     "stop_gradient",
-    "times_log",
+    "supported",
     "unit",
     "wide",
 ]
@@ -131,9 +131,10 @@ def count(kept: Any, dtype: Any) -> Any:
     return xp.astype(xp.sum(xp.astype(kept, xp.int32)), dtype)
 
 
-def times_log(p: Any, log: Any) -> Any:
-    """`p * log` where `log` is finite or `p > 0`, and 0 where `p` is 0: the limit of p log p."""
-    return p * namespace(p, log).where(p == 0, 0.0, log)
+def supported(x: Any, *log_probabilities: Any) -> Any:
+    """`x` where one of the probabilities is a normal number at least, else 0: p times this is p log p in the limit."""
+    backend = common_backend("supported", ("x", "log_probabilities"), (x, log_probabilities[-1]))
+    return backend.supported(x, *log_probabilities)
 
 
 def is_log_zero(log_p: Any) -> Any:
@@ -159,8 +160,14 @@ def log_probabilities(x: Any, *, axis: int, temperature: float, from_logits: boo
     """log softmax(x / temperature), or `x` as it is when it holds log-probabilities at temperature 1."""
     if not from_logits and temperature == 1.0:
         return x
-    xp = namespace(x)
-    shifted = x - _top(x, axis=axis)  # for good: to add it again would round by as much as the logits are large
+    backend = backend_of(x)
+    assert backend is not None
+    at_once = backend.log_softmax
+    if at_once is None or temperature != 1.0:
+        x = x - _top(x, axis=axis)  # for good: to add it again would round by as much as the logits are large
     if temperature != 1.0:
-        shifted = shifted / temperature
-    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+        x = x / temperature
+    if at_once is not None:
+        return at_once(x, axis)
+    xp = backend.xp
+    return x - xp.log(xp.sum(xp.exp(x), axis=axis, keepdims=True))

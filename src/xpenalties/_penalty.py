@@ -14,8 +14,8 @@ from typing import Any, Literal, ParamSpec, Protocol, TypedDict, TypeVar, cast, 
 from ._loans import lender_of, on_loan
 from ._options import checks_of
 from ._spec import REGISTRY, SHARED, Extra, Reduction, Shape, Spec, spec_of
-from ._terms import evaluate, metrics, reduce
-from .backends import common_backend
+from ._terms import METRICS, evaluate, metrics, reduce
+from .backends import backend_of, common_backend
 
 __all__ = ["Array", "Shared", "penalty", "value_and_metrics"]
 
@@ -76,6 +76,7 @@ def penalty(
     complex: bool = False,
     extras: tuple[Extra, ...] = (),
     requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None,
+    matrices: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a public penalty of a formula.
 
@@ -93,6 +94,9 @@ def penalty(
         dtype that they were given in.
     requires : callable of the arrays and the options, optional
         Raises what the formula cannot take: called before it, and for empty arrays too.
+    matrices : tuple of str
+        Which of the arrays are linear maps that all rows have in common, of shape [classes, features]. The shapes of
+        all arrays are then for `requires` to check.
     """
 
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:
@@ -106,9 +110,10 @@ def penalty(
             formula=formula,
             functions=tuple(functions),
             arrays=tuple(name for name in positional if name not in functions),
+            matrices=tuple(i for i, name in enumerate(positional) if name in matrices),
             checks=checks_of(formula),
             defaults={p.name: p.default for p in options},
-            terms=terms if callable(terms) else lambda options: terms,
+            terms=terms,
             reduction=reduction,
             complex=complex,
             extras=frozenset(extras),
@@ -143,10 +148,10 @@ def value_and_metrics(
     assert spec is not None
     given = dict(options)
     reduction, where, weights, normalizer = (given.pop(n, None) for n in SHARED)
-    value: tuple[Any, Any] = _value(
+    value, figures = _value(
         spec, arrays, reduction or spec.reduction, where, weights, normalizer, given, with_metrics=True
     )
-    return value
+    return value, dict(zip(METRICS, figures, strict=True))
 
 
 def _value(
@@ -160,18 +165,49 @@ def _value(
     *,
     with_metrics: bool = False,
 ) -> Any:
+    if spec.functions:
+        run = _lent
+    else:
+        backend = backend_of(arrays[0]) if arrays else None
+        run = _computed if backend is None or backend.staged is None else backend.staged(_computed)
+    return run(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
+
+
+def _computed(
+    spec: Spec,
+    arrays: tuple[Any, ...],
+    reduction: str,
+    where: Any,
+    weights: Any,
+    normalizer: Any,
+    options: dict[str, Any],
+    with_metrics: bool,
+) -> Any:
+    found = evaluate(spec, arrays, where, weights, options, summed=reduction in ("sum", "mean"))
+    value, total = reduce(spec, found, reduction, normalizer)
+    return (value, metrics(found, total)) if with_metrics else value
+
+
+def _lent(
+    spec: Spec,
+    arrays: tuple[Any, ...],
+    reduction: str,
+    where: Any,
+    weights: Any,
+    normalizer: Any,
+    options: dict[str, Any],
+    with_metrics: bool,
+) -> Any:
+    """The same of a penalty that differentiates: by another framework, where the arrays' own cannot."""
     given = arrays[len(spec.functions) :][: len(spec.arrays)]
-    if spec.functions and given:  # it differentiates: by another framework, where the arrays' own cannot
+    if given:
         owner = common_backend(spec.name, spec.arrays[: len(given)], given)
         lender = lender_of(spec.name, owner)
         if lender is not owner:
             options = spec.check_options(options)  # which makes numbers of NumPy's scalars: those are arrays to lend
-            args = (arrays, reduction, where, weights, normalizer, options)
-            again = partial(_value, spec, with_metrics=with_metrics)
-            return on_loan(spec.name, owner, lender, again, args, {})
-    found = evaluate(spec, arrays, where, weights, options)
-    value, total = reduce(spec, found, reduction, normalizer)
-    return (value, metrics(found, total)) if with_metrics else value
+            args = (arrays, reduction, where, weights, normalizer, options, with_metrics)
+            return on_loan(spec.name, owner, lender, partial(_computed, spec), args, {})
+    return _computed(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
 
 
 def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature:

@@ -57,7 +57,7 @@ def scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
             f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. "
             "Reduce it with sum or mean."
         )
-    kind, working = backend.dtype(value.dtype)
+    kind, working, _ = backend.dtype(value.dtype)
     if kind in ("complex", "bool"):
         raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its size.")
     if kind == "other":  # a count
@@ -111,5 +111,6 @@ def _zero(array: Any) -> Any:
     backend = backend_of(array)
     assert backend is not None
     xp = backend.xp
-    dtype = array.dtype if backend.dtype(array.dtype) == ("real", None) else xp.float32
+    found = backend.dtype(array.dtype)
+    dtype = array.dtype if found.kind == "real" and found.working is None else xp.float32
     return xp.sum(xp.zeros_like(xp.reshape(array, (-1,))[:0], dtype=dtype))

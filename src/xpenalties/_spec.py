@@ -19,7 +19,7 @@ SHARED = ("reduction", "where", "weights", "normalizer")  # the options that eve
 REGISTRY: dict[str, Callable[..., Any]] = {}  # the penalties by name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spec:
     """What `penalty` found out about a formula."""
 
@@ -27,13 +27,18 @@ class Spec:
     formula: Callable[..., Any]
     functions: tuple[str, ...]  # what it takes before the arrays
     arrays: tuple[str, ...]
+    matrices: tuple[int, ...]  # which of the arrays all rows have in common, see `Work`
     checks: Mapping[str, Check]
     defaults: Mapping[str, Any]
-    terms: Callable[[Mapping[str, Any]], Shape]
+    terms: Shape | Callable[[Mapping[str, Any]], Shape]
     reduction: Reduction
     complex: bool
     extras: frozenset[Extra]  # what its formula is given beside the options
     requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None  # its own check of arrays and options
+
+    def shape_of_terms(self, options: Mapping[str, Any]) -> Shape:
+        """What a term belongs to, with these options."""
+        return self.terms({**self.defaults, **options}) if callable(self.terms) else self.terms
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """`options` checked and made plain Python values."""

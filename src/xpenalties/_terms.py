@@ -6,14 +6,16 @@ Checks, half precision, masks and weights come before it, the reduction and its 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
+from ._blocks import Work, is_small
 from ._numerics import broadcasts, count, ratio
 from ._options import POSITIVE, member
 from ._spec import Shape, Spec
 from .backends import Backend, backend_of, common_backend, is_array_beside
 
-__all__ = ["Terms", "evaluate", "metrics", "reduce"]
+__all__ = ["METRICS", "Terms", "evaluate", "metrics", "reduce"]
 
 _REDUCTIONS = ("sum", "mean", "none")
 
@@ -23,63 +25,74 @@ class Terms(NamedTuple):
 
     backend: Backend
     values: Any  # masked
-    kept: Any  # boolean, of the terms' shape; None: all
-    weights: Any  # None: all 1
+    kept: Any = None  # boolean, of the terms' shape; None: all
+    weights: Any = None  # None: all 1
+    total: Any = None  # the sum of `values` by their weights, where it is known already
 
 
-def evaluate(spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, options: dict[str, Any]) -> Terms:
-    """The terms of a penalty, masked, and what to weight them with."""
-    functions, arrays = arrays[: len(spec.functions)], arrays[len(spec.functions) :]
+def evaluate(
+    spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, options: dict[str, Any], *, summed: bool = False
+) -> Terms:
+    """The terms of a penalty, masked, and what to weight them with; `summed`: only their sum is differentiated."""
+    functions: tuple[Any, ...] = ()
+    if spec.functions:
+        functions, arrays = arrays[: len(spec.functions)], arrays[len(spec.functions) :]
     if len(arrays) != len(spec.arrays):
         raise TypeError(
             f"{spec.name}: takes {''.join(f'`{name}` and ' for name in spec.functions)}{len(spec.arrays)} "
             f"array{'s' * (len(spec.arrays) > 1)} ({', '.join(spec.arrays)}), "
             f"got {len(arrays)} by position. Pass arrays by position, options by keyword."
         )
-    for name, function in zip(spec.functions, functions, strict=True):
-        if not callable(function):
-            raise TypeError(
-                f"{spec.name}: `{name}` must be callable, got {type(function).__qualname__}. Pass it before the arrays."
-            )
+    if functions:
+        _check_callable(spec, functions)
     if options:
         options = spec.check_options(options)
     backend = common_backend(spec.name, spec.arrays, arrays)
-    given, arrays = arrays, _working(spec, backend, arrays)
+    dtype = _common_dtype(spec, backend, arrays)
     shape = arrays[0].shape
     if spec.requires is not None:
         spec.requires(arrays, options)
-    kind = spec.terms({**spec.defaults, **options})
-    axis = options.get("axis", spec.defaults.get("axis"))
-    axis = _axis(spec, axis, arrays[0]) if isinstance(axis, int) and (shape or kind == "rows") else 0
+    kind = spec.shape_of_terms(options)
+    axis = _axis(spec, options.get("axis", spec.defaults.get("axis", -1)), arrays[0]) if kind == "rows" else 0
     if "eps" in spec.extras:
-        options = {**options, "eps": max(float(backend.xp.finfo(x.dtype).eps) for x in given)}
+        options = {**options, "eps": max(float(backend.xp.finfo(x.dtype).eps) for x in arrays)}
+    formula = partial(spec.formula, *functions) if functions else spec.formula
+    rows = axis if kind == "rows" else None
     if where is None and weights is None and 0 not in shape:
-        values = _evaluate(spec, backend, functions, arrays, options)
-        return Terms(_tracing(backend, values), values, None, None)
+        if dtype is None and not spec.matrices and not functions and (rows is None or is_small(shape)):
+            values = backend.run(formula, arrays, options)
+            return Terms(_tracing(backend, values), values)
+        work = Work(formula, options, backend.xp, dtype, arrays, None, False, rows, spec.matrices, summed)
+        values, total = backend.evaluate(work) if not functions else (work.whole(), None)
+        return Terms(_tracing(backend, values), values, None, None, total)
 
     terms_shape = _terms_shape(kind, shape, axis)
     backend, kept, weights = _masks(spec, backend, arrays[0], terms_shape, where, weights)
     xp = backend.xp
     if 0 in shape:
-        return Terms(backend, sum(_no_terms(xp, x, kind, axis) for x in arrays), kept, weights)
+        working = (dtype or backend.dtype(x.dtype).working or x.dtype for x in arrays)
+        wide = (x if x.dtype == to else xp.astype(x, to) for x, to in zip(arrays, working, strict=True))
+        kinds: list[Shape] = ["whole" if i in spec.matrices else kind for i in range(len(arrays))]
+        empty = [_no_terms(xp, x, kind, axis) for x, kind in zip(wide, kinds, strict=True)]
+        return Terms(backend, sum(empty[1:], empty[0]), kept, weights)
     mask = _over_inputs(xp, kept, kind, axis, arrays[0].ndim)
-    arrays = tuple(xp.where(mask, x, 0.0) for x in arrays)
-    if "kept" in spec.extras:
-        options = {**options, "kept": mask}
-    values = _evaluate(spec, backend, functions, arrays, options)
+    factors = kept if weights is None else weights
+    takes_kept = "kept" in spec.extras
+    work = Work(formula, options, xp, dtype, arrays, mask, takes_kept, rows, spec.matrices, summed, factors)
+    values, total = backend.evaluate(work) if not functions else (work.whole(), None)
     backend = _tracing(backend, values)
     values = backend.xp.where(kept, values, 0.0)
     if weights is not None and weights.dtype != values.dtype:
         weights = xp.astype(weights, values.dtype)  # float16 ones would not sum, float64 ones would widen
-    return Terms(backend, values, kept, weights)
+    return Terms(backend, values, kept, weights, total)
 
 
-def _evaluate(
-    spec: Spec, backend: Backend, functions: tuple[Any, ...], arrays: tuple[Any, ...], options: dict[str, Any]
-) -> Any:
-    if functions:  # the user's, to run as they do elsewhere
-        return spec.formula(*functions, *arrays, **options)
-    return backend.evaluate(spec.formula, arrays, options)
+def _check_callable(spec: Spec, functions: tuple[Any, ...]) -> None:
+    for name, function in zip(spec.functions, functions, strict=True):
+        if not callable(function):
+            raise TypeError(
+                f"{spec.name}: `{name}` must be callable, got {type(function).__qualname__}. Pass it before the arrays."
+            )
 
 
 def _tracing(backend: Backend, values: Any) -> Backend:
@@ -88,27 +101,33 @@ def _tracing(backend: Backend, values: Any) -> Backend:
     return backend if found is None or not found.traces else found
 
 
-def _working(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arrays in one dtype, float32 at least unless a function takes them; shapes must be the same."""
+def _common_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
+    """The dtype to compute in, float32 at least unless a function takes them, or None: that of all arrays.
+
+    Shapes must be the same.
+    """
     first = arrays[0]
-    working = None
+    differ = False
     for name, x in zip(spec.arrays, arrays, strict=True):
-        kind, target = backend.dtype(x.dtype)
+        kind, working, _ = backend.dtype(x.dtype)
         if kind != "real" and not (kind == "complex" and spec.complex):
             wanted = "real or complex floating point" if spec.complex else "real floating point"
             hint = "Take its real part or size" if kind == "complex" else "Cast it first, for example to float32"
             raise TypeError(f"{spec.name}: `{name}` must be {wanted}, got {x.dtype}. {hint}.")
-        if x.shape != first.shape:
+        if x is first:
+            differ = working is not None and not spec.functions
+            continue
+        if x.shape != first.shape and not spec.matrices:
             listed = " and ".join(f"`{n}`" for n in spec.arrays)
             got = " and ".join(str(tuple(y.shape)) for y in arrays)
             raise ValueError(f"{spec.name}: {listed} must have the same shape, got {got}. Broadcast them explicitly.")
-        if (target is not None and not spec.functions) or x.dtype != first.dtype:
-            working = True
-    if working is None:
-        return arrays
-    xp = backend.xp
-    common = xp.result_type(*[x.dtype if spec.functions else backend.dtype(x.dtype).working or x.dtype for x in arrays])
-    return tuple(x if x.dtype == common else xp.astype(x, common) for x in arrays)
+        if x.dtype != first.dtype:
+            differ = True
+    if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens what comes out
+        return None
+    return backend.xp.result_type(
+        *[x.dtype if spec.functions else backend.dtype(x.dtype).working or x.dtype for x in arrays]
+    )
 
 
 def _axis(spec: Spec, axis: int, x: Any) -> int:
@@ -135,15 +154,17 @@ def _terms_shape(kind: Shape, shape: Any, axis: int) -> tuple[int, ...]:
 
 
 def _no_terms(xp: Any, x: Any, kind: Shape, axis: int) -> Any:
-    """Zeros of the terms' shape for an `x` of size 0, on the graph of `x`."""
+    """Zeros of the terms' shape for an `x` of size 0, or for what all terms have in common, on the graph of `x`."""
     x = xp.abs(x)  # real
+    if kind == "whole":
+        return xp.sum(xp.reshape(x, (-1,))[:0])
     if kind == "elements":
         return x
     if kind == "rows":
         return xp.sum(x, axis=axis)
     if kind == "samples":
         return xp.sum(xp.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), axis=1)
-    return xp.sum(x, axis=(-2, -1)) if kind == "matrices" else xp.sum(x)
+    return xp.sum(x, axis=(-2, -1))
 
 
 def _masks(
@@ -189,13 +210,14 @@ def _over_inputs(xp: Any, kept: Any, kind: Shape, axis: int, ndim: int) -> Any:
 
 def reduce(spec: Spec, terms: Terms, reduction: str, normalizer: Any) -> tuple[Any, Any]:
     """The value of a penalty, and the sum of its terms by their weights, or for "none" the terms."""
-    backend, values, kept, weights = terms
+    backend, values, kept, weights, total = terms
     xp = backend.xp
     if reduction not in _REDUCTIONS:
         spec.check("reduction", reduction, member(_REDUCTIONS))
-    if weights is not None:
-        values = values * weights
-    total = values if reduction == "none" else xp.sum(values)
+    if total is None:
+        if weights is not None:
+            values = values * weights
+        total = values if reduction == "none" else xp.sum(values)
     if normalizer is not None:
         return _divide(spec, total, normalizer), total
     if reduction != "mean":
@@ -229,7 +251,10 @@ def _divide(spec: Spec, total: Any, normalizer: Any) -> Any:
     return ratio(total, normalizer)
 
 
-def metrics(terms: Terms, total: Any) -> dict[str, Any]:
+METRICS = ("sum", "mean", "min", "max")
+
+
+def metrics(terms: Terms, total: Any) -> tuple[Any, Any, Any, Any]:
     """Sum (`total`) and mean of the terms, by their weights, and min and max of those kept; constants.
 
     NaN where there is none to take a mean or an end of.
@@ -242,15 +267,14 @@ def metrics(terms: Terms, total: Any) -> dict[str, Any]:
     total = stop(total)
     size = _size(values)
     if size == 0:
-        return {"sum": total, "mean": total * nan, "min": total * nan, "max": total * nan}
+        return total, total * nan, total * nan, total * nan
     if kept is None:
-        low, high = terms.backend.extrema(values)
-        return {"sum": total, "mean": total / size, "min": low, "max": high}
+        return total, total / size, *terms.backend.extrema(values)
     share = count(kept, values.dtype) if weights is None else xp.sum(weights)
     some = share > 0
-    return {
-        "sum": total,
-        "mean": xp.where(some, total / xp.where(some, share, 1.0), nan),
-        "min": xp.where(some, xp.min(xp.where(kept, values, inf)), nan),
-        "max": xp.where(some, xp.max(xp.where(kept, values, -inf)), nan),
-    }
+    return (
+        total,
+        xp.where(some, total / xp.where(some, share, 1.0), nan),
+        xp.where(some, xp.min(xp.where(kept, values, inf)), nan),
+        xp.where(some, xp.max(xp.where(kept, values, -inf)), nan),
+    )

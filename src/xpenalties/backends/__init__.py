@@ -166,8 +166,8 @@ def namespace(*arrays: Any) -> Any:
     """
     if not arrays:
         raise TypeError("namespace: takes one array at least, got none. Pass the arrays to compute with.")
-    if len(arrays) == 1:
-        backend = _BACKENDS.get(type(arrays[0]))
-        if backend is not None:
-            return backend.xp
+    cls = type(arrays[0])
+    backend = _BACKENDS.get(cls)
+    if backend is not None and (len(arrays) == 1 or (len(arrays) == 2 and type(arrays[1]) is cls)):
+        return backend.xp
     return common_backend("namespace", [f"arrays[{i}]" for i in range(len(arrays))], arrays).xp

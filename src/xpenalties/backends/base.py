@@ -6,6 +6,7 @@ The methods here are what the array API standard alone allows, so a namespace wi
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
+from .._blocks import Work, chosen
 from .._nests import Rebuild, flatten
 
 OfLeaves = Callable[[list[Any]], tuple[Any, list[Any]]]
@@ -21,10 +23,11 @@ Pull = Callable[[Any], list[Any]]
 
 
 class DType(NamedTuple):
-    """What a penalty needs to know of a dtype: its kind, and the dtype to compute in (None: its own)."""
+    """What a penalty needs to know of a dtype."""
 
     kind: str  # "real", "complex", "bool" or "other"
-    working: Any
+    working: Any = None  # the dtype to compute in; None: its own
+    log_least: float = 0.0  # of the smallest normal number that is computed with
 
 
 class NoAutodiffError(NotImplementedError):
@@ -36,6 +39,10 @@ class Backend:
 
     #: `abs` has slope 0 at 0. Unknown namespaces are not trusted with it, see `_numerics.abs_`.
     abs_is_flat_at_zero: bool = False
+    #: `log_softmax(x, axis)` in one pass, where the framework has it: not the standard's operations one by one.
+    log_softmax: Callable[[Any, int], Any] | None = None
+    #: Makes of a function that computes a penalty one program, where the framework has a compiler that costs no time.
+    staged: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
     #: For the error where it has no automatic differentiation.
     lacks: str = "of their own, "
     remedy: str = ""
@@ -61,13 +68,25 @@ class Backend:
     def _describe(self, dtype: Any) -> DType:
         xp = self.xp
         if xp.isdtype(dtype, "real floating"):
-            return DType("real", xp.float32 if xp.finfo(dtype).bits < 32 else None)
+            working = xp.float32 if xp.finfo(dtype).bits < 32 else None
+            return DType("real", working, math.log(float(xp.finfo(working or dtype).smallest_normal)))
         if xp.isdtype(dtype, "complex floating"):
-            return DType("complex", None)
-        return DType("bool" if xp.isdtype(dtype, "bool") else "other", None)
+            return DType("complex")
+        return DType("bool" if xp.isdtype(dtype, "bool") else "other")
 
-    def evaluate(self, formula: Callable[..., Any], arrays: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        """A formula's terms.
+    def block_elements(self, work: Work) -> int | None:
+        """How many elements of an input, or of logits, a block of rows has; None: not in blocks."""
+        return None
+
+    def size_of_blocks(self, work: Work) -> int | None:
+        """The same, unless `block_size` says otherwise; None where the whole is no larger than one."""
+        if not work.has_rows:
+            return None
+        elements = chosen(self.block_elements(work))
+        return None if elements is None or work.size() <= elements else elements
+
+    def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """What a formula returns.
 
         Quietly, where NumPy does the work: a formula takes -inf - -inf and masks it, as its docstring says, and a
         warning of that would be noise. (Dask does the work later, under the settings of then.)
@@ -75,8 +94,28 @@ class Backend:
         numpy = sys.modules.get("numpy")
         if numpy is None:
             return formula(*arrays, **options)
-        with numpy.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+        with numpy.errstate(all="ignore"):
             return formula(*arrays, **options)
+
+    def evaluate(self, work: Work) -> tuple[Any, Any]:
+        """The terms of a formula, and where it has been computed on the way the sum that `work` asks for, or None."""
+        return self.run(self.terms, (work,), {}), None
+
+    def terms(self, work: Work) -> Any:
+        """The terms, in blocks or not."""
+        elements = self.size_of_blocks(work)
+        return work.whole() if elements is None else work.in_blocks(elements)
+
+    def supported(self, x: Any, *log_probabilities: Any) -> Any:
+        """`x` with 0 where none of the probabilities is a normal number: where it is all but 0, or 0.
+
+        By their logs: XLA's CPU compiler takes three times as long to compare an exponential.
+        """
+        least = self.dtype(log_probabilities[0].dtype).log_least
+        some = log_probabilities[0] > least
+        for log_p in log_probabilities[1:]:
+            some = some | (log_p > least)
+        return self.xp.where(some, x, 0.0)
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
         """The smallest and the largest of `x`."""

@@ -8,6 +8,7 @@ from typing import Any
 import array_api_compat.cupy
 import cupy
 
+from .._blocks import Work
 from .base import Backend
 
 __all__ = ["KNOWN", "find"]
@@ -16,7 +17,10 @@ __all__ = ["KNOWN", "find"]
 class CupyBackend(Backend):
     abs_is_flat_at_zero = True
 
-    def evaluate(self, formula: Callable[..., Any], arrays: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    def block_elements(self, work: Work) -> int | None:
+        return 2**25  # 128 MiB of float32 keep any card busy
+
+    def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return formula(*arrays, **options)
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
+from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._blocks import AUTOMATIC, Work, chosen
 from .._loss import RegularizedLoss
 from .._nests import Rebuild
+from .._options import POSITIVE
 from .._pipeline import Pipeline
 from .._report import PenaltyReport, Report
 from .base import Backend, DType, OfLeaves, Pull
@@ -24,12 +29,22 @@ if _enable_x64 is None:  # pragma: no cover - before 0.8
 
 
 class JaxBackend(Backend):
-    def evaluate(self, formula: Callable[..., Any], arrays: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    def staged(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        return _staged(compute)
+
+    def block_elements(self, work: Work) -> int | None:
+        return 2**22 if work.matrices else None  # XLA fuses what is between inputs and terms, but not into a product
+
+    def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return formula(*arrays, **options)
+
+    def evaluate(self, work: Work) -> tuple[Any, Any]:
+        elements = self.size_of_blocks(work)
+        return work.whole() if elements is None or not work.matrices else _mapped(work, elements), None
 
     def _describe(self, dtype: Any) -> DType:
         if jnp.issubdtype(dtype, jax.dtypes.extended):  # keys of random numbers
-            return DType("other", None)
+            return DType("other")
         return super()._describe(dtype)
 
     def device(self, x: Any) -> Any:
@@ -94,6 +109,72 @@ class JaxBackend(Backend):
                 "each step."
             )
         return jax.random.uniform(rng, shape, like.dtype)
+
+
+@cache
+def _staged(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """`_penalty._computed` as one program for each penalty, options and shape, in a trace as outside of it.
+
+    A normalizer is traced, for it changes from batch to batch. Arguments that are wrong go to the function as they are.
+    """
+
+    def of_key(key: Any, arrays: Any, where: Any, weights: Any, normalizer: Any, more: Any) -> Any:
+        spec, reduction, with_metrics, _, options = key
+        options = {**{name: value for name, _, value in options}, **more}
+        return compute(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
+
+    program = jax.jit(of_key, static_argnums=0)
+
+    def call(
+        spec: Any,
+        arrays: Any,
+        reduction: Any,
+        where: Any,
+        weights: Any,
+        normalizer: Any,
+        options: Any,
+        with_metrics: Any,
+    ) -> Any:
+        given = (*arrays, *(x for x in (where, weights) if x is not None))
+        number = isinstance(normalizer, Real)
+        if all(isinstance(x, jax.Array) for x in given) and (
+            normalizer is None or number or isinstance(normalizer, jax.Array)
+        ):
+            more = {name: value for name, value in options.items() if isinstance(value, jax.Array)}
+            static = tuple((name, type(value), value) for name, value in options.items() if name not in more)
+            key = spec, reduction, with_metrics, chosen(AUTOMATIC), static
+            try:
+                hash(key)
+            except TypeError:
+                pass
+            else:
+                if number:
+                    normalizer = spec.check("normalizer", normalizer, POSITIVE)
+                return program(key, arrays, where, weights, normalizer, more)
+        return compute(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
+
+    return call
+
+
+def _mapped(work: Work, elements: int) -> Any:
+    """The terms of a linear map's rows, block for block, and once more in the pass back: logits are never whole."""
+    rows, features = math.prod(work.terms_shape), work.arrays[0].ndim - 1
+    step = max(1, elements * rows // work.size())
+    count = -(-rows // step)
+
+    def cut(x: Any) -> Any:
+        flat = jnp.reshape(x, (rows, *x.shape[features:]))
+        return jnp.reshape(jnp.pad(flat, ((0, count * step - rows), (0, 0))), (count, step, *x.shape[features:]))
+
+    def terms(block: Any) -> Any:
+        kept, *own = block
+        new = iter(own)
+        return work.terms(tuple(x if i in work.matrices else next(new) for i, x in enumerate(work.arrays)), kept)
+
+    blocks = [cut(x) for i, x in enumerate(work.arrays) if i not in work.matrices]
+    kept = None if work.kept is None else cut(work.kept)
+    found = jax.lax.map(jax.checkpoint(terms), (kept, *blocks))
+    return jnp.reshape(jnp.reshape(found, (-1,))[:rows], work.terms_shape)
 
 
 BACKEND = JaxBackend("jax", jnp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
+from .._blocks import LEAST, Work
 from .base import Backend, DType, OfLeaves, Pull, from_numpy
 
 __all__ = ["KNOWN", "REFUSED", "find"]
@@ -22,8 +24,22 @@ class NumpyBackend(Backend):
 
     def _describe(self, dtype: Any) -> DType:
         if dtype.kind not in "biufc" or dtype.isbuiltin == 2:  # ml_dtypes' bfloat16: no dtype of NumPy's, see isdtype
-            return DType("other", None)
+            return DType("other")
         return super()._describe(dtype)
+
+    def block_elements(self, work: Work) -> int | None:
+        return 2**22 if work.matrices else LEAST  # a product of matrices wants more of a row's kind than a sum
+
+    def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        with np.errstate(all="ignore"):
+            return formula(*arrays, **options)
+
+    def supported(self, x: Any, *log_probabilities: Any) -> Any:
+        if x.size > 1000:  # a minimum takes a tenth of what np.where does
+            least = self.dtype(x.dtype).log_least
+            if any(np.min(log_p) > least for log_p in log_probabilities):
+                return x
+        return super().supported(x, *log_probabilities)
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         from ._autograd import vjp
@@ -48,6 +64,12 @@ class BoxBackend(NumpyBackend):
     """The same for arrays that autograd traces."""
 
     traces = True
+
+    def block_elements(self, work: Work) -> int | None:
+        return None
+
+    def supported(self, x: Any, *log_probabilities: Any) -> Any:
+        return Backend.supported(self, x, *log_probabilities)
 
     def lender(self) -> Backend:
         return self

@@ -1,0 +1,117 @@
+"""Penalties of rows in eager PyTorch: each block forward and backward at once, so that no graph of the whole is kept.
+
+A term depends on nothing but its own row: what the backward pass will return is known, up to a factor for each row, as
+soon as the block has been seen. PyTorch's own autograd differentiates the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .._blocks import Work
+
+__all__ = ["evaluate"]
+
+
+def evaluate(work: Work, elements: int) -> tuple[Any, Any]:
+    """The terms, and None; or constant terms and the sum that `work` asks for."""
+    learned = work.factors is not None and work.factors.requires_grad
+    if work.matrices and work.summed and not learned:
+        found: tuple[Any, Any] = _Blocks.apply(work, elements, True, *work.arrays)
+        return found
+    return _Blocks.apply(work, elements, False, *work.arrays), None
+
+
+class _Blocks(torch.autograd.Function):  # type: ignore[misc]
+    """Terms, or their sum, whose gradients are computed beside them.
+
+    Of what all rows have in common, a gradient is a sum over rows, so that it takes the factors of the terms: they are
+    known where only the sum of the terms is differentiated. Where they are not, or where a gradient would be rounded
+    before it is multiplied, and for a second pass back, the blocks are evaluated once more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, work: Work, elements: int, summed: bool, *arrays: Any) -> Any:
+        needed = ctx.needs_input_grad[3:]
+        ctx.work, ctx.elements, ctx.summed = work._replace(arrays=()), elements, summed
+        ctx.save_for_backward(*arrays)
+        rounded = (torch.float16,) if work.matrices else (torch.float16, torch.bfloat16)  # see `_blocks`: no sum there
+        at_once = summed or not work.matrices
+        at_once = at_once and not any(x.dtype in rounded for x, need in zip(arrays, needed, strict=True) if need)
+        factors = _factors(work) if summed else None
+        terms, ctx.gradients = _blocks(work, elements, needed if at_once else (False,) * len(arrays), factors)
+        if not at_once:
+            ctx.gradients = None
+        if not summed:
+            return terms
+        ctx.mark_non_differentiable(terms)
+        return terms, (terms if factors is None else terms * factors).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        needed = ctx.needs_input_grad[3:]
+        work: Work = ctx.work._replace(arrays=ctx.saved_tensors)
+        of_terms = cotangents[-1]
+        if ctx.summed:
+            factors = _factors(work)
+            of_terms = of_terms.expand(work.terms_shape) if factors is None else of_terms * factors
+        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():  # again, or many at once
+            return None, None, None, *_plain(work, needed, of_terms)
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            _, gradients = _blocks(work, ctx.elements, needed, of_terms)
+        else:
+            scale = cotangents[-1] if ctx.summed else of_terms.unsqueeze(work.axis)
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient.mul_(scale)
+        pairs = zip(gradients, work.arrays, strict=True)
+        return None, None, None, *[None if gradient is None else gradient.to(x.dtype) for gradient, x in pairs]
+
+
+def _factors(work: Work) -> Any:
+    """The factors of the terms, in the dtype that the terms have."""
+    if work.factors is None:
+        return None
+    wide = any(x.dtype == torch.float64 for x in work.arrays)
+    return work.factors.to(torch.float64 if wide else torch.float32)
+
+
+def _blocks(work: Work, elements: int, needed: tuple[bool, ...], cotangents: Any) -> tuple[Any, list[Any]]:
+    """The terms, and what `cotangents` (None: ones) of them pull back to the arrays."""
+    gradients: list[Any] = [None] * len(needed)
+    for i, (x, need) in enumerate(zip(work.arrays, needed, strict=True)):
+        if need and i in work.matrices:  # a sum of as many as there are blocks: not in half precision
+            gradients[i] = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+        elif need:
+            gradients[i] = torch.empty_like(x)
+    parts = []
+    for index in work.indices(elements):
+        block, kept = work.block(index)
+        own = tuple(x.detach().requires_grad_(need) for x, need in zip(block, needed, strict=True))
+        with torch.set_grad_enabled(any(needed)):
+            terms = work.terms(own, kept)
+        parts.append(terms.detach().reshape(-1))
+        if not terms.requires_grad:
+            continue
+        pulled = torch.ones_like(terms) if cotangents is None else cotangents[work.outer(index)].to(terms.dtype)
+        found = torch.autograd.grad(terms, [x for x in own if x.requires_grad], pulled)
+        for i, gradient in zip((i for i, need in enumerate(needed) if need), found, strict=True):
+            if i in work.matrices:
+                gradients[i].add_(gradient)
+            else:
+                gradients[i][index] = gradient
+    return torch.cat(parts).reshape(work.terms_shape), gradients
+
+
+def _plain(work: Work, needed: tuple[bool, ...], cotangents: Any) -> Iterator[Any]:
+    """The same of all rows at once, with a graph where one is wanted."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        terms = work.whole()
+    wanted = [x for x, need in zip(work.arrays, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(terms, wanted, cotangents, create_graph=again, allow_unused=True))
+    return (next(found) if need else None for need in needed)
