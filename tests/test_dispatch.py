@@ -129,6 +129,6 @@ def test_a_dtype_is_described_once(fw: Framework) -> None:
     x = fw.array(np.zeros(2, dtype=np.int32), "int32")
     backend = backends.backend_of(x)
     assert backend is not None
-    assert backend.dtype(x.dtype) == ("other", None)
+    assert backend.dtype(x.dtype).kind == "other"
     assert backend.dtype(x.dtype) is backend.dtype(x.dtype)
     assert backend.name in repr(backend)

@@ -18,7 +18,7 @@ __all__ = ["AUTOMATIC", "LEAST", "Index", "Work", "block_size", "chosen", "is_sm
 Index = tuple[slice, ...]
 
 AUTOMATIC = 0
-LEAST = 2**19  # elements: 2 MiB of float32 stay in the caches of a CPU
+LEAST = 2**18  # elements: a handful of arrays of 1 MiB of float32 stay in the caches of a CPU
 _ELEMENTS: ContextVar[int | None] = ContextVar("elements", default=AUTOMATIC)
 
 

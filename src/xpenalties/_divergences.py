@@ -79,7 +79,8 @@ def kl(log_p: Any, log_q: Any, *, direction: str, axis: int) -> Any:
     if direction == "reverse":
         log_p, log_q = log_q, log_p
     xp = namespace(log_p, log_q)
-    return xp.sum(xp.exp(log_p) * supported(log_p - log_q, log_p), axis=axis)
+    # with the minus outside, the gradient by log q, the student's where P is a teacher, is a product and no more
+    return 0.0 - xp.sum(xp.exp(log_p) * supported(log_q - log_p, log_p), axis=axis)
 
 
 def symmetric_kl(log_p: Any, log_q: Any, *, axis: int) -> Any:

@@ -53,7 +53,8 @@ def evaluate(
     if spec.requires is not None:
         spec.requires(arrays, options)
     kind = spec.shape_of_terms(options)
-    axis = _axis(spec, options.get("axis", spec.defaults.get("axis", -1)), arrays[0]) if kind == "rows" else 0
+    axis = options.get("axis", spec.defaults.get("axis", -1 if kind == "rows" else None))
+    axis = _axis(spec, axis, arrays[0]) if isinstance(axis, int) and (shape or kind == "rows") else 0
     if "eps" in spec.extras:
         options = {**options, "eps": max(float(backend.xp.finfo(x.dtype).eps) for x in arrays)}
     formula = partial(spec.formula, *functions) if functions else spec.formula

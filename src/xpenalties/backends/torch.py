@@ -36,11 +36,11 @@ class TorchBackend(Backend):
         return DType("bool" if dtype is torch.bool else "other")
 
     def block_elements(self, work: Work) -> int | None:
-        """On the CPU what stays in its caches, else 128 MiB of float32, which keep any device busy."""
+        """On the CPU what stays in its caches, but not so little that threads wait for each other; else 128 MiB."""
         kind = work.arrays[0].device.type
         if kind == "meta" or not all(type(x) in KNOWN for x in work.arrays):  # what has no values, or has its own ways
             return None
-        return (2**22 if work.matrices else LEAST) if kind == "cpu" else 2**25
+        return (2**22 if work.matrices else 4 * LEAST) if kind == "cpu" else 2**25
 
     def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return formula(*arrays, **options)
