@@ -108,27 +108,32 @@ def _common_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
     Shapes must be the same.
     """
     first = arrays[0]
-    differ = False
-    for name, x in zip(spec.arrays, arrays, strict=True):
-        kind, working, _ = backend.dtype(x.dtype)
-        if kind != "real" and not (kind == "complex" and spec.complex):
-            wanted = "real or complex floating point" if spec.complex else "real floating point"
-            hint = "Take its real part or size" if kind == "complex" else "Cast it first, for example to float32"
-            raise TypeError(f"{spec.name}: `{name}` must be {wanted}, got {x.dtype}. {hint}.")
-        if x is first:
-            differ = working is not None and not spec.functions
-            continue
+    first_dtype = first.dtype
+    kind, working, _ = backend.dtype(first_dtype)
+    if kind != "real":
+        _check_kind(spec, spec.arrays[0], first, kind)
+    differ = working is not None and not spec.functions
+    for i in range(1, len(arrays)):
+        x = arrays[i]
+        if x.dtype != first_dtype:
+            _check_kind(spec, spec.arrays[i], x, backend.dtype(x.dtype).kind)
+            differ = True
         if x.shape != first.shape and not spec.matrices:
             listed = " and ".join(f"`{n}`" for n in spec.arrays)
             got = " and ".join(str(tuple(y.shape)) for y in arrays)
             raise ValueError(f"{spec.name}: {listed} must have the same shape, got {got}. Broadcast them explicitly.")
-        if x.dtype != first.dtype:
-            differ = True
     if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens what comes out
         return None
     return backend.xp.result_type(
         *[x.dtype if spec.functions else backend.dtype(x.dtype).working or x.dtype for x in arrays]
     )
+
+
+def _check_kind(spec: Spec, name: str, x: Any, kind: str) -> None:
+    if kind != "real" and not (kind == "complex" and spec.complex):
+        wanted = "real or complex floating point" if spec.complex else "real floating point"
+        hint = "Take its real part or size" if kind == "complex" else "Cast it first, for example to float32"
+        raise TypeError(f"{spec.name}: `{name}` must be {wanted}, got {x.dtype}. {hint}.")
 
 
 def _axis(spec: Spec, axis: int, x: Any) -> int:

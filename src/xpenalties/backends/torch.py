@@ -10,6 +10,7 @@ from typing import Any
 import array_api_compat.torch
 import torch
 from torch.autograd.forward_ad import unpack_dual
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from .._blocks import LEAST, Work, block_size
 from . import _torch_blocks
@@ -46,7 +47,7 @@ class TorchBackend(Backend):
         return formula(*arrays, **options)
 
     def evaluate(self, work: Work) -> tuple[Any, Any]:
-        elements = None if self.is_tracing(work.arrays) else self.size_of_blocks(work)
+        elements = None if self.is_tracing(work.arrays) or _is_recorded() else self.size_of_blocks(work)
         if elements is None or any(unpack_dual(x).tangent is not None for x in work.arrays):
             return work.whole(), None
         if torch.is_grad_enabled() and any(x.requires_grad for x in work.arrays):
@@ -59,7 +60,7 @@ class TorchBackend(Backend):
     def supported(self, x: Any, *log_probabilities: Any) -> Any:
         least = self.dtype(x.dtype).log_least
         # on the CPU a comparison and a `where` take five times as long as the rest of a divergence
-        looks = type(x) is torch.Tensor and x.numel() > 1000 and x.device.type == "cpu" and not self.is_tracing(x)
+        looks = type(x) is torch.Tensor and x.device.type == "cpu" and not self.is_tracing(x) and not _is_recorded()
         if looks and any(log_p.detach().amin().item() > least for log_p in log_probabilities):
             return x
         some = log_probabilities[0] > least
@@ -159,6 +160,11 @@ class TorchBackend(Backend):
             return torch.rand(shape, dtype=like.dtype, device=rng.device, generator=rng).to(like.device)
         drawn = from_numpy(caller, rng, shape, or_else="torch.Generator or a ")
         return torch.asarray(drawn, dtype=like.dtype, device=like.device)
+
+
+def _is_recorded() -> bool:
+    """Whether torch.jit.trace or make_fx watch: what is found out of values now would hold for all to come."""
+    return torch._C._is_tracing() or (torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None)
 
 
 def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
