@@ -50,9 +50,10 @@ def kl_divergence(
 
     Notes
     -----
-    A class with p = 0 (below the smallest normal number) adds 0, whatever q is; one with p > 0 and q = 0 makes the value
-    +inf, as in scipy.special.rel_entr. Nothing is clipped, so that of two close distributions the value may be a rounding error
-    below 0. torch.nn.functional.kl_div takes the arguments the other way round and its "mean" is over elements.
+    A class with p = 0 (below the smallest normal number) adds 0, whatever q is; one with p > 0 and q = 0 makes the
+    value +inf, as in scipy.special.rel_entr. Nothing is clipped, so that of two close distributions the value may be a
+    rounding error below 0. torch.nn.functional.kl_div takes the arguments the other way round and its "mean" is over
+    elements.
 
     References
     ----------

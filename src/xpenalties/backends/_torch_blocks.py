@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .._blocks import Work
+from .._blocks import Index, Work
 
 __all__ = ["evaluate"]
 
@@ -82,29 +82,29 @@ def _factors(work: Work) -> Any:
 
 def _blocks(work: Work, elements: int, needed: tuple[bool, ...], cotangents: Any) -> tuple[Any, list[Any]]:
     """The terms, and what `cotangents` (None: ones) of them pull back to the arrays."""
-    gradients: list[Any] = [None] * len(needed)
-    for i, (x, need) in enumerate(zip(work.arrays, needed, strict=True)):
-        if need and i in work.matrices:  # a sum of as many as there are blocks: not in half precision
-            gradients[i] = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-        elif need:
-            gradients[i] = torch.empty_like(x)
-    parts = []
-    for index in work.indices(elements):
-        block, kept = work.block(index)
-        own = tuple(x.detach().requires_grad_(need) for x, need in zip(block, needed, strict=True))
-        with torch.set_grad_enabled(any(needed)):
-            terms = work.terms(own, kept)
-        parts.append(terms.detach().reshape(-1))
-        if not terms.requires_grad:
-            continue
+    pairs = enumerate(zip(work.arrays, needed, strict=True))
+    gradients = [torch.empty_like(x) if need and i not in work.matrices else None for i, (x, need) in pairs]
+    parts = [_block(work, index, needed, cotangents, gradients) for index in work.indices(elements)]
+    return torch.cat(parts).reshape(work.terms_shape), gradients
+
+
+def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, gradients: list[Any]) -> Any:
+    """The terms of a block; what they pull back is put, or added, into `gradients`."""
+    block, kept = work.block(index)
+    own = tuple(x.detach().requires_grad_(need) for x, need in zip(block, needed, strict=True))
+    with torch.set_grad_enabled(any(needed)):
+        terms = work.terms(own, kept)
+    if terms.requires_grad:
         pulled = torch.ones_like(terms) if cotangents is None else cotangents[work.outer(index)].to(terms.dtype)
         found = torch.autograd.grad(terms, [x for x in own if x.requires_grad], pulled)
         for i, gradient in zip((i for i, need in enumerate(needed) if need), found, strict=True):
-            if i in work.matrices:
-                gradients[i].add_(gradient)
-            else:
+            if i not in work.matrices:
                 gradients[i][index] = gradient
-    return torch.cat(parts).reshape(work.terms_shape), gradients
+            elif gradients[i] is None:  # of the layout that the others will have; a sum of many: not in half precision
+                gradients[i] = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+            else:
+                gradients[i].add_(gradient)
+    return terms.detach().reshape(-1)
 
 
 def _plain(work: Work, needed: tuple[bool, ...], cotangents: Any) -> Iterator[Any]:
