@@ -17,6 +17,7 @@ from . import (
     _structure,
 )
 from ._blocks import block_size
+from ._compile import Compiled, compile
 from ._divergences import *  # noqa: F403
 from ._finite import *  # noqa: F403
 from ._gradient_penalties import *  # noqa: F403
@@ -47,6 +48,8 @@ __all__ = [
     "PenaltyReport",
     "Report",
     *_history.__all__,
+    "Compiled",
+    "compile",
     "block_size",
     "namespace",
 ]

@@ -151,7 +151,7 @@ class Work(NamedTuple):
                 index = [slice(None)] * len(shape)
                 for axis, i in zip(single, at, strict=True):
                     index[axis] = slice(i, i + 1)
-                index[cut] = slice(start, start + step)
+                index[cut] = slice(start, min(start + step, shape[cut]))
                 yield tuple(index)
 
     @property

@@ -13,7 +13,7 @@ from ._blocks import Work, is_small
 from ._numerics import broadcasts, count, ratio
 from ._options import POSITIVE, member
 from ._spec import Shape, Spec
-from .backends import Backend, backend_of, common_backend, is_array_beside
+from .backends import Backend, backend_of, common_backend, in_dynamo, is_array_beside
 
 __all__ = ["METRICS", "Terms", "evaluate", "metrics", "reduce"]
 
@@ -60,7 +60,8 @@ def evaluate(
     formula = partial(spec.formula, *functions) if functions else spec.formula
     rows = axis if kind == "rows" else None
     if where is None and weights is None and 0 not in shape:
-        if dtype is None and not spec.matrices and not functions and (rows is None or is_small(shape)):
+        plain = dtype is None and not spec.matrices and not functions
+        if plain and (rows is None or in_dynamo() or is_small(shape)):
             values = backend.run(formula, arrays, options)
             return Terms(_tracing(backend, values), values)
         work = Work(formula, options, backend.xp, dtype, arrays, None, False, rows, spec.matrices, summed)

@@ -66,7 +66,7 @@ def flatten_of(nest: Any) -> tuple[list[Any], Rebuild]:
     found = [backend for backend in map(backend_of, leaves) if backend is not None]
     if found:
         return found[0].flatten(nest) if found[0].name == "jax" else (leaves, rebuild)
-    if sys.modules.get("jax") is None:
+    if sys.modules.get("jax") is None or in_dynamo():  # which cannot read JAX
         return leaves, rebuild
     return _module("jax").BACKEND.flatten(nest)  # a class of which only JAX knows what is in it
 

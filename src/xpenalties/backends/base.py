@@ -211,6 +211,14 @@ class Backend:
         """Whether `x` belongs to a program that is being traced, to run later."""
         return False
 
+    def compiles(self) -> bool:
+        """Whether there is something to compile with, here and now."""
+        return False
+
+    def compile(self, name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+        """`fn` compiled, with the framework's own options, into programs that take weights of pipelines as arrays."""
+        raise NotImplementedError  # pragma: no cover - no one comes here who has asked `compiles` first
+
     def in_trace(self) -> bool:
         """Whether what is computed now is being traced, of arrays with values too."""
         return False

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._blocks import AUTOMATIC, Work, chosen
+from .._compile import Compiled
 from .._loss import RegularizedLoss
 from .._nests import Rebuild
 from .._options import POSITIVE
@@ -93,6 +94,14 @@ class JaxBackend(Backend):
     def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
         shapes = jax.eval_shape(compute)  # so that nothing of it runs where it is not due
         return jax.lax.cond(due, compute, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
+
+    def compiles(self) -> bool:
+        return True  # of tracers too: under jax.grad and jax.vmap a program stays one
+
+    def compile(self, name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+        from ._jax_jit import compiled
+
+        return compiled(name, fn, options)
 
     def is_tracing(self, x: Any) -> bool:
         return isinstance(x, jax.core.Tracer)
@@ -194,5 +203,5 @@ def _register(cls: Any) -> None:
     jax.tree_util.register_pytree_with_keys(cls, with_keys, cls.tree_unflatten, cls.tree_flatten)
 
 
-for each in (Pipeline, RegularizedLoss, Report, PenaltyReport):
+for each in (Pipeline, RegularizedLoss, Compiled, Report, PenaltyReport):
     _register(each)

@@ -91,7 +91,8 @@ def _boxes() -> Backend:
 
 
 _NUMPY = NumpyBackend("numpy", array_api_compat.numpy)
-KNOWN: dict[type, Backend] = {np.ndarray: _NUMPY}
+# scalars too: one that turned up later would have torch.compile, which reads the dictionary of types, compile anew
+KNOWN: dict[type, Backend] = dict.fromkeys((np.ndarray, *np.sctypeDict.values()), _NUMPY)
 REFUSED = (np.ma.MaskedArray, np.matrix)  # the first would lose its mask, the second is never 0-d
 
 

@@ -150,6 +150,14 @@ class TorchBackend(Backend):
 
         return modes
 
+    def compiles(self) -> bool:
+        return not self.is_tracing(None)  # inside of torch.func there is nothing to compile with
+
+    def compile(self, name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+        from ._torch_compile import compiled
+
+        return compiled(name, fn, options)
+
     def is_tracing(self, x: Any) -> bool:
         return torch.compiler.is_compiling() or bool(torch._C._are_functorch_transforms_active())
 
