@@ -103,6 +103,16 @@ class Case:
     def complex(self) -> bool:
         return self.function.spec.complex  # type: ignore[attr-defined, no-any-return]
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether it takes linear maps, which all terms have in common, beside the arrays that its terms are of."""
+        return bool(self.function.spec.matrices)  # type: ignore[attr-defined]
+
+    def changed(self, change: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
+        """The arrays, changed but for the linear maps."""
+        common = self.function.spec.matrices  # type: ignore[attr-defined]
+        return [x if i in common else change(x) for i, x in enumerate(self.arrays)]
+
 
 def arrays_of(case: Case, fw: Framework, dtype: str | None = None) -> list[Any]:
     """The row's arrays as `fw`'s, float64 unless `dtype` says otherwise."""
@@ -127,10 +137,15 @@ class Bad:
     target_norm = ({"target_norm": -1}, ValueError, r"`target_norm` must be in \[0, inf\), got -1.0")
     one_sided = ({"one_sided": 1}, TypeError, r"`one_sided` must be True or False, got 1")
     rng = ({"rng": 1}, TypeError, r"`rng` must be a .*, got int\. Pass for example \S*random")
+    no_axis = ({"axis": 0}, TypeError, r"`axis` is not an option, the options are \w+, ")
+    no_logits = ({"from_logits": True}, TypeError, r"`from_logits` is not an option, the options are \w+, ")
 
 
 # `fn` and its gradient take a handful of operations, each of which rounds
 FUNCTION = {"fn": curved_samples, "rounds_in_half": 4, "lacking": {"dask": "dask has no gradients, and no DLPack"}}
+
+# logits of size 2 are rounded, and so are the products that they are sums of
+LINEAR = {"rounds_in_half": 6}
 
 
 CASES = [
@@ -462,5 +477,88 @@ CASES = [
             ({"projections": 1.5}, TypeError, r"`projections` must be an integer, got 1.5"),
         ],
         **{**FUNCTION, "fn": curved},
+    ),
+    Case(
+        xp.linear_kl_divergence,
+        [randn(4, 3), randn(5, 3), randn(4, 3), randn(5, 3)],
+        laws=("zero_for_equal", "nonnegative", "shift_invariant_classes"),
+        bad=[
+            Bad.temperature,
+            Bad.no_axis,
+            Bad.no_logits,
+            (
+                {"direction": "forwards"},
+                ValueError,
+                r"`direction` must be one of 'forward', 'reverse', 'symmetric', got 'forwards'. Did you mean",
+            ),
+        ],
+        **LINEAR,
+    ),
+    Case(  # of a teacher that has more features
+        xp.linear_kl_divergence,
+        [randn(2, 3, 4), randn(5, 4), randn(2, 3, 2), randn(5, 2)],
+        {"direction": "reverse", "temperature": 2.0},
+        laws=("zero_for_equal", "nonnegative", "shift_invariant_classes"),
+        **LINEAR,
+    ),
+    Case(
+        xp.linear_kl_divergence,
+        [randn(4, 3), randn(6, 3), randn(4, 3), randn(6, 3)],
+        {"direction": "symmetric"},
+        laws=("zero_for_equal", "nonnegative", "symmetric", "shift_invariant_classes"),
+        **LINEAR,
+    ),
+    Case(
+        xp.linear_js_divergence,
+        [randn(4, 3), randn(5, 3), randn(4, 3), randn(5, 3)],
+        laws=("zero_for_equal", "nonnegative", "symmetric", "at_most_log_2", "shift_invariant_classes"),
+        bad=[
+            Bad.temperature,
+            Bad.no_axis,
+            Bad.no_logits,
+            ({"beta": 1.5}, ValueError, r"`beta` must be in \[0, 1\], got 1.5"),
+        ],
+        **LINEAR,
+    ),
+    Case(
+        xp.linear_js_divergence,
+        [randn(2, 2, 3), randn(5, 3), randn(2, 2, 4), randn(5, 4)],
+        {"beta": 0.1, "temperature": 0.7},
+        laws=("zero_for_equal", "nonnegative", "at_most_log_2", "shift_invariant_classes"),
+        **LINEAR,
+    ),
+    *[
+        Case(
+            xp.linear_js_divergence,
+            [randn(3, 2), randn(4, 2), randn(3, 2), randn(4, 2)],
+            {"beta": beta},
+            laws=("zero_for_equal",),
+            **LINEAR,
+        )
+        for beta in (0.0, 1.0)
+    ],
+    Case(
+        xp.linear_entropy,
+        [randn(4, 3), randn(5, 3)],
+        laws=("nonnegative", "shift_invariant_classes"),
+        bad=[
+            Bad.temperature,
+            Bad.no_axis,
+            Bad.no_logits,
+            (
+                {"mode": "bonsu"},
+                ValueError,
+                r"`mode` must be one of 'penalty', 'bonus', got 'bonsu'. Did you mean 'bonus'",
+            ),
+            ({"normalize": 1}, TypeError, r"`normalize` must be True or False, got 1"),
+        ],
+        **LINEAR,
+    ),
+    Case(
+        xp.linear_entropy,
+        [randn(2, 3, 4), randn(6, 4)],
+        {"mode": "bonus", "normalize": True, "temperature": 3.0},
+        laws=("shift_invariant_classes",),
+        **LINEAR,
     ),
 ]

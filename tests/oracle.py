@@ -103,6 +103,20 @@ def z_loss(logits, axis=-1):
     return rows(lambda z: np.log(np.exp(z).sum()) ** 2, logits, axis=axis)
 
 
+def linear_kl_divergence(hidden_p, weight_p, hidden_q, weight_q, direction="forward", temperature=1.0):
+    p, q = np.inner(hidden_p, weight_p), np.inner(hidden_q, weight_q)
+    return kl_divergence(p, q, direction, temperature, from_logits=True)
+
+
+def linear_js_divergence(hidden_p, weight_p, hidden_q, weight_q, beta=0.5, temperature=1.0):
+    p, q = np.inner(hidden_p, weight_p), np.inner(hidden_q, weight_q)
+    return js_divergence(p, q, beta, temperature, from_logits=True)
+
+
+def linear_entropy(hidden, weight, mode="penalty", normalize=False, temperature=1.0):
+    return entropy(np.inner(hidden, weight), mode, normalize, temperature, from_logits=True)
+
+
 def orthogonality(x, mode="soft", axis="rows", normalize=True, per_sample=False):
     if per_sample:
         lead = x.shape[:-2]

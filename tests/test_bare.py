@@ -61,7 +61,7 @@ def test_an_array_of_a_foreign_class_works_through_the_standard() -> None:
 
         class finfo:  # noqa: N801
             def __init__(self, dtype: object) -> None:
-                self.bits = 64
+                self.bits, self.smallest_normal = 64, 2.0**-1022
 
         @staticmethod
         def abs(x: Numbers) -> Numbers:

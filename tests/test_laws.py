@@ -50,12 +50,19 @@ def scale_invariant(case: Case, fw: Framework, *x: np.ndarray) -> bool:
     return near(call(case, fw, *x), call(case, fw, *[2.5 * y for y in x]))
 
 
-def zero_for_equal(case: Case, fw: Framework, x: np.ndarray, _: np.ndarray) -> bool:
-    return abs(call(case, fw, x, x)) < 1e-15
+def shift_invariant_classes(case: Case, fw: Framework, *x: np.ndarray) -> bool:
+    """To add one vector to the weights of all classes adds one number to all logits of a token."""
+    return near(call(case, fw, *x), call(case, fw, *[y + 0.5 * (i % 2) for i, y in enumerate(x)]))
 
 
-def symmetric(case: Case, fw: Framework, x: np.ndarray, y: np.ndarray) -> bool:
-    return near(call(case, fw, x, y), call(case, fw, y, x))
+def zero_for_equal(case: Case, fw: Framework, *x: np.ndarray) -> bool:
+    p = x[: len(x) // 2]
+    return abs(call(case, fw, *p, *p)) < 1e-15
+
+
+def symmetric(case: Case, fw: Framework, *x: np.ndarray) -> bool:
+    p, q = x[: len(x) // 2], x[len(x) // 2 :]
+    return near(call(case, fw, *p, *q), call(case, fw, *q, *p))
 
 
 def at_most_log_2(case: Case, fw: Framework, *x: np.ndarray) -> bool:
@@ -70,6 +77,7 @@ LAWS: dict[str, Callable[..., bool]] = {
         homogeneous,
         shift_invariant,
         shift_invariant_rows,
+        shift_invariant_classes,
         scale_invariant,
         zero_for_equal,
         symmetric,

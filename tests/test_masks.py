@@ -31,14 +31,13 @@ def masks(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(where), np.asarray(weights)
 
 
-def over_inputs(case: Case, kept: np.ndarray) -> np.ndarray:
-    """The terms' mask in the shape of the inputs."""
-    x = case.arrays[0]
-    if kept.shape == x.shape:
+def over_inputs(case: Case, kept: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The terms' mask in the shape of the input `x`."""
+    kind = case.function.spec.shape_of_terms(case.options)
+    if kind == "elements":
         return kept
-    kind = case.function.spec.terms({**case.function.spec.defaults, **case.options})
     if kind == "rows":
-        axis = case.options.get("axis", case.function.spec.defaults["axis"])
+        axis = case.options.get("axis", -1)
         return np.broadcast_to(np.expand_dims(kept, axis), x.shape)
     if kind == "samples":
         return np.broadcast_to(kept.reshape(-1, *[1] * (x.ndim - 1)), x.shape)
@@ -51,7 +50,7 @@ def test_masks(case: Case, fw: Framework) -> None:
     kept = where & (weights > 0)
     options = options_of(case, fw)
     mean_center = case.options.get("center") if isinstance(case.options.get("center"), str) else None
-    poisoned = [np.where(over_inputs(case, where), x, np.nan) for x in case.arrays]
+    poisoned = case.changed(lambda x: np.where(over_inputs(case, where, x), x, np.nan))
     if mean_center:  # the terms depend on which elements are kept
         w, terms = where, (case.arrays[0] - case.arrays[0][where].mean()) ** 2
         weighted = (case.arrays[0] - case.arrays[0][kept].mean()) ** 2
@@ -72,7 +71,7 @@ def test_masks(case: Case, fw: Framework) -> None:
     close(fw, case(*arrays, reduction="sum", **call), total)
     close(fw, case(*arrays, reduction="mean", **call), total / weights[kept].sum())
     del call["where"]
-    poisoned = [np.where(over_inputs(case, weights > 0), x, np.inf) for x in case.arrays]
+    poisoned = case.changed(lambda x: np.where(over_inputs(case, weights > 0, x), x, np.inf))
     if not mean_center:
         got = case(*[fw.array(x) for x in poisoned], reduction="mean", **call)
         close(fw, got, (terms * weights).sum() / weights.sum())
@@ -95,7 +94,7 @@ def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
 @pytest.mark.column("eager")
 def test_nothing_kept(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
-    arrays = [fw.array(np.full(x.shape, np.nan)) for x in case.arrays]
+    arrays = [fw.array(x) for x in case.changed(lambda x: np.full(x.shape, np.nan))]
     nothing = {"where": fw.array(np.asarray(False))}
     for reduction in REDUCTIONS:
         assert (fw.numpy(case(*arrays, reduction=reduction, **nothing, **options)) == 0).all()
@@ -110,8 +109,8 @@ def test_nothing_kept(case: Case, fw: Framework) -> None:
 def test_gradient_under_masks(case: Case, fw: Framework) -> None:
     where, weights = masks(case)
     options = options_of(case, fw)
-    kept = over_inputs(case, where & (weights > 0))
-    poisoned = [np.where(kept, x, np.nan) for x in case.arrays]
+    poisoned = case.changed(lambda x: np.where(over_inputs(case, where & (weights > 0), x), x, np.nan))
+    kept = over_inputs(case, where & (weights > 0), case.arrays[0])
 
     def of(x: Any, *rest: Any, where: Any, weights: Any) -> Any:
         return case(x, *rest, where=where, weights=weights, reduction="mean", **options)
@@ -161,12 +160,12 @@ def test_weights_and_normalizer_do_not_change_the_dtype(case: Case, fw: Framewor
 def test_second_gradient_under_masks(case: Case, fw: Framework) -> None:
     where, weights = masks(case)
     options = options_of(case, fw)
-    kept = over_inputs(case, where & (weights > 0))
-    poisoned = [fw.array(np.where(kept, x, np.nan)) for x in case.arrays]
+    poisoned = case.changed(lambda x: np.where(over_inputs(case, where & (weights > 0), x), x, np.nan))
+    kept = over_inputs(case, where & (weights > 0), case.arrays[0])
     call = {"where": fw.array(where), "weights": fw.array(weights), **options}
     gradient = xp.grad(lambda x, *rest: case(x, *rest, **call))
     second = fw.once(xp.grad(lambda x, *rest: xp.namespace(x).sum(gradient(x, *rest) ** 2)))
-    got = fw.numpy(second(*poisoned))
+    got = fw.numpy(second(*[fw.array(x) for x in poisoned]))
     assert np.isfinite(got).all() and (got[~kept] == 0).all()
 
 
@@ -174,7 +173,7 @@ def test_second_gradient_under_masks(case: Case, fw: Framework) -> None:
 @pytest.mark.needs("autodiff")
 def test_gradient_of_nothing_kept(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
-    arrays = [fw.array(np.full(x.shape, np.nan)) for x in case.arrays]
+    arrays = [fw.array(x) for x in case.changed(lambda x: np.full(x.shape, np.nan))]
 
     def of(*arrays: Any) -> Any:
         return case(*arrays, where=fw.array(np.asarray(False)), reduction="mean", **options)
