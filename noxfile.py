@@ -170,6 +170,13 @@ def build(session: nox.Session) -> None:
     session.run("pytest", "tests", "-m", "smoke", env={"XPENALTIES_TEST_BACKENDS": "numpy"})
 
 
+@nox.session(python=PYTHON, allow_parallel=False)
+def benchmarks(session: nox.Session) -> None:
+    """Times and peak memory beside the peers', into benchmarks/RESULTS.md. Not part of plain `nox`: 15 minutes."""
+    session.install("-e", ".", *group("benchmarks"), *newest(REQUIRED))
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
 @nox.session(allow_parallel=False)
 def coverage(session: nox.Session) -> None:
     """All sessions' coverage together, which must be full."""

@@ -1,0 +1,111 @@
+"""Every array penalty, and beside it what a user would write instead: short, and careless at the edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import xpenalties as xp
+
+__all__ = ["Case", "cases"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A penalty with options, the obvious expression for the same figure, and the kinds of arrays that both take."""
+
+    name: str
+    kinds: tuple[str, ...]
+    by_hand: Callable[..., Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.name}({options})" if options else self.name
+
+    @property
+    def penalty(self) -> Callable[..., Any]:
+        function, options = getattr(xp, self.name), self.options
+        return (lambda *arrays: function(*arrays, **options)) if options else function
+
+
+def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], Any]) -> list[Case]:
+    """All of them, in terms of a framework's module and of two functions of rows that go by many names."""
+
+    def norm(x: Any) -> Any:
+        return m.sqrt(m.sum(x**2, axis=-1))
+
+    def huber(x: Any) -> Any:
+        size = m.abs(x)
+        return m.sum(m.where(size <= 1, 0.5 * x**2, size - 0.5))
+
+    def kl(p: Any, q: Any) -> Any:
+        return m.mean(m.sum(m.exp(p) * (p - q), axis=-1))
+
+    def js(p: Any, q: Any) -> Any:
+        mixture = m.log(0.5 * (m.exp(p) + m.exp(q)))
+        return 0.5 * (kl(p, mixture) + kl(q, mixture))
+
+    def entropy(p: Any) -> Any:
+        return -m.mean(m.sum(m.exp(p) * p, axis=-1))
+
+    def top_k(p: Any, q: Any) -> Any:
+        rest_p, rest_q = (1 - m.sum(m.exp(x), axis=-1) for x in (p, q))
+        return kl(p, q) + m.mean(rest_p * (m.log(rest_p) - m.log(rest_q)))
+
+    def k3(p: Any, q: Any) -> Any:
+        r = q - p
+        return m.mean(m.exp(r) - 1 - r)
+
+    def gram(x: Any) -> Any:
+        unit = x / norm(x)[:, None]
+        return unit @ unit.T
+
+    def off_diagonal(x: Any) -> Any:
+        return m.sum((x * (1 - m.eye(len(x)))) ** 2)
+
+    def covariance(x: Any) -> Any:
+        centered = x - m.mean(x, axis=0)
+        return off_diagonal(centered.T @ centered / (len(x) - 1)) / x.shape[1]
+
+    def cosine(a: Any, b: Any) -> Any:
+        return m.mean(1 - m.sum(a * b, axis=-1) / (norm(a) * norm(b)))
+
+    one, two, logs = ("logits",), ("logits", "logits"), ("log_p", "log_p")
+    logits = {"from_logits": True}
+    return [
+        Case("l1", one, lambda x: m.sum(m.abs(x))),
+        Case("l2", one, lambda x: m.sum(x**2)),
+        Case("l2", one, lambda x: m.sum((x - m.mean(x)) ** 2), {"center": "mean"}),
+        Case("l2", one, lambda x: m.sum(m.clip(x, -1, 1) ** 2), {"clip": 1.0}),
+        Case("elastic_net", one, lambda x: m.sum(0.5 * m.abs(x) + 0.5 * x**2)),
+        Case("huber", one, huber),
+        Case("group_lasso", one, lambda x: x.shape[-1] ** 0.5 * m.sum(norm(x))),
+        Case("kl_divergence", logs, kl),
+        Case("kl_divergence", logs, lambda p, q: (kl(p, q) + kl(q, p)) / 2, {"direction": "symmetric"}),
+        Case("kl_divergence", two, lambda p, q: kl(log_softmax(p), log_softmax(q)), logits),
+        Case("js_divergence", logs, js),
+        Case("js_divergence", two, lambda p, q: js(log_softmax(p), log_softmax(q)), logits),
+        Case("entropy", logs[:1], entropy),
+        Case("entropy", one, lambda z: entropy(log_softmax(z)), logits),
+        Case("topk_kl_divergence", ("top_k", "top_k"), top_k),
+        Case("sampled_kl", logs, k3),
+        Case("z_loss", one, lambda z: m.mean(logsumexp(z) ** 2)),
+        Case("orthogonality", ("wide",), lambda x: off_diagonal(gram(x))),
+        Case("orthogonality", ("wide",), lambda x: m.sum((gram(x) - m.eye(len(x))) ** 2), {"mode": "hard"}),
+        Case(
+            "orthogonality",
+            ("wide",),
+            lambda x: m.linalg.norm(gram(x) - m.eye(len(x)), ord=2) ** 2,
+            {"mode": "spectral"},
+        ),
+        Case("covariance", ("samples",), covariance),
+        Case("consistency", two, lambda a, b: m.mean((a - b) ** 2)),
+        Case("consistency", two, lambda a, b: m.mean(m.abs(a - b)), {"metric": "l1"}),
+        Case("consistency", two, cosine, {"metric": "cosine"}),
+        Case("consistency", logs, lambda p, q: (kl(p, q) + kl(q, p)) / 2, {"metric": "kl"}),
+        Case("consistency", logs, js, {"metric": "js"}),
+        Case("output_magnitude", one, lambda x: (m.sqrt(m.mean(x**2)) - 1) ** 2),
+    ]

@@ -1,0 +1,72 @@
+"""Times of every way of every row, in turns, by pytest-benchmark: between the rounds of ours, the peers run.
+
+What else the machine does falls on all of them alike. The best of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from by_hand import cases
+from pytest_benchmark.fixture import BenchmarkFixture
+from table import Row, Scale, leaves
+
+from xpenalties._spec import REGISTRY
+
+
+def test_every_array_penalty_has_a_row() -> None:
+    known = {case.name for case in cases(np, np.sum, np.sum)}
+    known |= {name for name in REGISTRY if name.startswith("linear_")}  # heads.py has them
+    assert {name for name, function in REGISTRY.items() if not function.spec.functions} == known
+
+
+def test_time(row: Row, scale: Scale, number: int, benchmark: BenchmarkFixture) -> None:
+    row.framework.fresh()
+    inputs = row.inputs()
+    calls = {way: row.call(way, inputs) for way in row.ways}
+    results = {way: call() for way, call in calls.items()}  # compiles, too
+    for peer in row.peers:
+        agree(results["ours"], results[peer], row.rtol, only_value=peer in row.unlike)
+    results.clear()
+    if row.number == 1:
+        calls["reading the inputs"] = lambda: row.framework.wait(row.framework.read(*inputs))
+        calls["reading the inputs"]()
+    ours = calls.pop("ours")
+    seconds = dict.fromkeys(calls, float("inf"))
+
+    def others() -> None:
+        for way, call in calls.items():
+            seconds[way] = min(seconds[way], seconds_of(call))
+
+    others()
+    once = seconds_of(ours) + sum(seconds.values())
+    rounds = min(max(int(scale.seconds / once), scale.rounds), 20)
+    benchmark.group = row.id
+    benchmark.pedantic(ours, setup=others, rounds=rounds)
+    benchmark.extra_info.update(
+        row=number,
+        framework=row.framework.name,
+        work=row.work,
+        goals=[asdict(goal) for goal in row.goals],
+        growth=row.growth,
+        number=row.number,
+        seconds=seconds,
+    )
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def agree(ours: Any, peers: Any, rtol: float, *, only_value: bool) -> None:
+    """What both return must be the same, to the scale of each array."""
+    end = 1 if only_value else None
+    for a, b in zip(leaves(ours)[:end], leaves(peers)[:end], strict=True):
+        got, want = (np.asarray(x.float().cpu() if hasattr(x, "cpu") else x, dtype=np.float32) for x in (a, b))
+        np.testing.assert_allclose(got, want, rtol=0, atol=rtol * float(np.max(np.abs(want))))
