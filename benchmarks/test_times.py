@@ -36,15 +36,14 @@ def test_time(row: Row, scale: Scale, number: int, benchmark: BenchmarkFixture) 
         calls["reading the inputs"] = lambda: row.framework.wait(row.framework.read(*inputs))
         calls["reading the inputs"]()
     ours = calls.pop("ours")
+    once = sum(seconds_of(call) for call in (ours, *calls.values()))
+    rounds = min(max(int(scale.seconds / once), scale.rounds), 20)
     seconds = dict.fromkeys(calls, float("inf"))
 
     def others() -> None:
         for way, call in calls.items():
             seconds[way] = min(seconds[way], seconds_of(call))
 
-    others()
-    once = seconds_of(ours) + sum(seconds.values())
-    rounds = min(max(int(scale.seconds / once), scale.rounds), 20)
     benchmark.group = row.id
     benchmark.pedantic(ours, setup=others, rounds=rounds)
     benchmark.extra_info.update(

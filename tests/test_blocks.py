@@ -123,6 +123,15 @@ def test_arrays_of_any_layout(case: Case, fw: Framework) -> None:
     in_blocks(case, fw, ones, dense=False, **options)
 
 
+def test_complex(fw: Framework) -> None:
+    z = fw.array(X + 1j * Y)
+    with block_size(None):
+        want = xp.group_lasso(z, reduction="none", where=fw.array(X[:, 0] > 0))
+    with block_size(8):
+        got = xp.group_lasso(z, reduction="none", where=fw.array(X[:, 0] > 0))
+    close(fw, got, fw.numpy(want), rtol=1e-15)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, 3, -2])
 def test_many_axes(fw: Framework, axis: int) -> None:
     x, y = (fw.array(np.random.default_rng(seed).standard_normal((3, 2, 5, 4))) for seed in (0, 1))

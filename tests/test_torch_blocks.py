@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -361,6 +362,44 @@ def test_hooks_of_saved_tensors(torch: Any, name: str) -> None:
     want = found(None, torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x))
     packed.clear()
     assert_same(torch, found(4, torch.autograd.graph.saved_tensors_hooks(pack, torch.from_numpy)), want)
+
+
+def test_where_no_hooks_are_allowed(torch: Any) -> None:
+    (x,) = leaves(torch, (X,))
+    with torch.autograd.graph.disable_saved_tensors_hooks("none of your own here"), block_size(8):
+        xp.z_loss(x).backward()
+    assert x.grad.isfinite().all()
+
+
+def test_what_is_recorded_is_whole(torch: Any, cut: list[Any]) -> None:
+    """It is to hold for other values: with zeros where there were none."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def fn(x: Any, y: Any) -> Any:
+        return xp.kl_divergence(x, y, direction="symmetric")
+
+    x, y = (torch.log_softmax(torch.tensor(a), 1) for a in (X, Y))
+    zeros = [torch.where(a < -2.0, -INF, a) for a in (x, x)]
+    with block_size(8), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.trace is deprecated, and has a remark on each look at a shape
+        programs = [make_fx(fn)(x, y), torch.jit.trace(fn, (x, y), check_trace=False)]
+    assert not cut
+    for program in programs:
+        assert_same(torch, [program(x, y), program(*zeros)], [fn(x, y), fn(*zeros)])
+        assert fn(*zeros).item() == 0.0
+
+
+def test_complex(torch: Any) -> None:
+    def found(elements: int | None) -> list[Any]:
+        (x,) = leaves(torch, (X + 1j * Y,), torch.complex128)
+        with block_size(elements):
+            value = total(torch, xp.group_lasso, x, reduction="none")
+        (plain,) = torch.autograd.grad(value, x, retain_graph=True)
+        (slope,) = torch.autograd.grad(value, x, create_graph=True)
+        squares = (slope * slope.conj()).real.sum()
+        return [value.detach(), plain, slope.detach(), *torch.autograd.grad(squares + value, x)]
+
+    assert_same(torch, found(8), found(None))
 
 
 @each

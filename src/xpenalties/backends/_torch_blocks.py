@@ -7,17 +7,22 @@ soon as the block has been seen. PyTorch's own autograd differentiates the block
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from .._blocks import Index, Work
+from ._torch_threads import carried, side_by_side
 
 __all__ = ["evaluate"]
 
 
 def evaluate(work: Work, elements: int) -> tuple[Any, Any]:
     """The terms, and None; or constant terms and the sum that `work` asks for."""
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in work.arrays)):
+        return _blocks(work, elements, (False,) * len(work.arrays), None)[0], None
     learned = work.factors is not None and work.factors.requires_grad
     if work.matrices and work.summed and not learned:
         found: tuple[Any, Any] = _Blocks.apply(work, elements, True, *work.arrays)
@@ -36,8 +41,12 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, work: Work, elements: int, summed: bool, *arrays: Any) -> Any:
         needed = ctx.needs_input_grad[3:]
-        ctx.work, ctx.elements, ctx.summed = work._replace(arrays=()), elements, summed
-        ctx.save_for_backward(*arrays)
+        given = (*arrays, work.kept, work.factors if summed else None)
+        constant = [x is not None and x.is_inference() for x in given]  # cannot be saved, which would tell of changes
+        ctx.constants = [x if is_constant else None for x, is_constant in zip(given, constant, strict=True)]
+        ctx.save_for_backward(*(None if is_constant else x for x, is_constant in zip(given, constant, strict=True)))
+        ctx.work = work._replace(arrays=(), kept=None, factors=None)
+        ctx.elements, ctx.summed = elements, summed
         rounded = (torch.float16,) if work.matrices else (torch.float16, torch.bfloat16)  # see `_blocks`: no sum there
         at_once = summed or not work.matrices
         at_once = at_once and not any(x.dtype in rounded for x, need in zip(arrays, needed, strict=True) if need)
@@ -53,12 +62,14 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
         needed = ctx.needs_input_grad[3:]
-        work: Work = ctx.work._replace(arrays=ctx.saved_tensors)
+        given = zip(ctx.saved_tensors, ctx.constants, strict=True)
+        *arrays, kept, factors = (saved if constant is None else constant for saved, constant in given)
+        work: Work = ctx.work._replace(arrays=tuple(arrays), kept=kept, factors=factors)
         of_terms = cotangents[-1]
         if ctx.summed:
             factors = _factors(work)
             of_terms = of_terms.expand(work.terms_shape) if factors is None else of_terms * factors
-        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():  # again, or many at once
+        if torch.is_grad_enabled() or _are_many(of_terms):
             return None, None, None, *_plain(work, needed, of_terms)
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
@@ -70,6 +81,12 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
                     gradient.mul_(scale)
         pairs = zip(gradients, work.arrays, strict=True)
         return None, None, None, *[None if gradient is None else gradient.to(x.dtype) for gradient, x in pairs]
+
+
+def _are_many(cotangents: Any) -> bool:
+    """Whether a map runs over them: torch.func's, or the older one of ``is_grads_batched``."""
+    older: bool = torch._C._functorch.is_legacy_batchedtensor(cotangents)
+    return older or bool(torch._C._are_functorch_transforms_active())
 
 
 def _factors(work: Work) -> Any:
@@ -84,7 +101,17 @@ def _blocks(work: Work, elements: int, needed: tuple[bool, ...], cotangents: Any
     """The terms, and what `cotangents` (None: ones) of them pull back to the arrays."""
     pairs = enumerate(zip(work.arrays, needed, strict=True))
     gradients = [torch.empty_like(x) if need and i not in work.matrices else None for i, (x, need) in pairs]
-    parts = [_block(work, index, needed, cotangents, gradients) for index in work.indices(elements)]
+    indices = list(work.indices(elements))
+
+    def of(index: Index) -> Any:
+        return _block(work, index, needed, cotangents, gradients)
+
+    device = work.arrays[0].device.type
+    with torch.autocast(device, enabled=False):  # a pass back is not to be under it
+        if work.matrices or device != "cpu":  # a product of matrices is worth all threads
+            parts = [of(index) for index in indices]
+        else:
+            parts = side_by_side(of, indices, carried())
     return torch.cat(parts).reshape(work.terms_shape), gradients
 
 
@@ -92,11 +119,12 @@ def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, 
     """The terms of a block; what they pull back is put, or added, into `gradients`."""
     block, kept = work.block(index)
     own = tuple(x.detach().requires_grad_(need) for x, need in zip(block, needed, strict=True))
-    with torch.set_grad_enabled(any(needed)):
+    with torch.set_grad_enabled(any(needed)), _without_hooks():
         terms = work.terms(own, kept)
-    if terms.requires_grad:
+    if any(needed):
         pulled = torch.ones_like(terms) if cotangents is None else cotangents[work.outer(index)].to(terms.dtype)
-        found = torch.autograd.grad(terms, [x for x in own if x.requires_grad], pulled)
+        wanted = [x for x in own if x.requires_grad]
+        found = torch.autograd.grad(terms, wanted, pulled, allow_unused=True, materialize_grads=True)
         for i, gradient in zip((i for i, need in enumerate(needed) if need), found, strict=True):
             if i not in work.matrices:
                 gradients[i][index] = gradient
@@ -107,11 +135,19 @@ def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, 
     return terms.detach().reshape(-1)
 
 
+def _without_hooks() -> AbstractContextManager[Any]:
+    """Hooks of saved tensors, a checkpoint's for example, are for graphs that outlive the call."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+        return nullcontext()
+    return saved_tensors_hooks(lambda x: x.detach(), lambda x: x)
+
+
 def _plain(work: Work, needed: tuple[bool, ...], cotangents: Any) -> Iterator[Any]:
     """The same of all rows at once, with a graph where one is wanted."""
     again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        terms = work.whole()
-    wanted = [x for x, need in zip(work.arrays, needed, strict=True) if need]
+    with torch.enable_grad():  # apart: one may depend on another, or be the same
+        own = tuple(x.view_as(x) if need else x for x, need in zip(work.arrays, needed, strict=True))
+        terms = work._replace(arrays=own).whole()
+    wanted = [x for x, need in zip(own, needed, strict=True) if need]
     found = iter(torch.autograd.grad(terms, wanted, cotangents, create_graph=again, allow_unused=True))
     return (next(found) if need else None for need in needed)

@@ -151,15 +151,14 @@ def _staged(compute: Callable[..., Any]) -> Callable[..., Any]:
         ):
             more = {name: value for name, value in options.items() if isinstance(value, jax.Array)}
             static = tuple((name, type(value), value) for name, value in options.items() if name not in more)
-            key = spec, reduction, with_metrics, chosen(AUTOMATIC), static
+            elements = chosen(AUTOMATIC) if spec.matrices else None  # which is all that is in blocks
+            key = spec, reduction, with_metrics, elements, static
             try:
                 hash(key)
-            except TypeError:
-                pass
-            else:
-                if number:
-                    normalizer = spec.check("normalizer", normalizer, POSITIVE)
-                return program(key, arrays, where, weights, normalizer, more)
+                own = spec.check("normalizer", normalizer, POSITIVE) if number else normalizer
+                return program(key, arrays, where, weights, own, more)
+            except (TypeError, ValueError):
+                pass  # to be said of the arguments as they are, not of tracers, and without JAX's remarks
         return compute(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
 
     return call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import array_api_compat.torch
@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from .._blocks import LEAST, Work, block_size
 from . import _torch_blocks
+from ._torch_threads import carried
 from .base import Backend, DType, OfLeaves, Pull, from_numpy
 
 __all__ = ["BACKEND", "KNOWN", "find"]
@@ -37,22 +38,18 @@ class TorchBackend(Backend):
         return DType("bool" if dtype is torch.bool else "other")
 
     def block_elements(self, work: Work) -> int | None:
-        """On the CPU what stays in its caches, but not so little that threads wait for each other; else 128 MiB."""
-        kind = work.arrays[0].device.type
-        if kind == "meta" or not all(type(x) in KNOWN for x in work.arrays):  # what has no values, or has its own ways
-            return None
-        return (2**22 if work.matrices else 4 * LEAST) if kind == "cpu" else 2**25
+        if work.arrays[0].device.type != "cpu":
+            return 2**25  # 128 MiB of float32 keep any card busy
+        return 2**22 if work.matrices else LEAST
 
     def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return formula(*arrays, **options)
 
     def evaluate(self, work: Work) -> tuple[Any, Any]:
-        elements = None if self.is_tracing(work.arrays) or _is_recorded() else self.size_of_blocks(work)
-        if elements is None or any(unpack_dual(x).tangent is not None for x in work.arrays):
+        elements = self.size_of_blocks(work) if _is_eager(self, work.arrays) else None
+        if elements is None:
             return work.whole(), None
-        if torch.is_grad_enabled() and any(x.requires_grad for x in work.arrays):
-            return _torch_blocks.evaluate(work, elements)
-        return work.in_blocks(elements), None
+        return _torch_blocks.evaluate(work, elements)
 
     def log_softmax(self, x: Any, axis: int) -> Any:
         return torch.log_softmax(x, axis)
@@ -136,19 +133,7 @@ class TorchBackend(Backend):
         return bool(x.requires_grad)
 
     def carried(self) -> Callable[[], AbstractContextManager[Any]]:
-        grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        casts = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-
-        @contextmanager
-        def modes() -> Iterator[None]:
-            with ExitStack() as stack:
-                stack.enter_context(torch.inference_mode(inference))
-                stack.enter_context(torch.set_grad_enabled(grad))
-                for kind, dtype in casts:
-                    stack.enter_context(torch.autocast(kind, dtype=dtype))
-                yield
-
-        return modes
+        return carried()
 
     def compiles(self) -> bool:
         return not self.is_tracing(None)  # inside of torch.func there is nothing to compile with
@@ -168,6 +153,14 @@ class TorchBackend(Backend):
             return torch.rand(shape, dtype=like.dtype, device=rng.device, generator=rng).to(like.device)
         drawn = from_numpy(caller, rng, shape, or_else="torch.Generator or a ")
         return torch.asarray(drawn, dtype=like.dtype, device=like.device)
+
+
+def _is_eager(backend: Backend, arrays: tuple[Any, ...]) -> bool:
+    """Whether operations run one by one, on plain tensors that have values and no tangents."""
+    if backend.is_tracing(arrays) or _is_recorded():
+        return False
+    plain = (type(x) in KNOWN and x.device.type != "meta" and unpack_dual(x).tangent is None for x in arrays)
+    return all(plain)
 
 
 def _is_recorded() -> bool:
