@@ -54,14 +54,15 @@ def side_by_side(call: Callable[[T], R], items: Sequence[T], modes: Callable[[],
     ready = Barrier(count + 1)
 
     def run() -> None:
+        torch.get_num_threads()  # else this thread begins, later, with what all threads begin with
         torch.set_num_threads(1)  # of this thread; but also what threads that are still to come begin with
         ready.wait()
         try:
             with modes():
-                while not errors:
+                while True:
                     with lock:
                         i, item = next(waiting, (None, None))
-                    if i is None:
+                    if i is None or errors:
                         return
                     results[i] = call(item)  # type: ignore[arg-type]
         except BaseException as error:  # noqa: BLE001 - raised on the thread that waits
