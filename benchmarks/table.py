@@ -33,7 +33,7 @@ class Scale:
     growth: tuple[int, ...] = (64, 256, 1024, 4096)
     seconds: float = 3.0  # to spend on a row, but for the rounds it gets at least
     rounds: int = 3
-    calls: int = 500  # to time together, of those on 4 elements
+    calls: int = 50  # to time together, of those on 4 elements
     compiler: str = "inductor"
 
     @property

@@ -37,7 +37,8 @@ def test_time(row: Row, scale: Scale, number: int, benchmark: BenchmarkFixture) 
         calls["reading the inputs"]()
     ours = calls.pop("ours")
     once = sum(seconds_of(call) for call in (ours, *calls.values()))
-    rounds = min(max(int(scale.seconds / once), scale.rounds), 20)
+    most = 20 if row.number == 1 else 100
+    rounds = min(max(int(scale.seconds / once), scale.rounds), most)
     seconds = dict.fromkeys(calls, float("inf"))
 
     def others() -> None:

@@ -60,12 +60,12 @@ def evaluate(
     formula = partial(spec.formula, *functions) if functions else spec.formula
     rows = axis if kind == "rows" else None
     if where is None and weights is None and 0 not in shape:
-        plain = dtype is None and not spec.matrices and not functions
+        plain = dtype is None and not spec.matrices and not spec.functions
         if plain and (rows is None or in_dynamo() or is_small(shape)):
             values = backend.run(formula, arrays, options)
             return Terms(_tracing(backend, values), values)
         work = Work(formula, options, backend.xp, dtype, arrays, None, False, rows, spec.matrices, summed)
-        values, total = backend.evaluate(work) if not functions else (work.whole(), None)
+        values, total = backend.evaluate(work) if not spec.functions else (work.whole(), None)
         return Terms(_tracing(backend, values), values, None, None, total)
 
     terms_shape = _terms_shape(kind, shape, axis)
@@ -81,7 +81,7 @@ def evaluate(
     factors = kept if weights is None else weights
     takes_kept = "kept" in spec.extras
     work = Work(formula, options, xp, dtype, arrays, mask, takes_kept, rows, spec.matrices, summed, factors)
-    values, total = backend.evaluate(work) if not functions else (work.whole(), None)
+    values, total = backend.evaluate(work) if not spec.functions else (work.whole(), None)
     backend = _tracing(backend, values)
     values = backend.xp.where(kept, values, 0.0)
     if weights is not None and weights.dtype != values.dtype:
