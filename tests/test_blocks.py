@@ -278,16 +278,17 @@ def test_gradients_at_edges(fw: Framework, at_edges: Callable[..., Any]) -> None
     if fw.name == "jax":
         pytest.skip("XLA is given the whole")
     p, q = (fw.array(np.asarray(rows)) for rows in zip(*EDGES.values(), strict=True))
-    ns = xp.namespace(p)
+
+    def of_finite(terms: Any) -> Any:
+        ns = xp.namespace(terms)
+        return ns.where(ns.isfinite(terms), terms, 0.0)
 
     def found(elements: int | None, wrt: int) -> list[np.ndarray]:
         def of(x: Any) -> Any:
-            terms = at_edges(*((x, q) if wrt == 0 else (p, x)), reduction="none")
-            return ns.sum(ns.where(ns.isfinite(terms), terms, 0.0))
+            return xp.namespace(x).sum(of_finite(at_edges(*((x, q) if wrt == 0 else (p, x)), reduction="none")))
 
         def squares(x: Any) -> Any:
-            slopes = xp.grad(of)(x)
-            return ns.sum(ns.where(ns.isfinite(slopes), slopes, 0.0) ** 2)
+            return xp.namespace(x).sum(of_finite(xp.grad(of)(x)) ** 2)
 
         with block_size(elements), np.errstate(all="ignore"):  # autograd goes back without our saying so
             return [fw.numpy(xp.grad(fn)((p, q)[wrt])) for fn in (of, squares)]

@@ -111,6 +111,21 @@ def test_a_critic_with_arrays_of_its_own(way: tuple[Framework, Framework]) -> No
     close(owner, value, PENALTIES["two-sided"][1](PARAMS))
 
 
+def test_nothing_is_compiled_for_a_loan(way: tuple[Framework, Framework], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor before one or after: the arrays are of a framework without a compiler."""
+    owner, lender = way
+    asked: list[str] = []
+    adapter = type(backends.backend_of(lender.array(X, "float32")))
+    monkeypatch.setattr(adapter, "compile", lambda self, name, fn, options: asked.append(name) or fn)
+    compiled = xp.compile(xp.l1)
+    gradient = xp.grad(compiled)(owner.array(X))
+    assert np.array_equal(owner.numpy(gradient), np.sign(X)) and asked == []
+    compiled(owner.array(X))
+    assert asked == []
+    compiled(lender.array(X, "float32"))
+    assert asked == ["l1"]
+
+
 def test_all_arguments_are_lent(way: tuple[Framework, Framework]) -> None:
     owner, lender = way
     seen = []

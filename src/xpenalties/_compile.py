@@ -11,6 +11,7 @@ from functools import wraps
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar, overload
 
+from ._loans import are_lent
 from ._loss import RegularizedLoss
 from ._pipeline import Pipeline
 from ._report import Report
@@ -69,7 +70,7 @@ def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapp
     `pipeline.at(step)` over, or the step as an array, rather than a Python number.
 
     Under jax.grad and jax.vmap what is compiled stays compiled; inside of torch.compile and torch.func `target` is
-    called as it is.
+    called as it is, and so it is while arrays of NumPy or CuPy are lent to another framework for their gradients.
 
     Examples
     --------
@@ -231,7 +232,7 @@ class _Programs:
 
     def backend(self, given: Any) -> Backend | None:
         """That of the arrays in what the function is given, where it compiles."""
-        if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
+        if in_dynamo() or are_lent():
             return None
         found: dict[str, Backend] = {}
         for leaf in flatten_of(given)[0]:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 from .backends import Backend, NoAutodiffError, backend_of, flatten_of
 
-__all__ = ["lender_of", "on_loan"]
+__all__ = ["are_lent", "lender_of", "on_loan"]
+
+_LENT = ContextVar("_LENT", default=False)
+
+
+def are_lent() -> bool:
+    """Whether this is a call that arrays of another library have been lent for."""
+    return _LENT.get()
 
 
 def lender_of(caller: str, backend: Backend) -> Backend:
@@ -30,6 +38,7 @@ def on_loan(
     """What `function` returns for the arguments with the owner's arrays as the lender's, in the owner's arrays."""
     leaves, _ = flatten_of((args, dict(kwargs)))
     device = next(owner.device(leaf) for leaf in leaves if _is_of(owner, leaf))
+    token = _LENT.set(True)
     try:
         with lender.lending():
             args, kwargs = _exchanged((args, dict(kwargs)), owner, partial(_lent, owner, lender))
@@ -40,6 +49,8 @@ def on_loan(
             "needs as its arguments, and compute with `namespace(x)`."
         )
         raise
+    finally:
+        _LENT.reset(token)
     return _exchanged(out, lender, lambda x: lender.return_to(owner, x, device))
 
 
