@@ -512,6 +512,22 @@ def test_half_precision(torch: Any, name: str, dtype: str) -> None:
             assert (one == other).all()
 
 
+@pytest.mark.parametrize("name", ["kl", "js", "entropy", "group_lasso"])
+def test_a_sum_in_bfloat16(torch: Any, name: str) -> None:
+    """Its gradient is known before the factor that comes last: two roundings of 2^-8 at most."""
+    fn, arrays = OF_ROWS[name]
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(128, 4, generator=generator).bfloat16() for _ in arrays]
+
+    def of(*arrays: Any) -> Any:
+        return 0.3 * fn(*arrays)
+
+    exact = in_half(torch, torch.float32, None, of, given)
+    for one, want in zip(in_half(torch, torch.bfloat16, 36, of, given), exact, strict=True):
+        assert one.dtype == torch.bfloat16
+        torch.testing.assert_close(one.float(), want, rtol=2.01 * 2**-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_of_linear_maps(torch: Any, reduction: str, dtype: str) -> None:
@@ -666,7 +682,7 @@ def test_nothing_of_its_size_but_the_gradients(torch: Any, name: str, reduction:
     assert watch.larger_than(512) == len(given)
     assert watch.kept() <= len(given) * 64 * 128 + 10 * 64
     watch.made.clear()
-    cotangent = torch.ones_like(value)
+    cotangent = torch.full_like(value, 2.0)
     with watch.mode:
         value.backward(cotangent)
     assert watch.larger_than(64) == 0
@@ -682,17 +698,62 @@ def test_nothing_of_its_size_without_a_gradient(torch: Any) -> None:
         assert watch.kept() <= 64
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_nothing_of_its_size_in_half_precision(torch: Any, dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "reduction"), [("float16", "mean"), ("float16", "none"), ("bfloat16", "none")])
+def test_nothing_of_its_size_in_half_precision(torch: Any, dtype: str, reduction: str) -> None:
     """The inputs are widened a block at a time; their gradients are made in the pass back."""
     x, y = (torch.randn(64, 128).to(getattr(torch, dtype)).requires_grad_() for _ in range(2))
     watch = Largest(torch)
     with block_size(512), watch.mode:
-        value = xp.kl_divergence(x, y, from_logits=True)
+        value = xp.kl_divergence(x, y, from_logits=True, reduction=reduction)
     assert watch.larger_than(512) == 0 and watch.kept() <= 64
     with watch.mode:
-        value.backward()
+        value.backward(torch.ones_like(value))
     assert watch.larger_than(512) == 2
+
+
+def test_masks_are_left_out(torch: Any) -> None:
+    """Where no probability is 0, the first time a formula is evaluated; a block with a zero is evaluated twice."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    asked: list[str] = []
+
+    class Mode(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            asked.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.randn(8, 4).log_softmax(1)
+    for row, exps, wheres in ((None, 4, 0), (3, 5, 3), (7, 5, 1)):
+        y = x.clone()
+        if row is not None:
+            y[row, 0] = -math.inf
+        asked.clear()
+        with block_size(8), Mode():
+            xp.kl_divergence(y, x)
+        assert (asked.count("exp"), asked.count("where")) == (exps, wheres)
+
+
+@pytest.mark.parametrize(("dtype", "made"), [("float32", 1), ("float64", 1), ("bfloat16", 9)])
+def test_the_gradient_of_a_linear_map_is_added_in_place(torch: Any, dtype: str, made: int) -> None:
+    """8 blocks, one array as large as the map; in half precision a product each, and a sum in single precision."""
+    hidden, weight = (torch.randn(*shape).to(getattr(torch, dtype)) for shape in ((64, 16), (256, 16)))
+    weight.requires_grad_()
+    watch = Largest(torch)
+    with block_size(8 * 256), watch.mode:
+        value = xp.linear_entropy(hidden, weight)
+    assert watch.larger_than(256 * 16 - 1) == made
+    value.backward()
+    want = torch.func.grad(lambda weight: xp.entropy(hidden.double() @ weight.T, from_logits=True))(weight.double())
+    torch.testing.assert_close(weight.grad.double(), want, rtol=1e-2, atol={"bfloat16": 2e-3}.get(dtype, 1e-6))
+
+
+def test_a_linear_map_that_is_given(torch: Any) -> None:
+    """Where only the hidden states have gradients, nothing as large as the map is made."""
+    hidden, weight = torch.randn(64, 16).requires_grad_(), torch.randn(256, 16)
+    watch = Largest(torch)
+    with block_size(8 * 256), watch.mode:
+        xp.linear_entropy(hidden, weight)
+    assert watch.larger_than(256 * 16 - 1) == 0
 
 
 def test_what_is_known_is_freed(torch: Any) -> None:

@@ -10,15 +10,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
-__all__ = ["AUTOMATIC", "LEAST", "Index", "Work", "block_size", "chosen", "is_small"]
+from ._attempt import Attempt
+
+__all__ = ["AUTOMATIC", "LEAST", "Index", "Work", "block_size", "chosen", "is_small", "keep_pages"]
 
 Index = tuple[slice, ...]
 
 AUTOMATIC = 0
-LEAST = 2**18  # elements: a handful of arrays of 1 MiB of float32 stay in the caches of a CPU
+LEAST = 2**18  # elements: what is smaller stays in the caches of a CPU as a whole
 _ELEMENTS: ContextVar[int | None] = ContextVar("elements", default=AUTOMATIC)
 
 
@@ -72,8 +75,19 @@ def chosen(automatic: int | None) -> int | None:
 
 
 def is_small(shape: tuple[int, ...]) -> bool:
-    """Whether an array is no larger than a block on any device."""
+    """Whether an array is too small to be cut, on any device."""
     return _ELEMENTS.get() == AUTOMATIC and math.prod(shape) <= LEAST
+
+
+@cache
+def keep_pages(empty: Callable[[int], Any]) -> None:
+    """Have the C library keep the memory that one block frees for the next one; `empty` allocates so many bytes.
+
+    glibc gives back what is free at the end of its heap, if that is more than twice the largest allocation of up to
+    32 MiB that the process has freed so far (mallopt(3), M_MMAP_THRESHOLD): here is one. Pages that come again from the
+    system are zeroed, which takes longer than what blocks compute.
+    """
+    empty(2**25 - 2**16)
 
 
 class Work(NamedTuple):
@@ -88,8 +102,9 @@ class Work(NamedTuple):
     takes_kept: bool  # the formula does
     axis: int | None  # along which a row lies; None: terms are not of rows
     matrices: tuple[int, ...] = ()  # which of the arrays all rows have in common, as [classes, features]
-    summed: bool = False  # nothing but the sum of the terms is differentiated, each times its factor
+    divisor: float | None = None  # of the sum of terms times factors, where nothing but that is differentiated
     factors: Any = None  # of the terms; None: all 1
+    attempt: Attempt | None = None  # None: with all masks
 
     @property
     def has_rows(self) -> bool:
@@ -105,7 +120,9 @@ class Work(NamedTuple):
             arrays = tuple(x if i in self.matrices else xp.where(kept, x, 0.0) for i, x in enumerate(arrays))
             if self.takes_kept:
                 options = {**options, "kept": kept}
-        return self.formula(*arrays, **options)
+        if self.attempt is None:
+            return self.formula(*arrays, **options)
+        return self.attempt(self.formula, arrays, options)
 
     def whole(self) -> Any:
         """All terms at once."""

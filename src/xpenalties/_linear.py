@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
 from ._divergences import jensen_shannon, kl, negative_entropy
-from ._numerics import log_probabilities, matmul, wide
+from ._numerics import linear, log_probabilities, wide
 from ._options import Positive, UnitInterval
 from ._penalty import Array, Shared, penalty
 from .backends import namespace
@@ -45,7 +45,7 @@ def _log_probabilities(hidden: Any, weight: Any, temperature: float) -> Any:
     if hidden.dtype != weight.dtype:
         dtype = xp.result_type(hidden.dtype, weight.dtype)
         hidden, weight = xp.astype(hidden, dtype), xp.astype(weight, dtype)
-    logits = wide(matmul(hidden, xp.matrix_transpose(weight)))
+    logits = wide(linear(hidden, weight))
     return log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .backends import backend_of, common_backend, namespace
+from ._attempt import masks_are_left_out
+from .backends import backend_of, common_backend, in_dynamo, namespace
 
 __all__ = [
     "abs_",
@@ -18,6 +19,7 @@ __all__ = [
     "count",
     "identity",
     "is_log_zero",
+    "linear",
     "log_probabilities",
     "logsumexp",
     "matmul",
@@ -96,6 +98,12 @@ def matmul(a: Any, b: Any) -> Any:
     return backend.matmul(a, b)
 
 
+def linear(hidden: Any, weight: Any) -> Any:
+    """`hidden @ weight.T`, in the dtype that they have."""
+    backend = common_backend("linear", ("hidden", "weight"), (hidden, weight))
+    return backend.linear(hidden, weight)
+
+
 def identity(matrix: Any) -> Any:
     """The identity matrix of the size, dtype and device of a square `matrix`."""
     constant = stop_gradient(matrix)  # autograd's boxes have no device
@@ -133,8 +141,14 @@ def count(kept: Any, dtype: Any) -> Any:
 
 def supported(x: Any, *log_probabilities: Any) -> Any:
     """`x` where one of the probabilities is a normal number at least, else 0: p times this is p log p in the limit."""
+    if not in_dynamo() and masks_are_left_out():
+        return x
     backend = common_backend("supported", ("x", "log_probabilities"), (x, log_probabilities[-1]))
-    return backend.supported(x, *log_probabilities)
+    least = backend.dtype(x.dtype).log_least
+    some = log_probabilities[0] > least  # not of exp(log p): XLA's CPU compiler takes three times as long to compare it
+    for log_p in log_probabilities[1:]:
+        some = some | (log_p > least)
+    return backend.xp.where(some, x, 0.0)
 
 
 def is_log_zero(log_p: Any) -> Any:

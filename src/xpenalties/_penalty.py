@@ -183,7 +183,7 @@ def _computed(
     options: dict[str, Any],
     with_metrics: bool,
 ) -> Any:
-    found = evaluate(spec, arrays, where, weights, options, summed=reduction in ("sum", "mean"))
+    found = evaluate(spec, arrays, where, weights, options, reduction, normalizer)
     value, total = reduce(spec, found, reduction, normalizer)
     return (value, metrics(found, total)) if with_metrics else value
 

@@ -27,13 +27,20 @@ class Terms(NamedTuple):
     values: Any  # masked
     kept: Any = None  # boolean, of the terms' shape; None: all
     weights: Any = None  # None: all 1
-    total: Any = None  # the sum of `values` by their weights, where it is known already
+    total: Any = None  # their sum by their weights, divided by `divisor`, where it is known already
+    divisor: float = 1.0
 
 
 def evaluate(
-    spec: Spec, arrays: tuple[Any, ...], where: Any, weights: Any, options: dict[str, Any], *, summed: bool = False
+    spec: Spec,
+    arrays: tuple[Any, ...],
+    where: Any,
+    weights: Any,
+    options: dict[str, Any],
+    reduction: str,
+    normalizer: Any,
 ) -> Terms:
-    """The terms of a penalty, masked, and what to weight them with; `summed`: only their sum is differentiated."""
+    """The terms of a penalty, masked, and what to weight them with; where that is cheaper their sum at once."""
     functions: tuple[Any, ...] = ()
     if spec.functions:
         functions, arrays = arrays[: len(spec.functions)], arrays[len(spec.functions) :]
@@ -62,11 +69,16 @@ def evaluate(
     if where is None and weights is None and 0 not in shape:
         plain = dtype is None and not spec.matrices and not spec.functions
         if plain and (rows is None or in_dynamo() or is_small(shape)):
-            values = backend.run(formula, arrays, options)
+            attempt = None if rows is None else backend.attempt(arrays)
+            if attempt is None:
+                values = backend.run(formula, arrays, options)
+            else:
+                values = backend.run(attempt, (formula, arrays, options), {})
             return Terms(_tracing(backend, values), values)
-        work = Work(formula, options, backend.xp, dtype, arrays, None, False, rows, spec.matrices, summed)
+        divisor = _divisor(reduction, normalizer, None if rows is None else math.prod(_terms_shape(kind, shape, axis)))
+        work = Work(formula, options, backend.xp, dtype, arrays, None, False, rows, spec.matrices, divisor)
         values, total = backend.evaluate(work) if not spec.functions else (work.whole(), None)
-        return Terms(_tracing(backend, values), values, None, None, total)
+        return Terms(_tracing(backend, values), values, None, None, total, divisor or 1.0)
 
     terms_shape = _terms_shape(kind, shape, axis)
     backend, kept, weights = _masks(spec, backend, arrays[0], terms_shape, where, weights)
@@ -80,13 +92,23 @@ def evaluate(
     mask = _over_inputs(xp, kept, kind, axis, arrays[0].ndim)
     factors = kept if weights is None else weights
     takes_kept = "kept" in spec.extras
-    work = Work(formula, options, xp, dtype, arrays, mask, takes_kept, rows, spec.matrices, summed, factors)
+    divisor = _divisor(reduction, normalizer, None)
+    work = Work(formula, options, xp, dtype, arrays, mask, takes_kept, rows, spec.matrices, divisor, factors)
     values, total = backend.evaluate(work) if not spec.functions else (work.whole(), None)
     backend = _tracing(backend, values)
     values = backend.xp.where(kept, values, 0.0)
     if weights is not None and weights.dtype != values.dtype:
         weights = xp.astype(weights, values.dtype)  # float16 ones would not sum, float64 ones would widen
-    return Terms(backend, values, kept, weights, total)
+    return Terms(backend, values, kept, weights, total, divisor or 1.0)
+
+
+def _divisor(reduction: str, normalizer: Any, count: int | None) -> float | None:
+    """What the sum of `count` terms is divided by, 1 where that is an array or still unknown; None: there is no sum."""
+    if reduction == "none":
+        return None
+    if normalizer is None:
+        return float(count) if reduction == "mean" and count is not None else 1.0
+    return float(normalizer) if type(normalizer) in (int, float) and 0 < normalizer < math.inf else 1.0
 
 
 def _check_callable(spec: Spec, functions: tuple[Any, ...]) -> None:
@@ -217,14 +239,17 @@ def _over_inputs(xp: Any, kept: Any, kind: Shape, axis: int, ndim: int) -> Any:
 
 def reduce(spec: Spec, terms: Terms, reduction: str, normalizer: Any) -> tuple[Any, Any]:
     """The value of a penalty, and the sum of its terms by their weights, or for "none" the terms."""
-    backend, values, kept, weights, total = terms
+    backend, values, kept, weights, total, divisor = terms
     xp = backend.xp
     if reduction not in _REDUCTIONS:
         spec.check("reduction", reduction, member(_REDUCTIONS))
-    if total is None:
+    if total is None or divisor != 1:
+        value = total
         if weights is not None:
             values = values * weights
         total = values if reduction == "none" else xp.sum(values)
+        if value is not None:
+            return value, total
     if normalizer is not None:
         return _divide(spec, total, normalizer), total
     if reduction != "mean":

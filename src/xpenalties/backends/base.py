@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
+from .._attempt import Attempt
 from .._blocks import Work, chosen
 from .._nests import Rebuild, flatten
 
@@ -99,23 +100,16 @@ class Backend:
 
     def evaluate(self, work: Work) -> tuple[Any, Any]:
         """The terms of a formula, and where it has been computed on the way the sum that `work` asks for, or None."""
-        return self.run(self.terms, (work,), {}), None
+        return self.run(self.terms, (work._replace(attempt=self.attempt(work.arrays)),), {}), None
 
     def terms(self, work: Work) -> Any:
         """The terms, in blocks or not."""
         elements = self.size_of_blocks(work)
         return work.whole() if elements is None else work.in_blocks(elements)
 
-    def supported(self, x: Any, *log_probabilities: Any) -> Any:
-        """`x` with 0 where none of the probabilities is a normal number: where it is all but 0, or 0.
-
-        By their logs: XLA's CPU compiler takes three times as long to compare an exponential.
-        """
-        least = self.dtype(log_probabilities[0].dtype).log_least
-        some = log_probabilities[0] > least
-        for log_p in log_probabilities[1:]:
-            some = some | (log_p > least)
-        return self.xp.where(some, x, 0.0)
+    def attempt(self, arrays: tuple[Any, ...]) -> Attempt | None:
+        """What evaluates a formula of rows without masks, where results can be looked at; None: with them at once."""
+        return None
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
         """The smallest and the largest of `x`."""
@@ -136,6 +130,10 @@ class Backend:
     def matmul(self, a: Any, b: Any) -> Any:
         """`a @ b` in the dtype that they have, whatever is switched on to lower it."""
         return a @ b
+
+    def linear(self, hidden: Any, weight: Any) -> Any:
+        """`hidden @ weight.T`, by `matmul`."""
+        return self.matmul(hidden, self.xp.matrix_transpose(weight))
 
     def device(self, x: Any) -> Any:
         """Where `x` lives, for the `device=` of new arrays."""

@@ -11,7 +11,8 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
-from .._blocks import LEAST, Work
+from .._attempt import Attempt
+from .._blocks import Work, keep_pages
 from .base import Backend, DType, OfLeaves, Pull, from_numpy
 
 __all__ = ["KNOWN", "REFUSED", "find"]
@@ -28,18 +29,18 @@ class NumpyBackend(Backend):
         return super()._describe(dtype)
 
     def block_elements(self, work: Work) -> int | None:
-        return 2**22 if work.matrices else LEAST  # a product of matrices wants more of a row's kind than a sum
+        return 2**22 if work.matrices else 2**16  # a product of matrices wants more of a row's kind than a sum
 
     def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         with np.errstate(all="ignore"):
             return formula(*arrays, **options)
 
-    def supported(self, x: Any, *log_probabilities: Any) -> Any:
-        if x.size > 1000:  # a minimum takes a tenth of what np.where does
-            least = self.dtype(x.dtype).log_least
-            if any(np.min(log_p) > least for log_p in log_probabilities):
-                return x
-        return super().supported(x, *log_probabilities)
+    def evaluate(self, work: Work) -> tuple[Any, Any]:
+        keep_pages(_empty)
+        return super().evaluate(work)
+
+    def attempt(self, arrays: tuple[Any, ...]) -> Attempt | None:
+        return Attempt(_finite)
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         from ._autograd import vjp
@@ -68,8 +69,8 @@ class BoxBackend(NumpyBackend):
     def block_elements(self, work: Work) -> int | None:
         return None
 
-    def supported(self, x: Any, *log_probabilities: Any) -> Any:
-        return Backend.supported(self, x, *log_probabilities)
+    def attempt(self, arrays: tuple[Any, ...]) -> Attempt | None:
+        return None
 
     def lender(self) -> Backend:
         return self
@@ -81,6 +82,14 @@ class BoxBackend(NumpyBackend):
 
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
         return from_numpy(caller, rng, shape).astype(like.dtype)
+
+
+def _empty(size: int) -> Any:
+    return np.empty(size, np.uint8)
+
+
+def _finite(x: Any) -> bool:
+    return bool(np.isfinite(x).all())
 
 
 @cache

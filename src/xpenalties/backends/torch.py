@@ -9,11 +9,13 @@ from typing import Any
 
 import array_api_compat.torch
 import torch
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from .._attempt import Attempt
 from .._blocks import LEAST, Work, block_size
 from . import _torch_blocks
+from ._torch_linear import linear
 from ._torch_threads import carried
 from .base import Backend, DType, OfLeaves, Pull, from_numpy
 
@@ -46,24 +48,18 @@ class TorchBackend(Backend):
         return formula(*arrays, **options)
 
     def evaluate(self, work: Work) -> tuple[Any, Any]:
-        elements = self.size_of_blocks(work) if _is_eager(self, work.arrays) else None
-        if elements is None:
+        if not _is_eager(self, work.arrays):
             return work.whole(), None
-        return _torch_blocks.evaluate(work, elements)
+        if work.arrays[0].device.type == "cpu":
+            work = work._replace(attempt=Attempt(_finite))
+        elements = self.size_of_blocks(work)
+        return (work.whole(), None) if elements is None else _torch_blocks.evaluate(work, elements)
 
     def log_softmax(self, x: Any, axis: int) -> Any:
         return torch.log_softmax(x, axis)
 
-    def supported(self, x: Any, *log_probabilities: Any) -> Any:
-        least = self.dtype(x.dtype).log_least
-        # on the CPU a comparison and a `where` take five times as long as the rest of a divergence
-        looks = type(x) is torch.Tensor and x.device.type == "cpu" and not self.is_tracing(x) and not _is_recorded()
-        if looks and any(log_p.detach().amin().item() > least for log_p in log_probabilities):
-            return x
-        some = log_probabilities[0] > least
-        for log_p in log_probabilities[1:]:
-            some = some | (log_p > least)
-        return torch.where(some, x, 0.0)
+    def attempt(self, arrays: tuple[Any, ...]) -> Attempt | None:
+        return Attempt(_finite) if arrays[0].device.type == "cpu" and _is_eager(self, arrays) else None
 
     def matmul(self, a: Any, b: Any) -> Any:
         kind = a.device.type
@@ -71,6 +67,15 @@ class TorchBackend(Backend):
             return a @ b
         with torch.autocast(kind, enabled=False):
             return a @ b
+
+    def linear(self, hidden: Any, weight: Any) -> Any:
+        if self.is_tracing(weight):
+            return super().linear(hidden, weight)
+        kind = weight.device.type
+        if kind == "meta" or not torch.is_autocast_enabled(kind):
+            return linear(hidden, weight)
+        with torch.autocast(kind, enabled=False):
+            return linear(hidden, weight)
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
         if self.is_tracing(x):  # torch.vmap has no rule for aminmax
@@ -155,12 +160,17 @@ class TorchBackend(Backend):
         return torch.asarray(drawn, dtype=like.dtype, device=like.device)
 
 
+def _finite(x: Any) -> bool:
+    return math.isfinite(sum(x.tolist()) if x.ndim == 1 and len(x) < 32 else x.detach().sum().item())
+
+
 def _is_eager(backend: Backend, arrays: tuple[Any, ...]) -> bool:
     """Whether operations run one by one, on plain tensors that have values and no tangents."""
     if backend.is_tracing(arrays) or _is_recorded():
         return False
-    plain = (type(x) in KNOWN and x.device.type != "meta" and unpack_dual(x).tangent is None for x in arrays)
-    return all(plain)
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in arrays):
+        return False
+    return all(type(x) in KNOWN and x.device.type != "meta" for x in arrays)
 
 
 def _is_recorded() -> bool:
