@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import tracemalloc
 from collections.abc import Callable
@@ -25,6 +26,7 @@ def of_numpy(call: Call) -> tuple[int, Any]:
 def of_process(call: Call) -> tuple[int, Any]:
     """Linux only: the mark can be set back to the present level, which getrusage's ru_maxrss cannot."""
     gc.collect()
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: None)(0)  # else glibc has memory left of earlier calls
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     result = call()

@@ -31,8 +31,8 @@ class Scale:
     tokens: int = 2048
     hidden: int = 512
     growth: tuple[int, ...] = (64, 256, 1024, 4096)
-    seconds: float = 3.0  # to spend on a row, but for the rounds it gets at least
-    rounds: int = 3
+    seconds: float = 4.0  # to spend on a row, but for the rounds it gets at least
+    rounds: int = 5
     calls: int = 50  # to time together, of those on 4 elements
     compiler: str = "inductor"
 
@@ -51,7 +51,7 @@ def _scale(n: int, d: int, growth: tuple[int, ...]) -> Scale:
 
 FULL = Scale()
 QUICK = replace(_scale(128, 64, (16, 64, 256)), seconds=0.05, rounds=2, calls=20, compiler="aot_eager")
-TINY = _scale(64, 1024, ())  # to load libraries and start threads with
+TINY = _scale(512, 1024, ())  # to load libraries and start threads with: as little as is cut into blocks
 FOUR = _scale(2, 2, ())  # 4 elements
 
 
