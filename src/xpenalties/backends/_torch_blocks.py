@@ -97,7 +97,7 @@ def _factors(work: Work) -> Any:
     dtype = torch.float64 if any(x.dtype == torch.float64 for x in work.arrays) else torch.float32
     assert work.divisor is not None
     if work.factors is None:
-        return torch.full((), 1 / 1.0, dtype=dtype, device=first.device).expand(work.terms_shape)
+        return torch.full((), 1 / work.divisor, dtype=dtype, device=first.device).expand(work.terms_shape)
     return work.factors.to(dtype) / work.divisor
 
 
