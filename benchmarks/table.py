@@ -31,8 +31,8 @@ class Scale:
     tokens: int = 2048
     hidden: int = 512
     growth: tuple[int, ...] = (64, 256, 1024, 4096)
-    seconds: float = 4.0  # to spend on a row, but for the rounds it gets at least
-    rounds: int = 5
+    seconds: float = 3.0  # to spend on a row, but for the rounds it gets at least
+    rounds: int = 3
     calls: int = 50  # to time together, of those on 4 elements
     compiler: str = "inductor"
 

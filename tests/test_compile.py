@@ -623,7 +623,9 @@ def test_donated(fw: Framework) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_nothing_is_compiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_compiled(fw: Framework, name: str) -> None:
+    if fw.name not in ("numpy", "strict"):
+        pytest.skip("is about NumPy, and wants its gradients")
     plain = TARGETS[name]
     compiled = xp.compile(plain)
     for step in range(3):
