@@ -711,6 +711,10 @@ def test_nothing_of_its_size_in_half_precision(torch: Any, dtype: str, reduction
     assert watch.larger_than(512) == 2
 
 
+def test_blocks_fill_a_device(torch: Any) -> None:
+    assert automatic(torch.zeros(1, device="meta")) == 2**25 > automatic(torch.zeros(1))
+
+
 def test_masks_are_left_out(torch: Any) -> None:
     """Where no probability is 0, the first time a formula is evaluated; a block with a zero is evaluated twice."""
     from torch.utils._python_dispatch import TorchDispatchMode

@@ -50,8 +50,7 @@ class TorchBackend(Backend):
     def evaluate(self, work: Work) -> tuple[Any, Any]:
         if not _is_eager(self, work.arrays):
             return work.whole(), None
-        if work.arrays[0].device.type == "cpu":
-            work = work._replace(attempt=Attempt(_finite))
+        work = work._replace(attempt=Attempt(_finite) if work.arrays[0].device.type == "cpu" else None)
         elements = self.size_of_blocks(work)
         return (work.whole(), None) if elements is None else _torch_blocks.evaluate(work, elements)
 
