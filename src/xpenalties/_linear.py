@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from ._divergences import jensen_shannon, kl, negative_entropy
+from ._divergences import kl, negative_entropy
+from ._jensen_shannon import jensen_shannon
 from ._numerics import linear, log_probabilities, wide
 from ._options import Positive, UnitInterval
 from ._penalty import Array, Shared, penalty

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from ._divergences import jensen_shannon, symmetric_kl
+from ._divergences import symmetric_kl
+from ._jensen_shannon import jensen_shannon
 from ._numerics import abs_, identity, matmul, safe_norm, square, stop_gradient, unit
 from ._options import NonNegative
 from ._penalty import Array, Shared, penalty
