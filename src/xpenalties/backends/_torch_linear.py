@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Sum", "linear"]
+__all__ = ["Sum", "gathered"]
 
 
 class Sum:
@@ -34,26 +34,26 @@ class Sum:
             self.value.addmm_(a, b)
 
     def gathers(self, leaf: Any) -> None:
-        """Have the gradient by `leaf` added here, and None returned for it, where `linear` maps by it as it is."""
+        """Have the gradient by `leaf` added here, and None returned for it, where `gathered` maps by it as it is."""
         if leaf.dtype in (torch.float32, torch.float64):
             leaf._gathered_by_xpenalties = self
 
 
-def linear(hidden: Any, weight: Any) -> Any:
-    """`hidden @ weight.T`."""
-    gathered = getattr(weight, "_gathered_by_xpenalties", None)
-    return hidden @ weight.mT if gathered is None else _Linear.apply(hidden, weight, gathered)
+def gathered(hidden: Any, weight: Any) -> Any:
+    """`hidden @ weight.T` where a `Sum` gathers the gradient by `weight`, else None."""
+    total = getattr(weight, "_gathered_by_xpenalties", None)
+    return None if total is None else _Linear.apply(hidden, weight, total)
 
 
 class _Linear(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, hidden: Any, weight: Any, gathered: Sum) -> Any:
+    def forward(ctx: Any, hidden: Any, weight: Any, total: Sum) -> Any:
         ctx.save_for_backward(hidden, weight)
-        ctx.gathered = gathered
+        ctx.total = total
         return hidden @ weight.mT
 
     @staticmethod
     def backward(ctx: Any, cotangent: Any) -> Any:
         hidden, weight = ctx.saved_tensors
-        ctx.gathered.add_product(cotangent.flatten(0, -2).mT, hidden.flatten(0, -2))
+        ctx.total.add_product(cotangent.flatten(0, -2).mT, hidden.flatten(0, -2))
         return cotangent @ weight if ctx.needs_input_grad[0] else None, None, None

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from .._attempt import Attempt
 from .._blocks import LEAST, Work, block_size
 from . import _torch_blocks
-from ._torch_linear import linear
+from ._torch_linear import gathered
 from ._torch_threads import carried
 from .base import Backend, DType, OfLeaves, Pull, from_numpy
 
@@ -68,13 +68,8 @@ class TorchBackend(Backend):
             return a @ b
 
     def linear(self, hidden: Any, weight: Any) -> Any:
-        if self.is_tracing(weight):
-            return super().linear(hidden, weight)
-        kind = weight.device.type
-        if kind == "meta" or not torch.is_autocast_enabled(kind):
-            return linear(hidden, weight)
-        with torch.autocast(kind, enabled=False):
-            return linear(hidden, weight)
+        found = None if self.is_tracing(weight) else gathered(hidden, weight)
+        return super().linear(hidden, weight) if found is None else found
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
         if self.is_tracing(x):  # torch.vmap has no rule for aminmax
