@@ -11,7 +11,7 @@ import pytest
 import xpenalties as xp
 from harness import Framework, close
 from xpenalties import Penalty, Pipeline, block_size
-from xpenalties._attempt import Attempt, masks_are_left_out
+from xpenalties._attempt import Attempt, is_attempted
 from xpenalties._blocks import keep_pages
 
 INF = math.inf
@@ -22,7 +22,7 @@ def told(attempt: Attempt, value: float, *, asks: bool = True) -> list[bool]:
     seen: list[bool] = []
 
     def formula(x: float) -> float:
-        seen.append(asks and masks_are_left_out())
+        seen.append(asks and is_attempted())
         return x
 
     assert attempt(formula, (value,), {}) == value
@@ -32,7 +32,7 @@ def told(attempt: Attempt, value: float, *, asks: bool = True) -> list[bool]:
 def test_what_is_finite_stays() -> None:
     attempt = Attempt(math.isfinite)
     assert told(attempt, 1.0) == [True] == told(attempt, 2.0)
-    assert not masks_are_left_out()
+    assert not is_attempted()
 
 
 def test_what_is_not_finite_is_evaluated_again_and_so_are_those_after_it() -> None:
@@ -50,11 +50,11 @@ def test_a_formula_that_does_not_ask_is_not_looked_at() -> None:
 
 def test_an_exception_ends_an_attempt() -> None:
     def formula() -> None:
-        raise KeyError(masks_are_left_out())
+        raise KeyError(is_attempted())
 
     with pytest.raises(KeyError, match="True"):
         Attempt(math.isfinite)(formula, (), {})
-    assert not masks_are_left_out()
+    assert not is_attempted()
 
 
 PAIRS = {
@@ -81,6 +81,49 @@ def test_a_subnormal_probability_is_zero(fw: Framework) -> None:
     log_p = fw.array(np.asarray([[0.0, -95.0]]), "float32")
     log_q = fw.array(np.asarray([[0.0, -INF]]), "float32")
     assert float(xp.kl_divergence(log_p, log_q)) == 0
+
+
+NORMS = [0.0, 1e-44, 1e-30, 1e-12, 1e-6, 1.0, 1e12, 1e25, 1e38, INF]
+
+
+@pytest.mark.parametrize("elements", [None, 4])
+@pytest.mark.parametrize("sizes", [NORMS, NORMS[::-1], NORMS[2:-2]])
+def test_norms_large_and_small(fw: Framework, sizes: list[float], elements: int | None) -> None:
+    """Whatever their squares are, and whichever came before them."""
+    x = np.asarray(sizes)[:, None] * np.asarray([0.5, 0.5, 0.5, 0.5])
+    with np.errstate(invalid="ignore"):
+        want = 2 * np.where(np.asarray(sizes) == INF, INF, np.sqrt(np.sum(x * x, axis=1)))  # in float64
+    with block_size(elements):
+        got = xp.group_lasso(fw.array(x, "float32"), reduction="none")
+    np.testing.assert_allclose(fw.numpy(got)[want > 1e-37], want[want > 1e-37], rtol=1e-6)
+    np.testing.assert_allclose(fw.numpy(got)[want < 1e-37], want[want < 1e-37], atol=1e-38)  # some flush them to zero
+
+
+@pytest.mark.parametrize("size", NORMS[2:-2])
+def test_the_whole_large_and_small(fw: Framework, size: float) -> None:
+    got = xp.output_magnitude(fw.array(np.full(4, size / 2), "float32"), norm="l2", target=1.0)
+    assert float(got) == pytest.approx((np.float64(size) - 1) ** 2 if size < 1e19 else INF, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", NORMS[2:-1])
+def test_cosines_of_large_and_small(fw: Framework, size: float) -> None:
+    a, b = np.asarray([[0.5, 0.5], [0.5, 0.5], [0.0, 0.0]]), np.asarray([[0.5, 0.0], [0.0, 0.5], [0.5, 0.5]])
+    for x, y in ((a * size, b), (a, b * size), (a * size, b * size)):
+        for rows in (2, 3):
+            arrays = (fw.array(z[:rows], "float32") for z in (x, y))
+            got = xp.consistency(*arrays, metric="cosine", reduction="none")
+            want = [1 - math.sqrt(0.5)] * 2 + [1.0]
+            np.testing.assert_allclose(fw.numpy(got), want[:rows], rtol=1e-6)
+
+
+@pytest.mark.needs("autodiff")
+@pytest.mark.parametrize("sizes", [NORMS[1:-2], NORMS[4:7]])
+def test_gradients_of_norms_large_and_small(fw: Framework, sizes: list[float]) -> None:
+    direction = np.asarray([0.5, -0.5, 0.5, -0.5])
+    x = fw.array(np.asarray(sizes)[:, None] * direction, "float32")
+    got = fw.numpy(xp.grad(xp.group_lasso)(x))
+    kept = np.asarray(sizes) > 1e-37  # a subnormal number is 0 to some
+    np.testing.assert_allclose(got[kept], np.broadcast_to(2 * direction, got.shape)[kept], rtol=1e-5)
 
 
 @pytest.mark.parametrize("call", [{}, {"reduction": "sum"}, {"normalizer": 3.0}, {"normalizer": 3}])

@@ -1,7 +1,8 @@
-"""Formulas without the masks that zeros among the probabilities need, and with them where the result asks for it.
+"""Formulas without the care that extreme values need, and with it where the result asks for it.
 
-Whether there is a zero at all is seen in the terms: 0 times the log of 0 makes them NaN. So where operations run one by
-one, and a mask costs as much as the rest, formulas are first evaluated without.
+Masks for probabilities of 0 and scales for norms cost more than the rest. Whether they are needed at all is seen in the
+terms: 0 times the log of 0 makes them NaN, and a norm that squares have spoilt is made NaN. So formulas are first
+evaluated without.
 """
 
 from __future__ import annotations
@@ -10,40 +11,50 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["Attempt", "masks_are_left_out"]
+__all__ = ["Attempt", "Evaluate", "attempted", "is_attempted"]
 
-_CURRENT: ContextVar[Attempt | None] = ContextVar("_CURRENT", default=None)
+#: What calls a formula with its arrays and its options.
+Evaluate = Callable[[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
+
+_ASKED: ContextVar[list[bool] | None] = ContextVar("_ASKED", default=None)
 
 
-def masks_are_left_out() -> bool:
-    """Whether a formula may leave the masks of its zeros out: what it returns is looked at, for it has asked."""
-    attempt = _CURRENT.get()
-    if attempt is None:
+def is_attempted() -> bool:
+    """Whether a formula may do without care, for it is evaluated once more if what it returns is not finite."""
+    asked = _ASKED.get()
+    if asked is None:
         return False
-    attempt.asked = True
+    asked[0] = True
     return True
 
 
+def attempted(formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, bool]:
+    """What a formula returns without care, and whether it has left any out."""
+    asked = [False]
+    token = _ASKED.set(asked)
+    try:
+        found = formula(*arrays, **options)
+    finally:
+        _ASKED.reset(token)
+    return found, asked[0]
+
+
 class Attempt:
-    """Calls formulas without masks, from the first result that is not finite on with them.
+    """Calls formulas without care, from the first result that is not finite on with it.
 
     An infinite one too: a probability that is not 0 but subnormal makes the difference, and counts as 0 everywhere.
     """
 
-    __slots__ = ("asked", "finite", "given_up")
+    __slots__ = ("finite", "given_up")
 
     def __init__(self, finite: Callable[[Any], bool]) -> None:
         self.finite = finite
-        self.asked = self.given_up = False  # threads share them: one that comes late tries in vain
+        self.given_up = False  # threads share it: one that comes late tries in vain
 
     def __call__(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         if not self.given_up:
-            token = _CURRENT.set(self)
-            try:
-                found = formula(*arrays, **options)
-            finally:
-                _CURRENT.reset(token)
-            if not self.asked or self.finite(found):
+            found, asked = attempted(formula, arrays, options)
+            if not asked or self.finite(found):
                 return found
             self.given_up = True
         return formula(*arrays, **options)

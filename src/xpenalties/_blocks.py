@@ -14,7 +14,7 @@ from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
-from ._attempt import Attempt
+from ._attempt import Evaluate
 
 __all__ = ["AUTOMATIC", "LEAST", "Index", "Work", "block_size", "chosen", "is_small", "keep_pages"]
 
@@ -104,7 +104,7 @@ class Work(NamedTuple):
     matrices: tuple[int, ...] = ()  # which of the arrays all rows have in common, as [classes, features]
     divisor: float | None = None  # of the sum of terms times factors, where nothing but that is differentiated
     factors: Any = None  # of the terms; None: all 1
-    attempt: Attempt | None = None  # None: with all masks
+    attempt: Evaluate | None = None  # None: with all the care that it takes
 
     @property
     def has_rows(self) -> bool:

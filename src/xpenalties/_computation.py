@@ -15,7 +15,7 @@ from . import telemetry
 from ._evaluation import Job, Part, constant, evaluate, is_traced
 from ._execution import Outcome, Task, on_event_loop, on_threads
 from ._loans import lender_of, on_loan
-from ._options import POSITIVE, member, named, positive_integer
+from ._options import POSITIVE, POSITIVE_INTEGER, member, named
 from ._report import PenaltyReport, Report
 from ._returned import zero_like
 from ._spec import spec_of
@@ -65,7 +65,7 @@ class Settings:
                 raise ValueError(f"{caller}: `wrt` must come with track_grad_norms=True, got {wrt!r} without. Pass it.")
         threads = named(caller, _EXECUTION, "execution", execution) == "threads"
         if max_workers is not None:
-            max_workers = positive_integer(caller, "max_workers", max_workers)
+            max_workers = named(caller, POSITIVE_INTEGER, "max_workers", max_workers)
         if timeout is not None:
             timeout = named(caller, POSITIVE, "timeout", timeout)
         for option, value in (("max_workers", max_workers), ("timeout", timeout)):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Unpack
 
 from ._numerics import abs_, broadcasts, count, ratio, safe_norm, square
-from ._options import Interval, Positive, UnitInterval, number
+from ._options import FINITE, Positive, UnitInterval
 from ._penalty import Array, Shared, penalty
 from .backends import common_backend, is_array_beside, namespace
 
@@ -56,7 +55,7 @@ def _requires_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Non
             raise ValueError(f"l2: `center` must be 'mean', a number or an array, got {center!r}. Did you mean 'mean'?")
         return
     if not is_array_beside(center, x):
-        l2.spec.check("center", center, number(Interval(-math.inf, math.inf)))  # type: ignore[attr-defined]
+        l2.spec.check("center", center, FINITE)  # type: ignore[attr-defined]
         return
     backend = common_backend("l2", ["x", "center"], [x, center])
     if backend.dtype(center.dtype).kind == "complex" and backend.dtype(x.dtype).kind == "real":

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._attempt import masks_are_left_out
+from ._attempt import is_attempted
 from .backends import backend_of, common_backend, in_dynamo, namespace
 
 __all__ = [
     "abs_",
     "broadcasts",
+    "care_is_left_out",
     "count",
     "identity",
     "is_log_zero",
@@ -31,6 +32,11 @@ __all__ = [
     "unit",
     "wide",
 ]
+
+
+def care_is_left_out() -> bool:
+    """Whether extreme values need no care, for a result that is not finite is computed again; see `_attempt`."""
+    return not in_dynamo() and is_attempted()
 
 
 def stop_gradient(x: Any) -> Any:
@@ -49,19 +55,10 @@ def wide(x: Any) -> Any:
 
 
 def abs_(x: Any) -> Any:
-    """`|x|`, real, with slope 0 at 0.
-
-    JAX gives slope 1 at 0 (https://github.com/jax-ml/jax/issues/10031); `test_jax_abs_still_needs_pinning` fails when
-    that has changed and this can go.
-    """
+    """`|x|`, real, with slope 0 at 0."""
     backend = backend_of(x)
     assert backend is not None
-    if backend.abs_is_flat_at_zero:
-        return backend.xp.abs(x)
-    if backend.dtype(x.dtype).kind == "complex":
-        magnitude = backend.xp.abs(x)
-        return backend.xp.where(magnitude == 0, 0.0, magnitude)
-    return x * stop_gradient(backend.xp.sign(x))  # XLA's CPU compiler does not fuse a `where` into a sum
+    return backend.abs(x)
 
 
 def square(x: Any, *, scale: Any = None) -> Any:
@@ -78,6 +75,8 @@ def square(x: Any, *, scale: Any = None) -> Any:
 def safe_norm(x: Any, *, axis: int | None = None) -> Any:
     """L2 norm with gradient 0, of every order, where the norm is 0."""
     xp = namespace(x)
+    if care_is_left_out():
+        return xp.sqrt(_unspoilt(xp.sum(square(x), axis=axis)))
     scale = _scale(x, axis=axis)
     squared = xp.sum(square(x, scale=scale), axis=axis, keepdims=True)
     zero = squared == 0
@@ -86,11 +85,25 @@ def safe_norm(x: Any, *, axis: int | None = None) -> Any:
 
 
 def _scale(x: Any, *, axis: int | None) -> Any:
-    """The largest magnitude, as a constant to divide by before squaring: a square of 1e20 is inf, of 1e-30 it is 0."""
+    """The largest magnitude, as a constant to divide by before squaring: a square of 1e20 is inf, of 1e-30 it is 0.
+
+    As far as its reciprocal is a normal number: a compiler may multiply by that.
+    """
     magnitude = abs_(stop_gradient(x))
-    xp = namespace(magnitude)
-    largest = xp.max(magnitude, axis=axis, keepdims=True)
-    return xp.where((largest == 0) | ~xp.isfinite(largest), 1.0, largest)
+    backend = backend_of(magnitude)
+    assert backend is not None
+    least = math.exp(backend.dtype(magnitude.dtype).log_least)
+    largest = backend.xp.max(magnitude, axis=axis, keepdims=True)
+    largest = backend.xp.where(largest < least, least, largest)
+    return backend.xp.where(largest > 1 / least, 1 / least, largest)
+
+
+def _unspoilt(squared: Any) -> Any:
+    """Sums of squares, NaN where a square or a derivative of the root may have been too large or too small."""
+    backend = backend_of(squared)
+    assert backend is not None
+    least = math.exp(backend.dtype(squared.dtype).log_least / 2)
+    return backend.xp.where((squared > least) & (squared < 1 / least), squared, math.nan)
 
 
 def matmul(a: Any, b: Any) -> Any:
@@ -118,7 +131,7 @@ def unit(x: Any, *, axis: int) -> Any:
     """`x` divided by its L2 norm along `axis`; a zero vector stays zero, with gradient 0."""
     xp = namespace(x)
     x = x / _scale(x, axis=axis)
-    squared = xp.sum(square(x), axis=axis, keepdims=True)  # 1 at least, or 0
+    squared = xp.sum(square(x), axis=axis, keepdims=True)  # far from subnormal, or 0
     zero = squared == 0
     return xp.where(zero, 0.0, x / xp.sqrt(xp.where(zero, 1.0, squared)))
 
@@ -143,7 +156,7 @@ def count(kept: Any, dtype: Any) -> Any:
 
 def supported(x: Any, *log_probabilities: Any) -> Any:
     """`x` where one of the probabilities is a normal number at least, else 0: p times this is p log p in the limit."""
-    if not in_dynamo() and masks_are_left_out():
+    if care_is_left_out():
         return x
     backend = common_backend("supported", ("x", "log_probabilities"), (x, log_probabilities[-1]))
     least = backend.dtype(x.dtype).log_least

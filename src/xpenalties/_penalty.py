@@ -111,7 +111,7 @@ def penalty(
             functions=tuple(functions),
             arrays=tuple(name for name in positional if name not in functions),
             matrices=tuple(i for i, name in enumerate(positional) if name in matrices),
-            checks=checks_of(formula),
+            checks=checks_of(formula, [p.name for p in options]),
             defaults={p.name: p.default for p in options},
             terms=terms,
             reduction=reduction,

@@ -8,7 +8,7 @@ from typing import Any, Literal, Unpack
 
 from ._divergences import symmetric_kl
 from ._jensen_shannon import jensen_shannon
-from ._numerics import abs_, identity, matmul, safe_norm, square, stop_gradient, unit
+from ._numerics import abs_, care_is_left_out, identity, matmul, safe_norm, square, stop_gradient, unit
 from ._options import NonNegative
 from ._penalty import Array, Shared, penalty
 from ._spec import Shape
@@ -250,6 +250,9 @@ def consistency(
 def _cosine_distance(a: Any, b: Any, *, axis: int) -> Any:
     """1 - cos as half the squared distance of the unit vectors, which does not cancel for close ones."""
     xp = namespace(a, b)
+    if care_is_left_out():
+        a, b = (x / xp.expand_dims(safe_norm(x, axis=axis), axis=axis) for x in (a, b))
+        return 0.5 * xp.sum(square(a - b), axis=axis)
     a, b = unit(a, axis=axis), unit(b, axis=axis)
     lengths = xp.sum(square(a), axis=axis), xp.sum(square(b), axis=axis)  # 1, or 0 for a zero vector
     zeros = sum(xp.where(length == 0, 0.5, xp.zeros_like(length)) for length in lengths)

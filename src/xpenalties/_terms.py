@@ -69,7 +69,7 @@ def evaluate(
     if where is None and weights is None and 0 not in shape:
         plain = dtype is None and not spec.matrices and not spec.functions
         if plain and (rows is None or in_dynamo() or is_small(shape)):
-            attempt = None if rows is None else backend.attempt(arrays)
+            attempt = None if kind == "elements" else backend.attempt(arrays)
             if attempt is None:
                 values = backend.run(formula, arrays, options)
             else:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
-from .._attempt import Attempt
+from .._attempt import Evaluate
 from .._blocks import Work, chosen
 from .._nests import Rebuild, flatten
 
@@ -38,8 +38,6 @@ class NoAutodiffError(NotImplementedError):
 class Backend:
     """One array namespace and the few operations that the standard lacks."""
 
-    #: `abs` has slope 0 at 0. Unknown namespaces are not trusted with it, see `_numerics.abs_`.
-    abs_is_flat_at_zero: bool = False
     #: `log_softmax(x, axis)` in one pass, where the framework has it: not the standard's operations one by one.
     log_softmax: Callable[[Any, int], Any] | None = None
     #: Makes of a function that computes a penalty one program, where the framework has a compiler that costs no time.
@@ -75,6 +73,14 @@ class Backend:
             return DType("complex")
         return DType("bool" if xp.isdtype(dtype, "bool") else "other")
 
+    def default_float(self) -> Any:
+        """The dtype of floats that nothing else decides."""
+        return self.xp.__array_namespace_info__().default_dtypes()["real floating"]
+
+    def signed(self, integer: Any) -> Any:
+        """`integer` in a dtype that can be compared with large numbers, and subtracted from."""
+        return integer if integer.dtype == self.xp.int64 else self.xp.astype(integer, self.xp.int64)
+
     def block_elements(self, work: Work) -> int | None:
         """How many elements of an input, or of logits, a block of rows has; None: not in blocks."""
         return None
@@ -107,9 +113,20 @@ class Backend:
         elements = self.size_of_blocks(work)
         return work.whole() if elements is None else work.in_blocks(elements)
 
-    def attempt(self, arrays: tuple[Any, ...]) -> Attempt | None:
-        """What evaluates a formula of rows without masks, where results can be looked at; None: with them at once."""
+    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
+        """What evaluates a formula without care first, where results can be looked at; None: with it at once."""
         return None
+
+    def abs(self, x: Any) -> Any:
+        """`|x|` with slope 0 at 0, with which unknown namespaces are not trusted."""
+        if self.dtype(x.dtype).kind == "real":
+            return x * self.stop_gradient(self.xp.sign(x))
+        magnitude = self.xp.abs(x)
+        return self.xp.where(magnitude == 0, 0.0, magnitude)
+
+    def cumulative_sum(self, x: Any, axis: int) -> Any:
+        """The sums of the first elements along `axis`."""
+        return self.xp.cumulative_sum(x, axis=axis)
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
         """The smallest and the largest of `x`."""

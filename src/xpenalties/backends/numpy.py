@@ -11,7 +11,7 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
-from .._attempt import Attempt
+from .._attempt import Attempt, Evaluate
 from .._blocks import Work, keep_pages
 from .base import Backend, DType, OfLeaves, Pull, from_numpy
 
@@ -19,7 +19,6 @@ __all__ = ["KNOWN", "REFUSED", "find"]
 
 
 class NumpyBackend(Backend):
-    abs_is_flat_at_zero = True
     lacks = "without autograd, "
     remedy = ", or autograd with `pip install 'xpenalties[numpy]'`"
 
@@ -40,8 +39,11 @@ class NumpyBackend(Backend):
             keep_pages(_empty)
         return super().terms(work)
 
-    def attempt(self, arrays: tuple[Any, ...]) -> Attempt | None:
+    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
         return Attempt(_finite)
+
+    def abs(self, x: Any) -> Any:
+        return self.xp.abs(x)
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         from ._autograd import vjp
@@ -70,7 +72,7 @@ class BoxBackend(NumpyBackend):
     def block_elements(self, work: Work) -> int | None:
         return None
 
-    def attempt(self, arrays: tuple[Any, ...]) -> Attempt | None:
+    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
         return None
 
     def lender(self) -> Backend:

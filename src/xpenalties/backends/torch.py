@@ -12,7 +12,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from .._attempt import Attempt
+from .._attempt import Attempt, Evaluate
 from .._blocks import LEAST, Work, block_size
 from . import _torch_blocks
 from ._torch_linear import gathered
@@ -23,8 +23,6 @@ __all__ = ["BACKEND", "KNOWN", "find"]
 
 
 class TorchBackend(Backend):
-    abs_is_flat_at_zero = True
-
     def __init__(self) -> None:
         super().__init__("torch", array_api_compat.torch)
         # whole from the start: a look-up that adds an entry would be a side effect for torch.compile to guard
@@ -38,6 +36,9 @@ class TorchBackend(Backend):
         if dtype.is_complex:
             return DType("complex", torch.complex64 if dtype.itemsize < 8 else None)
         return DType("bool" if dtype is torch.bool else "other")
+
+    def default_float(self) -> Any:
+        return torch.get_default_dtype()
 
     def block_elements(self, work: Work) -> int | None:
         if work.arrays[0].device.type != "cpu":
@@ -57,8 +58,11 @@ class TorchBackend(Backend):
     def log_softmax(self, x: Any, axis: int) -> Any:
         return torch.log_softmax(x, axis)
 
-    def attempt(self, arrays: tuple[Any, ...]) -> Attempt | None:
+    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
         return Attempt(_finite) if arrays[0].device.type == "cpu" and _is_eager(self, arrays) else None
+
+    def abs(self, x: Any) -> Any:
+        return self.xp.abs(x)
 
     def matmul(self, a: Any, b: Any) -> Any:
         kind = a.device.type
@@ -70,6 +74,9 @@ class TorchBackend(Backend):
     def linear(self, hidden: Any, weight: Any) -> Any:
         found = None if self.is_tracing(weight) else gathered(hidden, weight)
         return super().linear(hidden, weight) if found is None else found
+
+    def cumulative_sum(self, x: Any, axis: int) -> Any:
+        return torch.cumsum(x, axis)  # array-api-compat's looks its namespace up, which torch.compile does not trace
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
         if self.is_tracing(x):  # torch.vmap has no rule for aminmax
