@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import xpenalties
-from xpenalties import telemetry
+from xpenalties import controllers, prox, schedules, telemetry
 
 pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parent.parent
@@ -30,12 +30,21 @@ def run(examples: str, name: str, names: dict[str, object]) -> int:
 
 PUBLIC = {
     **{name: getattr(xpenalties, name) for name in xpenalties.__all__},
-    **{f"telemetry.{name}": getattr(telemetry, name) for name in telemetry.__all__},
+    **{
+        f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
+        for module in (telemetry, schedules, controllers, prox)
+        for name in module.__all__
+    },
 }
 WITHOUT = {
     "Penalty",
     "PenaltyReport",
     "Report",
+    "schedules",
+    "controllers",
+    "prox",
+    "schedules.Schedule",
+    "controllers.Controller",
     *(f"telemetry.{name}" for name in telemetry.__all__),
 }  # shown elsewhere
 WITHOUT -= {"telemetry.add_handler"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Annotated, Any, Literal
 
 import pytest
 
-from xpenalties._options import Interval, NonNegative, Positive, UnitInterval, checks_of
+from xpenalties._options import Interval, NonNegative, NonNegativeInteger, Positive, UnitInterval, checks_of
 
 
 def formula(
@@ -18,6 +19,7 @@ def formula(
     share: UnitInterval = 0.5,
     between: Annotated[float, Interval(-1, 2)] = 0.0,
     whole: int = 0,
+    count: NonNegativeInteger = 0,
     flag: bool = False,
     mode: Literal["one", "two"] = "one",
     optional: Positive | None = None,
@@ -25,7 +27,7 @@ def formula(
 ) -> None: ...
 
 
-CHECKS = checks_of(formula)
+CHECKS = checks_of(formula, inspect.signature(formula).parameters)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,7 @@ CHECKS = checks_of(formula)
         ("between", -1, -1.0),
         ("between", 2.0, 2.0),
         ("whole", -2, -2),
+        ("count", 0, 0),
         ("flag", True, True),
         ("mode", "two", "two"),
         ("optional", None, None),
@@ -56,6 +59,8 @@ def test_kept(name: str, given: Any, kept: Any) -> None:
         ("any_number", math.inf, ValueError, "`any_number` must be in (-inf, inf), got inf."),
         ("any_number", math.nan, ValueError, "`any_number` must be in (-inf, inf), got nan."),
         ("any_number", True, TypeError, "`any_number` must be a number in (-inf, inf), got bool. Pass a Python float."),
+        ("count", -1, ValueError, "`count` must be 0 at least, got -1."),
+        ("count", 1.0, TypeError, "`count` must be an integer, got 1.0. Pass a Python int."),
         ("positive", 0, ValueError, "`positive` must be in (0, inf), got 0.0."),
         ("positive", math.inf, ValueError, "`positive` must be in (0, inf), got inf."),
         ("non_negative", -1e-9, ValueError, "`non_negative` must be in [0, inf), got -1e-09."),

@@ -15,6 +15,9 @@ from . import (
     _loss,
     _norms,
     _structure,
+    controllers,
+    prox,
+    schedules,
 )
 from ._blocks import block_size
 from ._compile import Compiled, compile
@@ -51,6 +54,9 @@ __all__ = [
     "Compiled",
     "compile",
     "block_size",
+    "controllers",
+    "prox",
+    "schedules",
     "namespace",
 ]
 __version__ = version("xpenalties")

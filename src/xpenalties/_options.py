@@ -1,13 +1,13 @@
 """Checks of the options that penalties take, read from the annotations of their signatures.
 
-`Literal[...]` is one of the names, `bool` a bool, `int` an integer, `float` a finite number, and
-`Annotated[float, Interval(low, high)]` a number in that range; `... | None` also None. An annotation that says nothing
-more than `Any` leaves the check to the function. Only Python values are looked at, never an array's.
+`Literal[...]` is one of the names, `bool` a bool, `int` an integer, `float` a finite number,
+`Annotated[float, Interval(low, high)]` a number in that range, `Annotated[int, AtLeast(low)]` an integer from there on;
+`... | None` also None. An annotation that says nothing more than `Any` leaves the check to the function. Only Python
+values are looked at, never an array's.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable
@@ -20,17 +20,23 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from .backends import in_dynamo
 
 __all__ = [
+    "FINITE",
+    "NON_NEGATIVE",
     "POSITIVE",
+    "POSITIVE_INTEGER",
+    "AtLeast",
     "Interval",
     "NonNegative",
+    "NonNegativeInteger",
     "Positive",
+    "PositiveInteger",
     "UnitInterval",
     "checks_of",
+    "integer",
     "member",
     "named",
     "nearest",
     "number",
-    "positive_integer",
 ]
 
 Check = Callable[[str, Any], Any]
@@ -53,9 +59,18 @@ class Interval:
         return above and value <= self.high and -math.inf < value < math.inf
 
 
+@dataclass(frozen=True)
+class AtLeast:
+    """The integers from `low` on."""
+
+    low: int
+
+
 UnitInterval = Annotated[float, Interval(0, 1)]
 NonNegative = Annotated[float, Interval(0, math.inf)]
 Positive = Annotated[float, Interval(0, math.inf, low_open=True)]
+PositiveInteger = Annotated[int, AtLeast(1)]
+NonNegativeInteger = Annotated[int, AtLeast(0)]
 
 
 def nearest(given: object, valid: Iterable[object]) -> str:
@@ -104,22 +119,33 @@ def named(caller: str, check: Check, name: str, value: Any) -> Any:
         raise type(error)(f"{caller}: {error}") from None
 
 
-def positive_integer(caller: str, name: str, value: Any) -> int:
-    """`value`, checked to be a Python integer of 1 at least."""
-    found: int = named(caller, _integer, name, value)
-    if found < 1:
-        raise ValueError(f"{caller}: `{name}` must be 1 at least, got {found}.")
-    return found
+def integer(least: AtLeast | None = None) -> Check:
+    """A check for a Python integer, not below `least`."""
+
+    def check(name: str, value: Any) -> int:
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            found = operator.index(value)
+        except TypeError:
+            raise TypeError(f"`{name}` must be an integer, got {value!r}. Pass a Python int.") from None
+        if least is not None and found < least.low:
+            raise ValueError(f"`{name}` must be {least.low} at least, got {found}.")
+        return found
+
+    return check
 
 
+FINITE = number(Interval(-math.inf, math.inf))
 POSITIVE = number(Interval(0, math.inf, low_open=True))
+NON_NEGATIVE = number(Interval(0, math.inf))
+POSITIVE_INTEGER = integer(AtLeast(1))
 
 
-def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
-    """A check for each keyword-only option of `function`, by name; it returns the value to use."""
+def checks_of(function: Callable[..., Any], names: Iterable[str]) -> dict[str, Check]:
+    """A check for each of the arguments `names` of `function`; it returns the value to use."""
     hints = get_type_hints(function, include_extras=True)
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: _check_of(hints[p.name]) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {name: _check_of(hints[name]) for name in names}
 
 
 def _check_of(hint: Any) -> Check:
@@ -129,13 +155,14 @@ def _check_of(hint: Any) -> Check:
     if get_origin(hint) is Literal:
         return member(get_args(hint))
     if get_origin(hint) is Annotated:
-        return number(hint.__metadata__[0])
+        (domain,) = hint.__metadata__
+        return integer(domain) if isinstance(domain, AtLeast) else number(domain)
     if hint is float:
-        return number(Interval(-math.inf, math.inf))
+        return FINITE
     if hint is bool:
         return _boolean
     if hint is int:
-        return _integer
+        return integer()
     return lambda name, value: value
 
 
@@ -143,12 +170,3 @@ def _boolean(name: str, value: Any) -> Any:
     if not isinstance(value, bool):
         raise TypeError(f"`{name}` must be True or False, got {value!r}. Pass a Python bool.")
     return value
-
-
-def _integer(name: str, value: Any) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be an integer, got {value!r}. Pass a Python int.") from None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ._computation import Computation, Settings
 from ._options import nearest
 from ._report import Report
+from ._schedule import Schedule
 from ._weighted import Penalty
 from .backends import register_loaded
 
@@ -284,5 +285,9 @@ def _hashable(value: Any) -> Any:
     """What is equal for equal names, numbers and functions, and for any other thing only for the very same."""
     if isinstance(value, (str, int, float)):
         return type(value), value  # 1 == True
-    by_value = inspect.isroutine(value) or isinstance(value, (type, tuple))  # an object's == may compare arrays
+    if isinstance(value, tuple):
+        return type(value), *map(_hashable, value)
+    if isinstance(value, Schedule):
+        return Schedule, value.name, _hashable(value.arguments)
+    by_value = inspect.isroutine(value) or isinstance(value, type)  # an object's == may compare arrays
     return value if by_value else id(value)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from numbers import Real
 from typing import Any, Literal
 
-from ._options import POSITIVE, Interval, member, named, nearest, number, positive_integer
+from ._options import NON_NEGATIVE, POSITIVE, POSITIVE_INTEGER, member, named, nearest
 from ._spec import REGISTRY, SHARED, spec_of
 from .backends import backend_of, common_backend, is_array
 
@@ -18,7 +17,6 @@ __all__ = ["ON_ERROR", "Penalty"]
 Inputs = None | str | tuple[str, ...] | Callable[..., Any]
 
 ON_ERROR = member(("raise", "drop"))
-_WEIGHT = number(Interval(0, math.inf))
 _RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
 
 
@@ -86,7 +84,7 @@ class Penalty:
         for flag in ("differentiable", "enabled"):
             if not isinstance(getattr(self, flag), bool):
                 raise TypeError(f"Penalty: `{flag}` must be True or False, got {getattr(self, flag)!r}. Pass a bool.")
-        object.__setattr__(self, "every", positive_integer("Penalty", "every", self.every))
+        object.__setattr__(self, "every", named("Penalty", POSITIVE_INTEGER, "every", self.every))
         for option, check in (("timeout", POSITIVE), ("on_error", ON_ERROR)):
             if getattr(self, option) is not None:
                 object.__setattr__(self, option, named("Penalty", check, option, getattr(self, option)))
@@ -172,7 +170,7 @@ def _checked_weight(name: str, weight: Any) -> Any:
         if backend.dtype(weight.dtype).kind in ("complex", "bool"):
             raise TypeError(f"penalty {name!r}: `weight` must be real, got {weight.dtype}. Cast it.")
         return weight
-    return named(f"penalty {name!r}", _WEIGHT, "weight", weight)
+    return named(f"penalty {name!r}", NON_NEGATIVE, "weight", weight)
 
 
 def _checked_options(penalty: Penalty, options: dict[str, Any]) -> dict[str, Any]:
