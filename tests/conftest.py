@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 ROWS = tomllib.loads((Path(__file__).parent.parent / "backend_matrix/backends.toml").read_text())["backend"]
 # the tests compile thousands of tiny programs and run each once: spend nothing on optimising them
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+_uses_of_jax = count(1)
 COLUMNS = ("eager", "jit", "gradient", "second gradient", "dtypes")
 
 
@@ -87,6 +89,8 @@ def fw(request: pytest.FixtureRequest) -> Any:
         found.module.config.update("jax_enable_x64", True)
         yield found
         found.module.config.update("jax_enable_x64", before)
+        if next(_uses_of_jax) % 200 == 0:  # programs take maps of memory, of which Linux gives a process 65530
+            found.module.clear_caches()
     elif found.name == "strict":
         before = found.module.get_array_api_strict_flags()
         found.module.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
