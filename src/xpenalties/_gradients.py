@@ -8,8 +8,8 @@ from functools import wraps
 from typing import Any
 
 from ._loans import lender_of, on_loan
-from ._numerics import safe_norm, wide
-from .backends import Backend, backend_of, common_backend, flatten_of, is_array, namespace
+from ._numerics import global_norm
+from .backends import Backend, backend_of, common_backend, flatten_of, is_array
 
 __all__ = ["explained", "grad", "grad_norm", "value_and_grad"]
 
@@ -117,10 +117,7 @@ def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> A
     10.0
     """
     _, gradient = _differentiated("grad_norm", fn, False)(x, *args, **kwargs)
-    norms = [safe_norm(wide(each)) for each in flatten_of(gradient)[0] if is_array(each)]
-    xp = namespace(*norms)
-    common = xp.result_type(*[norm.dtype for norm in norms])
-    return safe_norm(xp.stack([xp.astype(norm, common) for norm in norms])) if len(norms) > 1 else norms[0]
+    return global_norm([each for each in flatten_of(gradient)[0] if is_array(each)])
 
 
 def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:

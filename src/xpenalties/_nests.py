@@ -9,11 +9,19 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Rebuild", "flatten"]
+__all__ = ["Rebuild", "flatten", "joined", "paths"]
 
 Rebuild = Callable[[Iterator[Any]], Any]
+
+
+class Node(NamedTuple):
+    """What a nest is made of."""
+
+    names: list[str]
+    children: list[Any]
+    make: Callable[[list[Any]], Any]  # the same of other children
 
 
 def flatten(nest: Any) -> tuple[list[Any], Rebuild]:
@@ -23,29 +31,52 @@ def flatten(nest: Any) -> tuple[list[Any], Rebuild]:
     return leaves, rebuild
 
 
+def paths(nest: Any) -> list[str]:
+    """Where each leaf is: keys, fields and indices, with dots between them; "" for a leaf that is no nest."""
+    node = _node(nest)
+    if node is None:
+        return [""]
+    return [joined(name, path) for name, child in zip(node.names, node.children, strict=True) for path in paths(child)]
+
+
+def joined(outer: str, inner: str) -> str:
+    """A path of two."""
+    return f"{outer}.{inner}" if outer and inner else outer or inner
+
+
 def _walk(nest: Any, leaves: list[Any]) -> Rebuild:
+    node = _node(nest)
+    if node is None:
+        leaves.append(nest)
+        return next
+    parts, make = [_walk(child, leaves) for child in node.children], node.make
+    return lambda new: make([part(new) for part in parts])
+
+
+def _node(nest: Any) -> Node | None:
+    """`nest` taken apart, or None for a leaf."""
     if isinstance(nest, Mapping):
         keys = list(nest)
-        parts = [_walk(nest[key], leaves) for key in keys]
-        if type(nest) is dict or not isinstance(nest, dict):  # torch.compile traces no copy of one
-            return lambda new: dict(zip(keys, [part(new) for part in parts], strict=True))
-        return lambda new: _filled(copy.copy(nest), keys, [part(new) for part in parts])
+        plain = type(nest) is dict or not isinstance(nest, dict)  # torch.compile traces no copy of one
+        return Node(
+            [str(key) for key in keys],
+            [nest[key] for key in keys],
+            lambda new: dict(zip(keys, new, strict=True)) if plain else _filled(copy.copy(nest), keys, new),
+        )
     if isinstance(nest, tuple) and hasattr(nest, "_make"):
-        parts, make = [_walk(part, leaves) for part in nest], nest._make
-        return lambda new: make([part(new) for part in parts])
+        return Node(list(getattr(nest, "_fields", map(str, range(len(nest))))), list(nest), nest._make)
     if isinstance(nest, (list, tuple)):
-        parts, sequence = [_walk(part, leaves) for part in nest], type(nest)
-        return lambda new: sequence([part(new) for part in parts])
-    if hasattr(nest, "tree_unflatten") and not isinstance(nest, type):  # a pipeline or a report, as JAX sees it
+        return Node([str(i) for i in range(len(nest))], list(nest), type(nest))
+    if hasattr(nest, "tree_flatten") and not isinstance(nest, type):  # a pipeline or a report, as JAX sees it
         children, static = nest.tree_flatten()
-        parts, unflatten = [_walk(child, leaves) for child in children], nest.tree_unflatten
-        return lambda new: unflatten(static, [part(new) for part in parts])
+        unflatten = nest.tree_unflatten
+        names = list(nest.tree_keys()) if hasattr(nest, "tree_keys") else [str(i) for i in range(len(children))]
+        return Node(names, list(children), lambda new: unflatten(static, new))
     if dataclasses.is_dataclass(nest) and not isinstance(nest, type):
         names = [field.name for field in dataclasses.fields(nest)]
-        parts = [_walk(getattr(nest, name), leaves) for name in names]
-        return lambda new: _with_fields(copy.copy(nest), names, [part(new) for part in parts])
-    leaves.append(nest)
-    return next
+        values = [getattr(nest, name) for name in names]
+        return Node(names, values, lambda new: _with_fields(copy.copy(nest), names, new))
+    return None
 
 
 def _filled(mapping: Any, keys: list[Any], values: list[Any]) -> Any:

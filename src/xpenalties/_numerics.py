@@ -8,6 +8,7 @@ not depend on its values.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ._attempt import is_attempted
@@ -18,6 +19,7 @@ __all__ = [
     "broadcasts",
     "care_is_left_out",
     "count",
+    "global_norm",
     "identity",
     "is_log_zero",
     "linear",
@@ -26,9 +28,11 @@ __all__ = [
     "matmul",
     "ratio",
     "safe_norm",
+    "soft_threshold",
     "square",
     "stop_gradient",
     "supported",
+    "total",
     "unit",
     "wide",
 ]
@@ -72,7 +76,7 @@ def square(x: Any, *, scale: Any = None) -> Any:
     return x * x
 
 
-def safe_norm(x: Any, *, axis: int | None = None) -> Any:
+def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
     """L2 norm with gradient 0, of every order, where the norm is 0."""
     xp = namespace(x)
     if care_is_left_out():
@@ -84,7 +88,25 @@ def safe_norm(x: Any, *, axis: int | None = None) -> Any:
     return xp.reshape(norm, ()) if axis is None else xp.squeeze(norm, axis=axis)
 
 
-def _scale(x: Any, *, axis: int | None) -> Any:
+def global_norm(arrays: Sequence[Any]) -> Any:
+    """The L2 norm of several arrays together."""
+    norms = [safe_norm(wide(x)) for x in arrays]
+    return norms[0] if len(norms) == 1 else safe_norm(_stacked(norms))
+
+
+def total(scalars: Sequence[Any]) -> Any:
+    """The sum of 0-d arrays."""
+    return scalars[0] if len(scalars) == 1 else namespace(scalars[0]).sum(_stacked(scalars))
+
+
+def _stacked(scalars: Sequence[Any]) -> Any:
+    """0-d arrays as one, of a dtype that holds all."""
+    backend = common_backend("total", [f"scalars[{i}]" for i in range(len(scalars))], scalars)
+    dtype = backend.xp.result_type(*scalars)
+    return backend.stack([x if x.dtype == dtype else backend.xp.astype(x, dtype) for x in scalars])
+
+
+def _scale(x: Any, *, axis: int | tuple[int, ...] | None) -> Any:
     """The largest magnitude, as a constant to divide by before squaring: a square of 1e20 is inf, of 1e-30 it is 0.
 
     As far as its reciprocal is a normal number: a compiler may multiply by that.
@@ -104,6 +126,16 @@ def _unspoilt(squared: Any) -> Any:
     assert backend is not None
     least = math.exp(backend.dtype(squared.dtype).log_least / 2)
     return backend.xp.where((squared > least) & (squared < 1 / least), squared, math.nan)
+
+
+def soft_threshold(xp: Any, x: Any, scale: Any) -> Any:
+    """`x`, nearer to 0 by `scale`; exactly 0 within it."""
+    backend = backend_of(x)
+    assert backend is not None
+    if backend.dtype(x.dtype).kind == "real":  # exact where the difference is
+        return xp.where((x <= scale) & (x >= -scale), 0.0, xp.where(x > 0, x - scale, x + scale))
+    direction = xp.squeeze(unit(xp.expand_dims(x, axis=-1), axis=-1), axis=-1)
+    return xp.where(abs_(x) <= scale, 0.0, x - scale * direction)
 
 
 def matmul(a: Any, b: Any) -> Any:

@@ -91,12 +91,19 @@ def number(interval: Interval) -> Check:
             if isinstance(value, bool) or not isinstance(value, Real):
                 got = type(value).__qualname__
                 raise TypeError(f"`{name}` must be a number in {interval}, got {got}. Pass a Python float.")
-            value = float(value)
+            value = _float(value)
         if value not in interval:
             raise ValueError(f"`{name}` must be in {interval}, got {value!r}.")
         return value
 
     return check
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more digits than a float has
+        return math.inf if value > 0 else -math.inf
 
 
 def member(valid: tuple[str, ...]) -> Check:

@@ -18,12 +18,13 @@ from typing import Any, Concatenate, ParamSpec
 from ._options import checks_of, named, nearest
 from .backends import backend_of
 
-__all__ = ["At", "Python", "Schedule", "schedule"]
+__all__ = ["MAKERS", "At", "Python", "Schedule", "schedule"]
 
 P = ParamSpec("P")
 Prepare = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 _FORMULAS: dict[str, Callable[..., Any]] = {}  # by name, so that schedules can be pickled
+MAKERS: dict[str, Callable[..., Schedule]] = {}  # the functions that make them
 
 
 _MOST = math.log(sys.float_info.max)
@@ -143,6 +144,7 @@ def schedule(*, prepare: Prepare | None = None) -> Callable[[Callable[Concatenat
 
         make.__signature__ = signature  # type: ignore[attr-defined]
         _FORMULAS[name] = formula
+        MAKERS[name] = make
         return make
 
     return decorate

@@ -8,16 +8,17 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from numbers import Real
 from typing import Any, Literal
 
-from ._options import NON_NEGATIVE, POSITIVE, POSITIVE_INTEGER, member, named, nearest
+from ._options import NON_NEGATIVE, POSITIVE, Positive, PositiveInteger, checks_of, member, named, nearest
+from ._register import OWN, penalty_names
 from ._spec import REGISTRY, SHARED, spec_of
 from .backends import backend_of, common_backend, is_array
 
-__all__ = ["ON_ERROR", "Penalty"]
+__all__ = ["ON_ERROR", "RESERVED", "Penalty"]
 
 Inputs = None | str | tuple[str, ...] | Callable[..., Any]
 
 ON_ERROR = member(("raise", "drop"))
-_RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
+RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,9 +28,10 @@ class Penalty:
     Parameters
     ----------
     fn : str or callable
-        The name of a penalty of this package, or a callable that returns a scalar or ``(scalar, metrics)``.
+        The name of a penalty of this package, or one given with `register`, or a callable that returns a scalar or
+        ``(scalar, metrics)``.
     name : str, optional
-        By default that of the function.
+        By default that of the function, or the one that it was found by.
     weight : number, 0-d array or callable, default 1.0
         Finite and >= 0. An array may be learned; a callable is a schedule of the step.
     inputs : None, str, tuple of str or callable
@@ -67,34 +69,36 @@ class Penalty:
     options: Mapping[str, Any] = field(default_factory=dict)
     differentiable: bool = True
     enabled: bool = True
-    every: int = 1
-    timeout: float | None = None
+    every: PositiveInteger = 1
+    timeout: Positive | None = None
     on_error: Literal["raise", "drop"] | None = None
 
     def __post_init__(self) -> None:
+        name: Any = self.name
         if isinstance(self.fn, str):
-            if self.fn not in REGISTRY:
+            found = REGISTRY.get(self.fn) or OWN.get(self.fn)
+            if found is None:
+                names = penalty_names()
                 raise ValueError(
-                    f"Penalty: `fn` must be a callable or one of {', '.join(REGISTRY)}, got {self.fn!r}."
-                    + nearest(self.fn, REGISTRY)
+                    f"Penalty: `fn` must be a callable or one of {', '.join(names)}, got {self.fn!r}."
+                    + nearest(self.fn, names)
                 )
-            object.__setattr__(self, "fn", REGISTRY[self.fn])
+            name = name or self.fn
+            object.__setattr__(self, "fn", found)
         if not callable(self.fn):
             raise TypeError(f"Penalty: `fn` must be a name or a callable, got {type(self.fn).__qualname__}. Pass one.")
         for flag in ("differentiable", "enabled"):
             if not isinstance(getattr(self, flag), bool):
                 raise TypeError(f"Penalty: `{flag}` must be True or False, got {getattr(self, flag)!r}. Pass a bool.")
-        object.__setattr__(self, "every", named("Penalty", POSITIVE_INTEGER, "every", self.every))
-        for option, check in (("timeout", POSITIVE), ("on_error", ON_ERROR)):
-            if getattr(self, option) is not None:
-                object.__setattr__(self, option, named("Penalty", check, option, getattr(self, option)))
-        name = self.name or getattr(self.fn, "__name__", "<unnamed>")
-        if not isinstance(name, str) or name.startswith("<") or name in _RESERVED:
+        for option, check in _CHECKS.items():
+            object.__setattr__(self, option, named("Penalty", check, option, getattr(self, option)))
+        name = name or getattr(self.fn, "__name__", "<unnamed>")
+        if not isinstance(name, str) or name.startswith("<") or name in RESERVED:
             raise ValueError(
                 f"Penalty: `name` must be a string other than a report's own names, got {name!r}. Give one."
             )
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "weight", _checked_weight(name, self.weight))
+        object.__setattr__(self, "weight", checked_weight(f"penalty {name!r}", self.weight))
         if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
             if not isinstance(self.inputs, Iterable) or not all(isinstance(each, str) for each in self.inputs):
                 raise TypeError(
@@ -123,7 +127,7 @@ class Penalty:
             return self.weight
         if step is None:
             raise ValueError(f"penalty {self.name!r}: its weight is a schedule, got no step. Pass `step=`.")
-        return _checked_weight(self.name, self.weight(step))
+        return checked_weight(f"penalty {self.name!r}", self.weight(step))
 
     def is_due(self, step: Any) -> Any:
         """Whether it counts at `step`: a bool, or for a step that is traced an array."""
@@ -159,18 +163,21 @@ class Penalty:
         return tuple(given[0][name] for name in names)
 
 
-def _checked_weight(name: str, weight: Any) -> Any:
+_CHECKS = checks_of(Penalty, ["every", "timeout", "on_error"])
+
+
+def checked_weight(caller: str, weight: Any) -> Any:
     """A number, NumPy's too, as a finite Python float >= 0; a 0-d array or a schedule as it is."""
     if callable(weight):
         return weight
     backend = None if isinstance(weight, Real) else backend_of(weight)
     if backend is not None:
         if tuple(weight.shape) != ():
-            raise ValueError(f"penalty {name!r}: `weight` must be 0-d, got shape {tuple(weight.shape)}. Index it.")
+            raise ValueError(f"{caller}: `weight` must be 0-d, got shape {tuple(weight.shape)}. Index it.")
         if backend.dtype(weight.dtype).kind in ("complex", "bool"):
-            raise TypeError(f"penalty {name!r}: `weight` must be real, got {weight.dtype}. Cast it.")
+            raise TypeError(f"{caller}: `weight` must be real, got {weight.dtype}. Cast it.")
         return weight
-    return named(f"penalty {name!r}", NON_NEGATIVE, "weight", weight)
+    return named(caller, NON_NEGATIVE, "weight", weight)
 
 
 def _checked_options(penalty: Penalty, options: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from functools import wraps
 from numbers import Real
 from typing import Any, TypeVar, cast
 
-from ._numerics import abs_, matmul, safe_norm, stop_gradient, unit
+from ._numerics import matmul, safe_norm, soft_threshold, stop_gradient, unit
 from ._options import FINITE, NON_NEGATIVE, POSITIVE, Interval, integer, named, number
 from ._penalty import Array
+from ._prox_trees import prox_step, sparsity
 from .backends import backend_of, common_backend, is_array_beside, namespace
 
-__all__ = ["box", "elastic_net", "group_lasso", "l1", "l2", "nuclear_norm", "simplex"]
+__all__ = ["box", "elastic_net", "group_lasso", "l1", "l2", "nuclear_norm", "prox_step", "simplex", "sparsity"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _AXIS = integer()
@@ -68,7 +69,7 @@ def l1(x: Array, /, *, scale: Any) -> Array:
     [2.0, 0.0, -1.0]
     """
     xp, wide, scale = _given("l1", x, scale)
-    return _like(x, _soft(xp, wide, scale))
+    return _like(x, soft_threshold(xp, wide, scale))
 
 
 @_quiet
@@ -121,7 +122,7 @@ def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
     """
     xp, wide, scale = _given("elastic_net", x, scale)
     share = named("elastic_net", _SHARE, "l1_ratio", l1_ratio)
-    return _like(x, _soft(xp, wide, scale * share) / (1 + 2 * scale * (1 - share)))
+    return _like(x, soft_threshold(xp, wide, scale * share) / (1 + 2 * scale * (1 - share)))
 
 
 @_quiet
@@ -195,7 +196,7 @@ def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
     if 0 in x.shape:
         return x
     u, values, vh = xp.linalg.svd(wide, full_matrices=False)
-    return _like(x, matmul(u * xp.expand_dims(_soft(xp, values, scale), axis=-2), vh))
+    return _like(x, matmul(u * xp.expand_dims(soft_threshold(xp, values, scale), axis=-2), vh))
 
 
 @_quiet
@@ -284,16 +285,6 @@ def _support(x: Any, radius: float, axis: int) -> Any:
     below = ordered * ranks <= backend.cumulative_sum(ordered, axis) - radius
     # the elements that are left out are the smallest
     return ~(x <= xp.max(xp.where(below, ordered, -math.inf), axis=axis, keepdims=True))
-
-
-def _soft(xp: Any, x: Any, scale: Any) -> Any:
-    """`x`, nearer to 0 by `scale`."""
-    backend = backend_of(x)
-    assert backend is not None
-    if backend.dtype(x.dtype).kind == "real":  # exact where the difference is
-        return xp.where((x <= scale) & (x >= -scale), 0.0, xp.where(x > 0, x - scale, x + scale))
-    direction = xp.squeeze(unit(xp.expand_dims(x, axis=-1), axis=-1), axis=-1)
-    return xp.where(abs_(x) <= scale, 0.0, x - scale * direction)
 
 
 def _given(name: str, x: Any, scale: Any, *, axis: int | None = None, real: bool = False) -> tuple[Any, Any, Any]:

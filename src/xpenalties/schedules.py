@@ -10,7 +10,7 @@ constant before their first step and after their last. Steps count from 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from numbers import Real
 from typing import Annotated, Any, Literal
@@ -27,6 +27,9 @@ from ._options import (
     named,
 )
 from ._schedule import At, Schedule, schedule
+
+Value = NonNegative | Callable[[Any], Any]
+Pieces = Mapping[int, Value] | Iterable[tuple[NonNegativeInteger, Value]]
 
 __all__ = ["Schedule", "constant", "linear", "warmup", "exponential", "cosine", "cyclic", "piecewise"]
 
@@ -92,7 +95,7 @@ def _prepare_warmup(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @schedule(prepare=_prepare_warmup)
-def warmup(at: At, after: Any, *, steps: PositiveInteger, start: NonNegative = 0.0) -> Any:
+def warmup(at: At, after: Value, *, steps: PositiveInteger, start: NonNegative = 0.0) -> Any:
     """In a straight line up to another schedule, which then begins.
 
     Parameters
@@ -304,7 +307,7 @@ def _prepare_piecewise(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @schedule(prepare=_prepare_piecewise)
-def piecewise(at: At, pieces: Any, *, interpolate: bool = False) -> Any:
+def piecewise(at: At, pieces: Pieces, *, interpolate: bool = False) -> Any:
     """One value, or schedule, after the other.
 
     Parameters
@@ -326,11 +329,12 @@ def piecewise(at: At, pieces: Any, *, interpolate: bool = False) -> Any:
     >>> schedules.piecewise({0: 0.0, 100: 0.1}, interpolate=True)(50)
     0.05
     """
-    value = at.value(pieces[0][1], at.since(0))
+    pairs: Any = pieces  # as `_prepare_piecewise` left them
+    value = at.value(pairs[0][1], at.since(0))
     if interpolate:
-        for (begin, before), (end, after) in pairwise(pieces):
+        for (begin, before), (end, after) in pairwise(pairs):
             value = at.xp.where(at.step < begin, value, at.between(before, after, at.share(begin, end - begin)))
         return value
-    for begin, piece in pieces[1:]:
+    for begin, piece in pairs[1:]:
         value = at.xp.where(at.step < begin, value, at.value(piece, at.since(begin)))
     return value

@@ -13,7 +13,7 @@ from typing import Any
 
 import array_api_compat
 
-from .._nests import Rebuild, flatten
+from .._nests import Rebuild, flatten, paths
 from .base import Backend, NoAutodiffError
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "is_array",
     "is_array_beside",
     "namespace",
+    "paths_of",
     "register_loaded",
 ]
 
@@ -63,12 +64,25 @@ def in_dynamo() -> bool:
 def flatten_of(nest: Any) -> tuple[list[Any], Rebuild]:
     """The leaves of a nest and the way back, by the framework of its arrays where that has nests of its own: JAX."""
     leaves, rebuild = flatten(nest)
+    return _jax().flatten(nest) if _is_of_jax(leaves) else (leaves, rebuild)
+
+
+def paths_of(nest: Any) -> list[str]:
+    """Where each leaf of `flatten_of` is, with dots between keys, fields and indices."""
+    return _jax().paths(nest) if _is_of_jax(flatten(nest)[0]) else paths(nest)
+
+
+def _is_of_jax(leaves: list[Any]) -> bool:
+    """Whether JAX is to say what a nest is made of: where its arrays are in it, or it alone may know."""
     found = [backend for backend in map(backend_of, leaves) if backend is not None]
     if found:
-        return found[0].flatten(nest) if found[0].name == "jax" else (leaves, rebuild)
-    if sys.modules.get("jax") is None or in_dynamo():  # which cannot read JAX
-        return leaves, rebuild
-    return _module("jax").BACKEND.flatten(nest)  # a class of which only JAX knows what is in it
+        return found[0].name == "jax"
+    return sys.modules.get("jax") is not None and not in_dynamo()  # which cannot read JAX
+
+
+def _jax() -> Backend:
+    backend: Backend = _module("jax").BACKEND
+    return backend
 
 
 def backend_of(x: object) -> Backend | None:

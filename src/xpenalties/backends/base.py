@@ -17,7 +17,7 @@ import array_api_compat
 
 from .._attempt import Evaluate
 from .._blocks import Work, chosen
-from .._nests import Rebuild, flatten
+from .._nests import Rebuild, flatten, paths
 
 OfLeaves = Callable[[list[Any]], tuple[Any, list[Any]]]
 Pull = Callable[[Any], list[Any]]
@@ -168,6 +168,14 @@ class Backend:
         """The leaves of a nest, and a function that puts as many others in their places."""
         return flatten(nest)
 
+    def paths(self, nest: Any) -> list[str]:
+        """Where each of these leaves is, with dots between keys, fields and indices."""
+        return paths(nest)
+
+    def stack(self, scalars: Sequence[Any]) -> Any:
+        """0-d arrays of one dtype as an array, on the device of the first."""
+        return self.xp.stack(scalars)
+
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         """Value and auxiliary arrays of a function of a list of real arrays, and what pulls a cotangent of the value.
 
@@ -240,11 +248,20 @@ class Backend:
 
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
         """Numbers from U[0, 1) of the dtype and device of `like`, by the framework's own generator or NumPy's."""
-        return self.xp.asarray(from_numpy(caller, rng, shape), dtype=like.dtype, device=self.device(like))
+        return self.xp.asarray(from_numpy(caller, rng).random(shape), dtype=like.dtype, device=self.device(like))
+
+    def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        """Numbers from N(0, 1), as `uniform`."""
+        drawn = from_numpy(caller, rng).standard_normal(shape)
+        return self.xp.asarray(drawn, dtype=like.dtype, device=self.device(like))
+
+    def split(self, caller: str, rng: Any, count: int) -> list[Any]:
+        """So many generators to draw from: the same, where drawing changes it."""
+        return [rng] * count
 
 
-def from_numpy(caller: str, rng: Any, shape: tuple[int, ...], *, or_else: str = "") -> Any:
-    """Numbers from U[0, 1) by NumPy's generator, in float64 so that every framework gets the same."""
+def from_numpy(caller: str, rng: Any, *, or_else: str = "") -> Any:
+    """NumPy's generator, checked. Its numbers are float64, so that every framework gets the same."""
     import numpy as np
 
     if rng is None:
@@ -254,7 +271,7 @@ def from_numpy(caller: str, rng: Any, shape: tuple[int, ...], *, or_else: str = 
             f"{caller}: `rng` must be a {or_else}numpy.random.Generator, got {type(rng).__qualname__}. "
             "Pass for example numpy.random.default_rng(0)."
         )
-    return rng.random(shape)
+    return rng
 
 
 def lender_for(owner: Backend) -> Backend:

@@ -17,7 +17,7 @@ from .._attempt import Evaluate
 from .._blocks import AUTOMATIC, Work, chosen
 from .._compile import Compiled
 from .._loss import RegularizedLoss
-from .._nests import Rebuild
+from .._nests import Rebuild, joined
 from .._options import POSITIVE
 from .._pipeline import Pipeline
 from .._report import PenaltyReport, Report
@@ -83,6 +83,11 @@ class JaxBackend(Backend):
             parts.append(rebuild)
         return leaves, lambda new: structure.unflatten([part(new) for part in parts])
 
+    def paths(self, nest: Any) -> list[str]:
+        nodes, _ = jax.tree_util.tree_flatten_with_path(nest)
+        names = [(jax.tree_util.keystr(path, simple=True, separator="."), node) for path, node in nodes]
+        return [joined(name, path) for name, node in names for path in super(JaxBackend, self).paths(node)]
+
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         value, pull, aux = jax.vjp(fn, leaves, has_aux=True)
         if not again:  # an outer derivative would go through the pullbacks too
@@ -125,14 +130,25 @@ class JaxBackend(Backend):
         return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
 
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
-        dtype = getattr(rng, "dtype", None)
-        if not isinstance(rng, jax.Array) or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
-            got = type(rng).__qualname__ if dtype is None else f"{type(rng).__qualname__} of {dtype}"
-            raise TypeError(
-                f"{caller}: `rng` must be a JAX key, got {got}. Pass for example jax.random.key(0), another one at "
-                "each step."
-            )
-        return jax.random.uniform(rng, shape, like.dtype)
+        return jax.random.uniform(_key(caller, rng), shape, like.dtype)
+
+    def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        return jax.random.normal(_key(caller, rng), shape, like.dtype)
+
+    def split(self, caller: str, rng: Any, count: int) -> list[Any]:
+        return list(jax.random.split(_key(caller, rng), count))
+
+
+def _key(caller: str, rng: Any) -> Any:
+    """`rng`, which must be a key of random numbers."""
+    dtype = getattr(rng, "dtype", None)
+    if not isinstance(rng, jax.Array) or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+        got = type(rng).__qualname__ if dtype is None else f"{type(rng).__qualname__} of {dtype}"
+        raise TypeError(
+            f"{caller}: `rng` must be a JAX key, got {got}. Pass for example jax.random.key(0), another one at "
+            "each step."
+        )
+    return rng
 
 
 @jax.custom_jvp

@@ -84,7 +84,10 @@ class BoxBackend(NumpyBackend):
         return getval(x)
 
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
-        return from_numpy(caller, rng, shape).astype(like.dtype)
+        return from_numpy(caller, rng).random(shape).astype(like.dtype)
+
+    def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        return from_numpy(caller, rng).standard_normal(shape).astype(like.dtype)
 
 
 def _empty(size: int) -> Any:

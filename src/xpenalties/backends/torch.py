@@ -109,6 +109,10 @@ class TorchBackend(Backend):
     def stop_gradient(self, x: Any) -> Any:
         return x.detach()
 
+    def stack(self, scalars: Sequence[Any]) -> Any:
+        device = scalars[0].device  # a model may lie on several
+        return torch.stack([x.to(device) for x in scalars])
+
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         dtype = torch.float32 if any(x.device.type == "mps" for x in scalars) else torch.float64
         device = next((x.device for x in scalars if x.device.type != "cpu"), "cpu")  # weights may be on the host
@@ -153,12 +157,20 @@ class TorchBackend(Backend):
         return torch.compiler.is_compiling() or bool(torch._C._are_functorch_transforms_active())
 
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
-        if rng is None:
-            return torch.rand(shape, dtype=like.dtype, device=like.device)
-        if isinstance(rng, torch.Generator):
-            return torch.rand(shape, dtype=like.dtype, device=rng.device, generator=rng).to(like.device)
-        drawn = from_numpy(caller, rng, shape, or_else="torch.Generator or a ")
-        return torch.asarray(drawn, dtype=like.dtype, device=like.device)
+        return _drawn(caller, rng, shape, like, torch.rand, "random")
+
+    def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        return _drawn(caller, rng, shape, like, torch.randn, "standard_normal")
+
+
+def _drawn(caller: str, rng: Any, shape: tuple[int, ...], like: Any, draw: Callable[..., Any], numpys: str) -> Any:
+    """Random numbers by PyTorch's function, or of NumPy's generator by its method."""
+    if rng is None:
+        return draw(shape, dtype=like.dtype, device=like.device)
+    if isinstance(rng, torch.Generator):
+        return draw(shape, dtype=like.dtype, device=rng.device, generator=rng).to(like.device)
+    drawn = getattr(from_numpy(caller, rng, or_else="torch.Generator or a "), numpys)(shape)
+    return torch.asarray(drawn, dtype=like.dtype, device=like.device)
 
 
 def _finite(x: Any) -> bool:

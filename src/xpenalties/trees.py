@@ -1,0 +1,134 @@
+"""Penalties over trees of parameters: nests of arrays, some of whose leaves are meant.
+
+A tree is a dict, list, tuple, named tuple or dataclass of arrays or of other trees, a pytree that JAX knows (Flax's and
+Equinox's are), a state dict, or a module of PyTorch's, which stands for its parameters by name. Where a leaf is, its
+path, is written with dots between keys, fields and indices: ``encoder.layers.0.weight``. Leaves that are no
+floating-point arrays are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ._numerics import total
+from ._selection import Patterns, Selected, Selection, beside
+from ._spec import spec_of
+from ._weighted import Penalty
+
+__all__ = ["OverTree", "Selection", "over_tree"]
+
+
+def over_tree(
+    fn: str | Callable[..., Any],
+    *,
+    match: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> OverTree:
+    r"""A penalty of trees: the sum of a penalty of arrays over the leaves.
+
+    Parameters
+    ----------
+    fn : str or callable
+        The name of a penalty of this package, or a callable that returns a scalar.
+    match : str or iterable of str, optional
+        Regular expressions, searched for in the paths; a leaf is in where one is found. By default all are.
+    exclude : str or iterable of str, optional
+        Regular expressions of the paths that are left out, whatever `match` says.
+    options : mapping, optional
+        Keyword arguments of `fn`, the same for each leaf.
+
+    Returns
+    -------
+    OverTree
+        To be called, and to be the `fn` of a `Penalty`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no regular expression; for what `Penalty` would not take.
+
+    Examples
+    --------
+    >>> params = {"dense": {"kernel": np.ones((2, 3)), "bias": np.ones(3)}}
+    >>> decay = trees.over_tree("l2", match=r"kernel$|\.weight$")
+    >>> float(decay(params))
+    6.0
+    >>> print(decay.explain(params))
+    dense.kernel  selected, (2, 3)
+    dense.bias    matches no pattern
+    >>> pipe = Pipeline([Penalty(decay, name="decay", weight=0.5, inputs="params")])
+    >>> float(pipe({"params": params}))
+    3.0
+    """
+    checked = Penalty(fn, name="over_tree", options={} if options is None else options)
+    assert callable(checked.fn)
+    spec = spec_of(checked.fn)
+    if spec is not None and spec.functions:
+        raise TypeError(
+            f"over_tree: `fn` must take arrays, got {spec.name!r}, which takes functions. Call it by itself."
+        )
+    return OverTree(checked.fn, Patterns.of("over_tree", match, exclude), tuple(sorted(checked.options.items())))
+
+
+@dataclass(frozen=True, eq=False)
+class OverTree:
+    """What `over_tree` returns."""
+
+    fn: Callable[..., Any]
+    patterns: Patterns
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def __name__(self) -> str:
+        return f"{getattr(self.fn, '__name__', type(self.fn).__name__)}_over_tree"
+
+    def __call__(self, tree: Any, /, *others: Any) -> Any:
+        """The sum over the leaves.
+
+        Parameters
+        ----------
+        tree : nest of arrays
+            Of one framework, those that are selected.
+        *others : nests of arrays
+            Of the same paths, for an `fn` that takes several arrays: ``over_tree("consistency")(student, teacher)``.
+
+        Returns
+        -------
+        array, shape ()
+            On the device of the first leaf.
+
+        Raises
+        ------
+        ValueError
+            Where a pattern matches nothing, where nothing is selected, and where other trees lack a path.
+        TypeError
+            For arrays of several frameworks.
+        """
+        _, values = self._values(tree, others)
+        return total(values)
+
+    def by_path(self, tree: Any, /, *others: Any) -> dict[str, Any]:
+        """The parts of the sum: 0-d arrays by path."""
+        selected, values = self._values(tree, others)
+        return dict(zip((selected.paths[i] for i in selected.places), values, strict=True))
+
+    def explain(self, tree: Any) -> Selection:
+        """Which leaves are selected, which are not and why, and which patterns match nothing."""
+        return self.patterns.explain(tree)
+
+    def _values(self, tree: Any, others: tuple[Any, ...]) -> tuple[Selected, list[Any]]:
+        selected = self.patterns.select("over_tree", "tree", tree)
+        beside_it = [beside("over_tree", selected, other, f"others[{i}]") for i, other in enumerate(others)]
+        paths = [selected.paths[i] for i in selected.places]
+        rows = zip(selected.chosen(), *beside_it, strict=True)
+        return selected, [self._value(path, arrays) for path, arrays in zip(paths, rows, strict=True)]
+
+    def _value(self, path: str, arrays: tuple[Any, ...]) -> Any:
+        try:
+            return self.fn(*arrays, **dict(self.options))
+        except Exception as error:
+            error.add_note(f"in {self.__name__}, at {path!r}")
+            raise

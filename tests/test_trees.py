@@ -1,0 +1,311 @@
+"""Penalties over trees: which leaves are in, what they add up to, and on what kinds of nests."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import xpenalties as xp
+from harness import Framework, close
+from xpenalties import Penalty, Pipeline, trees
+from xpenalties.trees import over_tree
+
+RNG = np.random.default_rng(5)
+KERNEL, BIAS, SCALE = RNG.normal(size=(3, 4)), RNG.normal(size=4), RNG.normal(size=4)
+
+
+class Norm(NamedTuple):
+    scale: Any
+    offset: Any
+
+
+@dataclass
+class Layer:
+    kernel: Any
+    bias: Any
+
+
+def params(fw: Framework) -> dict[str, Any]:
+    return {
+        "encoder": [Layer(fw.array(KERNEL), fw.array(BIAS)), Layer(fw.array(2 * KERNEL), fw.array(-BIAS))],
+        "norm": Norm(fw.array(SCALE), fw.array(0 * SCALE)),
+        "steps": 3,
+        "seen": fw.array(np.asarray([1, 2])),
+        "rate": fw.array(np.asarray(0.5)),
+    }
+
+
+PATHS = [
+    "encoder.0.kernel",
+    "encoder.0.bias",
+    "encoder.1.kernel",
+    "encoder.1.bias",
+    "norm.scale",
+    "norm.offset",
+    "rate",
+]
+
+
+def test_the_sum_over_leaves(fw: Framework) -> None:
+    expected = 5 * np.sum(np.abs(KERNEL)) - 2 * np.sum(np.abs(KERNEL)) + 2 * np.sum(np.abs(BIAS))
+    expected += np.sum(np.abs(SCALE)) + 0.5
+    value = over_tree("l1")(params(fw))
+    assert tuple(value.shape) == ()
+    close(fw, value, expected)
+    parts = over_tree("l1").by_path(params(fw))
+    assert sorted(parts) == sorted(PATHS)
+    close(fw, parts["encoder.1.kernel"], 2 * np.sum(np.abs(KERNEL)))
+
+
+@pytest.mark.parametrize(
+    ("match", "exclude", "expected"),
+    [
+        ("kernel$", None, ["encoder.0.kernel", "encoder.1.kernel"]),
+        (["kernel$", r"^norm\.s"], r"^encoder\.1", ["encoder.0.kernel", "norm.scale"]),
+        (None, ["encoder", "rate"], ["norm.scale", "norm.offset"]),
+        (r"kernel$|\.bias$", r"\.0\.", ["encoder.1.kernel", "encoder.1.bias"]),
+    ],
+)
+def test_patterns(fw: Framework, match: Any, exclude: Any, expected: list[str]) -> None:
+    chosen = over_tree("l2", match=match, exclude=exclude)
+    assert sorted(chosen.by_path(params(fw))) == sorted(expected)
+    found = chosen.explain(params(fw))
+    assert sorted(found.selected) == sorted(expected)
+    assert found.unused == ()
+    assert set(found.selected) | set(found.left_out) == {*PATHS, "seen", "steps"}
+    assert found.left_out["steps"] == "no array, int"
+
+
+def test_explain_says_why(fw: Framework) -> None:
+    chosen = over_tree("l2", match=["kernel", "nowhere"], exclude="1")
+    found = chosen.explain(params(fw))
+    assert found.selected == {"encoder.0.kernel": (3, 4)}
+    assert found.left_out["encoder.1.kernel"] == "excluded by '1'"
+    assert found.left_out["rate"] == "matches no pattern"
+    assert found.left_out["seen"].startswith("not floating-point, ")
+    assert found.unused == ("nowhere",)
+    assert "encoder.0.kernel  selected, (3, 4)" in str(found)
+    assert "'nowhere'         matches nothing" in str(found)
+    assert str(over_tree("l2").explain({})) == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "paths"),
+    [
+        (lambda x: x, [""]),
+        (lambda x: [x, (x, [x])], ["0", "1.0", "1.1.0"]),
+        (lambda x: OrderedDict([("b.weight", x), ("a", x)]), ["b.weight", "a"]),
+        (lambda x: {0: {"x": x}}, ["0.x"]),
+        (lambda x: Norm(x, [x]), ["scale", "offset.0"]),
+        (lambda x: Layer({"k": x}, x), ["kernel.k", "bias"]),
+        (lambda x: Pipeline([Penalty("l1", weight=x)]), ["l1"]),
+    ],
+    ids=["array", "sequences", "mapping", "numbers as keys", "named tuple", "dataclass", "pipeline"],
+)
+def test_kinds_of_nests(fw: Framework, make: Callable[[Any], Any], paths: list[str]) -> None:
+    tree = make(fw.array(np.asarray(2.0)))
+    assert sorted(over_tree("l2").by_path(tree)) == sorted(paths)
+    close(fw, over_tree("l2")(tree), np.asarray(4.0 * len(paths)))
+
+
+def test_several_trees(fw: Framework) -> None:
+    new, old = {"a": fw.array(KERNEL), "b": fw.array(BIAS)}, {"b": fw.array(0 * BIAS), "a": fw.array(0 * KERNEL)}
+    pull = over_tree(lambda x, start: xp.l2(x, center=start), match="a")
+    close(fw, pull(new, old), np.sum(KERNEL**2))
+    close(fw, over_tree("consistency")(new, old), np.mean(KERNEL**2) + np.mean(BIAS**2))
+    with pytest.raises(
+        ValueError, match=r"^over_tree: `others\[0\]` must have 'a' too, got 'aa'\. Did you mean 'aa'\?"
+    ):
+        pull(new, {"aa": fw.array(KERNEL)})
+
+
+def test_options_and_own_functions(fw: Framework) -> None:
+    tree = {"a": fw.array(KERNEL), "b": fw.array(BIAS)}
+    close(
+        fw, over_tree("l2", options={"clip": 0.5})(tree), np.sum(np.clip(np.r_[KERNEL.ravel(), BIAS], -0.5, 0.5) ** 2)
+    )
+    close(fw, over_tree(xp.l1, options={"normalizer": 4})(tree), np.sum(np.abs(np.r_[KERNEL.ravel(), BIAS])) / 4)
+
+    def own(x: Any, factor: float) -> Any:
+        return factor * xp.l1(x)
+
+    close(fw, over_tree(own, options={"factor": 3.0}, match="b")(tree), 3 * np.sum(np.abs(BIAS)))
+
+
+def test_dtypes_and_one_leaf(fw: Framework) -> None:
+    low = next(name for name in fw.dtypes if name in ("float16", "float32"))
+    tree = {"low": fw.array(BIAS, low), "high": fw.array(BIAS, "float64")}
+    assert over_tree("l2")(tree).dtype == fw.dtype("float64")
+    assert over_tree("l2", match="low")(tree).dtype == fw.dtype("float32")
+
+
+@pytest.mark.needs("autodiff")
+def test_gradient(fw: Framework) -> None:
+    tree = {"a": [fw.array(KERNEL), fw.array(BIAS)], "n": 3}
+    value, gradient = xp.value_and_grad(over_tree("l2", match=r"a\.0"))(tree)
+    close(fw, value, np.sum(KERNEL**2))
+    close(fw, gradient["a"][0], 2 * KERNEL)
+    close(fw, gradient["a"][1], 0 * BIAS)
+
+
+@pytest.mark.needs("jit")
+def test_compiled_in_a_pipeline(fw: Framework) -> None:
+    def total(tree: Any, weight: Any) -> Any:
+        decay = over_tree("l2", match="kernel")  # made anew, and the same program
+        return Pipeline([Penalty(decay, name="decay", inputs="params", weight=weight)])({"params": tree})
+
+    run, compilations = fw.compile(total)
+    counts = []
+    for factor in (1.0, 2.0, 3.0):
+        tree = {"kernel": fw.array(factor * KERNEL), "bias": fw.array(BIAS)}
+        close(fw, run(tree, fw.array(np.asarray(0.5))), 0.5 * factor**2 * np.sum(KERNEL**2))
+        counts.append(compilations())
+    assert counts == [counts[0]] * 3
+
+
+def test_in_a_pipeline(fw: Framework) -> None:
+    pipe = Pipeline([Penalty(over_tree("l2", match="kernel"), weight=0.5, inputs="params"), Penalty("l1", inputs="x")])
+    x = fw.array(BIAS)
+    total, report = pipe.compute({"params": {"kernel": fw.array(KERNEL)}, "x": x})
+    close(fw, total, 0.5 * np.sum(KERNEL**2) + np.sum(np.abs(BIAS)))
+    assert list(report.regularizers) == ["l2_over_tree", "l1"]
+
+
+def test_equal_pipelines_are_one_program() -> None:
+    def static(**given: Any) -> Any:
+        return Pipeline([Penalty(over_tree("l2", **given), name="decay")]).tree_flatten()[1]
+
+    assert static(match="a", options={"clip": 1.0}) == static(match=["a"], options={"clip": 1})
+    assert hash(static(match="a")) == hash(static(match="a"))
+    for other in ({"match": "b"}, {"exclude": "a"}, {"match": "a", "options": {"clip": 1.0}}):
+        assert static(match="a") != static(**other)
+
+
+def test_pickle() -> None:
+    again = pickle.loads(pickle.dumps(over_tree("l2", match="a", exclude="b")))
+    assert float(again({"a": np.ones(2), "ab": np.ones(3)})) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"fn": "l3"}, ValueError, r"`fn` must be a callable or one of .*Did you mean 'l2'\?"),
+        ({"fn": 3}, TypeError, "`fn` must be a name or a callable, got int"),
+        (
+            {"fn": "gradient_penalty"},
+            TypeError,
+            "^over_tree: `fn` must take arrays, got 'gradient_penalty', which takes",
+        ),
+        ({"options": {"clp": 1.0}}, TypeError, r"`clp` is not an option.*Did you mean 'clip'\?"),
+        ({"options": {"reduction": "none"}}, ValueError, "l2: `reduction` must be"),
+        ({"match": "("}, ValueError, r"^over_tree: `match` must be a regular expression, got '\(': .* Escape"),
+        ({"match": [3]}, TypeError, "^over_tree: `match` must be a regular expression or several, got 3"),
+        ({"exclude": 3}, TypeError, "^over_tree: `exclude` must be a regular expression or several, got 3"),
+        ({"exclude": []}, ValueError, "^over_tree: `exclude` must have a pattern, got none"),
+    ],
+)
+def test_errors_when_made(given: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        over_tree(**{"fn": "l2", **given})
+
+
+@pytest.mark.parametrize(
+    ("tree", "match", "error", "message"),
+    [
+        (
+            {"kernel": 1.0},
+            None,
+            ValueError,
+            r"must hold a floating-point array to select, got none \(kernel: no array, f",
+        ),
+        ({}, None, ValueError, r"got none \(it is empty\)\. Pass a nest of arrays"),
+        (3, None, ValueError, r"got none \(it: no array, int\)"),
+        (
+            {"kernel": np.ones(2)},
+            "kernle",
+            ValueError,
+            r"each pattern must match a path in `tree`, got 'kernle', which matches none of 'kernel'\. Did you mean 'k",
+        ),
+        ({str(i): np.ones(2) for i in range(20)}, "x", ValueError, "'7' and 12 more"),
+        ({"a": np.ones(2), "b": np.ones(2)}, ["a", "c"], ValueError, "got 'c', which matches none"),
+    ],
+    ids=["no array", "empty", "a number", "misspelt", "many", "one of two"],
+)
+def test_errors_of_a_call(tree: Any, match: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        over_tree("l2", match=match)(tree)
+
+
+def test_a_failure_says_where() -> None:
+    with pytest.raises(ValueError, match="orthogonality: `x` must") as caught:
+        over_tree("orthogonality")({"a": np.ones((2, 2)), "b": np.ones(2)})
+    assert caught.value.__notes__ == ["in orthogonality_over_tree, at 'b'"]
+
+
+def test_a_callable_object_has_a_name() -> None:
+    class Own:
+        def __call__(self, x: Any) -> Any:
+            return xp.l1(x)
+
+    assert over_tree(Own()).__name__ == "Own_over_tree"
+
+
+def test_modules_of_pytorch() -> None:
+    torch = pytest.importorskip("torch", reason="is about PyTorch's modules")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    model[2].weight = model[2].weight  # as it is
+    decay = over_tree("l2", match=r"weight$", exclude=r"^1\.")
+    expected = (model[0].weight ** 2).sum() + (model[2].weight ** 2).sum()
+    for tree in (model, dict(model.named_parameters()), model.state_dict()):
+        assert torch.allclose(decay(tree), expected)
+    assert decay.explain(model.state_dict()).left_out["1.num_batches_tracked"] == "not floating-point, torch.int64"
+    decay(model).backward()
+    assert torch.allclose(model[0].weight.grad, 2 * model[0].weight)
+    assert model[1].weight.grad is None
+
+
+def test_pytrees_that_only_jax_knows() -> None:
+    jax = pytest.importorskip("jax", reason="is about JAX's pytrees")
+
+    @jax.tree_util.register_pytree_with_keys_class
+    class Module:
+        def __init__(self, kernel: Any, inner: Any) -> None:
+            self.kernel, self.inner = kernel, inner
+
+        def tree_flatten_with_keys(self) -> Any:
+            keys = jax.tree_util.GetAttrKey
+            return ((keys("kernel"), self.kernel), (keys("inner"), self.inner)), None
+
+        @classmethod
+        def tree_unflatten(cls, aux: Any, children: Any) -> Any:
+            return cls(*children)
+
+    inner = Layer(jax.numpy.ones(2), None)  # a leaf to JAX
+    tree = {"m": Module(jax.numpy.ones(3), [inner])}
+    assert over_tree("l2").by_path(tree).keys() == {"m.kernel", "m.inner.0.kernel"}
+    assert float(jax.jit(over_tree("l2", match=r"m\.kernel"))({"m": Module(jax.numpy.ones(3), None)})) == 3.0
+
+
+def test_a_class_without_names_for_its_parts() -> None:
+    class Pair:
+        def __init__(self, a: Any, b: Any) -> None:
+            self.parts = (a, b)
+
+        def tree_flatten(self) -> Any:
+            return self.parts, None
+
+        @classmethod
+        def tree_unflatten(cls, static: Any, parts: Any) -> Any:
+            return cls(*parts)
+
+    assert over_tree("l1").by_path({"p": Pair(np.ones(1), np.ones(2))}) == {"p.0": 1.0, "p.1": 2.0}
+
+
+def test_names() -> None:
+    assert trees.__all__ == ["OverTree", "Selection", "over_tree"]
