@@ -1,9 +1,11 @@
 """Train a small classifier of handwritten digits twice: without penalties, and with them.
 
-    python examples/quickstart.py [--backend numpy|torch|jax] [--epochs N] [--seed N] [--track [--plot PATH]]
+    python examples/quickstart.py [--backend numpy|torch|jax] [--epochs N] [--seed N] [--config PATH]
+                                  [--track [--plot PATH]]
 
 The model, the loss and the optimiser are one piece of code for all frameworks; `framework` holds what differs. With
---track, each penalty's gradient is measured on every fifth step, and a picture shows which of them dominates.
+--track, each penalty's gradient is measured on every fifth step, and a picture shows which of them dominates. With
+--config, the penalties are those of a file, such as examples/quickstart.toml.
 """
 
 import argparse
@@ -23,7 +25,7 @@ try:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    from xpenalties import GradientHistory, Penalty, Pipeline, RegularizedLoss, namespace, value_and_grad
+    from xpenalties import GradientHistory, Penalty, Pipeline, RegularizedLoss, namespace, register, value_and_grad
 except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[numpy,examples]", or with torch or jax for numpy')
 
@@ -82,16 +84,20 @@ def cross_entropy(forward):
     return -xp.mean(xp.sum(forward.batch.labels * forward.log_probs, axis=-1))
 
 
+@register("hidden_weights")  # for files, which name functions
+def hidden_weights(forward):
+    return forward.params["hidden_weights"]
+
+
 # `inputs` picks a penalty's arrays out of what the loss is given, a `Forward`.
 PENALTIES = Pipeline(
     [
         Penalty("l1", inputs=attrgetter("weights"), weight=1e-4),
         Penalty("kl_divergence", inputs=attrgetter("batch.smoothed_labels", "log_probs"), weight=0.2),
         Penalty("entropy", inputs=attrgetter("log_probs"), weight=fading, options={"mode": "bonus"}),
-        Penalty("orthogonality", inputs=lambda forward: forward.params["hidden_weights"], weight=1e-3),
+        Penalty("orthogonality", inputs=hidden_weights, weight=1e-3),
     ]
 )
-NO_PENALTIES = PENALTIES.with_weights({penalty.name: 0.0 for penalty in PENALTIES})  # computed, but without effect
 
 
 def step(params, velocity, data, rows, loss, track=False):
@@ -213,6 +219,7 @@ def main(argv=None):
     parser.add_argument("--backend", choices=["numpy", "torch", "jax"], default="numpy")
     parser.add_argument("--epochs", type=int, default=30, help="passes through the data (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
+    parser.add_argument("--config", metavar="PATH", help="a TOML or JSON file of penalties to take in place of these")
     parser.add_argument("--track", action="store_true", help="the penalties' gradients, for a picture of them")
     parser.add_argument(
         "--plot", metavar="PATH", default="quickstart.png", help="of the picture (default: %(default)s)"
@@ -221,13 +228,15 @@ def main(argv=None):
     if args.track and find_spec("matplotlib") is None:
         sys.exit('matplotlib is missing: pip install "xpenalties[plot]"')
 
+    penalties = Pipeline.from_config(args.config) if args.config else PENALTIES
+    no_penalties = penalties.with_weights({penalty.name: 0.0 for penalty in penalties})  # computed, but without effect
     asarray, compiled = framework(args.backend)
     train_data, test_data = digits(asarray)
     options = {"epochs": args.epochs, "seed": args.seed, "asarray": asarray, "step": compiled(step)}
     history = GradientHistory(every=TRACK_EVERY, maxlen=None) if args.track else None
     began = time.perf_counter()
-    plain = accuracy(train("without penalties", train_data, NO_PENALTIES, **options), test_data)
-    penalised = accuracy(train("with penalties", train_data, PENALTIES, history=history, **options), test_data)
+    plain = accuracy(train("without penalties", train_data, no_penalties, **options), test_data)
+    penalised = accuracy(train("with penalties", train_data, penalties, history=history, **options), test_data)
     print(f"{args.backend}: {time.perf_counter() - began:.1f} s")
     if history is not None:
         history.plot(args.plot, title=f"A classifier of digits and its penalties, by step ({args.backend})")

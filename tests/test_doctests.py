@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import xpenalties
-from xpenalties import controllers, prox, schedules, telemetry
+from xpenalties import controllers, prox, schedules, telemetry, transforms, trees
 
 pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parent.parent
@@ -32,9 +32,10 @@ PUBLIC = {
     **{name: getattr(xpenalties, name) for name in xpenalties.__all__},
     **{
         f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
-        for module in (telemetry, schedules, controllers, prox)
+        for module in (telemetry, schedules, controllers, prox, trees, transforms)
         for name in module.__all__
     },
+    **{f"Pipeline.{name}": getattr(xpenalties.Pipeline, name) for name in ("from_config", "to_config")},
 }
 WITHOUT = {
     "Penalty",
@@ -43,6 +44,13 @@ WITHOUT = {
     "schedules",
     "controllers",
     "prox",
+    "trees",
+    "transforms",
+    "trees.OverTree",
+    "trees.Selection",
+    "transforms.GradientTransformation",
+    "transforms.StepState",
+    "transforms.NoiseState",
     "schedules.Schedule",
     "controllers.Controller",
     *(f"telemetry.{name}" for name in telemetry.__all__),

@@ -56,6 +56,13 @@ def test_quickstart(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @backends("numpy", "torch", "jax")
+def test_quickstart_from_its_file(backend: str) -> None:
+    with example("quickstart") as main:
+        _, with_penalties = main(["--backend", backend, "--epochs", "4", "--config", str(EXAMPLES / "quickstart.toml")])
+    assert with_penalties >= 0.90
+
+
+@backends("numpy", "torch", "jax")
 def test_quickstart_tracks_gradients(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "quickstart.png"
     with example("quickstart") as main:

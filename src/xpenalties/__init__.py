@@ -18,9 +18,12 @@ from . import (
     controllers,
     prox,
     schedules,
+    transforms,
+    trees,
 )
 from ._blocks import block_size
 from ._compile import Compiled, compile
+from ._config_schema import config_schema
 from ._divergences import *  # noqa: F403
 from ._finite import *  # noqa: F403
 from ._gradient_penalties import *  # noqa: F403
@@ -30,6 +33,7 @@ from ._linear import *  # noqa: F403
 from ._loss import *  # noqa: F403
 from ._norms import *  # noqa: F403
 from ._pipeline import Pipeline
+from ._register import register
 from ._report import PenaltyReport, Report
 from ._structure import *  # noqa: F403
 from ._weighted import Penalty
@@ -47,6 +51,8 @@ __all__ = [
     "value_and_grad",
     "Penalty",
     "Pipeline",
+    "register",
+    "config_schema",
     *_loss.__all__,
     "PenaltyReport",
     "Report",
@@ -57,6 +63,8 @@ __all__ = [
     "controllers",
     "prox",
     "schedules",
+    "transforms",
+    "trees",
     "namespace",
 ]
 __version__ = version("xpenalties")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from os import PathLike
 from typing import Any, Literal
 
 from ._computation import Computation, Settings
+from ._config import load, save
 from ._options import nearest
 from ._report import Report
 from ._schedule import Schedule
 from ._weighted import Penalty
 from .backends import register_loaded
+from .trees import OverTree
 
 __all__ = ["Pipeline", "Static"]
 
@@ -203,6 +207,78 @@ class Pipeline:
         """The same with each schedule's weight at `step`."""
         return self._replace(lambda p: replace(p, weight=p.weight_at(step)) if callable(p.weight) else p)
 
+    @classmethod
+    def from_config(cls, source: Mapping[str, Any] | list[Any] | str | PathLike[str], /) -> Pipeline:
+        """The pipeline of a configuration, which is data, or a file of it.
+
+        ``{"version": 1, "penalties": [...]}``, and a `name`. A list is the penalties, of the present version. Each is a
+        table of `Penalty`'s parameters, but that `fn` is `penalty`, a name; all else may be left out. In place of a
+        list, `penalties` may be a table of names: to weights, or tables of parameters, where `penalty` is the name
+        itself if it is left out. `config_schema` describes all of it to editors.
+
+        - `weight`: a number, or a schedule: ``{"schedule": "warmup", "after": 0.1, "steps": 1000}``, with the arguments
+          of the function of `xpenalties.schedules`. `after` may be another schedule, and `pieces` are pairs of step and
+          value.
+        - `inputs`: a name or a list of names, ``{"attributes": ...}`` of the pipeline's one argument, such as
+          ``"batch.images"`` or a list of them (operator.attrgetter), or ``{"function": name}``.
+        - `tree`: ``{"match": ..., "exclude": ...}``, both optional, makes it a penalty of a tree, as `over_tree` does.
+        - `options`: numbers, strings and booleans; of a function of one's own also lists, which it gets as tuples, and
+          tables.
+
+        Functions and schedules of one's own have the names that `register` gave them.
+
+        Parameters
+        ----------
+        source : mapping, list, str or path
+            A string is the path of a file that ends in ``.toml`` or ``.json``.
+
+        Raises
+        ------
+        OSError
+            For a file that cannot be read.
+        TypeError, ValueError
+            For what a file's format, this one, or `Penalty` does not allow; with file, place, and the nearest name.
+
+        Examples
+        --------
+        >>> pipe = Pipeline.from_config(
+        ...     [
+        ...         {"penalty": "l1", "weight": {"schedule": "linear", "start": 0.0, "end": 0.1, "steps": 100}},
+        ...         {"penalty": "huber", "name": "robust", "inputs": "residual", "options": {"delta": 0.5}},
+        ...     ]
+        ... )
+        >>> pipe["robust"]
+        Penalty('huber', name='robust', inputs='residual', options={'delta': 0.5})
+        >>> pipe["l1"].weight(50)
+        0.05
+        """
+        return load(source, cls)
+
+    def to_config(self, path: str | PathLike[str] | None = None, /) -> dict[str, Any]:
+        """What `from_config` makes this pipeline of: dicts, lists, strings, numbers and booleans, without defaults.
+
+        0-d arrays, as learned weights, become numbers, which moves them off their device.
+
+        Parameters
+        ----------
+        path : str or path, optional
+            A file to write it to, that ends in ``.json`` or, where tomli-w is installed, ``.toml``.
+
+        Raises
+        ------
+        TypeError
+            For what no file can hold, such as functions without a name, which `register` gives, and larger arrays.
+        ValueError
+            For numbers that are not finite, and weights that have become negative.
+
+        Examples
+        --------
+        >>> Pipeline([Penalty("l1", weight=schedules.cosine(0.1, steps=100), every=4)], name="training").to_config()
+        {'version': 1, 'name': 'training', 'penalties': [{'penalty': 'l1',
+         'weight': {'schedule': 'cosine', 'start': 0.1, 'steps': 100}, 'every': 4}]}
+        """
+        return save(self.penalties, self.name, path)
+
     def _replace(self, change: Callable[[Penalty], Penalty]) -> Pipeline:
         return Pipeline([change(p) for p in self.penalties], name=self.name)
 
@@ -289,5 +365,9 @@ def _hashable(value: Any) -> Any:
         return type(value), *map(_hashable, value)
     if isinstance(value, Schedule):
         return Schedule, value.name, _hashable(value.arguments)
+    if isinstance(value, OverTree):
+        return OverTree, *map(_hashable, (value.fn, value.patterns.match, value.patterns.exclude, value.options))
+    if isinstance(value, attrgetter):
+        return value.__reduce__()  # class and names
     by_value = inspect.isroutine(value) or isinstance(value, type)  # an object's == may compare arrays
     return value if by_value else id(value)
