@@ -61,6 +61,22 @@ def test_an_import_that_is_blocked() -> None:
     assert out.stdout.strip() == "3.0"
 
 
+def test_all_of_a_framework_is_known_at_once() -> None:
+    """One that is imported late too: torch.compile would compile again for an entry more."""
+    pytest.importorskip("torch", reason="is about PyTorch's classes")
+    program = """
+import xpenalties
+from xpenalties.backends import _BACKENDS
+pipeline = xpenalties.Pipeline({"l1": 1.0})
+import torch
+pipeline(torch.ones(2))
+before = len(_BACKENDS)
+pipeline.with_weights(l1=2.0)(torch.nn.Parameter(torch.ones(2)))
+print(len(_BACKENDS) - before)"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "0"
+
+
 def test_a_subclass_is_of_its_parents_backend() -> None:
     class Mine(np.ndarray):
         pass

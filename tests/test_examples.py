@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import SELECTED
+from harness import framework
 
 pytestmark = pytest.mark.mixed
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -109,3 +110,42 @@ def test_async_penalty(capsys: pytest.CaptureFixture[str]) -> None:
     for shown in ("base_loss", "expected_cost", "total_persistence", "l2"):
         assert f"penalty {shown!r} of 'wine', step 0" in out
     assert " ms\n" in out
+
+
+@backends("numpy", "torch", "jax")
+def test_curriculum(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "curriculum.png"
+    with example("curriculum") as main:
+        upright, rotated, divergence = main(["--backend", backend, "--plot", str(picture)])
+    assert upright >= 0.88 and rotated >= 0.94
+    assert abs(divergence / 0.1 - 1) < 0.25
+    assert is_picture(picture)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= max(100, len(str(picture)) + 40)
+
+
+@backends("torch", "jax")
+def test_a_whole_run_is_compiled_once(backend: str) -> None:
+    fw = framework(backend)
+    counted = {}
+
+    def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
+        run, counted[fn.__name__] = fw.compile(fn)
+        return run
+
+    with example("curriculum"):
+        _, found = sys.modules["curriculum"].run(backend=backend, steps=120, seed=0, compiled=compiled)
+    assert {name: count() for name, count in counted.items()} == {"learn": 1, "step": 1}
+    for weight in ("kl/weight", "entropy/weight"):
+        assert len(set(found[weight])) == 24  # they did change
+
+
+@backends("numpy", "torch", "jax")
+def test_sparse(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "sparse.png"
+    with example("sparse") as main:
+        difference, same = main(["--backend", backend, "--plot", str(picture)])
+        with pytest.raises(SystemExit, match=r"--weight must be between 0 and 0\.384, where nothing is left, got 1"):
+            main(["--weight", "1"])
+    assert same and difference < 1e-5
+    assert is_picture(picture)
+    assert "9 of 30 features" in capsys.readouterr().out

@@ -114,6 +114,8 @@ def _discover(x: object) -> Backend | None:
                 return None
             backend: Backend | None = module.find(cls)
             if backend is not None:
+                if not in_dynamo():
+                    register_loaded()  # all at once: torch.compile compiles again where there are more
                 _BACKENDS[cls] = backend
                 return backend
     if not array_api_compat.is_array_api_obj(x):
