@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -309,3 +310,51 @@ def test_a_class_without_names_for_its_parts() -> None:
 
 def test_names() -> None:
     assert trees.__all__ == ["OverTree", "Selection", "over_tree"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "first", "second"),
+    [("l1", {}, 1.0, 0.0), ("l2", {}, 0.0, 1.0), ("elastic_net", {"l1_ratio": 0.3}, 0.3, 0.7)],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_tensors_at_once(name: str, options: Any, first: float, second: float, dtype: str) -> None:
+    torch = pytest.importorskip("torch", reason="is about torch._foreach")
+    from xpenalties.backends._torch_foreach import LARGEST
+
+    large = LARGEST // 4 + 1
+    shapes: list[tuple[int, ...]] = [(3, 4), (5,), (), (0, 2), (4, large), (2, 3)]
+    leaves = [torch.randn(shape, dtype=getattr(torch, dtype)).requires_grad_() for shape in shapes]
+    leaves[1] = torch.zeros(5, dtype=leaves[0].dtype, requires_grad=True)  # as biases begin
+    leaves.append(torch.ones(2, dtype=torch.float16).requires_grad_())
+    leaves.append(torch.ones(2, dtype=torch.float64 if dtype == "float32" else torch.float32).requires_grad_())
+    penalty = over_tree(name, options=options)
+    with counted_operations() as counts:
+        value = penalty(leaves)
+    assert counts["_foreach_norm"] == (first > 0) + (second > 0)
+    wide = [x.double() for x in leaves]
+    expected = sum(first * x.abs().sum() + second * (x * x).sum() for x in wide)
+    assert value.dtype == torch.float64
+    torch.testing.assert_close(value, expected, rtol=1e-12 if dtype == "float64" else 1e-6, atol=0)
+
+    gradients = torch.autograd.grad(value, leaves, create_graph=True)
+    for x, gradient in zip(leaves, gradients, strict=True):
+        torch.testing.assert_close(gradient, (first * x.sign() + 2 * second * x).to(x.dtype))
+    curvatures = torch.autograd.grad(sum(each.sum() for each in gradients[:6]), leaves[:6], allow_unused=second == 0)
+    for x, curvature in zip(leaves, curvatures, strict=False):
+        assert curvature is None or torch.equal(curvature, torch.full_like(x, 2 * second))
+
+
+@contextmanager
+def counted_operations() -> Iterator[Counter[str]]:
+    """How often PyTorch's operations are called, by name."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    counts: Counter[str] = Counter()
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            counts[func.overloadpacket.__name__] += 1
+            return func(*args, **(kwargs or {}))
+
+    with Counting():
+        yield counts

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
-__all__ = ["Rebuild", "flatten", "joined", "paths"]
+__all__ = ["Rebuild", "flatten", "flatten_with_paths", "joined"]
 
 Rebuild = Callable[[Iterator[Any]], Any]
 
@@ -31,12 +31,12 @@ def flatten(nest: Any) -> tuple[list[Any], Rebuild]:
     return leaves, rebuild
 
 
-def paths(nest: Any) -> list[str]:
-    """Where each leaf is: keys, fields and indices, with dots between them; "" for a leaf that is no nest."""
-    node = _node(nest)
-    if node is None:
-        return [""]
-    return [joined(name, path) for name, child in zip(node.names, node.children, strict=True) for path in paths(child)]
+def flatten_with_paths(nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
+    """The same, and where each leaf is: keys, fields and indices, with dots between; "" for a leaf that is no nest."""
+    leaves: list[Any] = []
+    paths: list[str] = []
+    rebuild = _walk(nest, leaves, paths)
+    return leaves, rebuild, paths
 
 
 def joined(outer: str, inner: str) -> str:
@@ -44,12 +44,19 @@ def joined(outer: str, inner: str) -> str:
     return f"{outer}.{inner}" if outer and inner else outer or inner
 
 
-def _walk(nest: Any, leaves: list[Any]) -> Rebuild:
+def _walk(nest: Any, leaves: list[Any], paths: list[str] | None = None, path: str = "") -> Rebuild:
     node = _node(nest)
     if node is None:
         leaves.append(nest)
+        if paths is not None:
+            paths.append(path)
         return next
-    parts, make = [_walk(child, leaves) for child in node.children], node.make
+    if paths is None:
+        parts = [_walk(child, leaves) for child in node.children]
+    else:
+        at = [joined(path, name) for name in node.names]
+        parts = [_walk(child, leaves, paths, each) for child, each in zip(node.children, at, strict=True)]
+    make = node.make
     return lambda new: make([part(new) for part in parts])
 
 

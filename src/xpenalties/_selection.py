@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ._nests import Rebuild
 from ._options import nearest
-from .backends import backend_of, common_backend, flatten_of, paths_of
+from .backends import backend_of, common_backend, flatten_with_paths_of
 
 __all__ = ["Patterns", "Selected", "Selection", "as_nest", "beside"]
 
@@ -70,9 +70,7 @@ class Patterns:
 
     def select(self, caller: str, argument: str, nest: Any, *, required: bool = True) -> Selected:
         """The leaves that are meant, where `required` one at least; each pattern must match something."""
-        nest = as_nest(nest)
-        leaves, rebuild = flatten_of(nest)
-        paths = paths_of(nest)
+        leaves, rebuild, paths = flatten_with_paths_of(as_nest(nest))
         places, reasons = self._places(leaves, paths)
         unused = self._unused(paths)
         if unused:
@@ -92,9 +90,7 @@ class Patterns:
 
     def explain(self, nest: Any) -> Selection:
         """What would be selected, without an error where that is nothing."""
-        nest = as_nest(nest)
-        leaves, _ = flatten_of(nest)
-        paths = paths_of(nest)
+        leaves, _, paths = flatten_with_paths_of(as_nest(nest))
         places, reasons = self._places(leaves, paths)
         shapes = {paths[i]: tuple(leaves[i].shape) for i in places}
         return Selection(shapes, reasons, tuple(self._unused(paths)))
@@ -129,8 +125,8 @@ class Patterns:
 
 def beside(caller: str, selected: Selected, other: Any, argument: str) -> list[Any]:
     """What another nest has at the paths that are selected."""
-    nest = as_nest(other)
-    found = dict(zip(paths_of(nest), flatten_of(nest)[0], strict=True))
+    leaves, _, paths = flatten_with_paths_of(as_nest(other))
+    found = dict(zip(paths, leaves, strict=True))
     for path in (selected.paths[i] for i in selected.places):
         if path not in found:
             raise ValueError(

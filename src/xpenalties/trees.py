@@ -14,10 +14,17 @@ from typing import Any
 
 from ._numerics import total
 from ._selection import Patterns, Selected, Selection, beside
-from ._spec import spec_of
+from ._spec import Spec, spec_of
 from ._weighted import Penalty
+from .backends import backend_of
 
 __all__ = ["OverTree", "Selection", "over_tree"]
+
+_POWERS: dict[str, Callable[[float], tuple[float, float]]] = {
+    "l1": lambda l1_ratio: (1.0, 0.0),
+    "l2": lambda l1_ratio: (0.0, 1.0),
+    "elastic_net": lambda l1_ratio: (l1_ratio, 1 - l1_ratio),
+}
 
 
 def over_tree(
@@ -70,7 +77,20 @@ def over_tree(
         raise TypeError(
             f"over_tree: `fn` must take arrays, got {spec.name!r}, which takes functions. Call it by itself."
         )
-    return OverTree(checked.fn, Patterns.of("over_tree", match, exclude), tuple(sorted(checked.options.items())))
+    return OverTree(
+        checked.fn,
+        Patterns.of("over_tree", match, exclude),
+        tuple(sorted(checked.options.items())),
+        _factors(spec, checked.options),
+    )
+
+
+def _factors(spec: Spec | None, options: Mapping[str, Any]) -> tuple[float, float] | None:
+    given = dict(options)
+    if spec is None or spec.name not in _POWERS:
+        return None
+    factors = _POWERS[spec.name](given.pop("l1_ratio", 0.5))
+    return None if given else factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +100,7 @@ class OverTree:
     fn: Callable[..., Any]
     patterns: Patterns
     options: tuple[tuple[str, Any], ...]
+    factors: tuple[float, float] | None  # of |x| and x^2, where `fn` is a sum of these
 
     @property
     def __name__(self) -> str:
@@ -107,24 +128,30 @@ class OverTree:
         TypeError
             For arrays of several frameworks.
         """
-        _, values = self._values(tree, others)
-        return total(values)
+        selected, rows = self._rows(tree, others)
+        values: list[Any] = []
+        places: frozenset[int] = frozenset()
+        if self.factors is not None and not others:
+            backend = backend_of(selected.leaves[selected.places[0]])
+            assert backend is not None
+            values, places = backend.power_sum(*self.factors, selected.chosen())
+        return total(values + [self._value(*row) for i, row in enumerate(rows) if i not in places])
 
     def by_path(self, tree: Any, /, *others: Any) -> dict[str, Any]:
         """The parts of the sum: 0-d arrays by path."""
-        selected, values = self._values(tree, others)
-        return dict(zip((selected.paths[i] for i in selected.places), values, strict=True))
+        _, rows = self._rows(tree, others)
+        return {path: self._value(path, arrays) for path, arrays in rows}
 
     def explain(self, tree: Any) -> Selection:
         """Which leaves are selected, which are not and why, and which patterns match nothing."""
         return self.patterns.explain(tree)
 
-    def _values(self, tree: Any, others: tuple[Any, ...]) -> tuple[Selected, list[Any]]:
+    def _rows(self, tree: Any, others: tuple[Any, ...]) -> tuple[Selected, list[tuple[str, tuple[Any, ...]]]]:
+        """What is selected, and for each leaf its path and what `fn` takes there."""
         selected = self.patterns.select("over_tree", "tree", tree)
         beside_it = [beside("over_tree", selected, other, f"others[{i}]") for i, other in enumerate(others)]
         paths = [selected.paths[i] for i in selected.places]
-        rows = zip(selected.chosen(), *beside_it, strict=True)
-        return selected, [self._value(path, arrays) for path, arrays in zip(paths, rows, strict=True)]
+        return selected, list(zip(paths, zip(selected.chosen(), *beside_it, strict=True), strict=True))
 
     def _value(self, path: str, arrays: tuple[Any, ...]) -> Any:
         try:

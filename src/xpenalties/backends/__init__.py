@@ -13,7 +13,7 @@ from typing import Any
 
 import array_api_compat
 
-from .._nests import Rebuild, flatten, paths
+from .._nests import Rebuild, flatten, flatten_with_paths
 from .base import Backend, NoAutodiffError
 
 __all__ = [
@@ -22,11 +22,11 @@ __all__ = [
     "backend_of",
     "common_backend",
     "flatten_of",
+    "flatten_with_paths_of",
     "in_dynamo",
     "is_array",
     "is_array_beside",
     "namespace",
-    "paths_of",
     "register_loaded",
 ]
 
@@ -67,9 +67,10 @@ def flatten_of(nest: Any) -> tuple[list[Any], Rebuild]:
     return _jax().flatten(nest) if _is_of_jax(leaves) else (leaves, rebuild)
 
 
-def paths_of(nest: Any) -> list[str]:
-    """Where each leaf of `flatten_of` is, with dots between keys, fields and indices."""
-    return _jax().paths(nest) if _is_of_jax(flatten(nest)[0]) else paths(nest)
+def flatten_with_paths_of(nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
+    """The same, and where each leaf is, with dots between keys, fields and indices."""
+    leaves, rebuild, paths = flatten_with_paths(nest)
+    return _jax().flatten_with_paths(nest) if _is_of_jax(leaves) else (leaves, rebuild, paths)
 
 
 def _is_of_jax(leaves: list[Any]) -> bool:

@@ -75,18 +75,16 @@ class JaxBackend(Backend):
     def flatten(self, nest: Any) -> tuple[list[Any], Rebuild]:
         """By JAX's pytrees, so that gradients have the structure of what JAX itself would return."""
         nodes, structure = jax.tree_util.tree_flatten(nest)
-        leaves: list[Any] = []
-        parts: list[Rebuild] = []
-        for node in nodes:  # a dataclass that JAX does not know is a node to it
-            found, rebuild = super().flatten(node)
-            leaves += found
-            parts.append(rebuild)
-        return leaves, lambda new: structure.unflatten([part(new) for part in parts])
+        inside = [super(JaxBackend, self).flatten(node) for node in nodes]  # a dataclass that JAX does not know is one
+        leaves = [leaf for found, _ in inside for leaf in found]
+        return leaves, lambda new: structure.unflatten([part(new) for _, part in inside])
 
-    def paths(self, nest: Any) -> list[str]:
-        nodes, _ = jax.tree_util.tree_flatten_with_path(nest)
-        names = [(jax.tree_util.keystr(path, simple=True, separator="."), node) for path, node in nodes]
-        return [joined(name, path) for name, node in names for path in super(JaxBackend, self).paths(node)]
+    def flatten_with_paths(self, nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
+        paths = []
+        for keys, node in jax.tree_util.tree_flatten_with_path(nest)[0]:
+            outside = jax.tree_util.keystr(keys, simple=True, separator=".")
+            paths += [joined(outside, path) for path in super().flatten_with_paths(node)[2]]
+        return *self.flatten(nest), paths
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         value, pull, aux = jax.vjp(fn, leaves, has_aux=True)

@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from .._attempt import Attempt, Evaluate
 from .._blocks import LEAST, Work, block_size
 from . import _torch_blocks
+from ._torch_foreach import LARGEST, power_sum
 from ._torch_linear import gathered
 from ._torch_threads import carried
 from .base import Backend, DType, OfLeaves, Pull, from_numpy
@@ -109,6 +110,16 @@ class TorchBackend(Backend):
     def stop_gradient(self, x: Any) -> Any:
         return x.detach()
 
+    def power_sum(self, first: float, second: float, arrays: Sequence[Any]) -> tuple[list[Any], frozenset[int]]:
+        if self.is_tracing(arrays):
+            return [], frozenset()
+        places = [i for i, x in enumerate(arrays) if _is_small(x)]
+        places = [i for i in places if _kind(arrays[i]) == _kind(arrays[places[0]])]
+        chosen = tuple(arrays[i] for i in places)
+        if len(chosen) < 2 or not _is_eager(self, chosen):
+            return [], frozenset()
+        return [power_sum(first, second, chosen)], frozenset(places)
+
     def stack(self, scalars: Sequence[Any]) -> Any:
         device = scalars[0].device  # a model may lie on several
         return torch.stack([x.to(device) for x in scalars])
@@ -171,6 +182,14 @@ def _drawn(caller: str, rng: Any, shape: tuple[int, ...], like: Any, draw: Calla
         return draw(shape, dtype=like.dtype, device=rng.device, generator=rng).to(like.device)
     drawn = getattr(from_numpy(caller, rng, or_else="torch.Generator or a "), numpys)(shape)
     return torch.asarray(drawn, dtype=like.dtype, device=like.device)
+
+
+def _is_small(x: Any) -> bool:
+    return x.dtype in (torch.float32, torch.float64) and (x.device.type != "cpu" or x.numel() <= LARGEST)
+
+
+def _kind(x: Any) -> tuple[Any, Any]:
+    return x.dtype, x.device
 
 
 def _finite(x: Any) -> bool:

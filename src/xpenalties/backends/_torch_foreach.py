@@ -1,0 +1,44 @@
+"""Sums of |x| and x^2 over many small tensors at once, forward and backward, by torch._foreach.
+
+An operation on a tensor of some thousand elements takes less time than to call it; these are one call for all. The
+derivative is spelt out, for that of torch._foreach_norm is 0 in the second order where a tensor is all zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+__all__ = ["LARGEST", "power_sum"]
+
+LARGEST = 2**15  # elements of a tensor on the CPU: of 2**22 in float32, PyTorch's norm is off by 1e-4
+
+
+def power_sum(first: float, second: float, tensors: tuple[Any, ...]) -> Any:
+    """`first * sum(|x|) + second * sum(x^2)` over tensors of one real dtype and device, and where they may be fused."""
+    return _PowerSum.apply(first, second, *tensors)
+
+
+class _PowerSum(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, first: float, second: float, *tensors: Any) -> Any:
+        ctx.save_for_backward(*tensors)
+        ctx.factors = first, second
+        value = tensors[0].new_zeros(())
+        if first:
+            value = value + first * torch.stack(torch._foreach_norm(tensors, 1)).sum()
+        if second:
+            value = value + second * torch.stack(torch._foreach_norm(tensors, 2)).square().sum()
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        tensors, (first, second) = ctx.saved_tensors, ctx.factors
+        gradients: Any = None
+        if second:
+            gradients = torch._foreach_mul(tensors, 2 * second * cotangent)
+        if first:  # slope 0 at 0
+            signs = torch._foreach_mul(torch._foreach_sign(tensors), first * cotangent)
+            gradients = signs if gradients is None else torch._foreach_add(gradients, signs)
+        return None, None, *gradients
