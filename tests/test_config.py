@@ -283,6 +283,22 @@ def test_a_tree_from_data(fw: Framework) -> None:
     assert by_name.to_config()["penalties"] == [{"penalty": "l2", "tree": {}, "name": "l2", "weight": 2.0}]
 
 
+def test_a_learned_weight_becomes_a_number() -> None:
+    torch = pytest.importorskip("torch", reason="is about a weight that requires a gradient")
+    pipe = Pipeline([Penalty("l1", weight=torch.tensor(0.5, requires_grad=True))])
+    assert pipe.to_config()["penalties"] == [{"penalty": "l1", "weight": 0.5}]
+
+
+def test_what_toml_cannot_hold(tmp_path: Path) -> None:
+    pipe = Pipeline([Penalty("anything", options={"a": None})])
+    with pytest.raises(
+        TypeError, match=r"^Pipeline\.to_config: TOML cannot hold this, .*NoneType.*\. Write a \.json file"
+    ):
+        pipe.to_config(tmp_path / "a.toml")
+    assert not list(tmp_path.iterdir())
+    assert pipe.to_config(tmp_path / "a.json")["penalties"][0]["options"] == {"a": None}
+
+
 def test_a_pipeline_from_data_computes(fw: Framework) -> None:
     config = [
         {"penalty": "l1", "name": "of a", "inputs": "a", "weight": {"schedule": "halving"}},
@@ -363,6 +379,25 @@ def test_a_penalty_of_the_package_keeps_its_own_name() -> None:
     assert set(REGISTRY) == {function.__name__ for function in REGISTRY.values()} and "lasso" not in REGISTRY
 
 
+def test_what_remembers_is_not_defined_again() -> None:
+    def wrapped(factor: float) -> Any:
+        @functools.wraps(halving)
+        def inner(x: Any) -> Any:
+            return factor * halving(x)
+
+        return inner
+
+    class Scaled:
+        def penalty(self, x: Any) -> Any:
+            return x
+
+    for first, second in ((wrapped(1), wrapped(2)), (Scaled().penalty, Scaled().penalty)):
+        register("theirs", first)
+        with pytest.raises(ValueError, match="`name` must be new, got 'theirs'"):
+            register("theirs", second)
+        OWN.pop("theirs")
+
+
 def test_a_function_may_be_defined_again() -> None:
     code = "@register('cell')\ndef cell(x): return x"
     space: dict[str, Any] = {"register": register, "__name__": "notebook"}
@@ -376,7 +411,11 @@ def test_a_function_may_be_defined_again() -> None:
     ("make", "error", "message"),
     [
         (lambda: register(mine), TypeError, r"^register: `name` must be a string, got <function mine.* Pass it before"),
-        (lambda: register(""), ValueError, r"^register: `name` must not be empty, nor one of this package's, got ''"),
+        (
+            lambda: register(""),
+            ValueError,
+            r"^register: `name` must not be empty, begin with <, nor one of this package's, got ''",
+        ),
         (lambda: register("l1", mine), ValueError, r"nor one of this package's, got 'l1'\. Pass another\.$"),
         (lambda: register("linear", mine), ValueError, r"nor one of this package's, got 'linear'"),
         (lambda: register("three", 3), TypeError, r"^register: `fn` must be callable, got int\. Pass a function\.$"),

@@ -165,3 +165,8 @@ def test_an_inner_exception_is_kept_and_noted(fw: Framework) -> None:
     with pytest.raises(ZeroDivisionError, match="schedule") as caught:
         Pipeline([Penalty("l1", weight=late)])(fw.array(X), step=3)
     assert caught.value.__notes__[0].startswith("In penalty 'l1' of 'pipeline', weight a schedule, inputs ")
+
+
+def test_a_name_is_a_string() -> None:
+    with pytest.raises(TypeError, match=r"^Pipeline: `name` must be a string, got 3\. Give one\."):
+        Pipeline({"l1": 1.0}, name=3)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -273,6 +274,13 @@ def test_inputs_stay(fw: Framework) -> None:
     close(fw, old["kernel"], KERNEL)
 
 
+def test_nothing_to_count_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "jax", None)
+        with pytest.raises(ValueError, match=r"^add_l2_decay: `params` must hold an array to count beside, got none"):
+            transforms.add_l2_decay(lambda step: 1.0).init({})
+
+
 X = np.ones((2, 2))
 
 
@@ -296,14 +304,36 @@ X = np.ones((2, 2))
         (lambda: transforms.add_l2_decay(1.0).update({"a": X}, (), {"b": X}), ValueError, "`params` must have 'a' too"),
         (lambda: transforms.add_l2_decay(1.0, match="k").init({"a": X}), ValueError, "must match a path in `params`"),
         (
-            lambda: transforms.add_l2_decay(1.0, match="k").update({"a": X}, (), {"a": X}),
-            ValueError,
-            "path in `updates`",
+            lambda: transforms.add_l2_decay(lambda step: 1.0).update(X, (), X),
+            TypeError,
+            r"^add_l2_decay: `state` must be what `init` or `update` returned, got \(\)",
         ),
         (
-            lambda: transforms.add_l2_decay(lambda step: 1.0).init({}),
+            lambda: transforms.add_l2_decay(1.0).update(X, (), X[0]),
             ValueError,
-            "^add_l2_decay: `params` must hold an ar",
+            r"got \(2, 2\) and \(2,\) at ''\. Broad",
+        ),
+        (
+            lambda: transforms.add_l2_decay(1.0).update({"a": X}, (), {"a": None}),
+            TypeError,
+            "`params, at 'a',` must be",
+        ),
+        (
+            lambda: transforms.clip_by_global_norm(X),
+            ValueError,
+            r"`max_norm` must be a number or a real 0-d array, got",
+        ),
+        (lambda: transforms.clip_by_global_norm(np.asarray(True)), ValueError, r"got shape \(\) of bool\. Index it"),
+        (
+            lambda: transforms.clip_by_global_norm(1.0).update({"a": np.ma.masked_array([1.0])}, ()),
+            TypeError,
+            r"must be a nest of arrays of one framework, got numpy\.ma\S*MaskedArray at 'a'\. Pass what it holds",
+        ),
+        (lambda: transforms.add_noise(1, rng=3).update(X, ()), TypeError, r"^add_noise: `state` must be what `init`"),
+        (
+            lambda: transforms.chain(transforms.centralize()).update(X, None),
+            TypeError,
+            "^chain: `state` must be what `in",
         ),
         (
             lambda: transforms.add_l2_decay(lambda step: -1.0).update(X, transforms.StepState(np.asarray(0)), X),
@@ -438,3 +468,156 @@ def test_differentiated(fw: Framework) -> None:
     moved[1, 2] = step
     slope = (reference(KERNEL + moved, 0.3) - reference(KERNEL - moved, 0.3)) / (2 * step)
     close(fw, gradient["params"][1, 2], np.asarray(slope), rtol=1e-6)
+
+
+def test_half_precision_is_computed_in_float32(fw: Framework) -> None:
+    x = fw.array(np.full(4, 60000.0), "float16" if "float16" in fw.dtypes else "float32")
+    found, _ = transforms.clip_by_global_norm(60000.0).update([x], ())  # a norm of 120000, which float16 has not
+    close(fw, found[0], np.full(4, 30000.0), rtol=1e-3)
+
+
+def test_dtypes_of_updates_and_parameters(fw: Framework) -> None:
+    """As Optax: of what both have in common. Exact zeros need it."""
+    low = next(name for name in fw.dtypes if name in ("float16", "float32"))
+    p, u = fw.array(np.asarray([0.1234567, 3.0]), "float64"), fw.array(np.asarray([-0.1, -0.5]), low)
+    found, _ = transforms.add_l1_decay(0.05, decoupled=True).update(u, (), p)
+    assert found.dtype == fw.dtype("float64")
+    assert fw.numpy(transforms.apply_updates(p, found))[0] == 0.0
+    assert transforms.apply_updates(u, found).dtype == fw.dtype(low)
+
+
+def test_infinite_parameters(fw: Framework) -> None:
+    p, g = fw.array(np.asarray([math.inf, -math.inf])), fw.array(np.zeros(2))
+    close(fw, transforms.add_l1_decay(0.5).update(g, (), p)[0], np.asarray([0.5, -0.5]))
+
+
+def test_empty_leaves(fw: Framework) -> None:
+    empty, x = fw.array(np.zeros((0, 3))), fw.array(np.full(4, 2.0))
+    found, _ = transforms.clip_by_global_norm(1.0).update([empty, x], ())
+    assert tuple(found[0].shape) == (0, 3)
+    close(fw, found[1], np.full(4, 0.5))
+    close(fw, transforms.clip_by_global_norm(1.0).update([empty], ())[0][0], np.zeros((0, 3)))
+    for each in (empty, fw.array(np.zeros((3, 0))), fw.array(np.zeros(0))):
+        for transform in (transforms.adaptive_gradient_clipping(0.1), transforms.centralize()):
+            assert tuple(transform.update(each, (), each)[0].shape) == tuple(each.shape)
+
+
+def test_paths_that_are_the_same(fw: Framework) -> None:
+    def tree(a: float, b: float) -> Any:
+        return {"a.b": fw.array(np.asarray([a])), "a": {"b": fw.array(np.asarray([b]))}}
+
+    found, _ = transforms.add_l2_decay(1.0).update(tree(0.0, 0.0), (), tree(1.0, 10.0))
+    assert (float(fw.numpy(found["a.b"])[0]), float(fw.numpy(found["a"]["b"])[0])) == (1.0, 10.0)
+    new = transforms.apply_updates(tree(1.0, 10.0), tree(0.5, 5.0))
+    assert (float(fw.numpy(new["a.b"])[0]), float(fw.numpy(new["a"]["b"])[0])) == (1.5, 15.0)
+    with pytest.raises(ValueError, match=r"^add_l2_decay: paths must be unique, got 'a\.b' twice in `params`"):
+        transforms.add_l2_decay(1.0).update({"a.b": fw.array(np.asarray([1.0]))}, (), tree(1.0, 10.0))
+
+
+def test_integer_leaves(fw: Framework) -> None:
+    found = transforms.apply_updates(
+        {"n": fw.array(np.asarray([1, 2])), "m": 3}, {"n": fw.array(np.asarray([3, 4])), "m": None}
+    )
+    assert fw.numpy(found["n"]).tolist() == [4, 6]
+    assert found["m"] == 3
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_options_that_are_arrays(fw: Framework, array: bool) -> None:
+    def number(x: float) -> Any:
+        return fw.array(np.asarray(x)) if array else x
+
+    g, p = fw.array(GRADIENT, "float32"), fw.array(KERNEL, "float32")
+    found, _ = transforms.clip_by_global_norm(number(0.5)).update(g, ())
+    close(fw, found, GRADIENT * 0.5 / np.linalg.norm(GRADIENT), rtol=1e-6)
+    found, _ = transforms.adaptive_gradient_clipping(number(0.1), eps=number(1e-3), unit_axis=0).update(g, (), p)
+    norm, least = (np.linalg.norm(x, axis=1, keepdims=True) for x in (GRADIENT, KERNEL))
+    close(fw, found, GRADIENT * np.minimum(1, 0.1 * least / norm), rtol=1e-6)
+    for decoupled, expected in (
+        (False, GRADIENT + 0.3 * (0.25 * np.sign(KERNEL) + 0.75 * KERNEL)),
+        (True, soft(KERNEL + GRADIENT - 0.225 * KERNEL, 0.075) - KERNEL),
+    ):
+        decay = transforms.add_elastic_net_decay(number(0.3), l1_ratio=number(0.25), decoupled=decoupled)
+        found, _ = decay.update(g, (), p)
+        assert found.dtype == fw.dtype("float32")
+        close(fw, found, expected, rtol=1e-5, atol=1e-6)
+    noise = transforms.add_noise(number(0.0), gamma=number(0.5), rng=generator(fw, 0))
+    close(fw, noise.update(g, noise.init(g))[0], fw.numpy(g))
+
+
+@pytest.mark.needs("autodiff")
+@pytest.mark.parametrize("transform", [transforms.clip_by_global_norm(1.0), transforms.adaptive_gradient_clipping(0.1)])
+def test_gradients_at_zero(fw: Framework, transform: Any) -> None:
+    import xpenalties as xp
+
+    zeros = fw.array(np.zeros((2, 3)))
+
+    def after(g: Any) -> Any:
+        return xp.l2(transform.update(g, (), fw.array(np.ones((2, 3))))[0] + 1)
+
+    _, gradient = xp.value_and_grad(after)(zeros)
+    close(fw, gradient, np.full((2, 3), 2.0))
+
+
+@pytest.mark.needs("autodiff")
+def test_init_in_a_trace(fw: Framework) -> None:
+    import xpenalties as xp
+
+    def after(g: Any) -> Any:
+        decay = transforms.add_l2_decay(lambda step: 0.5)
+        return xp.l2(decay.update(g, decay.init(g), g)[0])
+
+    close(fw, xp.value_and_grad(after)(fw.array(SLOPE))[1], 2 * 1.5**2 * SLOPE)
+
+
+def test_more_arguments() -> None:
+    seen = []
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        seen.append(extra)
+        return updates, state
+
+    own = transforms.GradientTransformation(lambda params: (), update)
+    transforms.chain(transforms.centralize(), own).update(np.ones(2), ((), ()), None, value=3.0)
+    assert seen == [{"value": 3.0}]
+
+
+def test_modules_and_their_gradients() -> None:
+    torch = pytest.importorskip("torch", reason="is about PyTorch's modules")
+    model = torch.nn.Linear(2, 2)
+    decay = transforms.add_l2_decay(0.5, match="weight")
+    gradients = {name: torch.zeros_like(p) if name == "weight" else None for name, p in model.named_parameters()}
+    updates, _ = decay.update(gradients, decay.init(model), model)
+    torch.testing.assert_close(updates["weight"], 0.5 * model.weight)
+    assert updates["bias"] is None
+    with pytest.raises(
+        TypeError, match=r"clip_by_global_norm: `updates` must be a nest .*, got builtins\.generator at ''"
+    ):
+        transforms.clip_by_global_norm(1.0).update((p.grad for p in model.parameters()), ())
+
+
+def test_models_on_several_devices() -> None:
+    torch = pytest.importorskip("torch", reason="is about PyTorch's devices")
+    tree = {"a": torch.ones(3), "b": torch.ones(3, device="meta")}
+    decay = transforms.add_l2_decay(schedules.linear(0.1, 0.2, steps=3))
+    updates, _ = decay.update(tree, decay.init(tree), tree)
+    assert [updates[name].device.type for name in tree] == ["cpu", "meta"]
+
+
+@pytest.mark.mixed
+def test_groups_of_optax() -> None:
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    old = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    for decay in (transforms.add_l2_decay(lambda step: 0.5), transforms.add_l2_decay(0.5, match="b")):
+        groups = optax.multi_transform({"sgd": optax.sgd(0.1), "decay": decay}, {"a": "sgd", "b": "decay"})
+        updates, _ = groups.update(old, groups.init(old), old)
+        assert float(updates["b"][0]) == 1.5
+        none = optax.multi_transform({"sgd": optax.sgd(0.1), "decay": decay}, {"a": "sgd", "b": "sgd"})
+        assert float(none.update(old, none.init(old), old)[0]["b"][0]) == np.float32(-0.1)
+    assert transforms.add_l2_decay(lambda step: 0.5).init(jax.eval_shape(lambda: old)).step == 0
+    injected = optax.inject_hyperparams(transforms.clip_by_global_norm)(max_norm=0.5)
+    updates, _ = injected.update(old, injected.init(old), old)
+    assert abs(float(updates["a"][0]) - 0.25) < 1e-6

@@ -6,7 +6,7 @@ import pickle
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 
 import xpenalties as xp
 from harness import Framework, close
-from xpenalties import Penalty, Pipeline, trees
+from xpenalties import Penalty, Pipeline, prox, trees
 from xpenalties.trees import over_tree
 
 RNG = np.random.default_rng(5)
@@ -184,7 +184,12 @@ def test_equal_pipelines_are_one_program() -> None:
 
     assert static(match="a", options={"clip": 1.0}) == static(match=["a"], options={"clip": 1})
     assert hash(static(match="a")) == hash(static(match="a"))
-    for other in ({"match": "b"}, {"exclude": "a"}, {"match": "a", "options": {"clip": 1.0}}):
+    for other in (
+        {"match": "b"},
+        {"match": "a", "exclude": "b"},
+        {"exclude": "a"},
+        {"match": "a", "options": {"clip": 1.0}},
+    ):
         assert static(match="a") != static(**other)
 
 
@@ -207,6 +212,7 @@ def test_pickle() -> None:
         ({"options": {"reduction": "none"}}, ValueError, "l2: `reduction` must be"),
         ({"match": "("}, ValueError, r"^over_tree: `match` must be a regular expression, got '\(': .* Escape"),
         ({"match": [3]}, TypeError, "^over_tree: `match` must be a regular expression or several, got 3"),
+        ({"match": b"a"}, TypeError, "^over_tree: `match` must be a regular expression or several, got b'a'"),
         ({"exclude": 3}, TypeError, "^over_tree: `exclude` must be a regular expression or several, got 3"),
         ({"exclude": []}, ValueError, "^over_tree: `exclude` must have a pattern, got none"),
     ],
@@ -241,6 +247,98 @@ def test_errors_when_made(given: dict[str, Any], error: type[Exception], message
 def test_errors_of_a_call(tree: Any, match: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         over_tree("l2", match=match)(tree)
+
+
+@pytest.mark.parametrize(
+    ("fn", "got"), [(lambda x: x * x, r"shape \(2,\)"), (lambda x: 1.0, "float"), (lambda x: (xp.l1(x), {}), "tuple")]
+)
+def test_what_a_function_may_return(fn: Any, got: str) -> None:
+    with pytest.raises(TypeError, match=f"^over_tree: `fn` must return a 0-d array, got {got}") as caught:
+        over_tree(fn)({"a": np.ones(2)})
+    assert "at 'a'" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("tree", "got"),
+    [
+        (iter([np.ones(2)]), r"list_iterator at ''"),
+        ({"a": np.ma.masked_array([1.0])}, r"numpy\.ma\S*MaskedArray at 'a'"),
+        ({"a": np.zeros(2, np.dtype("V2"))}, r"\|V2 at 'a'"),
+    ],
+)
+def test_what_is_not_seen_is_refused(tree: Any, got: str) -> None:
+    with pytest.raises(TypeError, match=f"^over_tree: `tree` must be a nest of arrays of one framework, got .*{got}"):
+        over_tree("l2")(tree)
+
+
+def test_patterns_of_exclude_must_match_too() -> None:
+    with pytest.raises(ValueError, match="got 'z', which matches none of 'a'"):
+        over_tree("l2", exclude="z")({"a": np.ones(2)})
+
+
+def test_paths_that_are_the_same() -> None:
+    tree = {"a.b": np.ones(2), "a": {"b": np.ones(3)}}
+    assert float(over_tree("l2")(tree)) == 5.0
+    assert float(over_tree("consistency")(tree, tree)) == 0.0
+    for ask in (over_tree("l2").by_path, over_tree("l2").explain):
+        with pytest.raises(ValueError, match=r"paths must be unique, got 'a\.b' twice in `tree`\. Rename a key"):
+            ask(tree)
+
+
+def test_a_penalty_of_one_array_takes_one_tree() -> None:
+    with pytest.raises(TypeError, match="l1: takes 1 array"):
+        over_tree("l1")([np.ones(2)] * 3, [np.ones(2)] * 3)
+    torch = pytest.importorskip("torch", reason="sums small tensors at once")
+    with pytest.raises(TypeError, match="l1: takes 1 array"):
+        over_tree("l1")([torch.ones(2)] * 3, [torch.ones(2)] * 3)
+
+
+def test_mappings_of_their_own_kind(fw: Framework) -> None:
+    class Output(OrderedDict):  # type: ignore[type-arg]
+        def update(self, *args: Any, **kwargs: Any) -> None:
+            raise TypeError("there is no update")
+
+    class Loose(dict):  # type: ignore[type-arg]
+        def __getattr__(self, name: str) -> Any:
+            return self.setdefault(name, None)
+
+    for cls in (Output, Loose):
+        tree = cls(a=fw.array(BIAS))
+        close(fw, over_tree("l1")(tree), np.sum(np.abs(BIAS)))
+        new = prox.prox_step(prox.l1, tree, scale=100.0)
+        assert type(new) is cls and list(tree) == ["a"]
+        close(fw, new["a"], 0 * BIAS)
+
+
+def test_a_dataclass_without_a_value() -> None:
+    @dataclass
+    class Lazy:
+        a: Any
+        b: Any = field(init=False)
+
+    assert float(over_tree("l1")(Lazy(np.ones(2)))) == 2.0
+
+
+def test_a_module_within_a_tree_is_refused() -> None:
+    torch = pytest.importorskip("torch", reason="is about PyTorch's modules")
+    with pytest.raises(
+        TypeError, match=r"got torch\.nn\.\S*Linear at 'm'\. Pass what .* dict\(model\.named_parameters"
+    ):
+        over_tree("l2")({"m": torch.nn.Linear(2, 2), "t": torch.ones(1)})
+
+
+def test_numpy_beside_what_only_jax_knows() -> None:
+    jax = pytest.importorskip("jax", reason="is about JAX's pytrees")
+
+    class Block:
+        def __init__(self, kernel: Any) -> None:
+            self.kernel = kernel
+
+    jax.tree_util.register_pytree_node(Block, lambda block: ((block.kernel,), None), lambda _, parts: Block(*parts))
+    tree = {"block": Block(np.ones(3)), "head": np.ones(2)}
+    assert float(over_tree("l2")(tree)) == 5.0
+    mixed = {"steps": np.asarray(3), "block": Block(jax.numpy.ones(3))}
+    assert float(over_tree("l2")(mixed)) == 3.0
 
 
 def test_a_failure_says_where() -> None:

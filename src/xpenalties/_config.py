@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from operator import attrgetter
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any, Literal, TypeVar
 
 from ._config_files import read, write
@@ -42,7 +42,7 @@ T = TypeVar("T")
 def load(source: Any, make: Callable[..., T]) -> T:
     """`make(penalties, name=)` of what `source` holds."""
     if isinstance(source, (str, PathLike)):
-        place, data = str(source), read(source)
+        place, data = str(fspath(source)), read(source)
     else:
         place, data = "from_config", source
     if isinstance(data, (list, tuple)):

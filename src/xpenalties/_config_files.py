@@ -51,7 +51,10 @@ def _to_toml(data: dict[str, Any]) -> str:
             f"Pipeline.to_config: tomli_w must be installed to write TOML, got {error}. Run pip install tomli-w, or "
             "write a .json file."
         ) from error
-    text: str = tomli_w.dumps(data)
+    try:
+        text: str = tomli_w.dumps(data)
+    except TypeError as error:
+        raise TypeError(f"Pipeline.to_config: TOML cannot hold this, {error}. Write a .json file.") from None
     return text
 
 

@@ -106,10 +106,16 @@ def _data(caller: str, what: str, value: Any, *, nested: bool = False) -> Any:
             f"{caller}: `{what}` must be a number, a string or a boolean to be in a configuration, got {value!r}. Set "
             "it in a function of your own, which has a name with `register`."
         )
-    found = kind(value)
+    found = kind(value) if kind is not float or isinstance(value, Real) else _float(value)
     if kind is float and not math.isfinite(found):
         raise ValueError(f"{caller}: `{what}` must be finite to be in a configuration, got {found!r}.")
     return found
+
+
+def _float(array: Any) -> float:
+    backend = backend_of(array)
+    assert backend is not None
+    return backend.to_floats([array])[0]
 
 
 def _kind(value: Any) -> type | None:

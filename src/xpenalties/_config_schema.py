@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from ._config import FIELDS, SHARED, VERSION
 from ._options import AtLeast, Interval, NonNegative
-from ._register import OWN, penalty_names
+from ._register import OWN, RESERVED, penalty_names
 from ._schedule import MAKERS
 from ._spec import REGISTRY
-from ._weighted import RESERVED, Penalty
+from ._weighted import Penalty
 from .trees import over_tree
 
 __all__ = ["config_schema"]
@@ -84,7 +84,7 @@ def config_schema() -> dict[str, Any]:
                 "required": ["schedule"],
                 "allOf": [
                     *(_where("schedule", name, _ref(f"schedule_{name}")) for name in MAKERS),
-                    *(_where("schedule", name, {"maxProperties": 1}) for name in OWN),
+                    *(_where("schedule", name, {"maxProperties": 1}) for name in [*OWN]),
                 ],
             },
             **{f"options_{name}": _options(function) for name, function in REGISTRY.items()},

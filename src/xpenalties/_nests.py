@@ -80,7 +80,7 @@ def _node(nest: Any) -> Node | None:
         names = list(nest.tree_keys()) if hasattr(nest, "tree_keys") else [str(i) for i in range(len(children))]
         return Node(names, list(children), lambda new: unflatten(static, new))
     if dataclasses.is_dataclass(nest) and not isinstance(nest, type):
-        names = [field.name for field in dataclasses.fields(nest)]
+        names = [field.name for field in dataclasses.fields(nest) if hasattr(nest, field.name)]
         values = [getattr(nest, name) for name in names]
         return Node(names, values, lambda new: _with_fields(copy.copy(nest), names, new))
     return None
@@ -88,7 +88,8 @@ def _node(nest: Any) -> Node | None:
 
 def _filled(mapping: Any, keys: list[Any], values: list[Any]) -> Any:
     """`mapping`, a copy that keeps its class and what a defaultdict knows, with these values."""
-    mapping.update(zip(keys, values, strict=True))
+    for key, value in zip(keys, values, strict=True):  # some refuse `update`
+        mapping[key] = value
     return mapping
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ._attempt import is_attempted
+from ._attempt import Attempt, is_attempted
 from .backends import backend_of, common_backend, in_dynamo, namespace
 
 __all__ = [
@@ -79,6 +79,8 @@ def square(x: Any, *, scale: Any = None) -> Any:
 def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
     """L2 norm with gradient 0, of every order, where the norm is 0."""
     xp = namespace(x)
+    if 0 in x.shape:
+        return xp.sum(abs_(x), axis=axis)
     if care_is_left_out():
         return xp.sqrt(_unspoilt(xp.sum(square(x), axis=axis)))
     scale = _scale(x, axis=axis)
@@ -90,6 +92,19 @@ def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
 
 def global_norm(arrays: Sequence[Any]) -> Any:
     """The L2 norm of several arrays together."""
+    backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
+    attempt = backend.attempt(tuple(arrays))
+    if not isinstance(attempt, Attempt):  # JAX has one for itself
+        return backend.run(_global_norm, tuple(arrays), {})
+    return backend.run(attempt, (_global_norm, tuple(arrays), {}), {})
+
+
+def _global_norm(*arrays: Any) -> Any:
+    if care_is_left_out():
+        backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
+        values, places = backend.power_sum(0.0, 1.0, arrays)
+        rest = [backend.xp.sum(square(wide(x))) for i, x in enumerate(arrays) if i not in places]
+        return backend.xp.sqrt(_unspoilt(total([*values, *rest])))
     norms = [safe_norm(wide(x)) for x in arrays]
     return norms[0] if len(norms) == 1 else safe_norm(_stacked(norms))
 

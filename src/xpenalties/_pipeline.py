@@ -66,6 +66,8 @@ class Pipeline:
             raise TypeError(
                 f"Pipeline: `penalties` must be a mapping or an iterable of Penalty, got {penalties!r}. Pass a list."
             )
+        if not isinstance(name, str):
+            raise TypeError(f"Pipeline: `name` must be a string, got {name!r}. Give one.")
         found = tuple(penalties)
         names: set[str] = set()
         for penalty in found:

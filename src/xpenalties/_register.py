@@ -9,10 +9,11 @@ from typing import Any, TypeVar, overload
 from ._schedule import MAKERS
 from ._spec import REGISTRY
 
-__all__ = ["OWN", "name_of", "penalty_names", "register"]
+__all__ = ["OWN", "RESERVED", "name_of", "penalty_names", "register"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
 OWN: dict[str, Callable[..., Any]] = {}  # changed by one assignment at a time, so by any thread
 
 
@@ -61,8 +62,10 @@ def register(name: str, fn: Any = None, /) -> Any:
     """
     if not isinstance(name, str):
         raise TypeError(f"register: `name` must be a string, got {name!r}. Pass it before the function.")
-    if not name or name in REGISTRY or name in MAKERS:
-        raise ValueError(f"register: `name` must not be empty, nor one of this package's, got {name!r}. Pass another.")
+    if not name or name.startswith("<") or name in (*REGISTRY, *MAKERS, *RESERVED):
+        raise ValueError(
+            f"register: `name` must not be empty, begin with <, nor one of this package's, got {name!r}. Pass another."
+        )
     if fn is None:
         return lambda fn: register(name, fn)
     if not callable(fn):
@@ -79,7 +82,10 @@ def _same(a: object, b: object) -> bool:
 
 
 def _defined_again(before: object, fn: object) -> bool:
-    """Whether these are from one `def` of a module; lambdas and inner functions may be from several."""
+    """Whether these are from one `def` of a module; what remembers other things may be from several places."""
+    for each in (before, fn):
+        if not inspect.isfunction(each) or each.__closure__ or hasattr(each, "__wrapped__"):
+            return False
     places = [(getattr(each, "__module__", None), getattr(each, "__qualname__", "<")) for each in (before, fn)]
     return places[0] == places[1] and "<" not in places[0][1]
 

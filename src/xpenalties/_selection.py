@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from ._nests import Rebuild
 from ._options import nearest
 from .backends import backend_of, common_backend, flatten_with_paths_of
 
-__all__ = ["Patterns", "Selected", "Selection", "as_nest", "beside"]
+__all__ = ["Patterns", "Selected", "Selection", "as_nest", "beside", "unique"]
 
 Given = str | Iterable[str] | None
 
@@ -68,29 +68,49 @@ class Patterns:
         found = _checked(caller, "exclude", exclude)
         return cls(None if match is None else _checked(caller, "match", match), found)
 
-    def select(self, caller: str, argument: str, nest: Any, *, required: bool = True) -> Selected:
-        """The leaves that are meant, where `required` one at least; each pattern must match something."""
-        leaves, rebuild, paths = flatten_with_paths_of(as_nest(nest))
-        places, reasons = self._places(leaves, paths)
+    def select(self, caller: str, argument: str, nest: Any) -> Selected:
+        """The leaves that are meant, one at least; each pattern must match something."""
+        selected, reasons = self._selected(caller, argument, nest)
+        self._check(caller, argument, selected.paths)
+        if not selected.places:
+            why = "; ".join(f"{path or 'it'}: {reason}" for path, reason in list(reasons.items())[:5]) or "it is empty"
+            raise ValueError(
+                f"{caller}: `{argument}` must hold a floating-point array to select, got none ({why}). "
+                "Pass a nest of arrays: dict(model.named_parameters()) of PyTorch's, or a pytree."
+            )
+        return selected
+
+    def find(self, caller: str, argument: str, nest: Any) -> Selected:
+        """The leaves that are meant, if there are any."""
+        return self._selected(caller, argument, nest)[0]
+
+    def check(self, caller: str, argument: str, nest: Any) -> None:
+        """Each pattern must match something, unless there is nothing."""
+        paths = flatten_with_paths_of(as_nest(nest))[2]
+        if paths:
+            self._check(caller, argument, paths)
+
+    def _check(self, caller: str, argument: str, paths: list[str]) -> None:
         unused = self._unused(paths)
         if unused:
             raise ValueError(
                 f"{caller}: each pattern must match a path in `{argument}`, got {unused[0]!r}, which matches none of "
                 f"{_listed(paths)}.{nearest(unused[0], paths)}"
             )
-        if required and not places:
-            why = "; ".join(f"{path or 'it'}: {reason}" for path, reason in list(reasons.items())[:5]) or "it is empty"
-            raise ValueError(
-                f"{caller}: `{argument}` must hold a floating-point array to select, got none ({why}). "
-                "Pass a nest of arrays: dict(model.named_parameters()), or a pytree."
-            )
+
+    def _selected(self, caller: str, argument: str, nest: Any) -> tuple[Selected, dict[str, str]]:
+        leaves, rebuild, paths = flatten_with_paths_of(as_nest(nest))
+        for leaf, path in zip(leaves, paths, strict=True):
+            _refuse(caller, argument, leaf, path)
+        places, reasons = self._places(leaves, paths)
         if places:
             common_backend(caller, [paths[i] or argument for i in places], [leaves[i] for i in places])
-        return Selected(leaves, rebuild, paths, places)
+        return Selected(leaves, rebuild, paths, places), reasons
 
     def explain(self, nest: Any) -> Selection:
         """What would be selected, without an error where that is nothing."""
         leaves, _, paths = flatten_with_paths_of(as_nest(nest))
+        unique("explain", "tree", paths)
         places, reasons = self._places(leaves, paths)
         shapes = {paths[i]: tuple(leaves[i].shape) for i in places}
         return Selection(shapes, reasons, tuple(self._unused(paths)))
@@ -123,9 +143,28 @@ class Patterns:
         return [pattern for pattern in given if not any(re.search(pattern, path) for path in paths)]
 
 
+def _refuse(caller: str, argument: str, leaf: Any, path: str) -> None:
+    """An error for what holds numbers that this package does not see."""
+    backend = backend_of(leaf)
+    if backend is None:
+        unseen = isinstance(leaf, Iterator) or hasattr(leaf, "__array__") or hasattr(type(leaf), "named_parameters")
+    else:
+        unseen = getattr(leaf.dtype, "kind", "") == "V" and leaf.dtype.itemsize > 0  # bfloat16 in NumPy; not float0
+    if unseen:
+        got = f"{type(leaf).__module__}.{type(leaf).__qualname__}" if backend is None else leaf.dtype
+        raise TypeError(
+            f"{caller}: `{argument}` must be a nest of arrays of one framework, got {got} at {path!r}. Pass what it "
+            "holds as a dict or list of arrays: dict(model.named_parameters()) of PyTorch's."
+        )
+
+
 def beside(caller: str, selected: Selected, other: Any, argument: str) -> list[Any]:
     """What another nest has at the paths that are selected."""
     leaves, _, paths = flatten_with_paths_of(as_nest(other))
+    if paths == selected.paths:  # as almost always; and there may be two of the same path
+        return [leaves[i] for i in selected.places]
+    unique(caller, argument, paths)
+    unique(caller, "the first tree", selected.paths)
     found = dict(zip(paths, leaves, strict=True))
     for path in (selected.paths[i] for i in selected.places):
         if path not in found:
@@ -135,15 +174,23 @@ def beside(caller: str, selected: Selected, other: Any, argument: str) -> list[A
     return [found[selected.paths[i]] for i in selected.places]
 
 
+def unique(caller: str, argument: str, paths: list[str]) -> None:
+    """An error where leaves cannot be told apart by their paths."""
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ValueError(f"{caller}: paths must be unique, got {twice!r} twice in `{argument}`. Rename a key.")
+
+
 def as_nest(tree: Any) -> Any:
     """`tree`; of a module of PyTorch's its parameters by name."""
-    named: Callable[[], Iterable[tuple[str, Any]]] | None = getattr(tree, "named_parameters", None)
-    return tree if named is None or isinstance(tree, type) else dict(named())
+    if isinstance(tree, Mapping) or not callable(getattr(type(tree), "named_parameters", None)):
+        return tree
+    return dict(tree.named_parameters())
 
 
 def _checked(caller: str, name: str, given: Given) -> tuple[str, ...]:
     patterns = () if given is None else (given,) if isinstance(given, str) else given
-    if not isinstance(patterns, Iterable):
+    if not isinstance(patterns, Iterable) or isinstance(patterns, bytes):
         raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {given!r}. Pass a str.")
     found = tuple(patterns)
     for pattern in found:

@@ -1,17 +1,28 @@
-"""What gradient transforms have in common: the protocol, weights that are schedules, and updates beside parameters."""
+"""What gradient transforms have in common: the protocol, figures that are schedules, and updates beside parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
-from ._numerics import wide
-from ._selection import Patterns, as_nest, beside
+from ._numerics import stop_gradient, wide
+from ._options import Check, named
+from ._selection import Patterns, Selected, as_nest, beside
 from ._weighted import checked_weight
 from .backends import backend_of, common_backend, flatten_of, is_array, namespace
 
-__all__ = ["GradientTransformation", "StepState", "changed", "counted", "in_working_dtype", "initial_step"]
+__all__ = [
+    "GradientTransformation",
+    "StepState",
+    "changed",
+    "counted",
+    "figure",
+    "in_working_dtype",
+    "initial_step",
+    "with_params",
+]
 
 _MOST_STEPS = 2**31 - 1
 
@@ -31,51 +42,90 @@ class StepState(NamedTuple):
     step: Any
 
 
+def figure(name: str, check: Check, option: str, value: Any) -> Any:
+    """An option that may be a 0-d array, whose values are not looked at, as those of `optax.inject_hyperparams`."""
+    backend = None if isinstance(value, Real) else backend_of(value)
+    if backend is None:
+        return named(name, check, option, value)
+    if tuple(value.shape) != () or backend.dtype(value.dtype).kind not in ("real", "other"):
+        raise ValueError(
+            f"{name}: `{option}` must be a number or a real 0-d array, got shape {tuple(value.shape)} of "
+            f"{value.dtype}. Index it."
+        )
+    return value
+
+
 def changed(
-    name: str, change: Callable[..., Any], patterns: Patterns, *, weight: Any = None, params: bool = True
+    name: str,
+    change: Callable[..., Any],
+    patterns: Patterns,
+    *figures: Any,
+    weight: Any = None,
+    params: bool = True,
 ) -> GradientTransformation:
-    """A transform of leaves: of each that is selected, ``change(update, parameter, weight)`` in float32 at least.
+    """A transform of leaves: of each that is selected, ``change(update, parameter, weight, *figures)``.
 
     Parameters
     ----------
+    *figures : number or 0-d array
+        Of the working dtype where they are arrays, see `in_working_dtype`.
     weight : number, 0-d array, callable or None
         Checked, and given to `change`; of a schedule its value.
     params : bool
-        Whether `change` takes the parameter.
+        Whether `change` takes the parameter. The result is then of the dtype that both have in common.
     """
     if weight is not None:
         weight = checked_weight(name, weight)
 
     def init(params: Any) -> Any:
-        patterns.select(name, "params", params, required=False)
+        patterns.check(name, "params", params)
         return StepState(initial_step(name, params)) if callable(weight) else ()
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        selected = patterns.select(name, "updates", updates, required=False)
+        selected = patterns.find(name, "updates", updates)
         current = weight
         if callable(weight):
+            if not isinstance(state, StepState):
+                raise TypeError(f"{name}: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
             current, state = checked_weight(name, weight(state.step)), StepState(counted(state.step))
-        rows = [selected.chosen()]
-        if takes_params:
-            if params is None:
-                raise ValueError(f"{name}: `params` must be given to `update`, got None. Pass the parameters.")
-            rows.append(beside(name, selected, params, "params"))
-        figures = () if current is None else (current,)
-        columns = zip(*rows, strict=True)
-        return selected.replaced(in_working_dtype(name, change, list(arrays), *figures) for arrays in columns), state
+        given = figures if current is None else (current, *figures)
+        columns = with_params(name, selected, params) if takes_params else [[x] for x in selected.chosen()]
+        return selected.replaced([in_working_dtype(name, change, arrays, *given) for arrays in columns]), state
 
     takes_params = params
     return GradientTransformation(init, update)
 
 
+def with_params(name: str, selected: Selected, params: Any) -> list[list[Any]]:
+    """Each update with its parameter."""
+    if params is None:
+        raise ValueError(f"{name}: `params` must be given to `update`, got None. Pass the parameters.")
+    found = []
+    rows = zip(selected.places, selected.chosen(), beside(name, selected, params, "params"), strict=True)
+    for place, update, param in rows:
+        common_backend(name, ["updates", f"params, at {selected.paths[place]!r},"], [update, param])
+        if tuple(update.shape) != tuple(param.shape):
+            raise ValueError(
+                f"{name}: `updates` and `params` must have the same shapes, got {tuple(update.shape)} and "
+                f"{tuple(param.shape)} at {selected.paths[place]!r}. Broadcast them explicitly."
+            )
+        found.append([update, param])
+    return found
+
+
 def initial_step(name: str, params: Any) -> Any:
-    """0, where the parameters are."""
+    """0, where the parameters are; JAX's where there are only shapes of them, or nothing."""
     arrays = [leaf for leaf in flatten_of(as_nest(params))[0] if is_array(leaf)]
-    if not arrays:
-        raise ValueError(f"{name}: `params` must hold an array to count beside, got none. Pass the parameters.")
-    backend = backend_of(arrays[0])
-    assert backend is not None
-    return backend.xp.zeros((), dtype=backend.xp.int32, device=backend.device(arrays[0]))
+    if arrays:
+        constant = stop_gradient(arrays[0])  # autograd's boxes have no device
+        backend = backend_of(constant)
+        assert backend is not None
+        return backend.xp.zeros((), dtype=backend.xp.int32, device=backend.device(constant))
+    if sys.modules.get("jax") is not None:
+        import jax.numpy as jnp
+
+        return jnp.zeros((), jnp.int32)
+    raise ValueError(f"{name}: `params` must hold an array to count beside, got none. Pass the parameters.")
 
 
 def counted(step: Any) -> Any:
@@ -83,12 +133,17 @@ def counted(step: Any) -> Any:
     return namespace(step).where(step < _MOST_STEPS, step + 1, step)
 
 
-def in_working_dtype(name: str, change: Callable[..., Any], arrays: list[Any], *figures: Any) -> Any:
-    """What `change` makes of arrays and of numbers or 0-d arrays, in float32 at least, in the first array's dtype."""
-    traced = [x for x in figures if is_array(x) and not isinstance(x, Real)]
-    backend = common_backend(name, [f"array {i}" for i in range(len(arrays) + len(traced))], [*arrays, *traced])
+def in_working_dtype(name: str, change: Callable[..., Any], arrays: Sequence[Any], *figures: Any) -> Any:
+    """What `change` makes of arrays and of numbers or 0-d arrays, in their dtype; computed in float32 at least."""
+    own = [is_array(x) and not isinstance(x, Real) for x in figures]
+    traced = [x for x, array in zip(figures, own, strict=True) if array]
+    names = [*("updates", "params")[: len(arrays)], *["an option"] * len(traced)]
+    backend = common_backend(name, names, [*arrays, *traced])
     xp, widened = backend.xp, [wide(x) for x in arrays]
     dtype = xp.real(widened[0]).dtype if xp.isdtype(widened[0].dtype, "complex floating") else widened[0].dtype
-    figures = tuple(xp.astype(x, dtype) if any(x is each for each in traced) else x for x in figures)
-    found = backend.run(change, (*widened, *figures), {})
-    return found if found.dtype == arrays[0].dtype else xp.astype(found, arrays[0].dtype)
+    given = [
+        backend.moved(xp.astype(x, dtype), arrays[0]) if array else x for x, array in zip(figures, own, strict=True)
+    ]
+    found = backend.run(change, (*widened, *given), {})
+    dtype = arrays[0].dtype if len(arrays) == 1 else xp.result_type(*arrays)
+    return found if found.dtype == dtype else xp.astype(found, dtype)

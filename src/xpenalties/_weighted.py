@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any, Literal
 
 from ._options import NON_NEGATIVE, POSITIVE, Positive, PositiveInteger, checks_of, member, named, nearest
-from ._register import OWN, penalty_names
+from ._register import OWN, RESERVED, penalty_names
 from ._spec import REGISTRY, SHARED, spec_of
 from .backends import backend_of, common_backend, is_array
 
@@ -18,7 +18,6 @@ __all__ = ["ON_ERROR", "RESERVED", "Penalty"]
 Inputs = None | str | tuple[str, ...] | Callable[..., Any]
 
 ON_ERROR = member(("raise", "drop"))
-RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
 
 
 @dataclass(frozen=True, eq=False, repr=False)

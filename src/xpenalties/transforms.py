@@ -18,14 +18,26 @@ through the updates call them under `torch.no_grad`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from inspect import signature
+from numbers import Real
 from typing import Any, NamedTuple
 
 from ._numerics import global_norm, safe_norm, soft_threshold
 from ._options import NON_NEGATIVE, POSITIVE, Interval, integer, named, number
-from ._selection import Patterns, beside
-from ._transform import GradientTransformation, StepState, changed, counted, in_working_dtype, initial_step
-from .backends import backend_of, common_backend, is_array, namespace
+from ._selection import Patterns, Selected, as_nest
+from ._transform import (
+    GradientTransformation,
+    StepState,
+    changed,
+    counted,
+    figure,
+    in_working_dtype,
+    initial_step,
+    with_params,
+)
+from .backends import backend_of, common_backend, flatten_with_paths_of, is_array, namespace
 
 __all__ = [
     "GradientTransformation",
@@ -120,7 +132,7 @@ def add_l1_decay(
 
 
 def add_elastic_net_decay(
-    weight: Any, *, l1_ratio: float = 0.5, match: Given = None, exclude: Given = None, decoupled: bool = False
+    weight: Any, *, l1_ratio: Any = 0.5, match: Given = None, exclude: Given = None, decoupled: bool = False
 ) -> GradientTransformation:
     r"""Both decays: :math:`g + w (\alpha \, \mathrm{sign}(p) + (1 - \alpha) p)`, :math:`\alpha` = `l1_ratio`.
 
@@ -128,7 +140,7 @@ def add_elastic_net_decay(
     ----------
     weight, match, exclude
         As for `add_l2_decay`.
-    l1_ratio : float, default 0.5
+    l1_ratio : float or 0-d array, default 0.5
         Share of the L1 part, in [0, 1].
     decoupled : bool, default False
         The L2 part first, as `add_l2_decay` has it, then the soft threshold, as `add_l1_decay` has it.
@@ -149,40 +161,42 @@ def add_elastic_net_decay(
     >>> decay.update(gradients, decay.init(params), params)[0].tolist()
     [1.0, -1.5]
     """
-    l1_ratio = named("add_elastic_net_decay", _SHARE, "l1_ratio", l1_ratio)
+    l1_ratio = figure("add_elastic_net_decay", _SHARE, "l1_ratio", l1_ratio)
     return _decay("add_elastic_net_decay", weight, l1_ratio, match, exclude, decoupled)
 
 
 def _decay(
-    name: str, weight: Any, l1_ratio: float, match: Given, exclude: Given, decoupled: bool
+    name: str, weight: Any, l1_ratio: Any, match: Given, exclude: Given, decoupled: bool
 ) -> GradientTransformation:
     if not isinstance(decoupled, bool):
         raise TypeError(f"{name}: `decoupled` must be True or False, got {decoupled!r}. Pass a bool.")
 
-    def coupled(gradient: Any, param: Any, weight: Any) -> Any:
-        if l1_ratio < 1:
-            gradient = gradient + (1 - l1_ratio) * weight * param
-        return gradient if l1_ratio == 0 else gradient + l1_ratio * weight * namespace(param).sign(param)
+    only_l1, only_l2 = (isinstance(l1_ratio, Real) and l1_ratio == share for share in (1, 0))
 
-    def of_update(update: Any, param: Any, weight: Any) -> Any:
-        if l1_ratio < 1:
+    def coupled(gradient: Any, param: Any, weight: Any, l1_ratio: Any) -> Any:
+        if not only_l1:
+            gradient = gradient + (1 - l1_ratio) * weight * param
+        return gradient if only_l2 else gradient + l1_ratio * weight * namespace(param).sign(param)
+
+    def of_update(update: Any, param: Any, weight: Any, l1_ratio: Any) -> Any:
+        if not only_l1:
             update = update - (1 - l1_ratio) * weight * param
-        if l1_ratio == 0:
+        if only_l2:
             return update
         scale = l1_ratio * weight
         xp = namespace(update, param, *filter(is_array, [scale]))
-        moved = soft_threshold(xp, param + update, scale)
-        return xp.where(moved == 0, -param, moved - param)
+        return soft_threshold(xp, param + update, scale) - param
 
-    return changed(name, of_update if decoupled else coupled, Patterns.of(name, match, exclude), weight=weight)
+    change, patterns = of_update if decoupled else coupled, Patterns.of(name, match, exclude)
+    return changed(name, change, patterns, l1_ratio, weight=weight)
 
 
-def clip_by_global_norm(max_norm: float) -> GradientTransformation:
+def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     """Scale all updates together, so that their L2 norm is `max_norm` at most.
 
     Parameters
     ----------
-    max_norm : float
+    max_norm : float or 0-d array
         > 0.
 
     Returns
@@ -197,7 +211,7 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
     Notes
     -----
     As `optax.clip_by_global_norm`, also where there is a NaN: all is NaN then. The norm is right where its square would
-    overflow. See `zero_nans` of Optax and the like for what to do about NaN.
+    overflow.
 
     Examples
     --------
@@ -206,27 +220,27 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
     [array([0.6]), array([0.8])]
     """
     name = "clip_by_global_norm"
-    max_norm = named(name, POSITIVE, "max_norm", max_norm)
+    max_norm = figure(name, POSITIVE, "max_norm", max_norm)
     everything = Patterns.of(name, None, None)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        selected = everything.select(name, "updates", updates, required=False)
+        selected = everything.find(name, "updates", updates)
         if not selected.places:
             return updates, state
         norm = global_norm(selected.chosen())
 
-        def clip(update: Any, norm: Any) -> Any:
-            xp = namespace(update, norm)
+        def clip(update: Any, norm: Any, max_norm: Any) -> Any:
+            xp = namespace(update, norm, *filter(is_array, [max_norm]))
             short = norm < max_norm
             return xp.where(short, update, update / xp.where(short, 1.0, norm) * max_norm)
 
-        return selected.replaced(in_working_dtype(name, clip, [x], norm) for x in selected.chosen()), state
+        return selected.replaced([in_working_dtype(name, clip, [x], norm, max_norm) for x in selected.chosen()]), state
 
     return GradientTransformation(lambda params: (), update)
 
 
 def adaptive_gradient_clipping(
-    clipping: float, *, eps: float = 1e-3, unit_axis: int | None = None, match: Given = None, exclude: Given = None
+    clipping: Any, *, eps: Any = 1e-3, unit_axis: int | None = None, match: Given = None, exclude: Given = None
 ) -> GradientTransformation:
     r"""Scale each unit's update, so that its L2 norm is at most a share of the norm of the unit's parameters.
 
@@ -234,9 +248,9 @@ def adaptive_gradient_clipping(
 
     Parameters
     ----------
-    clipping : float
+    clipping : float or 0-d array
         :math:`\lambda`, > 0.
-    eps : float, default 1e-3
+    eps : float or 0-d array, default 1e-3
         :math:`\epsilon`, > 0: the least norm of parameters, so that those at 0 can move.
     unit_axis : int, optional
         The axis along which the units lie; norms are over all others. By default the first of PyTorch's arrays, whose
@@ -270,18 +284,18 @@ def adaptive_gradient_clipping(
     [0.0, 2.5]
     """
     name = "adaptive_gradient_clipping"
-    clipping = named(name, POSITIVE, "clipping", clipping)
-    eps = named(name, POSITIVE, "eps", eps)
+    clipping = figure(name, POSITIVE, "clipping", clipping)
+    eps = figure(name, POSITIVE, "eps", eps)
     unit_axis = None if unit_axis is None else named(name, _AXIS, "unit_axis", unit_axis)
 
-    def clip(update: Any, param: Any) -> Any:
-        xp = namespace(update, param)
+    def clip(update: Any, param: Any, clipping: Any, eps: Any) -> Any:
+        xp = namespace(update, param, *filter(is_array, [clipping, eps]))
         axes = _axes_of_a_unit(name, update, unit_axis)
         norm, least = (xp.reshape(safe_norm(x, axis=axes), _kept_shape(x, axes)) for x in (update, param))
         most = clipping * xp.where(least < eps, eps, least)
         return xp.where(norm < most, update, update * (most / xp.where(norm == 0, 1.0, norm)))
 
-    return changed(name, clip, Patterns.of(name, match, exclude))
+    return changed(name, clip, Patterns.of(name, match, exclude), clipping, eps)
 
 
 def _axes_of_a_unit(name: str, x: Any, unit_axis: int | None) -> tuple[int, ...]:
@@ -349,7 +363,7 @@ def centralize(*, unit_axis: int = 0, match: Given = None, exclude: Given = None
     unit_axis = named("centralize", _AXIS, "unit_axis", unit_axis)
 
     def center(update: Any) -> Any:
-        if update.ndim < 2:
+        if update.ndim < 2 or 0 in update.shape:
             return update
         at = _checked_axis("centralize", unit_axis, update)
         axes = tuple(i for i in range(update.ndim) if i != at)
@@ -367,14 +381,14 @@ class NoiseState(NamedTuple):
     rng: Any
 
 
-def add_noise(eta: float, *, gamma: float = 0.55, rng: Any) -> GradientTransformation:
+def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformation:
     r"""Add Gaussian noise that fades: with variance :math:`\eta / (1 + t)^\gamma` at step :math:`t`.
 
     Parameters
     ----------
-    eta : float
+    eta : float or 0-d array
         The variance at step 0, >= 0; Neelakantan et al. try 0.01, 0.3 and 1.
-    gamma : float, default 0.55
+    gamma : float or 0-d array, default 0.55
         How fast it fades, >= 0.
     rng : generator
         A JAX key, which each state has another one of; or a `torch.Generator` or `numpy.random.Generator`, which
@@ -406,15 +420,17 @@ def add_noise(eta: float, *, gamma: float = 0.55, rng: Any) -> GradientTransform
     >>> updates.shape, int(state.step)
     ((3,), 1)
     """
-    eta = named("add_noise", NON_NEGATIVE, "eta", eta)
-    gamma = named("add_noise", NON_NEGATIVE, "gamma", gamma)
+    eta = figure("add_noise", NON_NEGATIVE, "eta", eta)
+    gamma = figure("add_noise", NON_NEGATIVE, "gamma", gamma)
     everything = Patterns.of("add_noise", None, None)
 
     def init(params: Any) -> NoiseState:
         return NoiseState(initial_step("add_noise", params), rng)
 
     def update(updates: Any, state: NoiseState, params: Any = None) -> tuple[Any, NoiseState]:
-        selected = everything.select("add_noise", "updates", updates, required=False)
+        if not isinstance(state, NoiseState):
+            raise TypeError(f"add_noise: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
+        selected = everything.find("add_noise", "updates", updates)
         arrays = selected.chosen()
         if not arrays:
             return updates, state._replace(step=counted(state.step))
@@ -422,14 +438,14 @@ def add_noise(eta: float, *, gamma: float = 0.55, rng: Any) -> GradientTransform
         following, *rngs = backend.split("add_noise", state.rng, len(arrays) + 1)
         drawn = iter(rngs)
 
-        def noisy(update: Any) -> Any:
+        def noisy(update: Any, time: Any, eta: Any, gamma: Any) -> Any:
             if backend.dtype(update.dtype).kind != "real":
                 raise TypeError(f"add_noise: `updates` must be real, got {update.dtype}. Split it into its parts.")
-            time = backend.xp.astype(state.step, update.dtype)
             deviation = (eta / (1 + time) ** gamma) ** 0.5
             return update + deviation * backend.normal("add_noise", next(drawn), tuple(update.shape), update)
 
-        new = selected.replaced(in_working_dtype("add_noise", noisy, [x]) for x in arrays)
+        figures = state.step, eta, gamma
+        new = selected.replaced([in_working_dtype("add_noise", noisy, [x], *figures) for x in arrays])
         return new, NoiseState(counted(state.step), following)
 
     return GradientTransformation(init, update)
@@ -441,7 +457,7 @@ def chain(*transforms: Any) -> GradientTransformation:
     Parameters
     ----------
     *transforms : GradientTransformation
-        Of this package or of Optax, which takes JAX's arrays.
+        Of this package, or of Optax, which takes JAX's arrays. `update` hands more arguments on to those that take any.
 
     Returns
     -------
@@ -451,7 +467,7 @@ def chain(*transforms: Any) -> GradientTransformation:
     Raises
     ------
     TypeError
-        For what has no `init` and `update`.
+        For what has no `init` and `update`; by `update`, for a state that is no tuple.
     ValueError
         By `update`, for a state of another number of transforms.
 
@@ -471,15 +487,19 @@ def chain(*transforms: Any) -> GradientTransformation:
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(each.init(params) for each in transforms)
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, tuple[Any, ...]]:
+    more = [any(p.kind is p.VAR_KEYWORD for p in signature(each.update).parameters.values()) for each in transforms]
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, tuple[Any, ...]]:
+        if not isinstance(state, tuple):
+            raise TypeError(f"chain: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
         if len(state) != len(transforms):
             raise ValueError(
                 f"chain: `state` must have a part for each of {len(transforms)} transforms, got {len(state)}. Call "
                 "`init` first."
             )
         following = []
-        for each, part in zip(transforms, state, strict=True):
-            updates, after = each.update(updates, part, params)
+        for each, part, takes_more in zip(transforms, state, more, strict=True):
+            updates, after = each.update(updates, part, params, **(extra if takes_more else {}))
             following.append(after)
         return updates, tuple(following)
 
@@ -508,12 +528,12 @@ def apply_updates(params: Any, updates: Any) -> Any:
     >>> transforms.apply_updates({"w": np.asarray([1.0]), "b": np.asarray([2.0])}, {"w": np.asarray([0.5]), "b": None})
     {'w': array([1.5]), 'b': array([2.])}
     """
-    everything = Patterns.of("apply_updates", None, None)
-    new = everything.select("apply_updates", "updates", updates, required=False)
-    old = dict(zip((new.paths[i] for i in new.places), beside("apply_updates", new, params, "params"), strict=True))
-    moved = {
-        path: in_working_dtype("apply_updates", lambda param, update: param + update, [old[path], update])
-        for path, update in zip(old, new.chosen(), strict=True)
-    }
-    found = everything.select("apply_updates", "params", params, required=False)
-    return found.replaced(moved.get(found.paths[i], found.leaves[i]) for i in found.places)
+    leaves, rebuild, paths = flatten_with_paths_of(as_nest(params))
+    new, _, new_paths = flatten_with_paths_of(as_nest(updates))
+    places = [i for i, x in enumerate(new) if is_array(x) and getattr(x.dtype, "itemsize", True)]  # float0 is nothing
+    pairs = with_params("apply_updates", Selected(new, iter, new_paths, places), params)
+    where = places if new_paths == paths else [paths.index(new_paths[i]) for i in places]
+    for i, (update, param) in zip(where, pairs, strict=True):
+        moved = in_working_dtype("apply_updates", operator.add, [param, update])
+        leaves[i] = moved if moved.dtype == param.dtype else namespace(moved).astype(moved, param.dtype)
+    return rebuild(iter(leaves))

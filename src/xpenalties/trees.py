@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._numerics import total
-from ._selection import Patterns, Selected, Selection, beside
+from ._selection import Patterns, Selected, Selection, beside, unique
 from ._spec import Spec, spec_of
 from ._weighted import Penalty
-from .backends import backend_of
+from .backends import backend_of, is_array
 
 __all__ = ["OverTree", "Selection", "over_tree"]
 
@@ -39,7 +39,7 @@ def over_tree(
     Parameters
     ----------
     fn : str or callable
-        The name of a penalty of this package, or a callable that returns a scalar.
+        The name of a penalty of this package, or a callable that returns a 0-d array.
     match : str or iterable of str, optional
         Regular expressions, searched for in the paths; a leaf is in where one is found. By default all are.
     exclude : str or iterable of str, optional
@@ -112,7 +112,8 @@ class OverTree:
         Parameters
         ----------
         tree : nest of arrays
-            Of one framework, those that are selected.
+            Of one framework, those that are selected. A module's parameters are not inputs to
+            ``compute(track_grad_norms=True)``; a dict of them is.
         *others : nests of arrays
             Of the same paths, for an `fn` that takes several arrays: ``over_tree("consistency")(student, teacher)``.
 
@@ -139,7 +140,8 @@ class OverTree:
 
     def by_path(self, tree: Any, /, *others: Any) -> dict[str, Any]:
         """The parts of the sum: 0-d arrays by path."""
-        _, rows = self._rows(tree, others)
+        selected, rows = self._rows(tree, others)
+        unique("by_path", "tree", [selected.paths[i] for i in selected.places])
         return {path: self._value(path, arrays) for path, arrays in rows}
 
     def explain(self, tree: Any) -> Selection:
@@ -155,7 +157,11 @@ class OverTree:
 
     def _value(self, path: str, arrays: tuple[Any, ...]) -> Any:
         try:
-            return self.fn(*arrays, **dict(self.options))
+            value = self.fn(*arrays, **dict(self.options))
+            if not is_array(value) or tuple(value.shape) != ():
+                got = f"shape {tuple(value.shape)}" if is_array(value) else type(value).__qualname__
+                raise TypeError(f"over_tree: `fn` must return a 0-d array, got {got}. Sum it.")
+            return value
         except Exception as error:
             error.add_note(f"in {self.__name__}, at {path!r}")
             raise

@@ -75,10 +75,16 @@ def flatten_with_paths_of(nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
 
 def _is_of_jax(leaves: list[Any]) -> bool:
     """Whether JAX is to say what a nest is made of: where its arrays are in it, or it alone may know."""
-    found = [backend for backend in map(backend_of, leaves) if backend is not None]
-    if found:
-        return found[0].name == "jax"
-    return sys.modules.get("jax") is not None and not in_dynamo()  # which cannot read JAX
+    others = []
+    for leaf in leaves:
+        backend = backend_of(leaf)
+        if backend is None:
+            others.append(leaf)
+        elif backend.name == "jax":
+            return True
+    if sys.modules.get("jax") is None or in_dynamo():  # which cannot read JAX
+        return False
+    return any(leaf is not None and _jax().is_nest(leaf) for leaf in others)
 
 
 def _jax() -> Backend:

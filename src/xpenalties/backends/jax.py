@@ -79,6 +79,9 @@ class JaxBackend(Backend):
         leaves = [leaf for found, _ in inside for leaf in found]
         return leaves, lambda new: structure.unflatten([part(new) for _, part in inside])
 
+    def is_nest(self, x: Any) -> bool:
+        return not jax.tree_util.all_leaves([x])
+
     def flatten_with_paths(self, nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
         paths = []
         for keys, node in jax.tree_util.tree_flatten_with_path(nest)[0]:

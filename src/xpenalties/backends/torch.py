@@ -120,6 +120,9 @@ class TorchBackend(Backend):
             return [], frozenset()
         return [power_sum(first, second, chosen)], frozenset(places)
 
+    def moved(self, scalar: Any, like: Any) -> Any:
+        return scalar.to(like.device)
+
     def stack(self, scalars: Sequence[Any]) -> Any:
         device = scalars[0].device  # a model may lie on several
         return torch.stack([x.to(device) for x in scalars])
