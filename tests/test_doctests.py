@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 import xpenalties
+from conftest import SELECTED
 from xpenalties import controllers, prox, schedules, telemetry, transforms, trees
+
+if "torch" in SELECTED:
+    import torch
+
+    import xpenalties.integrations.torch as of_torch
+else:
+    pytest.skip("wants all of the frameworks", allow_module_level=True)
 
 pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parent.parent
@@ -35,6 +43,7 @@ PUBLIC = {
         for module in (telemetry, schedules, controllers, prox, trees, transforms)
         for name in module.__all__
     },
+    **{f"integrations.torch.{name}": getattr(of_torch, name) for name in of_torch.__all__},
     **{f"Pipeline.{name}": getattr(xpenalties.Pipeline, name) for name in ("from_config", "to_config")},
 }
 WITHOUT = {
@@ -51,6 +60,9 @@ WITHOUT = {
     "transforms.GradientTransformation",
     "transforms.StepState",
     "transforms.NoiseState",
+    "integrations.torch.Attached",
+    "integrations.torch.Capture",
+    "integrations.torch.WrappedLoss",
     "schedules.Schedule",
     "controllers.Controller",
     *(f"telemetry.{name}" for name in telemetry.__all__),
@@ -61,7 +73,8 @@ WITHOUT -= {"telemetry.add_handler"}
 @pytest.mark.parametrize("name", PUBLIC)
 def test_docstring(name: str) -> None:
     names = {each: getattr(xpenalties, each) for each in xpenalties.__all__}
-    ran = run(PUBLIC[name].__doc__, name, {**names, "np": np, "math": math})
+    names |= {each: getattr(of_torch, each) for each in of_torch.__all__}
+    ran = run(PUBLIC[name].__doc__, name, {**names, "np": np, "math": math, "torch": torch})
     assert (ran == 0) == (name in WITHOUT)
 
 

@@ -621,3 +621,19 @@ def test_groups_of_optax() -> None:
     injected = optax.inject_hyperparams(transforms.clip_by_global_norm)(max_norm=0.5)
     updates, _ = injected.update(old, injected.init(old), old)
     assert abs(float(updates["a"][0]) - 0.25) < 1e-6
+
+
+def test_proximal(fw: Framework) -> None:
+    p, u = fw.array(KERNEL), fw.array(GRADIENT)
+    for scale in (0.3, fw.array(np.asarray(0.3)), lambda step: 0.1 + 0.1 * step):
+        transform = transforms.proximal(prox.l1, scale=scale)
+        found, _ = transform.update(u, transforms.StepState(fw.array(np.asarray(2, np.int32))), p)
+        close(fw, found, soft(KERNEL + GRADIENT, 0.3) - KERNEL, atol=1e-7)  # PyTorch's step makes float32 of a schedule
+    box = transforms.proximal(prox.box, match="a", low=0.0, high=0.5)
+    new = transforms.apply_updates({"a": p, "b": p}, box.update({"a": u, "b": u}, (), {"a": p, "b": p})[0])
+    close(fw, new["a"], np.clip(KERNEL + GRADIENT, 0.0, 0.5))
+    close(fw, new["b"], KERNEL + GRADIENT)
+    with pytest.raises(ValueError, match=r"^proximal: `scale` must be in \[0, inf\), got -1"):
+        transforms.proximal(prox.l1, scale=-1)
+    with pytest.raises(TypeError, match=r"^proximal: `operator` must be a callable, got 'l1'"):
+        transforms.proximal("l1", scale=1)  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from ._numerics import stop_gradient, wide
-from ._options import Check, named
+from ._options import Check
+from ._options import named as checked
 from ._selection import Patterns, Selected, as_nest, beside
 from ._weighted import checked_weight
 from .backends import backend_of, common_backend, flatten_of, is_array, namespace
@@ -46,7 +47,7 @@ def figure(name: str, check: Check, option: str, value: Any) -> Any:
     """An option that may be a 0-d array, whose values are not looked at, as those of `optax.inject_hyperparams`."""
     backend = None if isinstance(value, Real) else backend_of(value)
     if backend is None:
-        return named(name, check, option, value)
+        return checked(name, check, option, value)
     if tuple(value.shape) != () or backend.dtype(value.dtype).kind not in ("real", "other"):
         raise ValueError(
             f"{name}: `{option}` must be a number or a real 0-d array, got shape {tuple(value.shape)} of "
@@ -62,6 +63,7 @@ def changed(
     *figures: Any,
     weight: Any = None,
     params: bool = True,
+    named: str = "weight",
 ) -> GradientTransformation:
     """A transform of leaves: of each that is selected, ``change(update, parameter, weight, *figures)``.
 
@@ -73,9 +75,11 @@ def changed(
         Checked, and given to `change`; of a schedule its value.
     params : bool
         Whether `change` takes the parameter. The result is then of the dtype that both have in common.
+    named : str
+        What the weight is called.
     """
     if weight is not None:
-        weight = checked_weight(name, weight)
+        weight = checked_weight(name, weight, named)
 
     def init(params: Any) -> Any:
         patterns.check(name, "params", params)
@@ -87,7 +91,7 @@ def changed(
         if callable(weight):
             if not isinstance(state, StepState):
                 raise TypeError(f"{name}: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
-            current, state = checked_weight(name, weight(state.step)), StepState(counted(state.step))
+            current, state = checked_weight(name, weight(state.step), named), StepState(counted(state.step))
         given = figures if current is None else (current, *figures)
         columns = with_params(name, selected, params) if takes_params else [[x] for x in selected.chosen()]
         return selected.replaced([in_working_dtype(name, change, arrays, *given) for arrays in columns]), state

@@ -165,18 +165,18 @@ class Penalty:
 _CHECKS = checks_of(Penalty, ["every", "timeout", "on_error"])
 
 
-def checked_weight(caller: str, weight: Any) -> Any:
+def checked_weight(caller: str, weight: Any, name: str = "weight") -> Any:
     """A number, NumPy's too, as a finite Python float >= 0; a 0-d array or a schedule as it is."""
     if callable(weight):
         return weight
     backend = None if isinstance(weight, Real) else backend_of(weight)
     if backend is not None:
         if tuple(weight.shape) != ():
-            raise ValueError(f"{caller}: `weight` must be 0-d, got shape {tuple(weight.shape)}. Index it.")
+            raise ValueError(f"{caller}: `{name}` must be 0-d, got shape {tuple(weight.shape)}. Index it.")
         if backend.dtype(weight.dtype).kind in ("complex", "bool"):
-            raise TypeError(f"{caller}: `weight` must be real, got {weight.dtype}. Cast it.")
+            raise TypeError(f"{caller}: `{name}` must be real, got {weight.dtype}. Cast it.")
         return weight
-    return named(caller, NON_NEGATIVE, "weight", weight)
+    return named(caller, NON_NEGATIVE, name, weight)
 
 
 def _checked_options(penalty: Penalty, options: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ through the updates call them under `torch.no_grad`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from inspect import signature
 from numbers import Real
 from typing import Any, NamedTuple
@@ -52,6 +52,7 @@ __all__ = [
     "centralize",
     "chain",
     "clip_by_global_norm",
+    "proximal",
 ]
 
 Given = str | Iterable[str] | None
@@ -189,6 +190,51 @@ def _decay(
 
     change, patterns = of_update if decoupled else coupled, Patterns.of(name, match, exclude)
     return changed(name, change, patterns, l1_ratio, weight=weight)
+
+
+def proximal(
+    operator: Callable[..., Any], *, scale: Any = None, match: Given = None, exclude: Given = None, **options: Any
+) -> GradientTransformation:
+    """Make of updates those that lead to the proximal operator of what they would lead to.
+
+    It stands after the optimizer, whose updates are added to the parameters: proximal gradient descent.
+
+    Parameters
+    ----------
+    operator : callable
+        One of `xpenalties.prox`.
+    scale : float, 0-d array or callable, optional
+        The operator's `scale`, the learning rate times the weight, or a schedule of it; for those that take one.
+    match, exclude : str or iterable of str, optional
+        Regular expressions of paths, as for `trees.over_tree`.
+    **options
+        More of the operator's.
+
+    Returns
+    -------
+    GradientTransformation
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `add_l2_decay`; for an operator that is no callable; and what the operator raises.
+
+    Examples
+    --------
+    >>> nonnegative = transforms.proximal(prox.box, low=0.0)
+    >>> params, updates = np.asarray([1.0, 0.25]), np.asarray([-0.5, -0.5])
+    >>> updates, _ = nonnegative.update(updates, nonnegative.init(params), params)
+    >>> transforms.apply_updates(params, updates).tolist()
+    [0.5, 0.0]
+    """
+    if not callable(operator):
+        raise TypeError(f"proximal: `operator` must be a callable, got {operator!r}. Pass for example `prox.l1`.")
+
+    def of_update(update: Any, param: Any, scale: Any = None) -> Any:
+        scaled = options if scale is None else {**options, "scale": scale}
+        return operator(param + update, **scaled) - param
+
+    return changed("proximal", of_update, Patterns.of("proximal", match, exclude), weight=scale, named="scale")
 
 
 def clip_by_global_norm(max_norm: Any) -> GradientTransformation:

@@ -1,0 +1,434 @@
+"""The integration with PyTorch, beside the same written by hand in PyTorch's own words."""
+
+from __future__ import annotations
+
+import copy
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from conftest import SELECTED
+from xpenalties import Penalty, Pipeline, prox, schedules, transforms, trees
+
+if "torch" not in SELECTED:
+    pytest.skip("is about PyTorch", allow_module_level=True)
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, log_softmax, mse_loss
+from torch.utils.checkpoint import checkpoint
+
+from xpenalties.integrations.torch import attach, capture, parameter_groups, train_step, wrap_loss
+
+STEPS = 20
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    torch.manual_seed(1)
+    return [(torch.randn(16, 6), torch.randint(3, (16,))) for _ in range(STEPS)]
+
+
+def close(a: nn.Module, b: nn.Module) -> None:
+    for (name, mine), theirs in zip(a.named_parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6, msg=name)
+
+
+# activities
+
+
+def test_activities_by_name() -> None:
+    model = network()
+    x = torch.randn(4, 6)
+    with capture(model, {"early": "1", "late": "3"}) as activities:
+        output = model(x)
+        assert list(activities) == ["early", "late"] and len(activities) == 2
+        torch.testing.assert_close(activities["early"], torch.tanh(model[0](x)))
+        (activities["late"].sum() + output.sum()).backward()
+        assert model[2].weight.grad is not None
+        first = activities["early"]
+        model(x + 1)
+        assert not torch.equal(activities["early"], first)  # of the latest call
+    kept = activities["early"]
+    model(x)
+    assert activities["early"] is kept  # there are no hooks any more
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_patterns_are_paths() -> None:
+    model = network()
+    with capture(model, r"^[13]$") as activities:
+        model(torch.zeros(1, 6))
+    assert list(activities) == ["1", "3"]
+    with capture(model, ["0", "4"]) as activities:
+        model(torch.zeros(1, 6))
+    assert list(activities) == ["0", "4"]
+
+
+def test_hooks_go_where_there_is_an_error() -> None:
+    model = network()
+    with pytest.raises(RuntimeError, match="shapes"), capture(model, "1"):
+        model(torch.zeros(1, 5))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.Linear(3, 3)
+        self.unused = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            x = torch.tanh(self.cell(x))
+        return x
+
+
+def test_modules_that_are_called_several_times() -> None:
+    model = Recurrent()
+    pipe = Pipeline([Penalty(trees.over_tree("l2"), inputs=lambda seen: seen.calls("cell"), name="l2")])
+    with capture(model, {"cell": "cell", "unused": "unused"}) as activities:
+        with pytest.raises(ValueError, match=r"'cell' must have been called once .*, got 0 calls\. Call the model"):
+            activities["cell"]
+        model(torch.ones(2, 3))
+        assert len(activities.calls("cell")) == 3
+        torch.testing.assert_close(pipe(activities), sum((x**2).sum() for x in activities.calls("cell")))
+        with pytest.raises(
+            ValueError, match=r"'cell' must have been called once .*, got 3 calls\. Take all of them by"
+        ):
+            activities["cell"]
+        with pytest.raises(ValueError, match=r"'unused' must have been called once .*, got 0 calls"):
+            activities["unused"]
+        with pytest.raises(KeyError, match="other"):
+            activities["other"]
+
+
+def test_what_is_checkpointed_is_seen_once() -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return checkpoint(self.inner, x, use_reentrant=False)  # type: ignore[no-any-return]
+
+    model, plain = Checkpointed(), network()
+    x = torch.randn(4, 6)
+    with capture(model, {"hidden": "inner.1"}) as activities:
+        output = model(x)
+        (output.sum() + activities["hidden"].square().sum()).backward()
+        assert len(activities.calls("hidden")) == 1
+    hidden = torch.tanh(plain[0](x))
+    (plain[4](torch.tanh(plain[2](hidden))).sum() + hidden.square().sum()).backward()
+    torch.testing.assert_close(model.inner[0].weight.grad, plain[0].weight.grad)
+
+
+def test_a_compiled_model_is_compiled_once() -> None:
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    model = network()
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    with capture(model, {"hidden": "1"}) as activities:
+        for _ in range(4):
+            x = torch.randn(4, 6)
+            compiled(x)
+            activities["hidden"].square().sum().backward()
+            torch.testing.assert_close(activities["hidden"], torch.tanh(model[0](x)))
+            model.zero_grad()
+    assert counter.frame_count == 1
+
+
+def test_activities_under_autocast() -> None:
+    model = network()
+    pipe = Pipeline([Penalty("l2", inputs="hidden")])
+    with capture(model, {"hidden": "0"}) as activities, torch.autocast("cpu", torch.bfloat16):
+        model(torch.randn(4, 6))
+        assert activities["hidden"].dtype == torch.bfloat16
+        assert pipe(activities).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: capture(3, "1"), TypeError, "^capture: `model` must be a torch.nn.Module, got int"),  # type: ignore[arg-type]
+        (lambda: capture(network(), {"a": "5"}), ValueError, "^capture: `names` must have paths of modules, got '5'"),
+        (
+            lambda: capture(network(), "x"),
+            ValueError,
+            "^capture: each of `names` must match a path of a module, got 'x'",
+        ),
+        (lambda: capture(network(), {}), ValueError, "^capture: `names` must name a module, got none"),
+        (lambda: wrap_loss(3, Pipeline()), TypeError, "^wrap_loss: `loss_fn` must be callable, got int"),  # type: ignore[arg-type]
+        (
+            lambda: wrap_loss(mse_loss, Pipeline())(torch.ones(1)),
+            TypeError,
+            "takes outputs, targets, got 1 arguments",
+        ),
+        (lambda: attach(3, transforms.centralize()), TypeError, "^attach: `optimizer` must be a torch.optim.Opt"),  # type: ignore[arg-type]
+        (lambda: attach(sgd(network()), transforms.centralize), TypeError, "^attach: `transform` must have `init`"),  # type: ignore[arg-type]
+        (
+            lambda: attach(sgd(network()), transforms.centralize(), to="update"),  # type: ignore[arg-type]
+            ValueError,
+            "^attach: `to` must be .*Did you mean 'updates'",
+        ),
+        (
+            lambda: attach(sgd(network()), transforms.centralize(), model=network()),
+            ValueError,
+            "^attach: `model` must have all of the optimizer's parameters, got none for place 0 of group 0",
+        ),
+        (
+            lambda: attach(sgd(network()), transforms.centralize(match="kernel")),
+            ValueError,
+            "^centralize: each pattern must match a path in `params`, got 'kernel'",
+        ),
+        (
+            lambda: parameter_groups(network(), [("bias", {}), ("bias$", {})]),
+            ValueError,
+            r"^parameter_groups: each pattern must match a parameter that is left, got 'bias\$'",
+        ),
+    ],
+)
+def test_errors(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_capture_is_entered_once() -> None:
+    with capture(network(), "1") as activities, pytest.raises(RuntimeError, match="must not be entered twice"):
+        activities.__enter__()
+
+
+def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "torch", None)
+        patched.delitem(sys.modules, "xpenalties.integrations.torch")
+        with pytest.raises(ModuleNotFoundError, match=r'needs PyTorch\. Install it: pip install "xpenalties\[torch\]"'):
+            importlib.import_module("xpenalties.integrations.torch")
+
+
+# training
+
+
+def sgd(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.named_parameters(), **{"lr": 0.1, "momentum": 0.9, **options})
+
+
+def test_training_as_by_hand() -> None:
+    weight = schedules.linear(0.0, 0.1, steps=10)
+    pipe = Pipeline(
+        [
+            Penalty("l1", inputs="hidden", weight=0.01),
+            Penalty("entropy", inputs="outputs", weight=weight, options={"mode": "bonus", "from_logits": True}),
+            Penalty(trees.over_tree("l2", match="weight"), inputs="params", name="decay", weight=1e-3),
+        ]
+    )
+    ours, theirs = network(), network()
+    with capture(ours, {"hidden": "1", "not asked for": "2"}) as activities:
+        loss = wrap_loss(cross_entropy, pipe, activities)
+        step = train_step(ours, sgd(ours), loss)
+        for i, (x, y) in enumerate(batches()):
+            total, report = step(
+                x,
+                y,
+                step=i,
+                inputs={"params": ours},
+                **({"track_grad_norms": True, "wrt": "outputs"} if i == 3 else {}),
+            )
+            assert not total.requires_grad and report.base_loss is not None
+            if i == 3:
+                assert report.regularizers["entropy"].grad_norm is not None
+
+    optimizer = sgd(theirs)
+    for i, (x, y) in enumerate(batches()):
+        optimizer.zero_grad()
+        hidden = torch.tanh(theirs[0](x))
+        logits = theirs[4](torch.tanh(theirs[2](hidden)))
+        log_p = log_softmax(logits, -1)
+        by_hand = cross_entropy(logits, y) + 0.01 * hidden.abs().sum()
+        by_hand = by_hand + min(i / 10, 1) * 0.1 * (log_p.exp() * log_p).sum(-1).mean()
+        by_hand = by_hand + 1e-3 * sum((p**2).sum() for name, p in theirs.named_parameters() if "weight" in name)
+        by_hand.backward()
+        optimizer.step()
+    torch.testing.assert_close(total, by_hand.detach())
+    close(ours, theirs)
+
+
+def test_a_call_of_the_loss() -> None:
+    pipe = Pipeline([Penalty("l2", inputs=("more",), weight=lambda step: 0.5 * step)])
+    loss = wrap_loss(mse_loss, pipe, names=("outputs", "targets"))
+    value = loss(torch.ones(2), torch.zeros(2), step=2, more=torch.full((3,), 2.0))
+    assert float(value) == 13.0
+
+
+def test_half_precision_as_by_hand() -> None:
+    pipe = Pipeline([Penalty("z_loss", inputs="outputs", weight=0.01)])
+
+    def autocast() -> Any:
+        return torch.autocast("cpu", torch.bfloat16)
+
+    ours, theirs = network(), network()
+    step = train_step(
+        ours, sgd(ours), wrap_loss(cross_entropy, pipe), autocast=autocast, scaler=torch.amp.GradScaler("cpu")
+    )
+    optimizer, scaler = sgd(theirs), torch.amp.GradScaler("cpu")
+    for x, y in batches():
+        step(x, y)
+        optimizer.zero_grad()
+        with autocast():
+            logits = theirs(x)
+            by_hand = cross_entropy(logits, y) + 0.01 * logits.float().logsumexp(-1).square().mean()
+        scaler.scale(by_hand).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    close(ours, theirs)
+
+
+# optimizers
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, before: Callable[[], Any] = lambda: None) -> None:
+    for x, y in batches():
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        before()
+        optimizer.step()
+
+
+def test_clipping_as_pytorch() -> None:
+    ours, theirs = network(), network()
+    optimizer = sgd(ours)
+    attach(optimizer, transforms.clip_by_global_norm(0.1))
+    train(ours, optimizer)
+    train(theirs, sgd(theirs), lambda: nn.utils.clip_grad_norm_(theirs.parameters(), 0.1))
+    close(ours, theirs)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_decay_as_adam_and_adamw(named: bool) -> None:
+    def adam(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.named_parameters() if named else model.parameters(), lr=0.01)
+
+    ours, theirs = network(), network()
+    optimizer = adam(ours)
+    attach(optimizer, transforms.add_l2_decay(0.3))
+    train(ours, optimizer)
+    train(theirs, torch.optim.Adam(theirs.parameters(), lr=0.01, weight_decay=0.3))
+    close(ours, theirs)
+
+    ours, theirs = network(), network()
+    optimizer = adam(ours)
+    attach(optimizer, transforms.add_l2_decay(0.01 * 0.3, decoupled=True), to="updates")
+    train(ours, optimizer)
+    train(theirs, torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.3))
+    close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        transforms.proximal(prox.l1, scale=0.02, match=r"weight$"),
+        transforms.add_l1_decay(0.02, match=r"weight$", decoupled=True),
+    ],
+    ids=["proximal", "decay"],
+)
+def test_exact_zeros(transform: Any) -> None:
+    ours, theirs = network(), network()
+    optimizer = sgd(ours)
+    attached = attach(optimizer, transform, to="updates")
+    train(ours, optimizer)
+    by_hand = sgd(theirs)
+    for x, y in batches():
+        by_hand.zero_grad()
+        cross_entropy(theirs(x), y).backward()
+        by_hand.step()
+        with torch.no_grad():
+            for name, p in theirs.named_parameters():
+                if name.endswith("weight"):
+                    p.copy_(p.sign() * (p.abs() - 0.02).clamp(min=0))
+    close(ours, theirs)
+    assert float(prox.sparsity(ours, match="weight$")) > 0.2
+    attached.remove()
+    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+    assert not any(key.startswith("xpenalties") for key in optimizer.state_dict())
+
+
+def test_paths_by_model_and_by_place() -> None:
+    model = network()
+    by_place = torch.optim.SGD(model.parameters(), lr=1.0)
+    attach(by_place, transforms.add_l2_decay(0.5, match=r"^0\.0$"))
+    for param in model.parameters():
+        param.grad = torch.zeros_like(param)
+    before = copy.deepcopy(model)
+    by_place.step()
+    torch.testing.assert_close(model[0].weight, 0.5 * before[0].weight)
+    torch.testing.assert_close(model[2].weight, before[2].weight)
+
+    by_name = torch.optim.SGD(model.parameters(), lr=1.0)
+    attach(by_name, transforms.add_l2_decay(0.5, match=r"^2\.weight$"), model=model)
+    model[0].weight.grad = None  # it stays as it is
+    by_name.step()
+    torch.testing.assert_close(model[2].weight, 0.5 * before[2].weight)
+    assert model[0].weight.grad is None
+
+
+def test_the_state_is_saved() -> None:
+    def made() -> tuple[nn.Sequential, torch.optim.Optimizer, Any]:
+        model = network()
+        optimizer = sgd(model)
+        noise = transforms.add_noise(0.01, rng=torch.Generator().manual_seed(3))
+        decay = transforms.add_l2_decay(schedules.linear(0.0, 0.5, steps=30))
+        attach(optimizer, decay)
+        return model, optimizer, attach(optimizer, noise)
+
+    whole, optimizer, _ = made()
+    train(whole, optimizer)
+    train(whole, optimizer)
+
+    half, optimizer, _ = made()
+    train(half, optimizer)
+    saved = io.BytesIO()
+    torch.save({"model": half.state_dict(), "optimizer": optimizer.state_dict()}, saved)
+    saved.seek(0)
+    loaded = torch.load(saved, weights_only=True)
+    again, optimizer, noise = made()
+    again.load_state_dict(loaded["model"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    assert int(noise.state.step) == STEPS
+    train(again, optimizer)
+    close(again, whole)
+
+    without = sgd(network()).state_dict()
+    optimizer.load_state_dict(without)  # as it was
+    assert int(noise.state.step) == 2 * STEPS
+    with pytest.raises(ValueError, match="the saved state must be of the same transform, got 0 arrays in place of 1"):
+        optimizer.load_state_dict({**without, "xpenalties.0": []})
+
+
+def test_groups_of_parameters() -> None:
+    model = network()
+    model[4].bias.requires_grad_(False)
+    groups = parameter_groups(model, {r"^4\.": {"lr": 0.5}, r"bias$": {"weight_decay": 0.0}})
+    assert [[name for name, _ in group["params"]] for group in groups] == [
+        ["4.weight"],
+        ["0.bias", "2.bias"],
+        ["0.weight", "2.weight"],
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1, weight_decay=0.1)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        (0.5, 0.1),
+        (0.1, 0.0),
+        (0.1, 0.1),
+    ]
+    attach(optimizer, transforms.centralize(match=r"^4\.weight$"))
+    assert len(parameter_groups(model, {"": {"lr": 0.5}})) == 1
