@@ -2,8 +2,8 @@
 
     python benchmarks/over_trees.py
 
-Apart from the table, for there is no goal. Ratios are to the obvious sum. Ours gives small leaves to torch._foreach_norm,
-and not large ones, for its sums in float32 are off by as much as the last column says.
+Apart from the table, for there is no goal. Ratios are to the obvious sum. Ours gives small leaves to
+torch._foreach_norm, and not large ones, for its sums in float32 are off by as much as the last column says.
 """
 
 from __future__ import annotations
