@@ -12,7 +12,7 @@ import platform
 import tomllib
 import warnings
 from collections import Counter
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -45,6 +45,15 @@ def _selected() -> list[str]:
 
 
 SELECTED = _selected()
+
+
+def selected(module: str, *, reason: str) -> Any:
+    """A framework for a test that is about it alone: skipped where it is not to run, never where it is broken."""
+    if module not in SELECTED:
+        pytest.skip(reason)
+    return import_module(module)
+
+
 if find_spec("numpy") is None:
     collect_ignore = sorted(
         path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_bare.py"

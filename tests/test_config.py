@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xpenalties as xp
-from conftest import SELECTED
+from conftest import SELECTED, selected
 from harness import Framework, close
 from samples import L1, X, mine, pair
 from test_examples import example
@@ -284,7 +284,7 @@ def test_a_tree_from_data(fw: Framework) -> None:
 
 
 def test_a_learned_weight_becomes_a_number() -> None:
-    torch = pytest.importorskip("torch", reason="is about a weight that requires a gradient")
+    torch = selected("torch", reason="is about a weight that requires a gradient")
     pipe = Pipeline([Penalty("l1", weight=torch.tensor(0.5, requires_grad=True))])
     assert pipe.to_config()["penalties"] == [{"penalty": "l1", "weight": 0.5}]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import xpenalties as xp
+from conftest import selected
 from harness import Framework
 from xpenalties import backends
 
@@ -63,7 +64,7 @@ def test_an_import_that_is_blocked() -> None:
 
 def test_all_of_a_framework_is_known_at_once() -> None:
     """One that is imported late too: torch.compile would compile again for an entry more."""
-    pytest.importorskip("torch", reason="is about PyTorch's classes")
+    selected("torch", reason="is about PyTorch's classes")
     program = """
 import xpenalties
 from xpenalties.backends import _BACKENDS

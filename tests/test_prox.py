@@ -12,6 +12,7 @@ import pytest
 from scipy.optimize import minimize
 
 import xpenalties as xp
+from conftest import selected
 from harness import Framework, close
 from xpenalties import prox
 
@@ -393,7 +394,7 @@ def test_sparsity(fw: Framework) -> None:
 def test_sparsity_beyond_32_bits() -> None:
     many = np.broadcast_to(np.zeros(1, np.float32), (2**16, 2**15))
     assert prox.sparsity({"a": many[:, :1], "b": np.ones(2**16, np.float32)}) == 0.5
-    torch = pytest.importorskip("torch", reason="counts without memory")
+    torch = selected("torch", reason="counts without memory")
     share = prox.sparsity(torch.empty(2**33, device="meta"))
     assert share.dtype == torch.float32
     assert share.shape == ()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import selected
 from harness import Framework, close
 from xpenalties import prox, schedules, transforms
 
@@ -433,9 +434,10 @@ def test_optax_in_our_chain() -> None:
     assert abs(float(x[0]) - 0.75) < 1e-5
 
 
+@pytest.mark.mixed
 def test_masked_by_optax() -> None:
-    optax = pytest.importorskip("optax", reason="is about Optax's masks")
     import jax.numpy as jnp
+    import optax
 
     old = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     masked = optax.masked(transforms.add_l2_decay(0.5), {"kernel": True, "bias": False})
@@ -583,7 +585,7 @@ def test_more_arguments() -> None:
 
 
 def test_modules_and_their_gradients() -> None:
-    torch = pytest.importorskip("torch", reason="is about PyTorch's modules")
+    torch = selected("torch", reason="is about PyTorch's modules")
     model = torch.nn.Linear(2, 2)
     decay = transforms.add_l2_decay(0.5, match="weight")
     gradients = {name: torch.zeros_like(p) if name == "weight" else None for name, p in model.named_parameters()}
@@ -597,7 +599,7 @@ def test_modules_and_their_gradients() -> None:
 
 
 def test_models_on_several_devices() -> None:
-    torch = pytest.importorskip("torch", reason="is about PyTorch's devices")
+    torch = selected("torch", reason="is about PyTorch's devices")
     tree = {"a": torch.ones(3), "b": torch.ones(3, device="meta")}
     decay = transforms.add_l2_decay(schedules.linear(0.1, 0.2, steps=3))
     updates, _ = decay.update(tree, decay.init(tree), tree)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import xpenalties as xp
+from conftest import selected
 from harness import Framework, close
 from xpenalties import Penalty, Pipeline, prox, trees
 from xpenalties.trees import over_tree
@@ -288,7 +289,7 @@ def test_paths_that_are_the_same() -> None:
 def test_a_penalty_of_one_array_takes_one_tree() -> None:
     with pytest.raises(TypeError, match="l1: takes 1 array"):
         over_tree("l1")([np.ones(2)] * 3, [np.ones(2)] * 3)
-    torch = pytest.importorskip("torch", reason="sums small tensors at once")
+    torch = selected("torch", reason="sums small tensors at once")
     with pytest.raises(TypeError, match="l1: takes 1 array"):
         over_tree("l1")([torch.ones(2)] * 3, [torch.ones(2)] * 3)
 
@@ -320,7 +321,7 @@ def test_a_dataclass_without_a_value() -> None:
 
 
 def test_a_module_within_a_tree_is_refused() -> None:
-    torch = pytest.importorskip("torch", reason="is about PyTorch's modules")
+    torch = selected("torch", reason="is about PyTorch's modules")
     with pytest.raises(
         TypeError, match=r"got torch\.nn\.\S*Linear at 'm'\. Pass what .* dict\(model\.named_parameters"
     ):
@@ -328,7 +329,7 @@ def test_a_module_within_a_tree_is_refused() -> None:
 
 
 def test_numpy_beside_what_only_jax_knows() -> None:
-    jax = pytest.importorskip("jax", reason="is about JAX's pytrees")
+    jax = selected("jax", reason="is about JAX's pytrees")
 
     class Block:
         def __init__(self, kernel: Any) -> None:
@@ -356,7 +357,7 @@ def test_a_callable_object_has_a_name() -> None:
 
 
 def test_modules_of_pytorch() -> None:
-    torch = pytest.importorskip("torch", reason="is about PyTorch's modules")
+    torch = selected("torch", reason="is about PyTorch's modules")
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
     model[2].weight = model[2].weight  # as it is
     decay = over_tree("l2", match=r"weight$", exclude=r"^1\.")
@@ -370,7 +371,7 @@ def test_modules_of_pytorch() -> None:
 
 
 def test_pytrees_that_only_jax_knows() -> None:
-    jax = pytest.importorskip("jax", reason="is about JAX's pytrees")
+    jax = selected("jax", reason="is about JAX's pytrees")
 
     @jax.tree_util.register_pytree_with_keys_class
     class Module:
@@ -416,7 +417,7 @@ def test_names() -> None:
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_tensors_at_once(name: str, options: Any, first: float, second: float, dtype: str) -> None:
-    torch = pytest.importorskip("torch", reason="is about torch._foreach")
+    torch = selected("torch", reason="is about torch._foreach")
     from xpenalties.backends._torch_foreach import LARGEST
 
     large = LARGEST // 4 + 1

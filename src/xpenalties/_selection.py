@@ -11,7 +11,7 @@ from ._nests import Rebuild
 from ._options import nearest
 from .backends import backend_of, common_backend, flatten_with_paths_of
 
-__all__ = ["Patterns", "Selected", "Selection", "as_nest", "beside", "unique"]
+__all__ = ["Given", "Patterns", "Selected", "Selection", "as_nest", "beside", "unique"]
 
 Given = str | Iterable[str] | None
 
