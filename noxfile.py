@@ -132,7 +132,8 @@ for row in ROWS:
 @nox.session(python=PYTHON)
 def mixed(session: nox.Session) -> None:
     """Tests that need several frameworks, examples and peers in one environment."""
-    requirements = ["-e", ".[examples]", *group("tests"), *group("peers"), *group("optional"), *newest(REQUIRED)]
+    others = [*group("tests"), *group("peers"), *group("integrations"), *group("optional")]
+    requirements = ["-e", ".[examples]", *others, *newest(REQUIRED)]
     run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "-m", "mixed", results=False)
 
 
@@ -152,7 +153,7 @@ def oldest(session: nox.Session, row: dict[str, Any]) -> None:
 @nox.session(python=PYTHON)
 def doctest(session: nox.Session) -> None:
     """The examples in docstrings, README.md and docs/, and the recipe of CONTRIBUTING.md."""
-    session.install("-e", ".", *group("docs"), *newest(REQUIRED))
+    session.install("-e", ".", *group("docs"), *group("integrations"), *newest(REQUIRED))
     names = ",".join(row["name"] for row in REQUIRED)
     session.run("pytest", "tests", "-m", "docs", *session.posargs, env={"XPENALTIES_TEST_BACKENDS": names})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import math
+import os
 import re
 from pathlib import Path
 
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 
 import xpenalties
-from conftest import SELECTED
+from conftest import ROWS, SELECTED
 from xpenalties import controllers, prox, schedules, telemetry, transforms, trees
 
-if "torch" in SELECTED:
+if {row["name"] for row in ROWS if row["required"]} <= set(SELECTED):
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
     import torch
 
     import xpenalties.integrations.torch as of_torch
+    from xpenalties.integrations.keras import KerasRegularizer
 else:
     pytest.skip("wants all of the frameworks", allow_module_level=True)
 
@@ -44,6 +48,7 @@ PUBLIC = {
         for name in module.__all__
     },
     **{f"integrations.torch.{name}": getattr(of_torch, name) for name in of_torch.__all__},
+    "integrations.keras.KerasRegularizer": KerasRegularizer,
     **{f"Pipeline.{name}": getattr(xpenalties.Pipeline, name) for name in ("from_config", "to_config")},
 }
 WITHOUT = {
@@ -74,6 +79,7 @@ WITHOUT -= {"telemetry.add_handler"}
 def test_docstring(name: str) -> None:
     names = {each: getattr(xpenalties, each) for each in xpenalties.__all__}
     names |= {each: getattr(of_torch, each) for each in of_torch.__all__}
+    names |= {"keras": keras, "KerasRegularizer": KerasRegularizer}
     ran = run(PUBLIC[name].__doc__, name, {**names, "np": np, "math": math, "torch": torch})
     assert (ran == 0) == (name in WITHOUT)
 

@@ -149,3 +149,13 @@ def test_sparse(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert same and difference < 1e-5
     assert is_picture(picture)
     assert "9 of 30 features" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not {"torch", "jax"} <= set(SELECTED), reason="mixes PyTorch and JAX")
+def test_mixed_frameworks(capsys: pytest.CaptureFixture[str]) -> None:
+    with example("mixed_frameworks") as main:
+        teacher, alone, with_teacher = main([])
+    assert teacher >= 0.94 and with_teacher >= 0.93
+    assert with_teacher > alone
+    out = capsys.readouterr().out
+    assert "distill" in out and max(map(len, out.splitlines())) <= 100

@@ -28,6 +28,7 @@ from ._divergences import *  # noqa: F403
 from ._finite import *  # noqa: F403
 from ._gradient_penalties import *  # noqa: F403
 from ._gradients import grad, grad_norm, value_and_grad
+from ._handover import to_like
 from ._history import *  # noqa: F403
 from ._linear import *  # noqa: F403
 from ._loss import *  # noqa: F403
@@ -66,6 +67,7 @@ __all__ = [
     "transforms",
     "trees",
     "namespace",
+    "to_like",
 ]
 __version__ = version("xpenalties")
 

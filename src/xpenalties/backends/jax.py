@@ -103,6 +103,9 @@ class JaxBackend(Backend):
         switch: AbstractContextManager[Any] = _enable_x64(True)
         return switch
 
+    def exported(self, x: Any) -> Any:
+        return x
+
     def lend(self, x: Any) -> Any:
         try:
             return super().lend(x)

@@ -141,8 +141,11 @@ class TorchBackend(Backend):
     def lender(self) -> Backend:
         return self
 
+    def exported(self, x: Any) -> Any:
+        return x.detach().resolve_conj().resolve_neg()
+
     def return_to(self, owner: Backend, x: Any, device: Any) -> Any:
-        return super().return_to(owner, x.detach().resolve_conj(), device)
+        return super().return_to(owner, self.exported(x), device)
 
     def differentiated_again(self, caller: str, gradient: Any) -> Any:
         if self.is_tracing(gradient) or not gradient.requires_grad:

@@ -1,0 +1,99 @@
+"""Penalties as regularizers of Keras 3, on its PyTorch and JAX backends.
+
+layer = keras.layers.Dense(8, kernel_regularizer=KerasRegularizer("group_lasso", weight=1e-3))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+try:
+    import keras
+except ImportError as error:
+    raise ModuleNotFoundError(
+        f'{__name__} needs Keras 3. Install it: pip install "xpenalties[keras]", and PyTorch or JAX.', name="keras"
+    ) from error
+
+from .._pipeline import Pipeline
+from .._weighted import Penalty
+
+__all__ = ["KerasRegularizer"]
+
+
+@keras.saving.register_keras_serializable(package="xpenalties")
+class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
+    """A penalty or a pipeline as `kernel_regularizer`, `bias_regularizer` or `activity_regularizer`.
+
+    It is saved with the model, as `Pipeline.to_config` has it; functions of one's own need `register`.
+
+    Parameters
+    ----------
+    penalty : str, Penalty, Pipeline, or what `Pipeline.from_config` takes
+        A string that ends in ``.toml`` or ``.json`` is a file; any other is the name of a penalty.
+    weight : float, default 1.0
+        Of a penalty by name.
+    **options
+        Of a penalty by name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Penalty` and `Pipeline.from_config`; for weights that are schedules, for Keras gives no step; and for a
+        weight or options beside a penalty that has its own.
+
+    Notes
+    -----
+    The penalty is given the array of Keras' backend, PyTorch's or JAX's, and Keras adds what it returns to the loss. Of
+    an activity it is given the whole batch: `l1` and its like are sums over it.
+
+    Examples
+    --------
+    >>> regularizer = KerasRegularizer("elastic_net", weight=0.01, l1_ratio=0.9)
+    >>> float(regularizer(keras.ops.ones((2, 3))))  # doctest: +ELLIPSIS
+    0.0599...
+    >>> KerasRegularizer.from_config(regularizer.get_config()).pipeline["elastic_net"]
+    Penalty('elastic_net', weight=0.01, options={'l1_ratio': 0.9})
+    """
+
+    def __init__(
+        self,
+        penalty: str | Penalty | Pipeline | Mapping[str, Any] | list[Any] | PathLike[str],
+        *,
+        weight: float | None = None,
+        **options: Any,
+    ) -> None:
+        by_name = isinstance(penalty, str) and not penalty.endswith((".toml", ".json"))
+        if not by_name and (weight is not None or options):
+            raise TypeError(
+                "KerasRegularizer: `weight` and options are for a penalty by name, got them beside "
+                f"{type(penalty).__qualname__}. Give them to the Penalty."
+            )
+        if isinstance(penalty, Pipeline):
+            self.pipeline = penalty
+        elif isinstance(penalty, Penalty):
+            self.pipeline = Pipeline([penalty])
+        elif by_name and isinstance(penalty, str):
+            self.pipeline = Pipeline([Penalty(penalty, weight=1.0 if weight is None else weight, options=options)])
+        else:
+            self.pipeline = Pipeline.from_config(penalty)
+        for each in self.pipeline:
+            if callable(each.weight) or each.every != 1:
+                raise ValueError(
+                    f"KerasRegularizer: weights must be numbers, and `every` 1, got others in {each.name!r}, and Keras "
+                    "gives no step. Use `pipeline.at(step)`."
+                )
+
+    def __call__(self, x: Any) -> Any:
+        """The weighted sum of the penalties, a 0-d array of Keras' backend."""
+        return self.pipeline(x.value if isinstance(x, keras.Variable) else x)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes an equal one of, as JSON has it."""
+        return {"config": self.pipeline.to_config()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> KerasRegularizer:
+        """The inverse of `get_config`."""
+        return cls(config["config"])
