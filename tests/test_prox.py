@@ -400,6 +400,13 @@ def test_sparsity_beyond_32_bits() -> None:
     assert share.shape == ()
 
 
+def test_counts_of_32_bits_do_not_overflow() -> None:
+    jax = selected("jax", reason="has 32 bits unless it is asked for more")
+    for shape, counted_in in (((2**16, 2**14), "i32[]"), ((2**16, 2**16), "f32[]")):
+        program = str(jax.make_jaxpr(prox.sparsity)(jax.ShapeDtypeStruct(shape, "float32")))
+        assert f":{counted_in} = reduce_sum" in program
+
+
 @pytest.mark.needs("jit")
 def test_a_step_compiled(fw: Framework) -> None:
     def step(tree: Any) -> Any:
