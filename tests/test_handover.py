@@ -63,6 +63,13 @@ def test_devices() -> None:
     assert to_like(X, torch.ones(1, device="meta")).device.type == "meta"
 
 
+def test_views_that_are_computed_later() -> None:
+    torch = selected("torch", reason="has conjugates and negatives that are views")
+    x = torch.tensor([1.0 + 2.0j])
+    np.testing.assert_array_equal(to_like(x.conj(), X), [1.0 - 2.0j])
+    np.testing.assert_array_equal(to_like(x.conj().imag, X), [-2.0])
+
+
 def test_no_gradient_goes_across() -> None:
     torch = selected("torch", reason="is about gradients of PyTorch")
     for x in (torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True) * 2):

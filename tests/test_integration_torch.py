@@ -264,6 +264,15 @@ def test_training_as_by_hand() -> None:
     close(ours, theirs)
 
 
+def test_activities_that_no_penalty_asks_for() -> None:
+    model = Recurrent()
+    pipe = Pipeline([Penalty("l2", inputs="outputs", weight=0.5)])
+    with capture(model, {"cell": "cell", "unused": "unused"}) as activities:
+        loss = wrap_loss(mse_loss, pipe, activities)
+        outputs = model(torch.ones(2, 3))
+        torch.testing.assert_close(loss(outputs, outputs), 0.5 * (outputs**2).sum())
+
+
 def test_a_call_of_the_loss() -> None:
     pipe = Pipeline([Penalty("l2", inputs=("more",), weight=lambda step: 0.5 * step)])
     loss = wrap_loss(mse_loss, pipe, names=("outputs", "targets"))

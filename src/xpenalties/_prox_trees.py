@@ -103,4 +103,4 @@ def sparsity(
     exact = size < 2**31  # what JAX counts to without 64 bits
     dtype = wide(xp.real(arrays[0]) if backend.dtype(arrays[0].dtype).kind == "complex" else arrays[0]).dtype
     counts = [xp.sum(xp.astype(x == 0, xp.int32 if exact else dtype)) for x in arrays]
-    return xp.astype(total(counts), dtype) / max(size, 1)
+    return xp.astype(total(counts), dtype) / float(max(size, 1))
