@@ -639,3 +639,13 @@ def test_proximal(fw: Framework) -> None:
         transforms.proximal(prox.l1, scale=-1)
     with pytest.raises(TypeError, match=r"^proximal: `operator` must be a callable, got 'l1'"):
         transforms.proximal("l1", scale=1)  # type: ignore[arg-type]
+
+
+def test_every_dtype(fw: Framework) -> None:
+    for dtype in fw.dtypes:
+        g, p = fw.array(np.asarray([3.0, 4.0]), dtype), fw.array(np.asarray([1.0, -1.0]), dtype)
+        transform = transforms.chain(transforms.clip_by_global_norm(2.5), transforms.add_l2_decay(0.5))
+        updates, _ = transform.update(g, transform.init(p), p)
+        assert updates.dtype == fw.dtype(dtype)
+        assert fw.numpy(updates).tolist() == [2.0, 1.5]
+        assert fw.numpy(transforms.apply_updates(p, updates)).tolist() == [3.0, 0.5]

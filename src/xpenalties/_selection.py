@@ -149,7 +149,8 @@ def _refuse(caller: str, argument: str, leaf: Any, path: str) -> None:
     if backend is None:
         unseen = isinstance(leaf, Iterator) or hasattr(leaf, "__array__") or hasattr(type(leaf), "named_parameters")
     else:
-        unseen = getattr(leaf.dtype, "kind", "") == "V" and leaf.dtype.itemsize > 0  # bfloat16 in NumPy; not float0
+        unknown = backend.dtype(leaf.dtype).kind == "other" and getattr(leaf.dtype, "kind", "") == "V"
+        unseen = unknown and leaf.dtype.itemsize > 0  # NumPy's bfloat16, which others have; not JAX's float0
     if unseen:
         got = f"{type(leaf).__module__}.{type(leaf).__qualname__}" if backend is None else leaf.dtype
         raise TypeError(
