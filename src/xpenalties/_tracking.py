@@ -100,7 +100,7 @@ def _places(
                 f"{caller}: `wrt` must name inputs, got {name!r}, there are {', '.join(map(repr, parts)) or 'none'}."
                 + nearest(name, parts)
             )
-        places += flatten_of(parts[name])[0]
+        places += [place for place in flatten_of(parts[name])[0] if place is not None]  # None is no leaf to JAX
     return sorted(set(places))
 
 

@@ -84,8 +84,6 @@ def _is_of_jax(leaves: list[Any]) -> bool:
             return True
     if sys.modules.get("jax") is None or in_dynamo():  # which cannot read JAX
         return False
-    if len(others) == len(leaves):  # no array says whose it is
-        return True
     return any(leaf is not None and _jax().is_nest(leaf) for leaf in others)
 
 
