@@ -649,3 +649,16 @@ def test_every_dtype(fw: Framework) -> None:
         assert updates.dtype == fw.dtype(dtype)
         assert fw.numpy(updates).tolist() == [2.0, 1.5]
         assert fw.numpy(transforms.apply_updates(p, updates)).tolist() == [3.0, 0.5]
+
+
+@pytest.mark.needs("autodiff")
+def test_noise_is_a_constant(fw: Framework) -> None:
+    import xpenalties as xp
+
+    noise = transforms.add_noise(0.5, rng=generator(fw, 3))
+    state = noise.init(fw.array(SLOPE))
+
+    def total(g: Any) -> Any:
+        return xp.namespace(g).sum(3 * noise.update(g, state)[0])
+
+    close(fw, xp.value_and_grad(total)(fw.array(SLOPE))[1], np.full(4, 3.0))

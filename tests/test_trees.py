@@ -457,3 +457,11 @@ def counted_operations() -> Iterator[Counter[str]]:
 
     with Counting():
         yield counts
+
+
+def test_small_tensors_under_torch_func() -> None:
+    torch = selected("torch", reason="is about torch.func")
+    tree = {"a": torch.ones(3, dtype=torch.float64), "b": torch.full((2,), -2.0, dtype=torch.float64)}
+    gradient = torch.func.grad(over_tree("l2"))(tree)
+    assert gradient["a"].tolist() == [2.0] * 3
+    assert gradient["b"].tolist() == [-4.0] * 2

@@ -37,9 +37,13 @@ _GENERIC: dict[Any, Backend] = {}
 
 def register_loaded() -> None:
     """Prepare the backends whose frameworks are imported already, so that nothing is left to do in a trace."""
-    for name in _FRAMEWORKS:
-        if sys.modules.get(name) is not None:  # None is how tests and launchers block an import
-            _BACKENDS.update(_module(name).KNOWN)
+    _BACKENDS.update(_loaded())
+
+
+def _loaded() -> dict[type, Backend]:
+    """The array types of all frameworks that are imported already."""
+    loaded = [name for name in _FRAMEWORKS if sys.modules.get(name) is not None]  # None: tests block an import so
+    return {cls: backend for name in loaded for cls, backend in _module(name).KNOWN.items()}
 
 
 def _module(name: str) -> Any:
@@ -84,7 +88,7 @@ def _is_of_jax(leaves: list[Any]) -> bool:
             return True
     if sys.modules.get("jax") is None or in_dynamo():  # which cannot read JAX
         return False
-    return any(leaf is not None and _jax().is_nest(leaf) for leaf in others)
+    return any(leaf is not None and _module("jax").is_nest(leaf) for leaf in others)
 
 
 def _jax() -> Backend:
@@ -121,9 +125,10 @@ def _discover(x: object) -> Backend | None:
                 return None
             backend: Backend | None = module.find(cls)
             if backend is not None:
-                if not in_dynamo():
-                    register_loaded()  # all at once: torch.compile compiles again where there are more
-                _BACKENDS[cls] = backend
+                known = (
+                    {} if in_dynamo() else _loaded()
+                )  # all at once: torch.compile compiles again where there are more
+                _BACKENDS.update({**known, cls: backend})
                 return backend
     if not array_api_compat.is_array_api_obj(x):
         return None

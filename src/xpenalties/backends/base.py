@@ -172,10 +172,6 @@ class Backend:
         """The leaves of a nest, and a function that puts as many others in their places."""
         return flatten(nest)
 
-    def is_nest(self, x: Any) -> bool:
-        """Whether what is no nest to this package is one to the framework."""
-        return False
-
     def flatten_with_paths(self, nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
         """The same, and where each leaf is, with dots between keys, fields and indices."""
         return flatten_with_paths(nest)

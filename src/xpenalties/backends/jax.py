@@ -24,7 +24,7 @@ from .._report import PenaltyReport, Report
 from ._jax_attempt import evaluated
 from .base import Backend, DType, OfLeaves, Pull
 
-__all__ = ["BACKEND", "KNOWN", "find"]
+__all__ = ["BACKEND", "KNOWN", "find", "is_nest"]
 
 _enable_x64: Any = getattr(jax, "enable_x64", None)
 if _enable_x64 is None:  # pragma: no cover - before 0.8
@@ -78,9 +78,6 @@ class JaxBackend(Backend):
         inside = [super(JaxBackend, self).flatten(node) for node in nodes]  # a dataclass that JAX does not know is one
         leaves = [leaf for found, _ in inside for leaf in found]
         return leaves, lambda new: structure.unflatten([part(new) for _, part in inside])
-
-    def is_nest(self, x: Any) -> bool:
-        return not jax.tree_util.all_leaves([x])
 
     def flatten_with_paths(self, nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
         paths = []
@@ -141,6 +138,11 @@ class JaxBackend(Backend):
 
     def split(self, caller: str, rng: Any, count: int) -> list[Any]:
         return list(jax.random.split(_key(caller, rng), count))
+
+
+def is_nest(x: Any) -> bool:
+    """Whether what is no nest to this package is one to JAX."""
+    return not jax.tree_util.all_leaves([x])
 
 
 def _key(caller: str, rng: Any) -> Any:
