@@ -97,6 +97,7 @@ def test_modules_that_are_called_several_times() -> None:
     with capture(model, {"cell": "cell", "unused": "unused"}) as activities:
         with pytest.raises(ValueError, match=r"'cell' must have been called once .*, got 0 calls\. Call the model"):
             activities["cell"]
+        assert "cell" in activities and "other" not in activities
         model(torch.ones(2, 3))
         assert len(activities.calls("cell")) == 3
         torch.testing.assert_close(pipe(activities), sum((x**2).sum() for x in activities.calls("cell")))
@@ -276,7 +277,7 @@ def test_activities_that_no_penalty_asks_for() -> None:
 def test_a_call_of_the_loss() -> None:
     pipe = Pipeline([Penalty("l2", inputs=("more",), weight=lambda step: 0.5 * step)])
     loss = wrap_loss(mse_loss, pipe, names=("outputs", "targets"))
-    value = loss(torch.ones(2), torch.zeros(2), step=2, more=torch.full((3,), 2.0))
+    value = loss(torch.ones(2), torch.zeros(2), step=2, inputs={"more": torch.full((3,), 2.0)})
     assert float(value) == 13.0
 
 
@@ -422,6 +423,18 @@ def test_the_state_is_saved() -> None:
     assert int(noise.state.step) == 2 * STEPS
     with pytest.raises(ValueError, match="the saved state must be of the same transform, got 0 arrays in place of 1"):
         optimizer.load_state_dict({**without, "xpenalties.0": []})
+
+
+def test_places_of_states_are_free() -> None:
+    optimizer = sgd(network())
+    first, second = (attach(optimizer, transforms.add_l2_decay(schedules.constant(0.1))) for _ in range(2))
+    first.remove()
+    optimizer.param_groups[0]["params"][0].grad = torch.zeros(8, 6)
+    optimizer.step()
+    attach(optimizer, transforms.add_l2_decay(schedules.constant(0.1)))
+    states = {key: value for key, value in optimizer.state_dict().items() if key.startswith("xpenalties.")}
+    assert {key: int(value[0]) for key, value in states.items()} == {"xpenalties.1": 1, "xpenalties.0": 0}
+    assert int(second.state.step) == 1
 
 
 def test_groups_of_parameters() -> None:

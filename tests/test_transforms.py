@@ -322,9 +322,13 @@ X = np.ones((2, 2))
         (
             lambda: transforms.clip_by_global_norm(X),
             ValueError,
-            r"`max_norm` must be a number or a real 0-d array, got",
+            r"`max_norm` must be 0-d, got shape \(2, 2\)\. Index it",
         ),
-        (lambda: transforms.clip_by_global_norm(np.asarray(True)), ValueError, r"got shape \(\) of bool\. Index it"),
+        (
+            lambda: transforms.clip_by_global_norm(np.asarray(True)),
+            TypeError,
+            r"`max_norm` must be real, got bool\. Cast it",
+        ),
         (
             lambda: transforms.clip_by_global_norm(1.0).update({"a": np.ma.masked_array([1.0])}, ()),
             TypeError,
@@ -370,7 +374,7 @@ X = np.ones((2, 2))
         (
             lambda: transforms.chain(transforms.centralize),
             TypeError,
-            "^chain: each of `transforms` must have `init` and",
+            r"^chain: `transforms\[0\]` must have `init` and `update`, got function",
         ),
         (lambda: transforms.chain(transforms.centralize()).update(X, ()), ValueError, "must have a part for each of 1"),
         (

@@ -465,3 +465,17 @@ def test_small_tensors_under_torch_func() -> None:
     gradient = torch.func.grad(over_tree("l2"))(tree)
     assert gradient["a"].tolist() == [2.0] * 3
     assert gradient["b"].tolist() == [-4.0] * 2
+
+
+def test_small_tensors_of_nan_and_without_gradients() -> None:
+    torch = selected("torch", reason="is about torch._foreach")
+    values = [[1.0, float("nan")], [float("inf"), 0.0]]
+    leaves = [torch.tensor(each, requires_grad=True) for each in values]
+    for name, plain in (("l1", lambda x: x.abs().sum()), ("l2", lambda x: (x * x).sum())):
+        gradients = torch.autograd.grad(over_tree(name)(leaves), leaves)
+        for gradient, expected in zip(gradients, torch.autograd.grad(sum(map(plain, leaves)), leaves), strict=True):
+            torch.testing.assert_close(gradient, expected, equal_nan=True)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            value = over_tree("l2")([torch.ones(2), torch.ones(3)])
+            assert float(value) == 5.0 and not value.requires_grad

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ._numerics import global_norm, safe_norm
-from ._options import POSITIVE, integer, named
+from ._options import POSITIVE, integer, named, scalar
 from ._selection import Given, Patterns
-from ._transform import GradientTransformation, changed, figure, in_working_dtype
+from ._transform import GradientTransformation, changed, in_working_dtype
 from .backends import backend_of, is_array, namespace
 
 __all__ = ["adaptive_gradient_clipping", "centralize", "clip_by_global_norm"]
@@ -44,7 +44,7 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     [array([0.6]), array([0.8])]
     """
     name = "clip_by_global_norm"
-    max_norm = figure(name, POSITIVE, "max_norm", max_norm)
+    max_norm = scalar(name, POSITIVE, "max_norm", max_norm)
     everything = Patterns.of(name, None, None)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -108,8 +108,8 @@ def adaptive_gradient_clipping(
     [0.0, 2.5]
     """
     name = "adaptive_gradient_clipping"
-    clipping = figure(name, POSITIVE, "clipping", clipping)
-    eps = figure(name, POSITIVE, "eps", eps)
+    clipping = scalar(name, POSITIVE, "clipping", clipping)
+    eps = scalar(name, POSITIVE, "eps", eps)
     unit_axis = None if unit_axis is None else named(name, _AXIS, "unit_axis", unit_axis)
 
     def clip(update: Any, param: Any, clipping: Any, eps: Any) -> Any:

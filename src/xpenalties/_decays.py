@@ -7,9 +7,9 @@ from numbers import Real
 from typing import Any
 
 from ._numerics import soft_threshold
-from ._options import Interval, number
+from ._options import Interval, number, scalar
 from ._selection import Given, Patterns
-from ._transform import GradientTransformation, changed, figure
+from ._transform import GradientTransformation, changed
 from .backends import is_array, namespace
 
 __all__ = ["add_elastic_net_decay", "add_l1_decay", "add_l2_decay", "proximal"]
@@ -38,8 +38,8 @@ def add_l2_decay(
     Raises
     ------
     TypeError, ValueError
-        For a weight or pattern of a wrong kind or value; by `init` and `update` for a pattern that matches nothing, and
-        by `update` where `params` are not given.
+        For a weight or pattern of a wrong kind or value; by `init` for a pattern that matches nothing, and by
+        `update` where `params` are not given.
 
     Notes
     -----
@@ -119,7 +119,7 @@ def add_elastic_net_decay(
     >>> decay.update(gradients, decay.init(params), params)[0].tolist()
     [1.0, -1.5]
     """
-    l1_ratio = figure("add_elastic_net_decay", _SHARE, "l1_ratio", l1_ratio)
+    l1_ratio = scalar("add_elastic_net_decay", _SHARE, "l1_ratio", l1_ratio)
     return _decay("add_elastic_net_decay", weight, l1_ratio, match, exclude, decoupled)
 
 

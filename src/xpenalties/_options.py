@@ -17,7 +17,7 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .backends import in_dynamo
+from .backends import backend_of, in_dynamo
 
 __all__ = [
     "FINITE",
@@ -37,6 +37,7 @@ __all__ = [
     "named",
     "nearest",
     "number",
+    "scalar",
 ]
 
 Check = Callable[[str, Any], Any]
@@ -141,6 +142,18 @@ def integer(least: AtLeast | None = None) -> Check:
         return found
 
     return check
+
+
+def scalar(caller: str, check: Check, name: str, value: Any) -> Any:
+    """A number, checked, or a real 0-d array as it is: its values are not looked at."""
+    backend = None if isinstance(value, Real) else backend_of(value)
+    if backend is None:
+        return named(caller, check, name, value)
+    if tuple(value.shape) != ():
+        raise ValueError(f"{caller}: `{name}` must be 0-d, got shape {tuple(value.shape)}. Index it.")
+    if backend.dtype(value.dtype).kind in ("complex", "bool"):
+        raise TypeError(f"{caller}: `{name}` must be real, got {value.dtype}. Cast it.")
+    return value
 
 
 FINITE = number(Interval(-math.inf, math.inf))

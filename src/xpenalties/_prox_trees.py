@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from ._numerics import total, wide
-from ._selection import Patterns
+from ._selection import Given, Patterns
 from .backends import common_backend
 
 __all__ = ["prox_step", "sparsity"]
@@ -18,8 +18,8 @@ def prox_step(
     tree: Any,
     /,
     *,
-    match: str | Iterable[str] | None = None,
-    exclude: str | Iterable[str] | None = None,
+    match: Given = None,
+    exclude: Given = None,
     **options: Any,
 ) -> Any:
     """A proximal operator of each leaf of a tree, for after an optimizer's step.
@@ -67,9 +67,7 @@ def prox_step(
     return selected.replaced(map(moved, selected.places))
 
 
-def sparsity(
-    tree: Any, /, *, match: str | Iterable[str] | None = None, exclude: str | Iterable[str] | None = None
-) -> Any:
+def sparsity(tree: Any, /, *, match: Given = None, exclude: Given = None) -> Any:
     """The share of exact zeros.
 
     Parameters

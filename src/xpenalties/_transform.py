@@ -8,8 +8,6 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from ._numerics import stop_gradient, wide
-from ._options import Check
-from ._options import named as checked
 from ._selection import Patterns, Selected, as_nest, beside
 from ._weighted import checked_weight
 from .backends import backend_of, common_backend, flatten_of, is_array, namespace
@@ -18,8 +16,9 @@ __all__ = [
     "GradientTransformation",
     "StepState",
     "changed",
+    "checked_state",
+    "checked_transform",
     "counted",
-    "figure",
     "in_working_dtype",
     "initial_step",
     "with_params",
@@ -43,17 +42,18 @@ class StepState(NamedTuple):
     step: Any
 
 
-def figure(name: str, check: Check, option: str, value: Any) -> Any:
-    """An option that may be a 0-d array, whose values are not looked at, as those of `optax.inject_hyperparams`."""
-    backend = None if isinstance(value, Real) else backend_of(value)
-    if backend is None:
-        return checked(name, check, option, value)
-    if tuple(value.shape) != () or backend.dtype(value.dtype).kind not in ("real", "other"):
-        raise ValueError(
-            f"{name}: `{option}` must be a number or a real 0-d array, got shape {tuple(value.shape)} of "
-            f"{value.dtype}. Index it."
+def checked_transform(caller: str, name: str, given: Any) -> None:
+    """An error for what has not the two functions of the protocol."""
+    if not (callable(getattr(given, "init", None)) and callable(getattr(given, "update", None))):
+        raise TypeError(
+            f"{caller}: `{name}` must have `init` and `update`, got {type(given).__qualname__}. Call what makes it."
         )
-    return value
+
+
+def checked_state(name: str, kind: type, state: Any) -> None:
+    """An error for what is no state of this transform's."""
+    if not isinstance(state, kind):
+        raise TypeError(f"{name}: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
 
 
 def changed(
@@ -89,8 +89,7 @@ def changed(
         selected = patterns.find(name, "updates", updates)
         current = weight
         if callable(weight):
-            if not isinstance(state, StepState):
-                raise TypeError(f"{name}: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
+            checked_state(name, StepState, state)
             current, state = checked_weight(name, weight(state.step), named), StepState(counted(state.step))
         given = figures if current is None else (current, *figures)
         columns = with_params(name, selected, params) if takes_params else [[x] for x in selected.chosen()]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
-from numbers import Real
 from typing import Any, Literal
 
-from ._options import NON_NEGATIVE, POSITIVE, Positive, PositiveInteger, checks_of, member, named, nearest
+from ._options import NON_NEGATIVE, POSITIVE, Positive, PositiveInteger, checks_of, member, named, nearest, scalar
 from ._register import OWN, RESERVED, penalty_names
 from ._spec import REGISTRY, SHARED, spec_of
 from .backends import backend_of, common_backend, is_array
@@ -167,16 +166,7 @@ _CHECKS = checks_of(Penalty, ["every", "timeout", "on_error"])
 
 def checked_weight(caller: str, weight: Any, name: str = "weight") -> Any:
     """A number, NumPy's too, as a finite Python float >= 0; a 0-d array or a schedule as it is."""
-    if callable(weight):
-        return weight
-    backend = None if isinstance(weight, Real) else backend_of(weight)
-    if backend is not None:
-        if tuple(weight.shape) != ():
-            raise ValueError(f"{caller}: `{name}` must be 0-d, got shape {tuple(weight.shape)}. Index it.")
-        if backend.dtype(weight.dtype).kind in ("complex", "bool"):
-            raise TypeError(f"{caller}: `{name}` must be real, got {weight.dtype}. Cast it.")
-        return weight
-    return named(caller, NON_NEGATIVE, name, weight)
+    return weight if callable(weight) else scalar(caller, NON_NEGATIVE, name, weight)
 
 
 def _checked_options(penalty: Penalty, options: dict[str, Any]) -> dict[str, Any]:

@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 
 from ._clipping import adaptive_gradient_clipping, centralize, clip_by_global_norm
 from ._decays import add_elastic_net_decay, add_l1_decay, add_l2_decay, proximal
-from ._options import NON_NEGATIVE
+from ._options import NON_NEGATIVE, scalar
 from ._selection import Patterns, Selected, as_nest
 from ._transform import (
     GradientTransformation,
     StepState,
+    checked_state,
+    checked_transform,
     counted,
-    figure,
     in_working_dtype,
     initial_step,
     with_params,
@@ -102,16 +103,15 @@ def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformatio
     >>> updates.shape, int(state.step)
     ((3,), 1)
     """
-    eta = figure("add_noise", NON_NEGATIVE, "eta", eta)
-    gamma = figure("add_noise", NON_NEGATIVE, "gamma", gamma)
+    eta = scalar("add_noise", NON_NEGATIVE, "eta", eta)
+    gamma = scalar("add_noise", NON_NEGATIVE, "gamma", gamma)
     everything = Patterns.of("add_noise", None, None)
 
     def init(params: Any) -> NoiseState:
         return NoiseState(initial_step("add_noise", params), rng)
 
     def update(updates: Any, state: NoiseState, params: Any = None) -> tuple[Any, NoiseState]:
-        if not isinstance(state, NoiseState):
-            raise TypeError(f"add_noise: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
+        checked_state("add_noise", NoiseState, state)
         selected = everything.find("add_noise", "updates", updates)
         arrays = selected.chosen()
         if not arrays:
@@ -160,11 +160,7 @@ def chain(*transforms: Any) -> GradientTransformation:
     ((), ())
     """
     for i, each in enumerate(transforms):
-        if not (callable(getattr(each, "init", None)) and callable(getattr(each, "update", None))):
-            raise TypeError(
-                f"chain: each of `transforms` must have `init` and `update`, got {type(each).__qualname__} at {i}. "
-                "Call what makes the transform."
-            )
+        checked_transform("chain", f"transforms[{i}]", each)
 
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(each.init(params) for each in transforms)
@@ -172,8 +168,7 @@ def chain(*transforms: Any) -> GradientTransformation:
     more = [any(p.kind is p.VAR_KEYWORD for p in signature(each.update).parameters.values()) for each in transforms]
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, tuple[Any, ...]]:
-        if not isinstance(state, tuple):
-            raise TypeError(f"chain: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
+        checked_state("chain", tuple, state)
         if len(state) != len(transforms):
             raise ValueError(
                 f"chain: `state` must have a part for each of {len(transforms)} transforms, got {len(state)}. Call "

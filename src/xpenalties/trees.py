@@ -8,12 +8,12 @@ floating-point arrays are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ._numerics import total
-from ._selection import Patterns, Selected, Selection, beside, unique
+from ._selection import Given, Patterns, Selected, Selection, beside, unique
 from ._spec import Spec, spec_of
 from ._weighted import Penalty
 from .backends import backend_of, is_array
@@ -30,8 +30,8 @@ _POWERS: dict[str, Callable[[float], tuple[float, float]]] = {
 def over_tree(
     fn: str | Callable[..., Any],
     *,
-    match: str | Iterable[str] | None = None,
-    exclude: str | Iterable[str] | None = None,
+    match: Given = None,
+    exclude: Given = None,
     options: Mapping[str, Any] | None = None,
 ) -> OverTree:
     r"""A penalty of trees: the sum of a penalty of arrays over the leaves.

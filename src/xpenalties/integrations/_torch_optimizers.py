@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any, Literal
 
 import torch
 
 from .._nests import flatten
 from .._options import member, named, nearest
-from ..transforms import GradientTransformation
+from .._transform import GradientTransformation, checked_transform
 
 __all__ = ["Attached", "attach", "parameter_groups"]
 
@@ -66,11 +67,7 @@ def attach(
         raise TypeError(
             f"attach: `optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__qualname__}. Pass one."
         )
-    if not (callable(getattr(transform, "init", None)) and callable(getattr(transform, "update", None))):
-        raise TypeError(
-            f"attach: `transform` must have `init` and `update`, got {type(transform).__qualname__}. "
-            "Call what makes it."
-        )
+    checked_transform("attach", "transform", transform)
     return Attached(optimizer, transform, named("attach", _WHERE, "to", to), model)
 
 
@@ -90,7 +87,8 @@ class Attached:
         params = self._params()
         with torch.no_grad():
             self.state = transform.init(params)
-        self._key = f"xpenalties.{sum(key.startswith('xpenalties.') for key in optimizer.state_dict())}"
+        taken = optimizer.state_dict()
+        self._key = next(key for key in (f"xpenalties.{i}" for i in count()) if key not in taken)
         hooks = [self._optimizer.register_state_dict_post_hook(self._saved)]
         hooks.append(self._optimizer.register_load_state_dict_pre_hook(self._loaded))
         if to == "gradients":

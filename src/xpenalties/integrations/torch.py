@@ -153,6 +153,9 @@ class Capture(Mapping[str, Any]):
             )
         return outputs[0]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._paths  # whether it has been called or not
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)
 
@@ -213,20 +216,20 @@ class WrappedLoss:
     names: tuple[str, ...]
     activities: Mapping[str, Any]
 
-    def __call__(self, *args: Any, step: Any = None, **more: Any) -> Any:
-        """The total, a 0-d tensor, of what the loss takes; `more` are inputs of the pipeline by name."""
-        return self.loss(self._inputs(args, more), step=step)
+    def __call__(self, *args: Any, step: Any = None, inputs: Mapping[str, Any] | None = None) -> Any:
+        """The total, a 0-d tensor, of what the loss takes; `inputs` are more of the pipeline's, by name."""
+        return self.loss(self._inputs(args, inputs), step=step)
 
     def compute(self, *args: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Total and report, as `RegularizedLoss.compute` of the same options; `inputs` are more of the pipeline's."""
-        return self.loss.compute(self._inputs(args, inputs or {}), step=step, **options)
+        """Total and report of the same, with the options of `RegularizedLoss.compute`."""
+        return self.loss.compute(self._inputs(args, inputs), step=step, **options)
 
-    def _inputs(self, args: tuple[Any, ...], more: Mapping[str, Any]) -> dict[str, Any]:
+    def _inputs(self, args: tuple[Any, ...], more: Mapping[str, Any] | None) -> dict[str, Any]:
         if len(args) != len(self.names):
             raise TypeError(f"wrap_loss: the loss takes {', '.join(self.names)}, got {len(args)} arguments. Pass them.")
         used = {name for penalty in self.loss.pipeline for name in _names(penalty.inputs)}
         seen = {name: self.activities[name] for name in self.activities if name in used}
-        return {**seen, **more, **dict(zip(self.names, args, strict=True))}
+        return {**seen, **(more or {}), **dict(zip(self.names, args, strict=True))}
 
 
 def _names(inputs: Any) -> tuple[str, ...]:
