@@ -25,7 +25,7 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 ROWS: list[dict[str, Any]] = tomllib.loads((ROOT / "backend_matrix" / "backends.toml").read_text("utf-8"))["backend"]
 REQUIRED = [row for row in ROWS if row["required"]]
 PYTHON = ROWS[0]["python"][0]
-ONE_FRAMEWORK = ("-m", "not mixed and not docs")  # those need several
+ONE_FRAMEWORK = ("-m", "not mixed and not integrations and not docs")  # those need more
 
 nox.needs_version = ">=2026.10.20"
 nox.options.allow_parallel = True  # all but those that look at the others' files
@@ -35,7 +35,7 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
     *("erase", "lint", "types"),
     *(row["name"] for row in ROWS),
-    *("oldest", "mixed", "bare", "doctest", "build", "coverage", "report"),
+    *("oldest", "mixed", "integrations", "bare", "doctest", "build", "coverage", "report"),
 ]
 if len(sys.argv) == 1:  # plain `nox`: a session per core. One that is asked for by name shows its output as it comes
     nox.options.parallel = os.cpu_count() or 1
@@ -132,9 +132,16 @@ for row in ROWS:
 @nox.session(python=PYTHON)
 def mixed(session: nox.Session) -> None:
     """Tests that need several frameworks, examples and peers in one environment."""
-    others = [*group("tests"), *group("peers"), *group("integrations"), *group("optional")]
-    requirements = ["-e", ".[examples]", *others, *newest(REQUIRED)]
+    requirements = ["-e", ".[examples]", *group("tests"), *group("peers"), *group("optional"), *newest(REQUIRED)]
     run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "-m", "mixed", results=False)
+
+
+@nox.session(python=PYTHON)
+def integrations(session: nox.Session) -> None:
+    """Tests of the integrations with the packages themselves, and their examples."""
+    requirements = ["-e", ".[examples]", *group("tests"), *group("integrations"), *newest(REQUIRED)]
+    session.env["XPENALTIES_TEST_INTEGRATIONS"] = "1"  # one that is not there is an error
+    run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "-m", "integrations", results=False)
 
 
 @nox.session(python=PYTHON)

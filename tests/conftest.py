@@ -54,9 +54,21 @@ def selected(module: str, *, reason: str) -> Any:
     return import_module(module)
 
 
+def integration(*modules: str, backends: tuple[str, ...] = ("torch",)) -> None:
+    """Skip a module of tests where what it is about is not there; in the session `integrations` all of it must be."""
+    if not set(backends) <= set(SELECTED):
+        pytest.skip(f"needs {' and '.join(backends)}", allow_module_level=True)
+    if os.environ.get("XPENALTIES_TEST_INTEGRATIONS") is None:
+        for module in modules:
+            if find_spec(module) is None:
+                pytest.skip(f"needs {module}: the session `integrations` has it", allow_module_level=True)
+
+
 if find_spec("numpy") is None:
     collect_ignore = sorted(
-        path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_bare.py"
+        path.name
+        for path in Path(__file__).parent.glob("test_*.py")
+        if path.name not in ("test_bare.py", "test_command_line.py")
     )
 
 
@@ -65,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "column(name): the column of the matrix's table that a test fills",
         "needs(what): autodiff, jit: skipped, with the reason from backends.toml, where a backend lacks it",
         "docs: runs the examples of docstrings and pages",
+        "integrations: needs the packages of the integrations, in one environment",
         "mixed: needs several frameworks in one environment",
         "bare: runs with the runtime dependency only",
         "smoke: a few seconds, for an installed wheel",

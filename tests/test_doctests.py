@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import math
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,21 @@ from xpenalties import controllers, prox, schedules, telemetry, transforms, tree
 
 if {row["name"] for row in ROWS if row["required"]} <= set(SELECTED):
     os.environ.setdefault("KERAS_BACKEND", "torch")
+    import jax
     import keras
+    import optax
+    import tinker
     import torch
 
-    import xpenalties.integrations.torch as of_torch
-    from xpenalties.integrations.keras import KerasRegularizer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of their own imports
+        import lightning
+        import transformers
+
+        INTEGRATIONS = [
+            importlib.import_module(f"xpenalties.integrations.{name}")
+            for name in ("torch", "jax", "keras", "lightning", "tinker", "transformers")
+        ]
 else:
     pytest.skip("wants all of the frameworks", allow_module_level=True)
 
@@ -47,8 +59,11 @@ PUBLIC = {
         for module in (telemetry, schedules, controllers, prox, trees, transforms)
         for name in module.__all__
     },
-    **{f"integrations.torch.{name}": getattr(of_torch, name) for name in of_torch.__all__},
-    "integrations.keras.KerasRegularizer": KerasRegularizer,
+    **{
+        f"{module.__name__.partition('.')[2]}.{name}": getattr(module, name)
+        for module in INTEGRATIONS
+        for name in module.__all__
+    },
     **{f"Pipeline.{name}": getattr(xpenalties.Pipeline, name) for name in ("from_config", "to_config")},
 }
 WITHOUT = {
@@ -68,6 +83,7 @@ WITHOUT = {
     "integrations.torch.Attached",
     "integrations.torch.Capture",
     "integrations.torch.WrappedLoss",
+    "integrations.tinker.CustomLoss",
     "schedules.Schedule",
     "controllers.Controller",
     *(f"telemetry.{name}" for name in telemetry.__all__),
@@ -78,9 +94,15 @@ WITHOUT -= {"telemetry.add_handler"}
 @pytest.mark.parametrize("name", PUBLIC)
 def test_docstring(name: str) -> None:
     names = {each: getattr(xpenalties, each) for each in xpenalties.__all__}
-    names |= {each: getattr(of_torch, each) for each in of_torch.__all__}
-    names |= {"keras": keras, "KerasRegularizer": KerasRegularizer}
-    ran = run(PUBLIC[name].__doc__, name, {**names, "np": np, "math": math, "torch": torch})
+    of_jax = name.startswith("integrations.jax.")  # there is a train_step for PyTorch too
+    for module in INTEGRATIONS:
+        names |= {each: getattr(module, each) for each in module.__all__ if of_jax or "jax" not in module.__name__}
+    packages = (jax, keras, lightning, math, optax, tinker, torch, transformers)
+    names |= {module.__name__: module for module in packages}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning|transformers|torch.utils.data")
+        warnings.filterwarnings("ignore", message=".*does not have many workers|.*LeafSpec|.*isinstance")
+        ran = run(PUBLIC[name].__doc__, name, {**names, "np": np})
     assert (ran == 0) == (name in WITHOUT)
 
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import SELECTED
+from conftest import integration
 from xpenalties import Penalty, Pipeline, l1, register, schedules
 from xpenalties._register import OWN
 
-pytestmark = pytest.mark.mixed
-if "torch" not in SELECTED or "jax" not in SELECTED:
-    pytest.skip("is about Keras, on PyTorch and JAX", allow_module_level=True)
+integration("keras", backends=("torch", "jax"))
+pytestmark = pytest.mark.integrations
 
 TRAINING = """
 import json, sys

@@ -127,33 +127,35 @@ class Report:
         ValueError
             For a report of several steps at once, as jax.lax.scan and jax.vmap stack them: index it first.
         """
-        leaves, rebuild = flatten(
-            {
-                "loss_total": self.loss_total,
-                "base_loss": None
-                if self.base_loss is None
-                else {
-                    "value": self.base_loss.value,
-                    "grad_norm": self.base_loss.grad_norm,
-                    "custom": dict(self.base_loss.metrics),
-                },
-                "regularizers": {
-                    name: {
-                        "value": part.value,
-                        "weight": part.weight,
-                        "contribution": part.contribution,
-                        "grad_norm": part.grad_norm,
-                        "grad_norm_weighted": part.grad_norm_weighted,
-                        "custom": dict(part.metrics),
-                    }
-                    for name, part in self.regularizers.items()
-                },
-                "regularizer_total": self.regularizer_total,
-                "total_grad_norm": self.total_grad_norm,
-            }
-        )
+        leaves, rebuild = flatten(self._nested())
         result: dict[str, Any] = rebuild(iter(to_floats(leaves)))
         return result
+
+    def _nested(self) -> dict[str, Any]:
+        """What `to_dict` returns, with 0-d arrays as they are."""
+        return {
+            "loss_total": self.loss_total,
+            "base_loss": None
+            if self.base_loss is None
+            else {
+                "value": self.base_loss.value,
+                "grad_norm": self.base_loss.grad_norm,
+                "custom": dict(self.base_loss.metrics),
+            },
+            "regularizers": {
+                name: {
+                    "value": part.value,
+                    "weight": part.weight,
+                    "contribution": part.contribution,
+                    "grad_norm": part.grad_norm,
+                    "grad_norm_weighted": part.grad_norm_weighted,
+                    "custom": dict(part.metrics),
+                }
+                for name, part in self.regularizers.items()
+            },
+            "regularizer_total": self.regularizer_total,
+            "total_grad_norm": self.total_grad_norm,
+        }
 
     def conflicts(self) -> dict[str, dict[str, float]]:
         """`gradient_conflicts` as plain floats, moved off the device at once; empty where they were not asked for."""
@@ -172,22 +174,24 @@ class Report:
         leaves, rebuild = flatten(self.to_dict())
         return json.dumps(rebuild(iter([_json_safe(leaf) for leaf in leaves])), **{"allow_nan": False, **options})
 
-    def flat(self, prefix: str = "") -> dict[str, float]:
+    def flat(self, prefix: str = "", *, floats: bool = True) -> dict[str, Any]:
         """One level of names and floats, as experiment loggers take them: "l1/value", "l1/weight", "loss_total", ...
 
         Parameters
         ----------
         prefix : str, default ""
             Put before each name as it is, such as "train/".
+        floats : bool, default True
+            False leaves 0-d arrays on their device, for a logger that reads them later, as Lightning's does.
 
         Raises
         ------
         ValueError
             For names with "/" that make two figures' names the same, and as `to_dict`.
         """
-        nested = self.to_dict()
+        nested = self.to_dict() if floats else self._nested()
         nested.update(nested.pop("regularizers"))
-        figures: dict[str, float] = {}
+        figures: dict[str, Any] = {}
         for path, value in _paths(nested):
             if path in figures:
                 raise ValueError(f"Report.flat: two figures must not have one name, got {path!r} twice. Rename one.")

@@ -79,16 +79,17 @@ def flatten_with_paths_of(nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
 
 def _is_of_jax(leaves: list[Any]) -> bool:
     """Whether JAX is to say what a nest is made of: where its arrays are in it, or it alone may know."""
-    others = []
+    asked = sys.modules.get("jax") is not None and not in_dynamo()  # which cannot read JAX
     for leaf in leaves:
-        backend = backend_of(leaf)
-        if backend is None:
-            others.append(leaf)
-        elif backend.name == "jax":
+        known = _BACKENDS.get(type(leaf))
+        # a variable of Flax's has an array's methods, and is a nest
+        unknown = leaf is not None and (known is None or type(known) is Backend)
+        if unknown and asked and _module("jax").is_nest(leaf):
             return True
-    if sys.modules.get("jax") is None or in_dynamo():  # which cannot read JAX
-        return False
-    return any(leaf is not None and _module("jax").is_nest(leaf) for leaf in others)
+        backend = backend_of(leaf)
+        if backend is not None and backend.name == "jax":
+            return True
+    return False
 
 
 def _jax() -> Backend:

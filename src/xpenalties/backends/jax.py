@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -81,7 +82,7 @@ class JaxBackend(Backend):
 
     def flatten_with_paths(self, nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
         paths = []
-        for keys, node in jax.tree_util.tree_flatten_with_path(nest)[0]:
+        for keys, node in _with_keys(nest):
             outside = jax.tree_util.keystr(keys, simple=True, separator=".")
             paths += [joined(outside, path) for path in super().flatten_with_paths(node)[2]]
         return *self.flatten(nest), paths
@@ -232,6 +233,20 @@ def _mapped(work: Work, elements: int) -> Any:
     kept = None if work.kept is None else cut(work.kept)
     found = jax.lax.map(jax.checkpoint(terms), (kept, *blocks))
     return jnp.reshape(jnp.reshape(found, (-1,))[:rows], work.terms_shape)
+
+
+def _with_keys(nest: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    """Leaves and their keys; an array in a variable of Flax's nnx has the variable's own."""
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None:
+        return jax.tree_util.tree_flatten_with_path(nest)[0]
+    found = []
+    for keys, node in jax.tree_util.tree_flatten_with_path(nest, is_leaf=lambda x: isinstance(x, nnx.Variable))[0]:
+        if isinstance(node, nnx.Variable):
+            found += [((*keys, *inner[1:]), leaf) for inner, leaf in jax.tree_util.tree_flatten_with_path(node)[0]]
+        else:
+            found.append((keys, node))
+    return found
 
 
 BACKEND = JaxBackend("jax", jnp)

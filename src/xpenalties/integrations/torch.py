@@ -26,6 +26,7 @@ from .._loss import RegularizedLoss
 from .._options import nearest
 from .._pipeline import Pipeline
 from .._report import Report
+from ._inputs import asked_for
 from ._torch_optimizers import Attached, attach, parameter_groups
 
 __all__ = ["Attached", "Capture", "WrappedLoss", "attach", "capture", "parameter_groups", "train_step", "wrap_loss"]
@@ -70,6 +71,11 @@ def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[st
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"capture: `model` must be a torch.nn.Module, got {type(model).__qualname__}. Pass one.")
+    return Capture(model, paths_of(model, names))
+
+
+def paths_of(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[str]) -> dict[str, str]:
+    """The paths of modules by name, of what `capture` takes."""
     paths = dict(model.named_modules())
     if isinstance(names, Mapping):
         found = {name: _known(path, paths) for name, path in names.items()}
@@ -77,7 +83,7 @@ def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[st
         found = _matched([names] if isinstance(names, str) else list(names), paths)
     if not found:
         raise ValueError("capture: `names` must name a module, got none. Pass names and paths.")
-    return Capture(model, found)
+    return found
 
 
 def _known(path: str, paths: Mapping[str, Any]) -> str:
@@ -101,8 +107,9 @@ def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
 class Capture(Mapping[str, Any]):
     """What `capture` returns: the outputs of modules in the latest call of a model, by name."""
 
-    def __init__(self, model: torch.nn.Module, paths: Mapping[str, str]) -> None:
+    def __init__(self, model: torch.nn.Module, paths: Mapping[str, str], *, own: bool = True) -> None:
         self._model = model
+        self._own = own  # a call begins and ends with the model's; else with `begin` and `end`
         self._paths = dict(paths)
         self._outputs: dict[str, list[Any]] = {name: [] for name in paths}
         self._running = False
@@ -112,9 +119,11 @@ class Capture(Mapping[str, Any]):
         if self._handles:
             raise RuntimeError("capture: must not be entered twice. Make another one.")
         modules = dict(self._model.named_modules())
-        self._handles.append(self._model.register_forward_pre_hook(self._begun))
+        if self._own:
+            self._handles.append(self._model.register_forward_pre_hook(lambda *_: self.begin()))
         self._handles += [modules[path].register_forward_hook(self._hook(name)) for name, path in self._paths.items()]
-        self._handles.append(self._model.register_forward_hook(self._ended))
+        if self._own:
+            self._handles.append(self._model.register_forward_hook(lambda *_: self.end()))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -122,17 +131,19 @@ class Capture(Mapping[str, Any]):
             handle.remove()
         self._handles.clear()
 
-    def _begun(self, module: Any, args: Any) -> None:
+    def begin(self) -> None:
+        """Forget the latest call, and see what is called from here on."""
         for name in self._paths:
             self._outputs[name] = []
         self._running = True
 
-    def _ended(self, module: Any, args: Any, output: Any) -> None:
+    def end(self) -> None:
+        """See nothing more: what is computed again for a gradient is no other call."""
         self._running = False
 
     def _hook(self, name: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:
-            if self._running:  # not what is computed again for a gradient
+            if self._running:
                 self._outputs[name].append(output)
 
         return hook
@@ -227,13 +238,8 @@ class WrappedLoss:
     def _inputs(self, args: tuple[Any, ...], more: Mapping[str, Any] | None) -> dict[str, Any]:
         if len(args) != len(self.names):
             raise TypeError(f"wrap_loss: the loss takes {', '.join(self.names)}, got {len(args)} arguments. Pass them.")
-        used = {name for penalty in self.loss.pipeline for name in _names(penalty.inputs)}
-        seen = {name: self.activities[name] for name in self.activities if name in used}
-        return {**seen, **(more or {}), **dict(zip(self.names, args, strict=True))}
-
-
-def _names(inputs: Any) -> tuple[str, ...]:
-    return (inputs,) if isinstance(inputs, str) else inputs if isinstance(inputs, tuple) else ()
+        given = {**(more or {}), **dict(zip(self.names, args, strict=True))}
+        return {**asked_for(self.loss.pipeline, self.activities), **given}
 
 
 def train_step(

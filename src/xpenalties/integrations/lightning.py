@@ -1,0 +1,291 @@
+"""Penalties in Lightning's loop: a callback that adds a pipeline to a module's loss, which stays as it is.
+
+callback = PipelineCallback(pipeline, activities={"hidden": "encoder.0"}, prefix="train/", track_every=50)
+lightning.Trainer(callbacks=[callback]).fit(module, batches)
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+try:
+    import torch
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+except ImportError as error:
+    raise ModuleNotFoundError(
+        f'{__name__} needs Lightning. Install it: pip install "xpenalties[lightning]".', name="lightning"
+    ) from error
+
+from .._options import POSITIVE_INTEGER, named, nearest
+from .._pipeline import Pipeline
+from .._report import PenaltyReport, Report
+from .._tracking import Tracked
+from ..controllers import Controller
+from ._inputs import asked_for
+from .torch import Capture, paths_of
+
+__all__ = ["PipelineCallback"]
+
+_OWN = ("batch", "loss", "params")
+Observe = Callable[[Report], Any]
+
+
+class PipelineCallback(Callback):  # type: ignore[misc]
+    """Adds a pipeline's penalties to the loss that `training_step` returns, and logs them.
+
+    The pipeline is given a mapping: the outputs of modules by the names in `activities`; ``"params"``, the module's
+    parameters by their paths, for `over_tree`; ``"batch"``; ``"loss"``; and what `training_step` returns beside the
+    loss, where that is a dict. Its step is `trainer.global_step`.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+    activities : mapping of str to str, or one or more str, optional
+        Modules whose outputs are inputs, as `integrations.torch.capture` takes them.
+    prefix : str, default ""
+        Of the names under which the module logs the report: ``"train/"``.
+    track_every : int, optional
+        Also log gradient norms, on each so many steps, see `Pipeline.compute`. By default never.
+    wrt : str or iterable of str, optional
+        The inputs that gradient norms are by.
+    controllers : mapping of str to Controller, or to pairs of Controller and callable, optional
+        By the names of penalties, whose weights they set. What they observe is the value of that penalty, or what the
+        callable makes of the report; where an optimizer's step has several batches, the mean. Their states are saved
+        in the trainer's checkpoints.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind or value.
+
+    Notes
+    -----
+    The penalties count once for each batch, as the loss does: with `accumulate_grad_batches` Lightning divides the
+    sum. What `training_step` itself logs is without them. For manual optimization use `integrations.torch.wrap_loss`
+    inside of `training_step`.
+
+    Examples
+    --------
+    >>> class Module(lightning.LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    ...
+    ...     def training_step(self, batch, batch_idx):
+    ...         x, y = batch
+    ...         return torch.nn.functional.mse_loss(self.net(x), y)
+    ...
+    ...     def configure_optimizers(self):
+    ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+    >>> decay = Penalty(trees.over_tree("l2", match="weight"), name="decay", inputs="params", weight=0.01)
+    >>> pipe = Pipeline([Penalty("l1", inputs="hidden", weight=0.1), decay])
+    >>> callback = PipelineCallback(pipe, activities={"hidden": "net.1"})
+    >>> quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    >>> trainer = lightning.Trainer(max_epochs=1, callbacks=[callback], enable_model_summary=False, **quiet)
+    >>> batches = torch.utils.data.DataLoader([(torch.ones(4, 2), torch.zeros(4, 1))], batch_size=None)
+    >>> trainer.fit(Module(), batches)
+    >>> sorted(name for name in trainer.logged_metrics if name.endswith("contribution"))
+    ['decay/contribution', 'l1/contribution']
+    """
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        *,
+        activities: Mapping[str, str] | str | Iterable[str] | None = None,
+        prefix: str = "",
+        track_every: int | None = None,
+        wrt: str | Iterable[str] | None = None,
+        controllers: Mapping[str, Controller | tuple[Controller, Observe]] | None = None,
+    ) -> None:
+        if not isinstance(pipe, Pipeline):
+            raise TypeError(f"PipelineCallback: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
+        if isinstance(activities, Mapping):
+            taken = next((name for name in activities if name in _OWN), None)
+            if taken is not None:
+                raise ValueError(
+                    f"PipelineCallback: `activities` must have names other than {', '.join(_OWN)}, got {taken!r}. "
+                    "Rename it."
+                )
+        if track_every is not None:
+            track_every = named("PipelineCallback", POSITIVE_INTEGER, "track_every", track_every)
+        if wrt is not None and track_every is None:
+            raise ValueError(f"PipelineCallback: `wrt` must come with `track_every`, got {wrt!r} without. Pass it.")
+        self.pipe = pipe
+        self.prefix = prefix
+        self.track_every = track_every
+        self.wrt = (wrt,) if isinstance(wrt, str) else wrt if wrt is None else tuple(wrt)
+        self.report: Report | None = None
+        self._names = activities
+        self._controllers = {name: _pair(pipe, name, given) for name, given in (controllers or {}).items()}
+        self._states = {name: controller.init() for name, (controller, _) in self._controllers.items()}
+        self._observed: dict[str, list[Any]] = {name: [] for name in self._controllers}
+        self._capture: Capture | None = None
+        self._stepped = 0  # the trainer's step at the controllers' latest
+        self._taken_off: Callable[[], None] = _nothing
+
+    @property
+    def state_key(self) -> str:
+        """By the pipeline's name: a trainer may have several of these."""
+        key: str = self._generate_state_key(pipeline=self.pipe.name)
+        return key
+
+    def weights(self) -> dict[str, float]:
+        """The weights that the controllers have come to."""
+        return {name: float(state["weight"]) for name, state in self._states.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the controllers' weights."""
+        return {"weights": self.weights()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse."""
+        saved = state_dict["weights"]
+        if set(saved) != set(self._controllers):
+            raise ValueError(
+                f"PipelineCallback: the checkpoint must be of the same controllers, got {', '.join(saved) or 'none'} "
+                f"in place of {', '.join(self._controllers) or 'none'}. Pass those that it was saved with."
+            )
+        self._states = {name: {"weight": weight} for name, weight in saved.items()}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put it on the module, for the time of `fit`."""
+        if stage != "fit":
+            return
+        if not pl_module.automatic_optimization:
+            raise MisconfigurationException(
+                f"PipelineCallback: the module must leave optimization to Lightning, got {type(pl_module).__name__} "
+                "with automatic_optimization=False. Use xpenalties.integrations.torch.wrap_loss inside of it."
+            )
+        if self._names is not None:
+            self._capture = Capture(pl_module, paths_of(pl_module, self._names), own=False)
+            self._capture.__enter__()
+        own, had = pl_module.training_step, "training_step" in vars(pl_module)
+
+        @wraps(own)
+        def training_step(*args: Any, **kwargs: Any) -> Any:
+            return self._step(trainer, pl_module, own, args, kwargs)
+
+        pl_module.training_step = training_step
+
+        def taken_off() -> None:
+            if had:
+                pl_module.training_step = own
+            else:
+                del pl_module.training_step
+            if self._capture is not None:
+                self._capture.__exit__()
+                self._capture = None
+
+        self._taken_off = taken_off
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take it off the module."""
+        self._remove()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take it off the module, which outlives a run that has failed."""
+        self._remove()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note where a run begins, which may be in the middle of a former one."""
+        self._stepped = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Step the controllers, where the optimizer has stepped."""
+        if trainer.global_step == self._stepped:
+            return
+        self._stepped = trainer.global_step
+        for name, (controller, _) in self._controllers.items():
+            seen, self._observed[name] = self._observed[name], []
+            if seen:  # not where training_step has skipped the batch
+                self._states[name] = controller.step(self._states[name], sum(seen[1:], seen[0]) / len(seen))[1]
+
+    def _remove(self) -> None:
+        taken_off, self._taken_off = self._taken_off, _nothing
+        taken_off()
+
+    def _step(self, trainer: Trainer, module: LightningModule, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """What `training_step` returns, with the penalties added to the loss."""
+        if self._capture is not None:
+            self._capture.begin()
+        try:
+            out = own(*args, **kwargs)
+        finally:
+            if self._capture is not None:
+                self._capture.end()
+        found = out if isinstance(out, Mapping) else {"loss": out}
+        loss = found.get("loss")
+        if loss is None:  # the batch is skipped, or Lightning says what is wrong
+            return out
+        own_inputs = {
+            "params": dict(module.named_parameters()),
+            "batch": kwargs["batch"] if "batch" in kwargs else args[0],
+        }
+        parts: list[Any] = [found, own_inputs, {} if self._capture is None else self._capture]
+        offered = ChainMap(*parts)  # which looks up what is asked for only
+        if len(offered) != sum(map(len, offered.maps)):
+            raise ValueError(
+                "PipelineCallback: what training_step returns must have names that `activities` and the callback do "
+                f"not use, got {', '.join(map(repr, found))}. Rename it."
+            )
+        pipe = self.pipe.with_weights({name: state["weight"] for name, state in self._states.items()})
+        total, self.report = self._total(pipe, loss, asked_for(pipe, offered), trainer.global_step)
+        for name, (_, observe) in self._controllers.items():
+            if name in self.report.regularizers:  # not where it is disabled, or counts on other steps
+                self._observed[name].append(observe(self.report))
+        figures = self.report.flat(self.prefix, floats=False)
+        tensors = {name: x if isinstance(x, torch.Tensor) else float(x) for name, x in figures.items()}
+        module.log_dict(tensors, on_step=True, on_epoch=False)
+        return {**out, "loss": total} if isinstance(out, Mapping) else total
+
+    def _total(self, pipe: Pipeline, loss: Any, inputs: dict[str, Any], step: int) -> tuple[Any, Report]:
+        value = loss.detach()
+        base = PenaltyReport(value, 1.0, value)
+        if not any(penalty.enabled for penalty in pipe):
+            return loss, Report(value, base, {}, 0.0)
+        due = self.track_every is not None and step % self.track_every == 0
+        penalties, report = pipe.compute(inputs, step=step, track_grad_norms=due, wrt=self.wrt if due else None)
+        total = loss + penalties
+        if due:
+            arrays = Tracked(pipe.name, (inputs,), self.wrt).arrays
+            norm = _norm(loss, arrays)
+            base = replace(base, grad_norm=norm, grad_norm_weighted=norm)
+            report = replace(report, total_grad_norm=_norm(total, arrays))
+        return total, replace(report, loss_total=total.detach(), base_loss=base)
+
+
+def _pair(pipe: Pipeline, name: str, given: Any) -> tuple[Controller, Observe]:
+    controller, observe = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    if not isinstance(controller, Controller) or not (observe is None or callable(observe)):
+        raise TypeError(
+            "PipelineCallback: `controllers` must be controllers, or pairs of one and a callable, got "
+            f"{type(given).__qualname__} for {name!r}. Call what makes it."
+        )
+    if name not in pipe:
+        raise ValueError(
+            f"PipelineCallback: `controllers` must name penalties of the pipeline, got {name!r}."
+            + nearest(name, [penalty.name for penalty in pipe])
+        )
+    return controller, observe or (lambda report: report.regularizers[name].value)
+
+
+def _norm(value: Any, arrays: list[Any]) -> Any:
+    """The L2 norm of a gradient, whose graph stays."""
+    wanted = [x for x in arrays if x.requires_grad]
+    if not (wanted and value.requires_grad):
+        return torch.zeros_like(value)
+    found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+    norms = [
+        torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in found if g is not None
+    ]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros_like(value)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,271 @@
+"""Penalties in Hugging Face's Trainer, as the function that it computes the loss by.
+
+loss = PipelineLoss(pipeline, reference=reference)
+trainer = Trainer(model, arguments, train_dataset=data, compute_loss_func=loss)
+loss.attach(trainer)
+trainer.train()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+try:
+    import torch
+    from transformers import Trainer
+except ImportError as error:
+    raise ModuleNotFoundError(
+        f'{__name__} needs transformers. Install it: pip install "xpenalties[transformers]".', name="transformers"
+    ) from error
+
+from .._loss import RegularizedLoss
+from .._pipeline import Pipeline
+from .._report import Report
+from .._spec import spec_of
+from .._weighted import Penalty
+from ._inputs import asked_for
+
+__all__ = ["PipelineLoss"]
+
+_OF_TOKENS = {"logits", "reference"}
+
+
+class PipelineLoss:
+    """The Trainer's `compute_loss_func` with a pipeline's penalties.
+
+    The pipeline is given a mapping: what the model returns, its ``"logits"`` above all; ``"labels"``, each beside the
+    logits that predict it; ``"mask"``, where labels are not `ignore_index`; ``"items"``, their number in all batches of
+    the optimizer's step; and once it is attached ``"reference"``, the reference's logits, and ``"params"``, the model's
+    parameters by their paths, for `over_tree`. Its step is the Trainer's `global_step`.
+
+    This package's penalties of logits and reference, named as their `inputs`, are masked and divided by the items, as
+    the loss is, but where their options say otherwise. All others count in proportion to the items that a batch has:
+    once in all, where gradients are accumulated over several.
+
+    Parameters
+    ----------
+    pipe : Pipeline
+    loss : callable, optional
+        As `compute_loss_func`: ``loss(outputs, labels, num_items_in_batch=...)``. By default the cross-entropy of the
+        labels, divided by the items.
+    reference : torch.nn.Module or callable, optional
+        Takes what the model is called with, as keywords, and returns outputs with logits: a frozen model, which is put
+        into evaluation mode and onto the logits' device; for adapters a function that calls the model without them.
+        Evaluated without gradients, and only where a penalty takes it.
+    shift : bool, default True
+        Whether logits predict the next label, as those of causal models; False for classifiers and masked models.
+    ignore_index : int, default -100
+        The label of what does not count, such as padding.
+    prefix : str, default "penalties/"
+        Of the names in the Trainer's logs.
+
+    Attributes
+    ----------
+    report : Report or None
+        Of the latest batch: its part of what the batches of an optimizer's step add up to.
+
+    Raises
+    ------
+    TypeError
+        For arguments of a wrong kind.
+
+    Notes
+    -----
+    The loss of an evaluation has the penalties too.
+
+    Examples
+    --------
+    >>> config = transformers.GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=1)
+    >>> model = transformers.GPT2LMHeadModel(config)
+    >>> pipe = Pipeline(
+    ...     [
+    ...         Penalty("entropy", inputs="logits", weight=0.1, options={"mode": "bonus", "from_logits": True}),
+    ...         Penalty("z_loss", inputs="logits", weight=1e-4),
+    ...     ]
+    ... )
+    >>> loss = PipelineLoss(pipe)
+    >>> ids = torch.tensor([[1, 2, 3, 0], [4, 5, 0, 0]])
+    >>> total = loss(model(input_ids=ids), ids.masked_fill(ids == 0, -100))
+    >>> list(loss.report.regularizers)
+    ['entropy', 'z_loss']
+    """
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        *,
+        loss: Callable[..., Any] | None = None,
+        reference: Callable[..., Any] | None = None,
+        shift: bool = True,
+        ignore_index: int = -100,
+        prefix: str = "penalties/",
+    ) -> None:
+        if not isinstance(pipe, Pipeline):
+            raise TypeError(f"PipelineLoss: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
+        for name, given in (("loss", loss), ("reference", reference)):
+            if not (given is None or callable(given)):
+                raise TypeError(f"PipelineLoss: `{name}` must be callable, got {type(given).__qualname__}. Pass one.")
+        if isinstance(reference, torch.nn.Module):
+            reference.eval()
+        self.pipe = pipe
+        self.report: Report | None = None
+        self._loss = loss
+        self._reference = reference
+        self._shift = shift
+        self._ignored = ignore_index
+        self._prefix = prefix
+        self._trainer: Trainer | None = None
+        self._called_with: dict[str, Any] = {}
+        self._sums: dict[str, Any] = {}
+        self._logged_at = 0
+
+    def attach(self, trainer: Trainer) -> None:
+        """Let it know of the Trainer's steps, model and batches, and add to its logs.
+
+        What is logged beside the Trainer's ``"loss"`` are values and contributions, means over the steps since the last
+        time.
+
+        Raises
+        ------
+        ValueError
+            For a Trainer that computes its loss by something else, or has the reference itself as its model.
+        """
+        if trainer.compute_loss_func is not self:
+            raise ValueError(
+                f"PipelineLoss: the Trainer must compute its loss by this, got {trainer.compute_loss_func!r}. Pass "
+                "`compute_loss_func=` it."
+            )
+        if trainer.model is self._reference:
+            raise ValueError(
+                "PipelineLoss: `reference` must not be what is trained, got the Trainer's model. Pass a copy of it."
+            )
+        self._trainer = trainer
+        compute_loss, log = trainer.compute_loss, trainer.log
+
+        @wraps(compute_loss)
+        def computed(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            self._called_with = {name: x for name, x in inputs.items() if name != "labels"}
+            try:
+                return compute_loss(model, inputs, *args, **kwargs)
+            finally:
+                self._called_with = {}
+
+        @wraps(log)
+        def logged(logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            log({**logs, **self._means(trainer)} if "loss" in logs else logs, *args, **kwargs)
+
+        trainer.compute_loss, trainer.log = computed, logged
+
+    def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        """The total, a 0-d tensor, as the Trainer asks for it."""
+        logits = _logits("the model", outputs)
+        beside = self._beside(logits, labels)
+        mask = beside != self._ignored
+        items = torch.clamp(torch.sum(mask), min=1) if num_items_in_batch is None else num_items_in_batch
+        given = {**outputs, "logits": logits, "labels": beside, "mask": mask, "items": items}
+        step = None
+        if self._trainer is not None:
+            step = self._trainer.state.global_step
+            given |= {"params": dict(self._trainer.model.named_parameters()), "reference": None}
+        asked = asked_for(self.pipe, given)
+        if "reference" in asked and self._reference is not None:
+            asked["reference"] = self._of_reference(logits)
+        if self._loss is None:
+            summed = torch.nn.functional.cross_entropy(
+                logits.float().flatten(0, -2), beside.flatten(), ignore_index=self._ignored, reduction="sum"
+            )
+            base = summed / items
+        else:
+            base = self._loss(outputs, labels, num_items_in_batch=num_items_in_batch)
+        share = 1.0 if num_items_in_batch is None else self._counted(labels) / num_items_in_batch
+        parts = {p.name: _of_tokens(p, mask, items) for p in self.pipe}
+        bound = [parts[p.name] or _in_part(p, share) for p in self.pipe]
+        loss = RegularizedLoss(lambda _: base, Pipeline(bound, name=self.pipe.name))
+        total, self.report = loss.compute(asked, step=step)
+        if self._trainer is not None and torch.is_grad_enabled():
+            self._add(self.report, {name: share for name, part in parts.items() if part is None})
+        return total
+
+    def _beside(self, logits: Any, labels: Any) -> Any:
+        """The labels that the logits predict."""
+        if labels is None:
+            raise ValueError("PipelineLoss: the batches must have 'labels', got none. Let the collator make them.")
+        if self._shift:
+            labels = torch.nn.functional.pad(labels, (0, 1), value=self._ignored)[..., 1:]
+        labels = labels.to(logits.device)
+        if labels.shape != logits.shape[:-1] or logits.ndim < 2 + self._shift:
+            raise ValueError(
+                f"PipelineLoss: labels must be as logits but for the classes, got {tuple(labels.shape)} and "
+                f"{tuple(logits.shape)}, shift={self._shift}. Pass shift=False where a model predicts no next token."
+            )
+        return labels
+
+    def _counted(self, labels: Any) -> Any:
+        """The items of a batch as the Trainer counts them, which for many models is before labels are shifted."""
+        shifted = self._shift if self._trainer is None else getattr(self._trainer, "_loss_shifts_labels", False)
+        return torch.sum((labels[..., 1:] if shifted else labels) != self._ignored)
+
+    def _of_reference(self, logits: Any) -> Any:
+        reference = self._reference
+        assert reference is not None
+        if isinstance(reference, torch.nn.Module):
+            reference.to(logits.device)  # nothing, where it is there
+        with torch.no_grad():
+            found = _logits("`reference`", reference(**self._called_with))
+        if found.shape != logits.shape:
+            raise ValueError(
+                f"PipelineLoss: the logits of `reference` must have the model's shape, got {tuple(found.shape)} in "
+                f"place of {tuple(logits.shape)}. Use one of the same vocabulary."
+            )
+        return found
+
+    def _add(self, report: Report, shares: Mapping[str, Any]) -> None:
+        """Add up what a log is the mean of."""
+        figures = {
+            "base_loss": report.base_loss and report.base_loss.value,
+            "regularizer_total": report.regularizer_total,
+        }
+        for name, part in report.regularizers.items():
+            figures[f"{name}/value"] = part.value * shares.get(name, 1)
+            figures[f"{name}/contribution"] = part.contribution
+        for name, figure in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + figure
+
+    def _means(self, trainer: Trainer) -> dict[str, float]:
+        steps = trainer.state.global_step - self._logged_at
+        sums, self._sums, self._logged_at = self._sums, {}, trainer.state.global_step
+        if not sums or steps <= 0:
+            return {}
+        # each process has its part of the items, or all of its own
+        how = "sum" if trainer.args.average_tokens_across_devices else "mean"
+        means = trainer.accelerator.reduce(torch.stack([torch.as_tensor(x) for x in sums.values()]), how) / steps
+        return {self._prefix + name: mean for name, mean in zip(sums, means.tolist(), strict=True)}
+
+
+def _logits(whose: str, outputs: Any) -> Any:
+    if not isinstance(outputs, Mapping) or outputs.get("logits") is None:
+        got = ", ".join(map(repr, outputs)) if isinstance(outputs, Mapping) else type(outputs).__qualname__
+        raise TypeError(f"PipelineLoss: {whose} must return a mapping with 'logits', got {got}. Use return_dict=True.")
+    return outputs["logits"]
+
+
+def _of_tokens(penalty: Penalty, mask: Any, items: Any) -> Penalty | None:
+    """A penalty of logits as a sum over the tokens that count, divided by the items; None for any other."""
+    names = {penalty.inputs} if isinstance(penalty.inputs, str) else penalty.inputs
+    spec = spec_of(penalty.fn)
+    if spec is None or names is None or callable(names) or not _OF_TOKENS.issuperset(names):
+        return None
+    shape = spec.shape_of_terms(penalty.options)
+    if shape not in ("rows", "elements"):
+        return None
+    where = mask if shape == "rows" else mask[..., None]
+    return replace(penalty, options={"where": where, "normalizer": items, **penalty.options})
+
+
+def _in_part(penalty: Penalty, share: Any) -> Penalty:
+    """A penalty of a whole step as this batch's part of it."""
+    weight = penalty.weight
+    return replace(penalty, weight=(lambda step: weight(step) * share) if callable(weight) else weight * share)

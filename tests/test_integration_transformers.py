@@ -1,0 +1,330 @@
+"""The integration with Hugging Face's Trainer, beside the same written by hand as its `compute_loss_func`."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import integration
+from xpenalties import Penalty, Pipeline, schedules, trees
+
+integration("transformers", "accelerate")
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # its imports' own
+    import transformers
+    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+    from xpenalties.integrations.transformers import PipelineLoss
+
+pytestmark = pytest.mark.integrations
+STEPS = 20
+VOCABULARY = 11
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="transformers")
+        warnings.filterwarnings("ignore", module="accelerate")
+        warnings.filterwarnings("ignore", module="torch.utils.data")
+        yield
+
+
+def network(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    config.attn_pdrop = config.embd_pdrop = config.resid_pdrop = 0.0
+    return GPT2LMHeadModel(config)
+
+
+def sentences(steps: int) -> list[dict[str, Any]]:
+    """Of different lengths, padded."""
+    torch.manual_seed(1)
+    found = []
+    for i in range(4 * steps):
+        ids = torch.randint(1, VOCABULARY, (8,))
+        length = 2 + i % 6
+        found.append({"input_ids": ids, "attention_mask": (torch.arange(8) < length).long()})
+        found[-1]["labels"] = torch.where(torch.arange(8) < length, ids, -100)
+    return found
+
+
+def trainer(model: Any, loss: Any, path: Path, *, accumulated: int = 1, data: Any = None, **options: Any) -> Trainer:
+    arguments = TrainingArguments(
+        output_dir=str(path),
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=accumulated,
+        num_train_epochs=1,
+        learning_rate=0.05,
+        optim="sgd",
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        **{"logging_strategy": "no", **options},
+    )
+    data = sentences(STEPS * accumulated) if data is None else data
+    made = Trainer(model, arguments, train_dataset=data, eval_dataset=data[:8], compute_loss_func=loss)
+    made._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
+    if isinstance(loss, PipelineLoss):
+        loss.attach(made)
+    return made
+
+
+def close(a: nn.Module, b: nn.Module) -> None:
+    for (name, mine), theirs in zip(a.named_parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6, msg=name)
+
+
+WEIGHT = schedules.linear(0.1, 0.3, steps=10)
+OF_LOGITS = {"from_logits": True}
+PIPE = Pipeline(
+    [
+        Penalty("kl_divergence", name="kl", inputs=("logits", "reference"), weight=0.5, options=OF_LOGITS),
+        Penalty("entropy", inputs="logits", weight=WEIGHT, options={"mode": "bonus", **OF_LOGITS}),
+        Penalty("z_loss", inputs="logits", weight=0.01),
+        Penalty("l2", name="size", inputs="logits", weight=0.001),
+        Penalty(trees.over_tree("l2", match="mlp.*weight"), name="decay", inputs="params", weight=0.02),
+    ]
+)
+
+
+class ByHand:
+    """The same, in PyTorch's words."""
+
+    def __init__(self, model: Any, reference: Any) -> None:
+        self.model, self.reference = model, reference
+        self.trainer: Any = None
+        self.inputs: Any = None
+        model.register_forward_pre_hook(lambda _, args, kwargs: setattr(self, "inputs", kwargs), with_kwargs=True)
+
+    def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        counted = (labels != -100).sum()  # the Trainer counts the first of each, which nothing predicts
+        logits, labels = outputs.logits[:, :-1], labels[:, 1:]
+        kept = labels != -100
+        logits, labels = logits[kept], labels[kept]
+        with torch.no_grad():
+            inputs = {name: self.inputs[name] for name in ("input_ids", "attention_mask")}
+            reference = log_softmax(self.reference(**inputs).logits[:, :-1][kept], -1)
+        log_p = log_softmax(logits, -1)
+        entropy = -(log_p.exp() * log_p).sum()
+        weight = min(0.1 + 0.02 * self.trainer.state.global_step, 0.3)
+        total = cross_entropy(logits, labels, reduction="sum")
+        total = total + 0.5 * kl_div(reference, log_p, log_target=True, reduction="sum") - weight * entropy
+        total = total + 0.01 * (logits.logsumexp(-1) ** 2).sum() + 0.001 * (logits**2).sum()
+        decay = sum((p**2).sum() for name, p in self.model.named_parameters() if "mlp" in name and "weight" in name)
+        return total / num_items_in_batch + 0.02 * decay * counted / num_items_in_batch
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_training_as_by_hand(accumulated: int, tmp_path: Path) -> None:
+    ours, theirs, reference = network(), network(), network(seed=3)
+    loss = PipelineLoss(PIPE, reference=reference)
+    trainer(ours, loss, tmp_path, accumulated=accumulated).train()
+    by_hand = ByHand(theirs, reference)
+    by_hand.trainer = trainer(theirs, by_hand, tmp_path, accumulated=accumulated)
+    by_hand.trainer.train()
+    close(ours, theirs)
+    assert by_hand.trainer.state.global_step == STEPS
+    assert not reference.training
+    close(reference, network(seed=3))
+
+
+def test_without_penalties_as_the_trainer(tmp_path: Path) -> None:
+    ours, theirs = network(), network()
+    trainer(ours, PipelineLoss(Pipeline()), tmp_path, accumulated=2).train()
+    trainer(theirs, None, tmp_path, accumulated=2).train()
+    close(ours, theirs)
+
+
+def test_padding_does_not_count(tmp_path: Path) -> None:
+    model = network()
+    data = sentences(1)
+    batch = {name: torch.stack([each[name] for each in data]) for name in data[0]}
+    logits = model(input_ids=batch["input_ids"]).logits.detach()
+    spoiled = logits.clone()
+    spoiled[:, -1] = float("nan")  # the last predicts nothing
+    spoiled[batch["labels"] == -100] = float("inf")
+    pipe = PIPE.remove("kl", "decay").with_weights(entropy=0.1)
+    outputs = transformers.modeling_outputs.CausalLMOutput(logits=logits.requires_grad_())
+    shorter = [logits[i : i + 1, : int(each["attention_mask"].sum())] for i, each in enumerate(data)]
+    loss = PipelineLoss(pipe)
+    total = loss(outputs, batch["labels"])
+    assert loss.report is not None
+    values = {name: float(part.value) for name, part in loss.report.regularizers.items()}
+    rows = torch.cat([each[0, :-1] for each in shorter])
+    assert values["z_loss"] == pytest.approx(float((rows.logsumexp(-1) ** 2).mean().detach()), rel=1e-5)
+    assert values["size"] == pytest.approx(float((rows**2).sum().detach()) / len(rows), rel=1e-5)
+    assert torch.isfinite(total)
+    mask = torch.nn.functional.pad(batch["labels"] != -100, (0, 1))[:, 1:]
+    again = PipelineLoss(pipe, loss=lambda *_, **__: torch.zeros(()))
+    spoiled = torch.where(mask[..., None], logits.detach(), float("nan")).requires_grad_()
+    again(transformers.modeling_outputs.CausalLMOutput(logits=spoiled), batch["labels"]).backward()
+    assert again.report is not None
+    assert {name: float(part.value) for name, part in again.report.regularizers.items()} == pytest.approx(values)
+    assert spoiled.grad is not None
+    assert bool(torch.isfinite(spoiled.grad).all()) and bool((spoiled.grad[~mask] == 0).all())
+    nothing = PipelineLoss(pipe)(outputs, torch.full_like(batch["labels"], -100))
+    assert float(nothing.detach()) == 0.0
+
+
+def test_what_is_logged(tmp_path: Path) -> None:
+    model, reference = network(), network(seed=3)
+    seen = []
+    loss = PipelineLoss(PIPE, reference=reference, prefix="p/")
+
+    class Each(transformers.TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            seen.append(float(loss.report.loss_total))
+
+    made = trainer(model, loss, tmp_path, logging_strategy="steps", logging_steps=5)
+    made.add_callback(Each())
+    made.train()
+    logs = [each for each in made.state.log_history if "loss" in each]
+    assert len(logs) == 4 and all("p/kl/value" in each for each in logs)
+    for i, each in enumerate(logs):
+        own = {name: value for name, value in each.items() if name.startswith("p/")}
+        assert each["loss"] == pytest.approx(sum(seen[5 * i : 5 * i + 5]) / 5, abs=1e-4)
+        assert own["p/base_loss"] + own["p/regularizer_total"] == pytest.approx(each["loss"], abs=1e-4)
+        assert own["p/kl/contribution"] == pytest.approx(0.5 * own["p/kl/value"], rel=1e-5)
+    others = [each for each in made.state.log_history if "loss" not in each]
+    assert others and not any(name.startswith("p/") for each in others for name in each)
+
+
+def test_logs_of_accumulated_batches(tmp_path: Path) -> None:
+    pipe = Pipeline([Penalty(trees.over_tree("l2"), name="decay", inputs="params", weight=0.0, every=2)])
+    model = network()
+    before = float(sum((p.detach() ** 2).sum() for p in model.parameters()))
+    loss = PipelineLoss(pipe)
+    made = trainer(model, loss, tmp_path, accumulated=4, data=sentences(4), logging_strategy="steps", logging_steps=1)
+    made.train()
+    assert made.state.log_history[0]["penalties/decay/value"] == pytest.approx(before, rel=1e-5)
+    made.log({"loss": 1.0})  # where there was no step since
+    assert "penalties/decay/value" not in made.state.log_history[-1]
+
+
+def test_evaluation(tmp_path: Path) -> None:
+    model, reference = network(), network(seed=3)
+    loss = PipelineLoss(PIPE.with_weights(entropy=0.1), reference=reference)
+    made = trainer(model, loss, tmp_path)
+    found = made.evaluate()
+    assert loss.report is not None
+    assert found["eval_loss"] > 1.5 and not any("penalties/" in name for name in found)
+    assert made.state.log_history[-1].keys() == found.keys() | {"step"}
+    made.log({"loss": 1.0})
+    assert set(made.state.log_history[-1]) <= {"loss", "step", "epoch"}
+
+
+def test_a_reference_that_is_a_function(tmp_path: Path) -> None:
+    ours, theirs, reference = network(), network(), network(seed=3)
+    calls: list[set[str]] = []
+
+    def shifted(**inputs: Any) -> Any:
+        assert not torch.is_grad_enabled()
+        calls.append(set(inputs))
+        return reference(**inputs)
+
+    trainer(ours, PipelineLoss(PIPE, reference=shifted), tmp_path).train()
+    trainer(theirs, PipelineLoss(PIPE, reference=copy.deepcopy(reference)), tmp_path).train()
+    close(ours, theirs)
+    assert len(calls) == STEPS and calls[0] == {"input_ids", "attention_mask"}
+    without = len(calls)
+    trainer(ours, PipelineLoss(PIPE.disable("kl"), reference=shifted), tmp_path).train()
+    assert len(calls) == without  # evaluated for those who ask only
+
+
+def test_classifiers_and_options_of_ones_own() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4, 3, requires_grad=True)
+    labels = torch.tensor([0, 2, 1, -100])
+    own = Penalty("z_loss", name="own", inputs="logits", weight=0.5, options={"normalizer": 10.0})
+    counted = Penalty(lambda found: found["items"] * found["logits"].mean(), name="counted", weight=0.1)
+    structure = Penalty("orthogonality", inputs="logits", weight=lambda step: 0.1 * step)
+    loss = PipelineLoss(Pipeline([own, counted]), shift=False)
+    total = loss({"logits": logits}, labels, num_items_in_batch=torch.tensor(6))
+    plain = logits[:3].logsumexp(-1) ** 2
+    expected = cross_entropy(logits, labels, reduction="sum") / 6 + 0.5 * plain.sum() / 10
+    torch.testing.assert_close(total, expected + 0.1 * 6 * logits.mean() * 3 / 6)
+    with pytest.raises(ValueError, match="its weight is a schedule, got no step"):
+        PipelineLoss(Pipeline([structure]), shift=False)({"logits": logits}, labels)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: PipelineLoss("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Make one"),
+        (lambda: PipelineLoss(PIPE, loss=3), TypeError, r"`loss` must be callable, got int\. Pass one"),
+        (lambda: PipelineLoss(PIPE, reference="gpt2"), TypeError, r"`reference` must be callable, got str\. Pass one"),
+        (
+            lambda: PipelineLoss(PIPE)((torch.ones(2, 3, 4),), None),
+            TypeError,
+            r"the model must return a mapping with 'logits', got tuple\. Use return_dict=True",
+        ),
+        (lambda: PipelineLoss(PIPE)({"loss": 1.0}, None), TypeError, r"with 'logits', got 'loss'\. Use"),
+        (
+            lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 3, 4)}, None),
+            ValueError,
+            r"the batches must have 'labels', got none\. Let the collator make them",
+        ),
+        (
+            lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 3, 4)}, torch.ones(2, 5, dtype=torch.long)),
+            ValueError,
+            r"must be as logits but for the classes, got \(2, 5\) and \(2, 3, 4\), shift=True\. Pass shift=False",
+        ),
+        (
+            lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 4)}, torch.ones(2, dtype=torch.long)),
+            ValueError,
+            r"got \(2,\) and \(2, 4\), shift=True\. Pass shift=False where a model predicts no next token",
+        ),
+        (
+            lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 3, 4)}, torch.ones(2, 3, dtype=torch.long)),
+            ValueError,
+            "the inputs must have 'reference'",
+        ),
+    ],
+)
+def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_errors_of_attaching(tmp_path: Path) -> None:
+    model = network()
+    made = trainer(model, None, tmp_path)
+    with pytest.raises(ValueError, match=r"must compute its loss by this, got None\. Pass `compute_loss_func=` it"):
+        PipelineLoss(PIPE).attach(made)
+    with pytest.raises(ValueError, match=r"`reference` must not be what is trained, got the Trainer's model"):
+        trainer(model, PipelineLoss(PIPE, reference=model), tmp_path)
+
+    class Wider(nn.Module):
+        def forward(self, input_ids: Any, **more: Any) -> Any:
+            return {"logits": torch.ones(*input_ids.shape, 12)}
+
+    with pytest.raises(
+        ValueError, match=r"must have the model's shape, got \(4, 8, 12\) in place of \(4, 8, 11\)\. Use"
+    ):
+        trainer(model, PipelineLoss(PIPE, reference=Wider()), tmp_path).train()
+    with pytest.raises(TypeError, match=r"`reference` must return a mapping with 'logits', got Tensor"):
+        trainer(model, PipelineLoss(PIPE, reference=lambda **_: torch.ones(2)), tmp_path).train()
+
+
+def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "xpenalties.integrations.transformers")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModuleNotFoundError, match=r'needs transformers\. Install it: pip install "xpenalties\[transf'):
+        __import__("xpenalties.integrations.transformers")
