@@ -8,6 +8,8 @@ import math
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ else:
 
 pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -91,6 +93,15 @@ WITHOUT = {
 WITHOUT -= {"telemetry.add_handler"}
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what other packages warn of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning|transformers|accelerate|torch.utils.data")
+        warnings.filterwarnings("ignore", message=".*does not have many workers|.*LeafSpec|.*isinstance")
+        yield
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_docstring(name: str) -> None:
     names = {each: getattr(xpenalties, each) for each in xpenalties.__all__}
@@ -99,9 +110,7 @@ def test_docstring(name: str) -> None:
         names |= {each: getattr(module, each) for each in module.__all__ if of_jax or "jax" not in module.__name__}
     packages = (jax, keras, lightning, math, optax, tinker, torch, transformers)
     names |= {module.__name__: module for module in packages}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning|transformers|torch.utils.data")
-        warnings.filterwarnings("ignore", message=".*does not have many workers|.*LeafSpec|.*isinstance")
+    with quiet():
         ran = run(PUBLIC[name].__doc__, name, {**names, "np": np})
     assert (ran == 0) == (name in WITHOUT)
 
@@ -109,7 +118,8 @@ def test_docstring(name: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(page: Path) -> None:
     for number, block in enumerate(BLOCK.findall(page.read_text())):
-        if block.lstrip().startswith(">>>"):
-            run(block, f"{page.name}[{number}]", {})
-        else:
-            exec(compile(block, f"{page.name}[{number}]", "exec"), {"__name__": "__main__"})
+        with quiet():
+            if block.lstrip().startswith(">>>"):
+                run(block, f"{page.name}[{number}]", {})
+            else:
+                exec(compile(block, f"{page.name}[{number}]", "exec"), {"__name__": "__main__"})
