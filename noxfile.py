@@ -35,7 +35,7 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
     *("erase", "lint", "types"),
     *(row["name"] for row in ROWS),
-    *("oldest", "mixed", "integrations", "bare", "doctest", "build", "coverage", "report"),
+    *("oldest", "mixed", "integrations", "bare", "doctest", "docs", "build", "coverage", "report"),
 ]
 if len(sys.argv) == 1:  # plain `nox`: a session per core. One that is asked for by name shows its output as it comes
     nox.options.parallel = os.cpu_count() or 1
@@ -163,6 +163,16 @@ def doctest(session: nox.Session) -> None:
     session.install("-e", ".", *group("docs"), *group("integrations"), *newest(REQUIRED))
     names = ",".join(row["name"] for row in REQUIRED)
     session.run("pytest", "tests", "-m", "docs", *session.posargs, env={"XPENALTIES_TEST_BACKENDS": names})
+
+
+@nox.session(python=PYTHON)
+def docs(session: nox.Session) -> None:
+    """The site, strictly: each page executed, each public name in the reference, each link followed."""
+    session.install("-e", ".[examples]", *group("site"), *group("integrations"), *newest(REQUIRED))
+    built = ROOT / "docs" / "_build"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", str(built / "html"))
+    session.run("python", "docs/check_links.py", str(built / "html"))
 
 
 @nox.session(python=PYTHON)

@@ -7,6 +7,7 @@ import csv
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -362,11 +363,39 @@ def test_a_penalty_has_one_colour() -> None:
     names = [f"penalty {i}" for i in range(12)]
     first = report_of(dict.fromkeys(names, 1.0), dict.fromkeys(names[6:], 2.0), base=1.0, base_norm=1.0)
     contributions, norms = history_of(first, first).plot().axes
-    colours = {line.get_label(): line.get_color() for line in contributions.get_lines()}
-    assert len(set(colours.values())) == 13
-    assert {line.get_label(): line.get_color() for line in norms.get_lines()} == {
-        name: colours[name] for name in ("base loss", *names[6:])
+    looks = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in contributions.get_lines()}
+    assert len(set(looks.values())) == 13
+    assert {line.get_label(): (line.get_color(), line.get_linestyle()) for line in norms.get_lines()} == {
+        name: looks[name] for name in ("base loss", *names[6:])
     }
+    entries = contributions.get_legend().get_lines()
+    assert [(entry.get_color(), entry.get_linestyle()) for entry in entries] == [*looks.values()]
+
+
+@pytest.mark.mixed
+@pytest.mark.parametrize(
+    ("cycle", "looks"),
+    [
+        ({"color": ["#ff0000", "#777777", "#0000ff"]}, [("#ff0000", "-"), ("#0000ff", "-"), ("#ff0000", ":")]),
+        ({"color": ["#ff0000", "#0000ff"], "linestyle": [":", "-."]}, [("#ff0000", ":"), ("#0000ff", "-.")]),
+        ({"color": ["0.2", "0.6"]}, [("0.2", "-"), ("0.6", "-"), ("0.2", ":")]),
+        ({"linestyle": ["-", ":"]}, [("C0", "-"), ("C0", ":")]),
+        ({"color": ["r"]}, [("r", style) for style in ("-", ":", "-.", "--", "-")]),
+    ],
+)
+def test_the_users_colours(cycle: dict[str, list[Any]], looks: list[tuple[Any, Any]]) -> None:
+    import matplotlib
+    from matplotlib.colors import to_hex
+    from matplotlib.rcsetup import cycler
+
+    names = [f"penalty {i}" for i in range(len(looks))]
+    with matplotlib.rc_context({"axes.prop_cycle": cycler(**cycle)}):
+        lines = history_of(report_of(dict.fromkeys(names, 1.0))).plot().axes[0].get_lines()
+        if "color" in cycle:
+            assert [(to_hex(line.get_color()), line.get_linestyle()) for line in lines] == [
+                (to_hex(color), style) for color, style in looks
+            ]
+        assert [line.get_linestyle() for line in lines] == [style for _, style in looks]
 
 
 @pytest.mark.mixed
@@ -395,6 +424,15 @@ def test_small_contributions_are_seen() -> None:
     for small, scale in ((0.03, "linear"), (0.01, "symlog"), (0.0, "linear")):
         reports = [report_of({"a": value}, base=base) for value, base in ((math.nan, 0.5), (-small, -1.0), (0.0, 0.0))]
         assert history_of(*reports).plot().axes[0].get_yscale() == scale, small
+    falling = [report_of({"a": value}, base=1.0) for value in (1.0, 0.01, 0.01)]  # large at first only
+    rest = ((0.01, "log"), (0.0, "symlog"), (-0.01, "symlog"), (math.nan, "log"), (1.0, "linear"))
+    for value, scale in rest:
+        reports = [*falling, report_of({"a": value}), report_of({"a": value})]
+        assert history_of(*reports).plot().axes[0].get_yscale() == scale, value
+    for small, threshold in ((1e-4, 1e-4), (5e-4, 1e-4), (1e-12, 1e-6)):  # no more than six decades
+        axis = history_of(report_of({"a": small, "b": -small}, base=1.0)).plot().axes[0].yaxis
+        assert axis.get_scale() == "symlog" and axis.get_transform().linthresh == pytest.approx(threshold)
+    assert history_of(report_of({"a": 1e-12}, base=1.0)).plot().axes[0].get_yscale() == "symlog"
 
 
 @pytest.mark.mixed
@@ -404,13 +442,15 @@ def test_the_mean_of_the_cosines() -> None:
     new = {"a": {"a": 1.0, "b": math.nan}, "b": {"a": math.nan, "b": 1.0}}
     reports = [report_of({"a": 1.0}, cosines=cosines) for cosines in (COSINES, None, other, new)]
     figure = history_of(*reports).plot()
-    contributions, matrix, _ = figure.axes
+    contributions, matrix, colours = figure.axes
     image = matrix.get_images()[0]
     nan = math.nan
     assert np.ma.filled(image.get_array(), nan) == pytest.approx(
         np.asarray([[1.0, -0.2, nan], [-0.2, 1.0, nan], [nan, nan, 1.0]]), nan_ok=True
     )
-    assert image.get_clim() == (-1, 1) and matrix.get_title() == "mean cosine between gradients"
+    assert image.get_clim() == (-1, 1) and image.get_cmap().name == "RdBu"
+    assert colours.get_ylabel() == "cosine (unitless)" and [*colours.get_yticks()] == [-1, -0.5, 0, 0.5, 1]
+    assert matrix.get_title() == "mean cosine between gradients"
     for axis in (matrix.xaxis, matrix.yaxis):
         assert [label.get_text() for label in axis.get_ticklabels()] == ["base loss", "a", "b"]
     assert [(text.get_position(), text.get_text()) for text in matrix.texts] == [
@@ -438,16 +478,16 @@ def test_panels() -> None:
         for name, kind in kinds.items()
     }
     values, norms, cosines = (
-        "contribution to the loss",
-        "norm of the weighted gradient",
+        "contribution (loss units)",
+        "weighted gradient (L2 norm)",
         "mean cosine between gradients",
     )
     assert labels == {
         "one": [values],
         "norms": [values, norms],
         "total": [values, norms],
-        "cosines": [values, cosines, ""],  # and its colours
-        "all": [values, cosines, norms, ""],
+        "cosines": [values, cosines, "cosine (unitless)"],
+        "all": [values, norms, cosines, "cosine (unitless)"],
     }
 
 
@@ -459,6 +499,58 @@ def test_names_in_the_picture(tmp_path: Path) -> None:
     shown = ["_hidden", r"\$\no formula\$", "a_name_so_lo…m_for_lines"]
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == shown
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == shown
+
+
+@pytest.mark.mixed
+def test_there_is_room_for_many_long_names() -> None:
+    names = [f"encoder.layers.{i}.attention.weights, group lasso {i}" for i in range(12)]
+    ones = dict.fromkeys(names, 1.0)
+    report = report_of(ones, ones, base=1.0, base_norm=1.0, total_norm=2.0, cosines={a: dict(ones) for a in names})
+    for width in (3, 8):
+        figure = history_of(report, report).plot(width=width)
+        figure.set_dpi(100)
+        figure.draw_without_rendering()
+        assert figure.get_figwidth() >= width and figure.get_figwidth() <= 9
+        contributions, norms, matrix, colours = figure.axes
+        legend = contributions.get_legend()
+        inside = [legend, matrix, norms.yaxis.label, matrix.title, colours.yaxis.label, *matrix.get_xticklabels()]
+        for artist in inside:
+            box = artist.get_tightbbox()
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 + 1 and figure.bbox.y0 <= box.y0 + 1, artist
+        assert legend.get_window_extent().y0 >= contributions.get_window_extent().y1 - 1  # above the lines
+        numbers = [text.get_window_extent() for text in matrix.texts[:12]]
+        assert all(left.x1 < right.x0 for left, right in pairwise(numbers))
+        assert all(ax.get_window_extent().height > 190 for ax in figure.axes) and matrix.get_aspect() == "auto"
+        assert all(ax.get_window_extent().width > 400 for ax in figure.axes[:3])
+        sizes = [text.get_fontsize() for text in (*legend.get_texts(), *matrix.texts, *matrix.get_yticklabels())]
+        assert min(sizes) >= 8
+
+
+@pytest.mark.mixed
+def test_a_narrow_picture() -> None:
+    short, long = "a", "encoder.layers.10.attention.weights, group lasso"
+    for name, width, most in ((short, 3, 3), (long, 2, 4)):
+        history = GradientHistory()
+        for i in range(2):
+            history.append(report_of({name: 1.0}, {name: 1.0}), 100_000 * i)
+        figure = history.plot(width=width)
+        figure.draw_without_rendering()
+        assert width <= figure.get_figwidth() <= most
+        contributions, norms = figure.axes
+        legend = contributions.get_legend().get_window_extent()
+        assert figure.bbox.x0 <= legend.x0 and legend.x1 <= figure.bbox.x1
+        steps = [label.get_window_extent() for label in norms.get_xticklabels()]
+        assert len(steps) > 1 and all(left.x1 < right.x0 for left, right in pairwise(steps))
+        assert not any(label.get_visible() for label in contributions.get_xticklabels())
+
+
+@pytest.mark.mixed
+def test_the_width() -> None:
+    history = history_of(report_of({"a": 1.0}))
+    assert history.plot().get_figwidth() == 8 and history.plot(width=4).get_figwidth() == 4
+    for width, error in ((0, ValueError), (math.nan, ValueError), ("wide", TypeError)):
+        with pytest.raises(error, match=r"^GradientHistory.plot: `width` must be "):
+            history.plot(width=width)  # type: ignore[arg-type]
 
 
 @pytest.mark.mixed

@@ -138,6 +138,20 @@ def test_compiled_once_for_weights_and_steps() -> None:
     assert report.conflicts()["l1"]["l1"] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("optimizer", [optax.lbfgs(), optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())])
+def test_optimizers_that_take_more(optimizer: Any) -> None:
+    step = train_step(forward, LOSS, optimizer, wrt=(name for name in ["hidden"]), track_grad_norms=True)
+    params = arrays()
+    state = optimizer.init(params)
+    batch = batches()[0]
+    totals = []
+    for _ in range(6):
+        params, state, report = step(params, state, *batch, step=3)
+        totals.append(float(report.loss_total))
+    assert totals[-1] < totals[0]
+    step(params, state, *(x[:3] for x in batch), step=3)  # traced again
+
+
 class Network(nnx.Module):
     """With a batch statistic and random numbers, which are state too."""
 
@@ -214,6 +228,11 @@ def test_paths_in_flax_modules() -> None:
     for tree in (model, nnx.state(model), nnx.state(model, nnx.Param), nnx.split(model)[1]):
         assert set(over.explain(tree).selected) == {"first.kernel", "last.kernel"}
         assert float(over(tree)) == pytest.approx(expected, rel=1e-6)
+    model.tied = model.first
+    for tree in (model, nnx.state(model)):
+        assert float(over(tree)) == pytest.approx(expected, rel=1e-6)  # once
+    del model.tied
+    assert not any("norm.mean" in path for path in trees.over_tree("l2").explain(model).selected)
     beside = {"model": nnx.state(model, nnx.Param), "more": jnp.ones(2)}
     assert set(over.explain(beside).selected) == {"model.first.kernel", "model.last.kernel"}
     decayed, _ = transforms.add_l2_decay(0.5, match="kernel$").update(nnx.state(model, nnx.Param), (), model)
@@ -290,9 +309,27 @@ def _centralized() -> Any:
     return optax.stateless(lambda updates, params: jax.tree.map(centralized, updates))
 
 
+def a_step(**options: Any) -> Any:
+    has_aux = options.pop("has_aux", False)
+    step = train_step(forward, LOSS, optax.sgd(0.1), has_aux=has_aux)
+    return step(arrays(), optax.sgd(0.1).init(arrays()), *batches()[0], step=0, **options)
+
+
+def test_weights_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"penalty 'l1': `weight` must be in \[0, inf\), got -1"):
+        a_step(weights={"l1": -1.0})
+    with pytest.raises(ValueError, match=r"no penalty is named 'l3', .* Did you mean 'l1'"):
+        a_step(weights={"l3": 1.0})
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: a_step(weights={"l1": lambda step: 0.1}),
+            r"`weights` must be numbers or arrays, got a schedule for 'l1'\. Give it to the Penalty",
+        ),
+        (lambda: a_step(has_aux=True), r"`forward` must return a pair with has_aux=True, got dict\. Return the inputs"),
         (lambda: train_step(3, LOSS, optax.sgd(0.1)), r"`forward` must be callable, got int\. Pass a function"),
         (lambda: train_step(forward, PIPE, optax.sgd(0.1)), r"`loss` must be a RegularizedLoss, got Pipeline\. Make"),
         (

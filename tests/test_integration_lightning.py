@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -287,17 +288,18 @@ def test_controllers_and_checkpoints(tmp_path: Path) -> None:
     assert "controlled" in made().state_key and made().state_key != PipelineCallback(PIPE).state_key
 
 
-@pytest.mark.parametrize("out", ["tensor", "none", "without"])
+@pytest.mark.parametrize("out", ["tensor", "none", "without", "float"])
 def test_what_a_training_step_may_return(out: str) -> None:
     class Other(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             found = super().training_step(batch, batch_idx)
-            return {"tensor": found["loss"], "none": None, "without": {"logits": found["logits"]}}[out]
+            return {"tensor": found["loss"], "none": None, "without": {"logits": found["logits"]}, "float": 1.0}[out]
 
     pipe = Pipeline([Penalty("l2", inputs=lambda found: found["batch"][0], weight=1.0)])
     callback, module = PipelineCallback(pipe), Other()
-    if out == "without":
-        with pytest.raises(MisconfigurationException, match="'loss' key needs to be present"):
+    if out in ("without", "float"):
+        message = "'loss' key needs to be present" if out == "without" else "must return a Tensor, a dict, or None"
+        with pytest.raises(MisconfigurationException, match=message):
             fitted(module, callback, data=batches(1))
         return
     fitted(module, callback, data=batches(1))
@@ -352,6 +354,110 @@ class WithValidation(Classifier):
         assert "training_step" not in vars(self)
 
 
+def test_several_callbacks() -> None:
+    """Each takes itself off, whatever the order."""
+    first = PipelineCallback(PIPE.remove("decay"), activities={"hidden": "encoder"}, prefix="a/")
+    decay = Pipeline([PIPE["decay"]], name="second")
+    second = PipelineCallback(decay, activities=("encoder.*" for _ in range(1)), prefix="b/")
+    ours, theirs = Classifier(), ByHand()
+    run = fitted(ours, first, second)
+    fitted(theirs)
+    close(ours, theirs)
+    assert "training_step" not in vars(ours) and not ours.encoder._forward_hooks
+    logged = {name: float(x) for name, x in run.callback_metrics.items()}
+    assert logged["a/base_loss/value"] == logged["b/base_loss/value"]
+    fitted(ours, second)  # its names are not used up
+    before = second.report
+    fitted(ours)
+    assert second.report is before
+
+
+def test_calls_that_are_no_training() -> None:
+    class Validates(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            plain = Classifier.training_step(self, batch, batch_idx)["loss"]
+            assert torch.equal(self.training_step(batch, batch_idx)["loss"], plain)
+            self.steps -= 2
+
+    observed: list[int] = []
+
+    class Seen(lightning.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            observed.append(len(callback._observed["l1"]))
+
+        def on_validation_end(self, *_: Any) -> None:
+            observed.append(len(callback._observed["l1"]))
+
+    given = {"l1": controllers.adaptive_kl(0.5, target=1.0)}
+    callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, controllers=given)
+    callback._observed["l1"] = [torch.tensor(1e9)]  # of a run that has failed, or a search for a learning rate
+    module = Validates()
+    made = trainer(callback, Seen(), val_check_interval=3, accumulate_grad_batches=2)
+    data, checks = (DataLoader(batches(4), batch_size=None) for _ in range(2))
+    made.fit(module, data, checks)
+    assert observed == [1, 0, 1] and module.steps == 4
+
+
+def test_copies_of_a_module_in_a_run() -> None:
+    class Teacher(Classifier):
+        def on_fit_start(self) -> None:
+            self.teacher = [copy.deepcopy(self.encoder)]  # with our hooks, which it must not follow
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            with torch.no_grad():
+                self.teacher[0](10 * batch[0])
+            copy.deepcopy(self)
+            return super().training_step(batch, batch_idx)
+
+    ours, theirs = Teacher(), ByHand()
+    fitted(ours, PipelineCallback(PIPE, activities={"hidden": "encoder"}))
+    fitted(theirs)
+    close(ours, theirs)
+
+
+def test_modules_that_are_called_twice() -> None:
+    class Siamese(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            x, y = batch
+            return cross_entropy(self.head(self.encoder(x)) - self.head(self.encoder(-x)), y)
+
+    def apart(found: Any) -> Any:
+        first, second = found["encoder"]
+        assert "head.missing" not in found
+        return first - second
+
+    names = {"encoder": "encoder", "dropout": "encoder.2", "head": "head"}
+    callback = PipelineCallback(Pipeline([Penalty("l2", inputs=apart)]), activities=names)
+    fitted(Siamese(), callback, data=batches(2))
+    assert callback.report is not None and callback.report.flat()["l2/value"] > 0
+    with pytest.raises(ValueError, match="'encoder' must have been called once in the latest call of the model, got 2"):
+        fitted(Siamese(), PipelineCallback(Pipeline([Penalty("l2", inputs="encoder")]), activities=names))
+
+
+@pytest.mark.filterwarnings("ignore:.*was dropped and contributes 0")
+def test_what_is_dropped_is_not_observed() -> None:
+    def fails(x: Any) -> Any:
+        raise ConnectionError("down")
+
+    given = {"f": controllers.adaptive_kl(0.5, target=1.0)}
+    pipe = Pipeline([Penalty(fails, name="f", inputs="logits", on_error="drop")])
+    callback = PipelineCallback(pipe, controllers=given)
+    fitted(Classifier(), callback, data=batches(2))
+    assert callback.weights() == {"f": 0.5}
+
+
+def test_a_step_that_takes_the_iterator() -> None:
+    class Iterates(Classifier):
+        def training_step(self, dataloader_iter: Any) -> Any:
+            batch, batch_idx, _ = next(dataloader_iter)
+            return super().training_step(batch, batch_idx)
+
+    ours, theirs = Iterates(), ByHand()
+    fitted(ours, PipelineCallback(PIPE, activities={"hidden": "encoder"}))
+    fitted(theirs)
+    close(ours, theirs)
+
+
 def test_precision_and_closures() -> None:
     class Closures(Classifier):
         def configure_optimizers(self) -> Any:
@@ -375,11 +481,6 @@ def test_precision_and_closures() -> None:
     ("make", "error", "message"),
     [
         (lambda: PipelineCallback("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Make one"),
-        (
-            lambda: PipelineCallback(PIPE, activities={"batch": "encoder"}),
-            ValueError,
-            r"names other than batch, loss, params, got 'batch'\. Rename it",
-        ),
         (lambda: PipelineCallback(PIPE, track_every=0), ValueError, r"`track_every` must be 1 at least, got 0"),
         (lambda: PipelineCallback(PIPE, wrt=["hidden"]), ValueError, "`wrt` must come with `track_every`, got "),
         (
@@ -405,6 +506,12 @@ def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -
 
 
 def test_errors_of_a_run() -> None:
+    with pytest.raises(ValueError, match=r"names other than batch, loss, params, got 'batch'\. Name it by a mapping"):
+        fitted(Classifier(), PipelineCallback(PIPE, activities={"batch": "encoder"}))
+    with pytest.raises(
+        ValueError, match=r"'l1': the inputs must have 'hidden', got .*'hiden'\. Did you mean 'hiden'\?"
+    ):
+        fitted(Classifier(), PipelineCallback(PIPE, activities={"hiden": "encoder"}))
     module = Classifier()
     module.automatic_optimization = False
     with pytest.raises(

@@ -91,6 +91,37 @@ class Recurrent(nn.Module):
         return x
 
 
+def test_copies_of_a_model_are_other_models() -> None:
+    model = network()
+    x = torch.randn(4, 6)
+    with capture(model, {"hidden": "1"}) as activities:
+        model(x)
+        teacher = copy.deepcopy(model)
+        model(x)
+        hidden = activities["hidden"]
+        with torch.no_grad():
+            teacher(10 * x)
+        assert activities["hidden"] is hidden and hidden.requires_grad
+
+
+def test_inputs_that_are_picked() -> None:
+    model = network()
+    pipe = Pipeline([Penalty("l2", inputs=lambda found: found["1"][0] - found["1"][1])])
+    with capture(model, [r"^1$", r"^3$"]) as activities:
+        loss = wrap_loss(mse_loss, pipe, activities)
+        activities.begin()
+        first, second = model[:2](torch.ones(2, 6)), model[:2](torch.zeros(2, 6))
+        activities.end()
+        assert set(activities.seen()) == {"1"}  # nothing of what was not called
+        value = loss(torch.zeros(1), torch.zeros(1))
+    torch.testing.assert_close(value, ((first - second) ** 2).sum())
+    named = wrap_loss(mse_loss, Pipeline([Penalty("l2", inputs="hiden")]), {"hidden": torch.ones(2)})
+    with pytest.raises(
+        ValueError, match=r"must have 'hiden', got 'outputs', 'targets', 'hidden'\. Did you mean 'hidden'"
+    ):
+        named(torch.zeros(1), torch.zeros(1))
+
+
 def test_modules_that_are_called_several_times() -> None:
     model = Recurrent()
     pipe = Pipeline([Penalty(trees.over_tree("l2"), inputs=lambda seen: seen.calls("cell"), name="l2")])

@@ -63,21 +63,21 @@ def sentences(steps: int) -> list[dict[str, Any]]:
 
 
 def trainer(model: Any, loss: Any, path: Path, *, accumulated: int = 1, data: Any = None, **options: Any) -> Trainer:
-    arguments = TrainingArguments(
-        output_dir=str(path),
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=accumulated,
-        num_train_epochs=1,
-        learning_rate=0.05,
-        optim="sgd",
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-        **{"logging_strategy": "no", **options},
-    )
+    usual = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": accumulated,
+        "num_train_epochs": 1,
+        "learning_rate": 0.05,
+        "optim": "sgd",
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "report_to": [],
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+    }
+    arguments = TrainingArguments(output_dir=str(path), **{**usual, **options})
     data = sentences(STEPS * accumulated) if data is None else data
     made = Trainer(model, arguments, train_dataset=data, eval_dataset=data[:8], compute_loss_func=loss)
     made._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
@@ -248,6 +248,94 @@ def test_a_reference_that_is_a_function(tmp_path: Path) -> None:
     assert len(calls) == without  # evaluated for those who ask only
 
 
+def test_several_trainers_and_runs(tmp_path: Path) -> None:
+    """Each has its own model, steps and logs; and so has each run of one."""
+    pipe = Pipeline([Penalty(trees.over_tree("l2"), name="decay", inputs="params", weight=0.1)])
+    loss = PipelineLoss(pipe)
+    options = {"logging_strategy": "steps", "logging_steps": 4, "save_strategy": "steps", "save_steps": 10}
+    first, second = (trainer(network(seed), loss, tmp_path / str(seed), **options) for seed in (0, 3))
+    first.train()
+    second.train()
+    second.train()
+    first.train(resume_from_checkpoint=str(tmp_path / "0" / "checkpoint-10"))
+    for made in (first, second):
+        logs = [each for each in made.state.log_history if "loss" in each]
+        assert len(logs) >= 5
+        for each in logs[:-1] if made is first else logs:  # a resumed run's first is of fewer steps
+            total = each["penalties/base_loss"] + each["penalties/regularizer_total"]
+            assert each["loss"] == pytest.approx(total, abs=1e-3) or each["step"] == 12
+    alone = network(0)
+    trainer(alone, PipelineLoss(pipe), tmp_path).train()
+    close(first.model, alone)
+
+
+def test_penalties_on_some_steps(tmp_path: Path) -> None:
+    calls = []
+    reference = network(seed=3)
+
+    def counted(**inputs: Any) -> Any:
+        calls.append(1)
+        return reference(**inputs)
+
+    kl = Penalty("kl_divergence", name="kl", inputs=("logits", "reference"), weight=0.1, options=OF_LOGITS, every=5)
+    loss = PipelineLoss(Pipeline([kl, Penalty("z_loss", inputs="logits", weight=0.1, every=5)]), reference=counted)
+    options = {"logging_strategy": "steps", "logging_steps": 10, "learning_rate": 0.0}
+    made = trainer(network(), loss, tmp_path, **options)
+    made.train()
+    assert len(calls) == 4
+    found = made.state.log_history[0]
+    assert found["penalties/z_loss/value"] == pytest.approx(5.0, rel=0.2)  # log(11) ** 2 and a bit, not a fifth of it
+    assert found["penalties/z_loss/contribution"] == pytest.approx(0.1 * found["penalties/z_loss/value"], rel=1e-5)
+    evaluated = []
+    for step in range(4):
+        made.state.global_step = step
+        evaluated.append(made.evaluate()["eval_loss"])
+    assert evaluated == pytest.approx([evaluated[0]] * 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*was dropped and contributes 0")
+def test_what_is_dropped(tmp_path: Path) -> None:
+    def fails(x: Any) -> Any:
+        raise ConnectionError("down")
+
+    loss = PipelineLoss(Pipeline([Penalty(fails, name="f", inputs="logits", on_error="drop")]))
+    made = trainer(network(), loss, tmp_path, data=sentences(2), logging_strategy="steps", logging_steps=1)
+    made.train()
+    assert made.state.log_history[0]["penalties/f/contribution"] == 0.0
+    assert "penalties/f/value" not in made.state.log_history[0]
+
+
+def test_means_over_elements() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 7), torch.tensor([[1, 2, 3, -100, -100], [1, 2, 3, 4, 5]])
+    rows = torch.cat([logits[0, :2], logits[1, :4]])
+    for reduction, expected in (("sum", (rows**2).sum() / 6), ("mean", (rows**2).mean())):
+        loss = PipelineLoss(Pipeline([Penalty("l2", inputs="logits", options={"reduction": reduction})]))
+        loss({"logits": logits}, labels)
+        assert loss.report is not None
+        torch.testing.assert_close(loss.report.regularizers["l2"].value, expected)
+
+
+def test_several_devices_in_a_process() -> None:
+    logits, labels = torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.long)
+    loss = PipelineLoss(Pipeline({"l2": 0.0}).with_weights(l2=0.5).remove("l2"))
+    several = loss({"logits": logits}, labels, num_items_in_batch=torch.tensor(6).unsqueeze(0).expand(2, -1))
+    assert float(several) == pytest.approx(float(loss({"logits": logits}, labels, num_items_in_batch=6)))
+
+
+def test_several_labels_for_each() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(4, 3), torch.randint(2, (4, 3)).float()
+
+    def own(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        return torch.nn.functional.binary_cross_entropy_with_logits(outputs["logits"], labels)
+
+    loss = PipelineLoss(Pipeline([Penalty("z_loss", inputs="logits", weight=0.5)]), loss=own, shift=False)
+    expected = own({"logits": logits}, labels) + 0.5 * (logits.logsumexp(-1) ** 2).mean()
+    torch.testing.assert_close(loss({"logits": logits}, labels), expected)
+    torch.testing.assert_close(loss({"logits": logits}, labels, num_items_in_batch=torch.tensor(12)), expected)
+
+
 def test_classifiers_and_options_of_ones_own() -> None:
     torch.manual_seed(0)
     logits = torch.randn(4, 3, requires_grad=True)
@@ -304,6 +392,25 @@ def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -
 
 
 def test_errors_of_attaching(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 11, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    t5 = transformers.T5ForConditionalGeneration(transformers.T5Config(decoder_start_token_id=0, **sizes))
+    with pytest.raises(
+        ValueError, match=r"that predicts no next token, got True for T5ForConditionalGeneration\. Pass sh"
+    ):
+        trainer(t5, PipelineLoss(PIPE), tmp_path)
+    trainer(t5, PipelineLoss(PIPE, shift=False), tmp_path)
+    sizes = {
+        "vocab_size": 11,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    masked = transformers.BertForMaskedLM(transformers.BertConfig(**sizes))
+    with pytest.raises(ValueError, match="got True for BertForMaskedLM"):
+        trainer(masked, PipelineLoss(PIPE), tmp_path)
+    with pytest.raises(ValueError, match=r"label smoothing must be off, .* got 0\.1\. Pass a `loss` that smooths"):
+        trainer(network(), PipelineLoss(PIPE), tmp_path, label_smoothing_factor=0.1)
     model = network()
     made = trainer(model, None, tmp_path)
     with pytest.raises(ValueError, match=r"must compute its loss by this, got None\. Pass `compute_loss_func=` it"):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._nests import flatten
 from ._numerics import stop_gradient
+from ._options import POSITIVE, named
 from ._report import Report, to_floats
 from .backends import is_array, namespace
 
@@ -167,7 +168,9 @@ class GradientHistory:
         table: DataFrame = pandas.DataFrame(rows, columns=_columns(rows)).set_index("step")
         return table
 
-    def plot(self, path: str | os.PathLike[str] | None = None, *, title: str | None = None) -> Figure:
+    def plot(
+        self, path: str | os.PathLike[str] | None = None, *, title: str | None = None, width: float = 8.0
+    ) -> Figure:
         """Contributions and gradient norms over the steps, and the mean cosines between gradients, as a picture.
 
         The panel of the gradient norms is there where they were tracked, that of the cosines where conflicts were. What
@@ -179,6 +182,9 @@ class GradientHistory:
             Where to save it, by its ending as PNG, SVG, PDF, ...
         title : str, optional
             Above the panels.
+        width : float, default 8.0
+            Of the picture, in inches; more where names and numbers need it. The height follows from what there is to
+            show.
 
         Returns
         -------
@@ -189,15 +195,16 @@ class GradientHistory:
         ------
         ModuleNotFoundError
             Without matplotlib.
-        ValueError
-            Where no report has been kept.
+        TypeError, ValueError
+            For a width that is no positive number, and where no report has been kept.
         """
+        width = named("GradientHistory.plot", POSITIVE, "width", width)
         _imported("plot", "matplotlib", '"xpenalties[plot]"')
         if not self._kept:
             raise ValueError("GradientHistory.plot: a report must have been kept, got none. Append one first.")
         from ._history_plot import drawn
 
-        figure = drawn(self.steps, [report for _, report in self._read()])
+        figure = drawn(self.steps, [report for _, report in self._read()], width)
         if title is not None:
             figure.suptitle(title)
         if path is not None:

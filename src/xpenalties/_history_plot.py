@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,35 +21,47 @@ if TYPE_CHECKING:
 __all__ = ["drawn"]
 
 _LONGEST = 24  # characters of a penalty's name
+_SMALL = 9  # points, of names and numbers
+_CELL = 0.36  # inches, of a number in the matrix
+_DASHES = ("-", ":", "-.", "--")
 
 
-def drawn(steps: list[int], reports: list[Report]) -> Figure:
-    """The picture of reports that hold floats."""
+def drawn(steps: list[int], reports: list[Report], width: float) -> Figure:
+    """The picture of reports that hold floats: panels below each other."""
     contributions, norms, cosines = _contributions(reports), _norms(reports), _mean_cosines(reports)
-    labels = ["contribution to the loss"] + ["norm of the weighted gradient"] * bool(norms)
-    side = 4.5 + 0.25 * len(cosines)  # of the matrix' column: names and numbers stay legible
-    size = (9 + side, max(6.5, side)) if cosines else (9, 0.5 + 3 * len(labels))
-    figure = Figure(figsize=size, layout="constrained")
-    axes: dict[str, Axes] = figure.subplot_mosaic(
-        [[label, "cosines"] if cosines else [label] for label in labels], width_ratios=[9, side] if cosines else None
-    )
     styles = _styles([*contributions, *norms])
-    first, last = axes[labels[0]], axes[labels[-1]]
-    first.set_yscale(**_scale(contributions))
-    handles = _draw_lines(first, steps, contributions, styles)
-    if norms:
-        last.sharex(first)
-        last.set_yscale("log")
-        handles |= _draw_lines(last, steps, norms, styles)
-    for label in labels:
-        axes[label].set_ylabel(label)
-    last.set_xlabel("step")
-    last.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    shown = [handles[name] for name in styles]
-    first.legend(handles=shown, loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", frameon=False)
+    entry, label = 0.7 + _inches(styles), _inches(cosines)
+    width = max(width, 1 + entry, 1.2 + label + _CELL * len(cosines) if cosines else 0)
+    columns = max(1, int((width - 1) / entry))  # of the legend
+    panels = 1 + bool(norms)
+    heights = [0.4 + 2.6 * panels + 0.2 * math.ceil(len(styles) / columns)]
     if cosines:
-        _draw_matrix(axes["cosines"], cosines)
+        heights.append(0.8 + label + 0.3 * len(cosines))
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]  # names stay in theirs
+    first, *others = parts[0].subplots(panels, 1, squeeze=False, sharex=True)[:, 0]
+    first.set_yscale(**_scale(contributions))
+    first.set_ylabel("contribution (loss units)")
+    handles = _draw_lines(first, steps, contributions, styles)
+    for last in others:
+        last.set_yscale("log")
+        last.set_ylabel("weighted gradient (L2 norm)")
+        handles |= _draw_lines(last, steps, norms, styles)
+    last = [first, *others][-1]
+    last.set_xlabel("step")
+    last.xaxis.set_major_locator(MaxNLocator(nbins=min(max(int(width), 2), 9), integer=True, min_n_ticks=1))
+    entries = [handles[name] for name in styles]
+    first.legend(
+        handles=entries, loc="lower left", bbox_to_anchor=(0, 1), fontsize=_SMALL, frameon=False, ncols=columns
+    )
+    if cosines:
+        _draw_matrix(parts[1].subplots(), cosines)
     return figure
+
+
+def _inches(names: Iterable[str]) -> float:
+    """How long the longest of them is, about."""
+    return 0.55 * _SMALL / 72 * max((len(_label(name)) for name in names), default=0)
 
 
 def _contributions(reports: list[Report]) -> dict[str, list[float]]:
@@ -90,17 +103,28 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
-    """One for each name, the same in all panels: colours for the penalties, ink for what they add up to."""
+    """One for each name, the same in all panels: Matplotlib's cycle for the penalties, ink for what they add up to.
+
+    Where the cycle's colours are used up they come again with other dashes; its greys are left to what is no penalty.
+    """
     ink = matplotlib.rcParams["text.color"]
-    tab20 = matplotlib.color_sequences["tab20"]
-    colors = [tab20[i] for i in (*range(0, 20, 2), *range(1, 20, 2)) if i not in (14, 15)]  # strong first, no greys
+    cycle = list(matplotlib.rcParams["axes.prop_cycle"])
+    cycle = [style for style in cycle if _is_coloured(style)] or cycle
     own = {
         "base_loss": {"color": ink, "linestyle": "--"},
-        "total_grad_norm": {"color": ink, "linewidth": 4, "alpha": 0.25, "zorder": 1},
+        "total_grad_norm": {"color": ink, "linestyle": "-", "linewidth": 4, "alpha": 0.25, "zorder": 1},
     }
     penalties = [name for name in dict.fromkeys(names) if name not in own]
-    styles = {name: {"color": colors[i % len(colors)]} for i, name in enumerate(penalties)}
+    styles: dict[str, dict[str, Any]] = {}
+    for i, name in enumerate(penalties):
+        again, place = divmod(i, len(cycle))
+        styles[name] = cycle[place] | ({"linestyle": _DASHES[again % len(_DASHES)]} if again else {})
     return {name: own.get(name) or styles[name] for name in dict.fromkeys(names)}
+
+
+def _is_coloured(style: Mapping[str, Any]) -> bool:
+    red_green_blue = to_rgb(style.get("color", "C0"))
+    return max(red_green_blue) - min(red_green_blue) > 0.1
 
 
 def _draw_lines(
@@ -117,27 +141,33 @@ def _draw_lines(
 
 
 def _scale(lines: Mapping[str, list[float]]) -> dict[str, Any]:
-    """A linear axis, unless one line would look like zero on it; logarithmic then, but for what is about zero."""
-    largest = [max((abs(value) for value in values if math.isfinite(value)), default=0) for values in lines.values()]
-    peaks = [peak for peak in largest if peak > 0]
-    if not peaks or max(peaks) < 50 * min(peaks):
+    """A linear axis, unless half of a line would look like zero on it: then logarithmic, but for what is about zero."""
+    values = [[abs(y) for y in line if math.isfinite(y) and y != 0] for line in lines.values()]
+    middles = [median(line) for line in values if line]
+    largest = max(map(max, filter(None, values)), default=0.0)
+    if not middles or largest < 50 * min(middles):
         return {"value": "linear"}
-    return {"value": "symlog", "linthresh": max(min(peaks) / 10, max(peaks) * 1e-6)}
+    least = largest * 1e-6  # what is smaller would take the room of the rest
+    if all(y > least for line in lines.values() for y in line if not math.isnan(y)):
+        return {"value": "log"}
+    return {"value": "symlog", "linthresh": 10.0 ** math.floor(math.log10(max(min(middles), least)))}  # where a tick is
 
 
 def _draw_matrix(ax: Axes, cosines: Mapping[str, Mapping[str, float]]) -> None:
     matrix = [list(row.values()) for row in cosines.values()]
     labels = [_label(name) for name in cosines]
-    ax.figure.colorbar(ax.imshow(matrix, cmap="RdBu", vmin=-1, vmax=1), ax=ax, shrink=0.5)
+    image = ax.imshow(matrix, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    bar = ax.get_figure().colorbar(image, ax=ax, pad=0.02)
+    bar.set_label("cosine (unitless)")
+    bar.set_ticks([-1, -0.5, 0, 0.5, 1])
     ax.set_title("mean cosine between gradients", fontsize="medium")
-    ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize="small")
-    ax.set_yticks(range(len(labels)), labels, fontsize="small")
-    size = 10 if len(labels) <= 8 else 7
+    ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=_SMALL)
+    ax.set_yticks(range(len(labels)), labels, fontsize=_SMALL)
     for i, row in enumerate(matrix):
         for j, cosine in enumerate(row):
             if not math.isnan(cosine):
                 ink = "white" if abs(cosine) > 0.6 else "black"
-                ax.text(j, i, f"{cosine:z.2f}", ha="center", va="center", color=ink, fontsize=size)
+                ax.text(j, i, f"{cosine:z.2f}", ha="center", va="center", color=ink, fontsize=_SMALL - 1)
 
 
 def _label(name: str) -> str:

@@ -6,15 +6,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 from ._nests import flatten
+from ._report_table import as_html, as_text
 from .backends import Backend, backend_of
 
 __all__ = ["PenaltyReport", "Report", "to_floats"]
 
-_COLUMNS = ("value", "weight", "contribution", "grad_norm", "grad_norm_weighted")
 _Names = tuple[tuple[str, ...], tuple[str, ...] | None]  # of the penalties, and of the rows of the conflicts
 
 
@@ -199,28 +198,14 @@ class Report:
         return {prefix + path: value for path, value in figures.items() if value is not None}
 
     def __str__(self) -> str:
-        return "\n".join([_text(*self._table()), *self._errors()])
+        return as_text(self.to_dict(), self._errors())
 
     def _repr_html_(self) -> str:
-        header, rows = self._table()
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        errors = "".join(f"<p>{escape(error)}</p>" for error in self._errors())
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{errors}"
+        return as_html(self.to_dict(), self._errors())
 
-    def _table(self) -> tuple[list[str], list[list[str]]]:
-        found = self.to_dict()
-        parts = found["regularizers"]
-        if found["base_loss"] is not None:
-            parts = {"base loss": {**dict.fromkeys(_COLUMNS), **found["base_loss"]}, **parts}
-        parts["total"] = {"contribution": found["loss_total"], "grad_norm_weighted": found["total_grad_norm"]}
-        columns = [c for c in _COLUMNS if c in _COLUMNS[:3] or any(part.get(c) is not None for part in parts.values())]
-        rows = [[name, *(_cell(part.get(c)) for c in columns)] for name, part in parts.items()]
-        return ["penalty", *(column.replace("_", " ") for column in columns)], rows
-
-    def _errors(self) -> list[str]:
-        parts = {"base loss": self.base_loss, **self.regularizers}
-        return [f"{name}: {part.error}" for name, part in parts.items() if part is not None and part.error is not None]
+    def _errors(self) -> list[tuple[str, str]]:
+        parts = [("base loss", self.base_loss), *self.regularizers.items()]
+        return [(name, part.error) for name, part in parts if part is not None and part.error is not None]
 
 
 def to_floats(leaves: list[Any]) -> list[Any]:
@@ -256,18 +241,3 @@ def _paths(nested: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
         else:
             found.append((path + str(name), value))
     return found
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
-
-
-def _text(header: list[str], rows: list[list[str]]) -> str:
-    widths = [min(max(len(row[i]) for row in [header, *rows]), 40) for i in range(len(header))]
-    lines = []
-    for row in [header, *rows]:
-        first = row[0] if len(row[0]) <= 40 else row[0][:39] + "…"
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join(lines)

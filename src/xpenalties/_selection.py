@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -183,7 +184,10 @@ def unique(caller: str, argument: str, paths: list[str]) -> None:
 
 
 def as_nest(tree: Any) -> Any:
-    """`tree`; of a module of PyTorch's its parameters by name."""
+    """`tree`; of a module of PyTorch's or Flax's nnx its parameters by name, each once."""
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is not None and isinstance(tree, nnx.Module):
+        return nnx.state(tree, nnx.Param)
     if isinstance(tree, Mapping) or not callable(getattr(type(tree), "named_parameters", None)):
         return tree
     return dict(tree.named_parameters())

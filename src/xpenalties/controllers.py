@@ -2,7 +2,7 @@
 
 A controller is two pure functions. `init` returns a state, and `step` of a state and an observation the weight to go on
 with and the next state. A state is plain data, a dict of a number or a 0-d array: it can be saved, and passed through
-`jax.jit`. Nothing else remembers anything.
+`jax.jit`. Nothing else remembers anything::
 
     controller = adaptive_kl(0.2, target=6.0)
     state = controller.init()

@@ -3,7 +3,7 @@
 The protocol is Optax's: ``init(params)`` makes a state and ``update(updates, state, params)`` returns the transformed
 updates and the next state, both without side effects; the transforms go into `optax.chain` as they are. Trees are taken
 of any framework's arrays, as `xpenalties.trees` describes them. Leaves that are no floating-point arrays, such as None
-for a parameter without a gradient, stay as they are. Half precision is computed in float32 and returned as it came.
+for a parameter without a gradient, stay as they are. Half precision is computed in float32 and returned as it came::
 
     transform = transforms.chain(transforms.clip_by_global_norm(1.0), transforms.add_l2_decay(1e-4))
     state = transform.init(params)

@@ -104,6 +104,7 @@ def backend_of(x: object) -> Backend | None:
 
 
 def is_array(x: object) -> bool:
+    """Whether `x` is an array of a framework that is known."""
     return backend_of(x) is not None
 
 

@@ -1,14 +1,17 @@
 """Penalties in JAX's training loops: a step for Optax's optimizers, and what Flax's modules sow.
 
-loss = RegularizedLoss(base_loss, pipeline)
-step = train_step(forward, loss, optimizer)
-for i, batch in enumerate(batches):
-    params, state, report = step(params, state, *batch, step=i)
+As in::
+
+    loss = RegularizedLoss(base_loss, pipeline)
+    step = train_step(forward, loss, optimizer)
+    for i, batch in enumerate(batches):
+        params, state, report = step(params, state, *batch, step=i)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from typing import Any
 
 try:
@@ -45,7 +48,7 @@ def train_step(
         is added.
     loss : RegularizedLoss
     optimizer : GradientTransformation
-        Optax's, or one of `xpenalties.transforms`.
+        Optax's, or one of `xpenalties.transforms`. One that takes more is given `value`, `grad` and `value_fn`.
     has_aux : bool, default False
         Whether `forward` returns a pair, of the mapping and what the step returns too: other state of a model.
     jit : bool, default True
@@ -92,13 +95,20 @@ def train_step(
     checked_transform("train_step", "optimizer", optimizer)
     options: dict[str, Any] = {"track_grad_norms": track_grad_norms, "gradient_conflicts": gradient_conflicts}
     if wrt is not None:
-        options["wrt"] = wrt
+        options["wrt"] = wrt if isinstance(wrt, str) else tuple(wrt)
+    takes = signature(optimizer.update).parameters.values()
+    takes_more = {p.name for p in takes}, any(p.kind is p.VAR_KEYWORD for p in takes)
 
     def update(params: Any, state: Any, batch: tuple[Any, ...], step: Any, weights: Any) -> tuple[Any, ...]:
         own = loss if weights is None else RegularizedLoss(loss.base_loss, loss.pipeline.with_weights(weights))
 
         def total(params: Any) -> tuple[Any, Any]:
             found = forward(params, *batch)
+            if has_aux and not (isinstance(found, tuple) and len(found) == 2):
+                raise TypeError(
+                    f"train_step: `forward` must return a pair with has_aux=True, got {type(found).__qualname__}. "
+                    "Return the inputs by name, and the rest."
+                )
             inputs, aux = found if has_aux else (found, None)
             if not isinstance(inputs, Mapping) or "params" in inputs:
                 got = ", ".join(map(repr, inputs)) if isinstance(inputs, Mapping) else type(inputs).__qualname__
@@ -109,14 +119,25 @@ def train_step(
             value, report = own.compute({**inputs, "params": params}, step=step, **options)
             return value, (report, aux)
 
-        gradient, (report, aux) = jax.grad(total, has_aux=True)(params)
-        updates, state = optimizer.update(gradient, state, params)
+        (value, (report, aux)), gradient = jax.value_and_grad(total, has_aux=True)(params)
+        more = {"value": value, "grad": gradient, "value_fn": lambda params: total(params)[0]}
+        names, any_name = takes_more
+        more = {name: each for name, each in more.items() if any_name or name in names}
+        updates, state = optimizer.update(gradient, state, params, **more)
         params = apply_updates(params, updates)
         return (params, state, report, aux) if has_aux else (params, state, report)
 
     compiled = jax.jit(update) if jit else update
 
     def train(params: Any, state: Any, *batch: Any, step: Any = None, weights: Any = None) -> tuple[Any, ...]:
+        if weights is not None:
+            loss.pipeline.with_weights(weights)  # for its checks, which see no values inside
+            scheduled = next((name for name, weight in weights.items() if callable(weight)), None)
+            if scheduled is not None:
+                raise TypeError(
+                    f"train_step: `weights` must be numbers or arrays, got a schedule for {scheduled!r}. Give it to "
+                    "the Penalty."
+                )
         result: tuple[Any, ...] = compiled(params, state, batch, step, weights)
         return result
 
@@ -129,7 +150,7 @@ def sown(intermediates: Any) -> dict[str, Any]:
     Parameters
     ----------
     intermediates : flax.nnx.State or mapping
-        What a function under `flax.nnx.capture` returns second; or Linen's mutable collection.
+        What a function under `flax.nnx.capture` returns second; or Linen's collection, ``state["intermediates"]``.
 
     Returns
     -------

@@ -1,6 +1,8 @@
 """Penalties as regularizers of Keras 3, on its PyTorch and JAX backends.
 
-layer = keras.layers.Dense(8, kernel_regularizer=KerasRegularizer("group_lasso", weight=1e-3))
+As in::
+
+    layer = keras.layers.Dense(8, kernel_regularizer=KerasRegularizer("group_lasso", weight=1e-3))
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
     Notes
     -----
     The penalty is given the array of Keras' backend, PyTorch's or JAX's, and Keras adds what it returns to the loss. Of
-    an activity it is given the whole batch: `l1` and its like are sums over it.
+    an activity it is given the whole batch: `l1` and its like are sums over it, which Keras divides by its size.
 
     Examples
     --------

@@ -1,15 +1,16 @@
 """Penalties in Lightning's loop: a callback that adds a pipeline to a module's loss, which stays as it is.
 
-callback = PipelineCallback(pipeline, activities={"hidden": "encoder.0"}, prefix="train/", track_every=50)
-lightning.Trainer(callbacks=[callback]).fit(module, batches)
+As in::
+
+    callback = PipelineCallback(pipeline, activities={"hidden": "encoder.0"}, prefix="train/", track_every=50)
+    lightning.Trainer(callbacks=[callback]).fit(module, batches)
 """
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import wraps
+from functools import update_wrapper
 from typing import Any
 
 try:
@@ -66,8 +67,10 @@ class PipelineCallback(Callback):  # type: ignore[misc]
     Notes
     -----
     The penalties count once for each batch, as the loss does: with `accumulate_grad_batches` Lightning divides the
-    sum. What `training_step` itself logs is without them. For manual optimization use `integrations.torch.wrap_loss`
-    inside of `training_step`.
+    sum. What `training_step` itself logs is without them. A trainer may have several of these, with pipelines of
+    different names and different prefixes: each reports the module's loss and its own penalties. A module that is
+    called several times in a step is an input for callables only, as a tuple of its outputs. For manual optimization
+    use `integrations.torch.wrap_loss` inside of `training_step`.
 
     Examples
     --------
@@ -105,13 +108,6 @@ class PipelineCallback(Callback):  # type: ignore[misc]
     ) -> None:
         if not isinstance(pipe, Pipeline):
             raise TypeError(f"PipelineCallback: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
-        if isinstance(activities, Mapping):
-            taken = next((name for name in activities if name in _OWN), None)
-            if taken is not None:
-                raise ValueError(
-                    f"PipelineCallback: `activities` must have names other than {', '.join(_OWN)}, got {taken!r}. "
-                    "Rename it."
-                )
         if track_every is not None:
             track_every = named("PipelineCallback", POSITIVE_INTEGER, "track_every", track_every)
         if wrt is not None and track_every is None:
@@ -121,13 +117,13 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         self.track_every = track_every
         self.wrt = (wrt,) if isinstance(wrt, str) else wrt if wrt is None else tuple(wrt)
         self.report: Report | None = None
-        self._names = activities
+        one_or_mapping = activities is None or isinstance(activities, (str, Mapping))
+        self._names = activities if one_or_mapping else tuple(activities or ())
         self._controllers = {name: _pair(pipe, name, given) for name, given in (controllers or {}).items()}
         self._states = {name: controller.init() for name, (controller, _) in self._controllers.items()}
         self._observed: dict[str, list[Any]] = {name: [] for name in self._controllers}
         self._capture: Capture | None = None
         self._stepped = 0  # the trainer's step at the controllers' latest
-        self._taken_off: Callable[[], None] = _nothing
 
     @property
     def state_key(self) -> str:
@@ -163,38 +159,32 @@ class PipelineCallback(Callback):  # type: ignore[misc]
                 "with automatic_optimization=False. Use xpenalties.integrations.torch.wrap_loss inside of it."
             )
         if self._names is not None:
-            self._capture = Capture(pl_module, paths_of(pl_module, self._names), own=False)
+            paths = paths_of(pl_module, self._names)
+            taken = next((name for name in paths if name in _OWN), None)
+            if taken is not None:
+                raise ValueError(
+                    f"PipelineCallback: `activities` must have names other than {', '.join(_OWN)}, got {taken!r}. "
+                    "Name it by a mapping."
+                )
+            self._capture = Capture(pl_module, paths, own=False)
             self._capture.__enter__()
-        own, had = pl_module.training_step, "training_step" in vars(pl_module)
-
-        @wraps(own)
-        def training_step(*args: Any, **kwargs: Any) -> Any:
-            return self._step(trainer, pl_module, own, args, kwargs)
-
-        pl_module.training_step = training_step
-
-        def taken_off() -> None:
-            if had:
-                pl_module.training_step = own
-            else:
-                del pl_module.training_step
-            if self._capture is not None:
-                self._capture.__exit__()
-                self._capture = None
-
-        self._taken_off = taken_off
+        step = vars(pl_module).get("training_step")
+        if not isinstance(step, _TrainingStep):
+            step = pl_module.training_step = _TrainingStep(pl_module)
+        step.callbacks.append(self)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take it off the module."""
-        self._remove()
+        self._remove(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take it off the module, which outlives a run that has failed."""
-        self._remove()
+        self._remove(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note where a run begins, which may be in the middle of a former one."""
+        """Begin anew: a run may be the rest of a former one, and others may have called the module before it."""
         self._stepped = trainer.global_step
+        self._observed = {name: [] for name in self._controllers}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Step the controllers, where the optimizer has stepped."""
@@ -206,49 +196,47 @@ class PipelineCallback(Callback):  # type: ignore[misc]
             if seen:  # not where training_step has skipped the batch
                 self._states[name] = controller.step(self._states[name], sum(seen[1:], seen[0]) / len(seen))[1]
 
-    def _remove(self) -> None:
-        taken_off, self._taken_off = self._taken_off, _nothing
-        taken_off()
-
-    def _step(self, trainer: Trainer, module: LightningModule, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """What `training_step` returns, with the penalties added to the loss."""
+    def _remove(self, module: LightningModule) -> None:
+        step = vars(module).get("training_step")
+        if isinstance(step, _TrainingStep) and self in step.callbacks:
+            step.callbacks.remove(self)
+            if not step.callbacks:
+                step.put_back(module)
         if self._capture is not None:
-            self._capture.begin()
-        try:
-            out = own(*args, **kwargs)
-        finally:
-            if self._capture is not None:
-                self._capture.end()
-        found = out if isinstance(out, Mapping) else {"loss": out}
-        loss = found.get("loss")
-        if loss is None:  # the batch is skipped, or Lightning says what is wrong
-            return out
-        own_inputs = {
-            "params": dict(module.named_parameters()),
-            "batch": kwargs["batch"] if "batch" in kwargs else args[0],
-        }
+            self._capture.__exit__()
+            self._capture = None
+
+    def watch(self, *, begin: bool) -> None:
+        """See what the module calls from here on, or no more."""
+        if self._capture is not None:
+            self._capture.begin() if begin else self._capture.end()
+
+    def penalties(self, module: LightningModule, found: Mapping[str, Any], batch: Any) -> Any:
+        """The weighted sum of the penalties, observed and logged, beside what `training_step` has returned."""
+        own_inputs = {"params": dict(module.named_parameters()), "batch": batch}
         parts: list[Any] = [found, own_inputs, {} if self._capture is None else self._capture]
-        offered = ChainMap(*parts)  # which looks up what is asked for only
-        if len(offered) != sum(map(len, offered.maps)):
+        if len(set().union(*parts)) != sum(map(len, parts)):
             raise ValueError(
                 "PipelineCallback: what training_step returns must have names that `activities` and the callback do "
                 f"not use, got {', '.join(map(repr, found))}. Rename it."
             )
+        step = module.trainer.global_step
         pipe = self.pipe.with_weights({name: state["weight"] for name, state in self._states.items()})
-        total, self.report = self._total(pipe, loss, asked_for(pipe, offered), trainer.global_step)
+        penalties, self.report = self._computed(pipe, found["loss"], asked_for(pipe, *parts), step)
         for name, (_, observe) in self._controllers.items():
-            if name in self.report.regularizers:  # not where it is disabled, or counts on other steps
-                self._observed[name].append(observe(self.report))
+            part = self.report.regularizers.get(name)
+            if part is not None and part.value is not None:  # not where it is disabled, dropped, or not due
+                self._observed[name].append(part.value if observe is None else observe(self.report))
         figures = self.report.flat(self.prefix, floats=False)
         tensors = {name: x if isinstance(x, torch.Tensor) else float(x) for name, x in figures.items()}
-        module.log_dict(tensors, on_step=True, on_epoch=False)
-        return {**out, "loss": total} if isinstance(out, Mapping) else total
+        module.log_dict(tensors, on_step=True, on_epoch=False, batch_size=1)
+        return penalties
 
-    def _total(self, pipe: Pipeline, loss: Any, inputs: dict[str, Any], step: int) -> tuple[Any, Report]:
+    def _computed(self, pipe: Pipeline, loss: Any, inputs: dict[str, Any], step: int) -> tuple[Any, Report]:
         value = loss.detach()
         base = PenaltyReport(value, 1.0, value)
         if not any(penalty.enabled for penalty in pipe):
-            return loss, Report(value, base, {}, 0.0)
+            return 0.0, Report(value, base, {}, 0.0)
         due = self.track_every is not None and step % self.track_every == 0
         penalties, report = pipe.compute(inputs, step=step, track_grad_norms=due, wrt=self.wrt if due else None)
         total = loss + penalties
@@ -257,10 +245,47 @@ class PipelineCallback(Callback):  # type: ignore[misc]
             norm = _norm(loss, arrays)
             base = replace(base, grad_norm=norm, grad_norm_weighted=norm)
             report = replace(report, total_grad_norm=_norm(total, arrays))
-        return total, replace(report, loss_total=total.detach(), base_loss=base)
+        return penalties, replace(report, loss_total=total.detach(), base_loss=base)
 
 
-def _pair(pipe: Pipeline, name: str, given: Any) -> tuple[Controller, Observe]:
+class _TrainingStep:
+    """A module's `training_step` with the penalties of one or more callbacks."""
+
+    def __init__(self, module: LightningModule) -> None:
+        self.callbacks: list[PipelineCallback] = []
+        self._module = module
+        self._own = module.training_step
+        self._had = "training_step" in vars(module)
+        update_wrapper(self, self._own)  # Lightning looks at its signature
+
+    def put_back(self, module: LightningModule) -> None:
+        if self._had:
+            module.training_step = self._own
+        else:
+            del module.training_step
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._module.trainer.training:  # called by the module's own validation
+            return self._own(*args, **kwargs)
+        for callback in self.callbacks:
+            callback.watch(begin=True)
+        try:
+            out = self._own(*args, **kwargs)
+        finally:
+            for callback in self.callbacks:
+                callback.watch(begin=False)
+        found = dict(out) if isinstance(out, Mapping) else {"loss": out}
+        loss = found.get("loss")
+        if not isinstance(loss, torch.Tensor):  # the batch is skipped, or Lightning says what is wrong
+            return out
+        batch = kwargs["batch"] if "batch" in kwargs else args[0]
+        total = loss
+        for callback in self.callbacks:
+            total = total + callback.penalties(self._module, found, batch)
+        return {**out, "loss": total} if isinstance(out, Mapping) else total
+
+
+def _pair(pipe: Pipeline, name: str, given: Any) -> tuple[Controller, Observe | None]:
     controller, observe = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
     if not isinstance(controller, Controller) or not (observe is None or callable(observe)):
         raise TypeError(
@@ -272,7 +297,7 @@ def _pair(pipe: Pipeline, name: str, given: Any) -> tuple[Controller, Observe]:
             f"PipelineCallback: `controllers` must name penalties of the pipeline, got {name!r}."
             + nearest(name, [penalty.name for penalty in pipe])
         )
-    return controller, observe or (lambda report: report.regularizers[name].value)
+    return controller, observe
 
 
 def _norm(value: Any, arrays: list[Any]) -> Any:
@@ -285,7 +310,3 @@ def _norm(value: Any, arrays: list[Any]) -> Any:
         torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in found if g is not None
     ]
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros_like(value)
-
-
-def _nothing() -> None:
-    pass

@@ -1,8 +1,10 @@
 """Penalties in Tinker's custom losses: what `TrainingClient.forward_backward_custom` takes.
 
-loss = custom_loss(negative_log_likelihood, pipeline, targets={"teacher": ("field", "teacher_logprobs")})
-for step in range(100):
-    output = client.forward_backward_custom(data, loss.at(step)).result()
+As in::
+
+    loss = custom_loss(negative_log_likelihood, pipeline, targets={"teacher": ("field", "teacher_logprobs")})
+    for step in range(100):
+        output = client.forward_backward_custom(data, loss.at(step)).result()
 """
 
 from __future__ import annotations
@@ -132,8 +134,7 @@ def custom_loss(
     bound = Pipeline([replace(p, inputs=_of_batch(p)) for p in pipe], name=pipe.name)
     regularized = RegularizedLoss(lambda logprobs, batch: base_loss(batch.data, logprobs), bound)
     where = None if where is None else _checked_source("`where`", where)
-    names = {p.name: _names(p) for p in pipe}
-    return CustomLoss(regularized, sources, names, where, prefix, asynchronous, options, step)
+    return CustomLoss(regularized, sources, where, prefix, asynchronous, options, step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +143,6 @@ class CustomLoss:
 
     loss: RegularizedLoss
     targets: Mapping[str, Any]
-    names: Mapping[str, tuple[str, ...]]  # of each penalty's targets
     where: Any
     prefix: str
     asynchronous: bool
@@ -173,9 +173,7 @@ class CustomLoss:
             raise ValueError(
                 f"custom_loss: `logprobs` must have {len(data)} tensors, got {len(logprobs)}. Pass one a datum."
             )
-        due = [p.name for p in self.loss.pipeline if p.enabled and p.is_due(self.step) is not False]
-        wanted = dict.fromkeys(name for penalty in due for name in self.names[penalty])
-        batch = _Batch(data, logprobs, {name: self.targets[name] for name in wanted}, self.where)
+        batch = _Batch(data, logprobs, self.targets, self.where)
         if self.asynchronous:
             total, report = self._on_event_loop(logprobs, batch)
         else:
@@ -208,10 +206,12 @@ class _Batch:
                     f"custom_loss: `where` must have one number for each of {tokens} tokens, got shape "
                     f"{tuple(self._kept.shape)}. Reduce it."
                 )
-        self._found = {name: self._joined(f"target {name!r}", source, logprobs) for name, source in sources.items()}
+        self._found: dict[str, Any] = {}
 
     def target(self, name: str, logprobs: list[Any]) -> Any:
         """One of the targets, of these log-probabilities: where gradients are tracked, a penalty has its own."""
+        if name not in self._found:  # by the penalty that wants it, which may be dropped where it fails
+            self._found[name] = self._joined(f"target {name!r}", self._sources[name], self._logprobs)
         found = self._found[name]
         if logprobs is self._logprobs or not (found.requires_grad or isinstance(self._sources[name], str)):
             return found

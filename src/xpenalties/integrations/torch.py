@@ -1,10 +1,12 @@
 """Penalties in PyTorch's training loops: activities by name, losses, steps, and transforms inside of an optimizer.
 
-with capture(model, {"hidden": "encoder.0"}) as activities:
-    loss = wrap_loss(torch.nn.functional.cross_entropy, pipeline, activities)
-    step = train_step(model, optimizer, loss)
-    for i, (x, y) in enumerate(batches):
-        total, report = step(x, y, step=i)
+As in::
+
+    with capture(model, {"hidden": "encoder.0"}) as activities:
+        loss = wrap_loss(torch.nn.functional.cross_entropy, pipeline, activities)
+        step = train_step(model, optimizer, loss)
+        for i, (x, y) in enumerate(batches):
+            total, report = step(x, y, step=i)
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 try:
@@ -111,6 +114,7 @@ class Capture(Mapping[str, Any]):
         self._model = model
         self._own = own  # a call begins and ends with the model's; else with `begin` and `end`
         self._paths = dict(paths)
+        self._modules: dict[str, Any] = {}
         self._outputs: dict[str, list[Any]] = {name: [] for name in paths}
         self._running = False
         self._handles: list[Any] = []
@@ -119,17 +123,22 @@ class Capture(Mapping[str, Any]):
         if self._handles:
             raise RuntimeError("capture: must not be entered twice. Make another one.")
         modules = dict(self._model.named_modules())
+        self._modules = {name: modules[path] for name, path in self._paths.items()}
         if self._own:
-            self._handles.append(self._model.register_forward_pre_hook(lambda *_: self.begin()))
-        self._handles += [modules[path].register_forward_hook(self._hook(name)) for name, path in self._paths.items()]
+            self._handles.append(self._model.register_forward_pre_hook(self._model_called))
+        for name, module in self._modules.items():
+            self._handles.append(module.register_forward_hook(partial(self._called, name)))
         if self._own:
-            self._handles.append(self._model.register_forward_hook(lambda *_: self.end()))
+            self._handles.append(self._model.register_forward_hook(self._model_done))
         return self
 
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def __deepcopy__(self, memo: Any) -> Capture:
+        return self  # a copy of the model has its hooks, which see that it is another one
 
     def begin(self) -> None:
         """Forget the latest call, and see what is called from here on."""
@@ -141,12 +150,22 @@ class Capture(Mapping[str, Any]):
         """See nothing more: what is computed again for a gradient is no other call."""
         self._running = False
 
-    def _hook(self, name: str) -> Callable[..., None]:
-        def hook(module: Any, args: Any, output: Any) -> None:
-            if self._running:
-                self._outputs[name].append(output)
+    def _model_called(self, module: Any, args: Any) -> None:
+        if module is self._model:
+            self.begin()
 
-        return hook
+    def _model_done(self, module: Any, args: Any, output: Any) -> None:
+        if module is self._model:
+            self.end()
+
+    def _called(self, name: str, module: Any, args: Any, output: Any) -> None:
+        if self._running and module is self._modules[name]:
+            self._outputs[name].append(output)
+
+    def seen(self) -> dict[str, Any]:
+        """What there is: an output, or a tuple of those of several calls; nothing of modules that were not called."""
+        found = {name: tuple(outputs) for name, outputs in self._outputs.items() if outputs}
+        return {name: outputs[0] if len(outputs) == 1 else outputs for name, outputs in found.items()}
 
     def calls(self, name: str) -> list[Any]:
         """The outputs of a module that is called several times, in order."""
@@ -239,7 +258,7 @@ class WrappedLoss:
         if len(args) != len(self.names):
             raise TypeError(f"wrap_loss: the loss takes {', '.join(self.names)}, got {len(args)} arguments. Pass them.")
         given = {**(more or {}), **dict(zip(self.names, args, strict=True))}
-        return {**asked_for(self.loss.pipeline, self.activities), **given}
+        return {**asked_for(self.loss.pipeline, given, self.activities), **given}
 
 
 def train_step(

@@ -1,9 +1,11 @@
 """Penalties in Hugging Face's Trainer, as the function that it computes the loss by.
 
-loss = PipelineLoss(pipeline, reference=reference)
-trainer = Trainer(model, arguments, train_dataset=data, compute_loss_func=loss)
-loss.attach(trainer)
-trainer.train()
+As in::
+
+    loss = PipelineLoss(pipeline, reference=reference)
+    trainer = Trainer(model, arguments, train_dataset=data, compute_loss_func=loss)
+    loss.attach(trainer)
+    trainer.train()
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 try:
     import torch
     from transformers import Trainer
+    from transformers.models.auto import modeling_auto
 except ImportError as error:
     raise ModuleNotFoundError(
         f'{__name__} needs transformers. Install it: pip install "xpenalties[transformers]".', name="transformers"
@@ -27,10 +30,15 @@ from .._report import Report
 from .._spec import spec_of
 from .._weighted import Penalty
 from ._inputs import asked_for
+from ._trainer_run import Begins, Run
 
 __all__ = ["PipelineLoss"]
 
 _OF_TOKENS = {"logits", "reference"}
+_UNSHIFTED = {
+    *modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values(),
+    *modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values(),
+} - set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
 
 class PipelineLoss:
@@ -42,8 +50,8 @@ class PipelineLoss:
     parameters by their paths, for `over_tree`. Its step is the Trainer's `global_step`.
 
     This package's penalties of logits and reference, named as their `inputs`, are masked and divided by the items, as
-    the loss is, but where their options say otherwise. All others count in proportion to the items that a batch has:
-    once in all, where gradients are accumulated over several.
+    the loss is, but where their options say otherwise (a "mean" over elements by the number of classes too). All others
+    count in proportion to the items that a batch has: once in all, where gradients are accumulated over several.
 
     Parameters
     ----------
@@ -54,7 +62,7 @@ class PipelineLoss:
     reference : torch.nn.Module or callable, optional
         Takes what the model is called with, as keywords, and returns outputs with logits: a frozen model, which is put
         into evaluation mode and onto the logits' device; for adapters a function that calls the model without them.
-        Evaluated without gradients, and only where a penalty takes it.
+        Evaluated without gradients, and only where a penalty that is due names it or picks its own inputs.
     shift : bool, default True
         Whether logits predict the next label, as those of causal models; False for classifiers and masked models.
     ignore_index : int, default -100
@@ -74,7 +82,8 @@ class PipelineLoss:
 
     Notes
     -----
-    The loss of an evaluation has the penalties too.
+    The loss of an evaluation has the penalties too, each of them whatever its `every` says. Without `attach` there are
+    no steps, and a batch is taken for all of the items that it has by its labels.
 
     Examples
     --------
@@ -117,21 +126,19 @@ class PipelineLoss:
         self._shift = shift
         self._ignored = ignore_index
         self._prefix = prefix
-        self._trainer: Trainer | None = None
-        self._called_with: dict[str, Any] = {}
-        self._sums: dict[str, Any] = {}
-        self._logged_at = 0
+        self._run: Run | None = None  # the Trainer that is computing
 
     def attach(self, trainer: Trainer) -> None:
-        """Let it know of the Trainer's steps, model and batches, and add to its logs.
+        """Let it know of a Trainer's steps, model and batches, and add to its logs.
 
-        What is logged beside the Trainer's ``"loss"`` are values and contributions, means over the steps since the last
-        time.
+        What is logged beside the Trainer's ``"loss"`` are means over the steps since the last time: contributions, and
+        values over the steps on which a penalty counted.
 
         Raises
         ------
         ValueError
-            For a Trainer that computes its loss by something else, or has the reference itself as its model.
+            For a Trainer that computes its loss by something else, has the reference itself as its model, or trains a
+            model that predicts no next token with `shift=True`; for label smoothing, which no such function has.
         """
         if trainer.compute_loss_func is not self:
             raise ValueError(
@@ -142,36 +149,63 @@ class PipelineLoss:
             raise ValueError(
                 "PipelineLoss: `reference` must not be what is trained, got the Trainer's model. Pass a copy of it."
             )
-        self._trainer = trainer
+        kind = type(trainer.model).__name__
+        encodes = getattr(getattr(trainer.model, "config", None), "is_encoder_decoder", False)
+        if self._shift and (encodes or kind in _UNSHIFTED):
+            raise ValueError(
+                f"PipelineLoss: `shift` must be False for a model that predicts no next token, got True for {kind}. "
+                "Pass shift=False."
+            )
+        if trainer.args.label_smoothing_factor != 0:
+            raise ValueError(
+                "PipelineLoss: label smoothing must be off, which the Trainer leaves to its own loss, got "
+                f"{trainer.args.label_smoothing_factor}. Pass a `loss` that smooths."
+            )
+        run = Run(trainer)
+        trainer.add_callback(Begins(run))
         compute_loss, log = trainer.compute_loss, trainer.log
 
         @wraps(compute_loss)
         def computed(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-            self._called_with = {name: x for name, x in inputs.items() if name != "labels"}
+            run.called_with = {name: x for name, x in inputs.items() if name != "labels"}
+            self._run = run
             try:
                 return compute_loss(model, inputs, *args, **kwargs)
             finally:
-                self._called_with = {}
+                self._run, run.called_with = None, {}
 
         @wraps(log)
         def logged(logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            log({**logs, **self._means(trainer)} if "loss" in logs else logs, *args, **kwargs)
+            if "loss" in logs:
+                logs.update({self._prefix + name: mean for name, mean in run.means().items()})
+            log(logs, *args, **kwargs)
 
         trainer.compute_loss, trainer.log = computed, logged
 
     def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         """The total, a 0-d tensor, as the Trainer asks for it."""
         logits = _logits("the model", outputs)
+        items = num_items_in_batch
+        if isinstance(items, torch.Tensor):
+            items = items.to(logits.device).flatten()[0]  # torch.nn.DataParallel has one for each device
         beside = self._beside(logits, labels)
-        mask = beside != self._ignored
-        items = torch.clamp(torch.sum(mask), min=1) if num_items_in_batch is None else num_items_in_batch
+        mask = beside != self._ignored if beside.shape == logits.shape[:-1] else _all(logits)
+        counted = self._counted(labels).to(logits.device)
+        share: Any = 1.0 if items is None else counted / items
+        if items is None:
+            items = torch.clamp(torch.sum(mask), min=1)
+        elif beside.shape != logits.shape[:-1]:  # the Trainer counts each class' label
+            items = torch.sum(mask) / share
         given = {**outputs, "logits": logits, "labels": beside, "mask": mask, "items": items}
         step = None
-        if self._trainer is not None:
-            step = self._trainer.state.global_step
-            given |= {"params": dict(self._trainer.model.named_parameters()), "reference": None}
-        asked = asked_for(self.pipe, given)
-        if "reference" in asked and self._reference is not None:
+        if self._run is not None:
+            step = self._run.trainer.state.global_step
+            given["params"] = dict(self._run.trainer.model.named_parameters())
+            if self._reference is not None:
+                given["reference"] = None
+        pipe = self.pipe if torch.is_grad_enabled() else _on_each_step(self.pipe)
+        asked = asked_for(Pipeline([p for p in pipe if not p.enabled or p.is_due(step)]), given)
+        if "reference" in asked:
             asked["reference"] = self._of_reference(logits)
         if self._loss is None:
             summed = torch.nn.functional.cross_entropy(
@@ -180,13 +214,12 @@ class PipelineLoss:
             base = summed / items
         else:
             base = self._loss(outputs, labels, num_items_in_batch=num_items_in_batch)
-        share = 1.0 if num_items_in_batch is None else self._counted(labels) / num_items_in_batch
-        parts = {p.name: _of_tokens(p, mask, items) for p in self.pipe}
-        bound = [parts[p.name] or _in_part(p, share) for p in self.pipe]
-        loss = RegularizedLoss(lambda _: base, Pipeline(bound, name=self.pipe.name))
+        parts = {p.name: _of_tokens(p, mask, items, logits.shape[-1]) for p in pipe}
+        bound = [parts[p.name] or _in_part(p, share) for p in pipe]
+        loss = RegularizedLoss(lambda _: base, Pipeline(bound, name=pipe.name))
         total, self.report = loss.compute(asked, step=step)
-        if self._trainer is not None and torch.is_grad_enabled():
-            self._add(self.report, {name: share for name, part in parts.items() if part is None})
+        if self._run is not None and torch.is_grad_enabled():
+            self._run.add(self.report, {name: share for name, part in parts.items() if part is None})
         return total
 
     def _beside(self, logits: Any, labels: Any) -> Any:
@@ -196,25 +229,27 @@ class PipelineLoss:
         if self._shift:
             labels = torch.nn.functional.pad(labels, (0, 1), value=self._ignored)[..., 1:]
         labels = labels.to(logits.device)
-        if labels.shape != logits.shape[:-1] or logits.ndim < 2 + self._shift:
+        fits = labels.shape == logits.shape[:-1] and logits.ndim >= 2 + self._shift
+        if not fits and (self._loss is None or self._shift):
+            remedy = "Pass shift=False where a model predicts no next token." if self._shift else "Pass a `loss`."
             raise ValueError(
                 f"PipelineLoss: labels must be as logits but for the classes, got {tuple(labels.shape)} and "
-                f"{tuple(logits.shape)}, shift={self._shift}. Pass shift=False where a model predicts no next token."
+                f"{tuple(logits.shape)}, shift={self._shift}. {remedy}"
             )
         return labels
 
     def _counted(self, labels: Any) -> Any:
         """The items of a batch as the Trainer counts them, which for many models is before labels are shifted."""
-        shifted = self._shift if self._trainer is None else getattr(self._trainer, "_loss_shifts_labels", False)
+        shifted = self._shift if self._run is None else getattr(self._run.trainer, "_loss_shifts_labels", False)
         return torch.sum((labels[..., 1:] if shifted else labels) != self._ignored)
 
     def _of_reference(self, logits: Any) -> Any:
-        reference = self._reference
-        assert reference is not None
+        reference, run = self._reference, self._run
+        assert reference is not None and run is not None
         if isinstance(reference, torch.nn.Module):
             reference.to(logits.device)  # nothing, where it is there
         with torch.no_grad():
-            found = _logits("`reference`", reference(**self._called_with))
+            found = _logits("`reference`", reference(**run.called_with))
         if found.shape != logits.shape:
             raise ValueError(
                 f"PipelineLoss: the logits of `reference` must have the model's shape, got {tuple(found.shape)} in "
@@ -222,27 +257,14 @@ class PipelineLoss:
             )
         return found
 
-    def _add(self, report: Report, shares: Mapping[str, Any]) -> None:
-        """Add up what a log is the mean of."""
-        figures = {
-            "base_loss": report.base_loss and report.base_loss.value,
-            "regularizer_total": report.regularizer_total,
-        }
-        for name, part in report.regularizers.items():
-            figures[f"{name}/value"] = part.value * shares.get(name, 1)
-            figures[f"{name}/contribution"] = part.contribution
-        for name, figure in figures.items():
-            self._sums[name] = self._sums.get(name, 0.0) + figure
 
-    def _means(self, trainer: Trainer) -> dict[str, float]:
-        steps = trainer.state.global_step - self._logged_at
-        sums, self._sums, self._logged_at = self._sums, {}, trainer.state.global_step
-        if not sums or steps <= 0:
-            return {}
-        # each process has its part of the items, or all of its own
-        how = "sum" if trainer.args.average_tokens_across_devices else "mean"
-        means = trainer.accelerator.reduce(torch.stack([torch.as_tensor(x) for x in sums.values()]), how) / steps
-        return {self._prefix + name: mean for name, mean in zip(sums, means.tolist(), strict=True)}
+def _all(logits: Any) -> Any:
+    return torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device)
+
+
+def _on_each_step(pipe: Pipeline) -> Pipeline:
+    """For an evaluation, which is to be the same at any step but for the weights."""
+    return Pipeline([replace(p, every=1) for p in pipe], name=pipe.name)
 
 
 def _logits(whose: str, outputs: Any) -> Any:
@@ -252,17 +274,21 @@ def _logits(whose: str, outputs: Any) -> Any:
     return outputs["logits"]
 
 
-def _of_tokens(penalty: Penalty, mask: Any, items: Any) -> Penalty | None:
-    """A penalty of logits as a sum over the tokens that count, divided by the items; None for any other."""
+def _of_tokens(penalty: Penalty, mask: Any, items: Any, classes: int) -> Penalty | None:
+    """A penalty of logits over the tokens that count, divided by the items; None for any other."""
     names = {penalty.inputs} if isinstance(penalty.inputs, str) else penalty.inputs
     spec = spec_of(penalty.fn)
     if spec is None or names is None or callable(names) or not _OF_TOKENS.issuperset(names):
         return None
     shape = spec.shape_of_terms(penalty.options)
-    if shape not in ("rows", "elements"):
+    if shape == "rows":
+        shared = {"where": mask, "normalizer": items}
+    elif shape == "elements":
+        mean = penalty.options.get("reduction", spec.reduction) == "mean"
+        shared = {"where": mask[..., None], "normalizer": items * classes if mean else items}
+    else:
         return None
-    where = mask if shape == "rows" else mask[..., None]
-    return replace(penalty, options={"where": where, "normalizer": items, **penalty.options})
+    return replace(penalty, options={**shared, **penalty.options})
 
 
 def _in_part(penalty: Penalty, share: Any) -> Penalty:

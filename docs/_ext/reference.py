@@ -1,0 +1,182 @@
+"""The pages of reference/, made of the `__all__` of each public module, and a check that none of the names is missing.
+
+Nothing is listed by hand: the package is walked. The names of `xpenalties` itself are on a page for each of the files
+that they come from, the families; each other public module has a page. Sphinx is not needed to make the pages, so that
+tests can ask what is on them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import xpenalties
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+__all__ = ["names", "pages", "public_modules", "setup"]
+
+ROOT = xpenalties.__name__
+ADAPTERS = f"{ROOT}.backends."  # one file for each framework; what they have in common is public, and they are not
+FOLDER = "reference"
+
+
+class Page(NamedTuple):
+    """One page: what it is called, what it says first, and what it documents, by full name."""
+
+    name: str
+    title: str
+    intro: str
+    names: list[str]
+
+
+def public_modules() -> list[ModuleType]:
+    """The package and the modules in it that have no underscore in their path, and have an `__all__`."""
+    found = [xpenalties]
+    for info in pkgutil.walk_packages(xpenalties.__path__, f"{ROOT}."):
+        private = any(part.startswith("_") for part in info.name.split("."))
+        if not private and not info.name.startswith(ADAPTERS):
+            found.append(import_module(info.name))
+    return [module for module in found if hasattr(module, "__all__")]
+
+
+def names() -> list[str]:
+    """All public names, in full."""
+    return [f"{module.__name__}.{name}" for module in public_modules() for name in module.__all__]
+
+
+def pages() -> Iterator[Page]:
+    """All pages: first the families, in the order of `xpenalties.__all__`, then the modules."""
+    families: dict[str, list[str]] = {}
+    for name in xpenalties.__all__:
+        if not inspect.ismodule(getattr(xpenalties, name)):
+            families.setdefault(_origin(name), []).append(name)
+    modules = {module.__name__: module for module in public_modules() if module is not xpenalties}
+    for origin, members in families.items():
+        if origin not in modules:  # else they are on the page of the module
+            last = origin.rpartition(".")[2].strip("_")
+            title = members[0] if len(members) == 1 else last.replace("_", " ").capitalize()
+            yield Page(last, title, _first_paragraph(import_module(origin)), [f"{ROOT}.{name}" for name in members])
+    for full, module in modules.items():
+        own = [f"{ROOT}.{name}" for name in families.get(full, [])] + [f"{full}.{name}" for name in module.__all__]
+        yield Page(full.removeprefix(f"{ROOT}."), full, f".. automodule:: {full}", own)
+
+
+def _origin(name: str) -> str:
+    """The module of this package whose `__all__` a name of `xpenalties` comes from."""
+    value = getattr(xpenalties, name)
+    loaded = {full: module for full, module in sys.modules.items() if full.startswith(f"{ROOT}.")}
+    found = [full for full, module in loaded.items() if name in getattr(module, "__all__", ())]
+    found = [full for full in found if getattr(loaded[full], name) is value]
+    return value.__module__ if value.__module__ in found else found[0]
+
+
+def _first_paragraph(module: ModuleType) -> str:
+    return (inspect.getdoc(module) or "").partition("\n\n")[0]
+
+
+def text(page: Page) -> str:
+    """A page as reStructuredText."""
+    lines = [page.title, "=" * len(page.title), "", page.intro, ""]
+    for full in page.names:
+        value = _value(full)
+        lines += ["", f".. {_directive(value)}:: {full}"]
+        lines += ["   :members:", "   :special-members: __call__"] * inspect.isclass(value)
+    return "\n".join(lines) + "\n"
+
+
+def summary(page: Page) -> list[str]:
+    """A page's names with the first lines of their docstrings."""
+    return [f"- :py:obj:`~{full}`: {_first_line(_value(full))}" for full in page.names]
+
+
+def _first_line(value: Any) -> str:
+    """Without references, which are on the page itself."""
+    return re.sub(r" \[\d+\]_", "", (inspect.getdoc(value) or "").partition("\n")[0])
+
+
+def _value(full: str) -> Any:
+    module, _, name = full.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _directive(value: Any) -> str:
+    if inspect.isclass(value):
+        return "autoclass"
+    return "autofunction" if callable(value) else "autodata"
+
+
+def index(all_pages: list[Page]) -> str:
+    """The page of pages."""
+    title = "Reference"
+    lines = [title, "=" * len(title), "", "Every public name, made of the modules' ``__all__`` and the docstrings.", ""]
+    lines += [".. toctree::", "   :hidden:", "", *(f"   {page.name}" for page in all_pages), ""]
+    for page in all_pages:
+        heading = f":doc:`{page.title} <{page.name}>`"
+        lines += [heading, "-" * len(heading), "", *summary(page), ""]
+    return "\n".join(lines) + "\n"
+
+
+def write(folder: Path) -> None:
+    """Write the pages; what is as it was stays untouched, so that it is not built again."""
+    made = list(pages())
+    texts = {"index": index(made), **{page.name: text(page) for page in made}}
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.rst"):
+        if old.stem not in texts:
+            old.unlink()
+    for name, content in texts.items():
+        path = folder / f"{name}.rst"
+        if not path.exists() or path.read_text("utf-8") != content:
+            path.write_text(content, "utf-8")
+
+
+def check(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of public names that the site does not have: all objects of all pages are known by now."""
+    from sphinx.util import logging
+
+    domain = env.domains["py"]
+    known = {each[0] for each in domain.get_objects()}
+    for full in names():
+        if full not in known:
+            logging.getLogger(__name__).warning("%s is public and not documented", full)
+
+
+def contents_of_unknown(app: Sphinx, env: BuildEnvironment, node: Any, contnode: Any) -> Any:
+    """Single backticks are links where they hold a public name; where not, they are code and no broken reference."""
+    return contnode if node.get("reftype") == "obj" and node.get("refdomain") == "py" else None
+
+
+def link_code(app: Sphinx, document: Any) -> None:
+    """Make the first `name` of each public name in a page a link to where it is described."""
+    from docutils import nodes
+    from sphinx.addnodes import pending_xref
+
+    if app.env.docname.startswith(f"{FOLDER}/"):
+        return
+    known = {full.removeprefix(f"{ROOT}."): full for full in names()}
+    known |= {full: full for full in known.values()}
+    for node in list(document.findall(nodes.literal)):
+        full = known.pop(node.astext().partition("(")[0], None)
+        if full and not isinstance(node.parent, nodes.reference | nodes.title | pending_xref):
+            link = pending_xref("", refdomain="py", reftype="obj", reftarget=full, refdoc=app.env.docname)
+            node.replace_self(link)
+            link += node
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Sphinx's entry point."""
+    app.connect("builder-inited", lambda app: write(Path(app.srcdir) / FOLDER))
+    app.connect("doctree-read", link_code)
+    app.connect("env-check-consistency", check)
+    app.connect("missing-reference", contents_of_unknown)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
