@@ -79,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "docs: runs the examples of docstrings and pages",
         "integrations: needs the packages of the integrations, in one environment",
         "mixed: needs several frameworks in one environment",
+        "newest: is about this package's own code only, and runs at the newest versions",
         "bare: runs with the runtime dependency only",
         "smoke: a few seconds, for an installed wheel",
     ):

@@ -432,7 +432,8 @@ def test_small_contributions_are_seen() -> None:
     for small, threshold in ((1e-4, 1e-4), (5e-4, 1e-4), (1e-12, 1e-6)):  # no more than six decades
         axis = history_of(report_of({"a": small, "b": -small}, base=1.0)).plot().axes[0].yaxis
         assert axis.get_scale() == "symlog" and axis.get_transform().linthresh == pytest.approx(threshold)
-    assert history_of(report_of({"a": 1e-12}, base=1.0)).plot().axes[0].get_yscale() == "symlog"
+    for small, large in ((1e-12, 1.0), (1e-322, 1e-318)):
+        assert history_of(report_of({"a": small}, base=large)).plot().axes[0].get_yscale() == "symlog"
 
 
 @pytest.mark.mixed

@@ -78,6 +78,7 @@ def test_masks(case: Case, fw: Framework) -> None:
 
 
 @pytest.mark.column("eager")
+@pytest.mark.newest
 def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
     terms = case.terms(*case.arrays)
     options = options_of(case, fw)
@@ -92,6 +93,7 @@ def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
 
 
 @pytest.mark.column("eager")
+@pytest.mark.newest
 def test_nothing_kept(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
     arrays = [fw.array(x) for x in case.changed(lambda x: np.full(x.shape, np.nan))]
@@ -125,6 +127,7 @@ def test_gradient_under_masks(case: Case, fw: Framework) -> None:
 
 @pytest.mark.column("gradient")
 @pytest.mark.needs("autodiff")
+@pytest.mark.newest
 def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
     arrays, options = arrays_of(case, fw), options_of(case, fw)
     terms = case.terms(*case.arrays)
@@ -145,6 +148,7 @@ def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
 
 
 @pytest.mark.column("dtypes")
+@pytest.mark.newest
 def test_weights_and_normalizer_do_not_change_the_dtype(case: Case, fw: Framework) -> None:
     arrays, options = arrays_of(case, fw, "float32"), options_of(case, fw, "float32")
     want = fw.numpy(case(*arrays, reduction="sum", **options))
@@ -171,6 +175,7 @@ def test_second_gradient_under_masks(case: Case, fw: Framework) -> None:
 
 @pytest.mark.column("gradient")
 @pytest.mark.needs("autodiff")
+@pytest.mark.newest
 def test_gradient_of_nothing_kept(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
     arrays = [fw.array(x) for x in case.changed(lambda x: np.full(x.shape, np.nan))]
@@ -199,6 +204,7 @@ def test_compiled_with_masks(case: Case, fw: Framework) -> None:
 
 
 @pytest.mark.column("eager")
+@pytest.mark.newest
 def test_refused_masks(case: Case, fw: Framework) -> None:
     arrays, options = arrays_of(case, fw), options_of(case, fw)
     terms = case.terms(*case.arrays)
