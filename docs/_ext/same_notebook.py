@@ -1,6 +1,7 @@
 """One source, three pages: a notebook that is executed on each framework.
 
-`notebooks/three-frameworks.md.in` has `{{framework}}`, `{{title}}` and `{{others}}`, links to the other pages, and nothing else that differs.
+`notebooks/three-frameworks.md.in` has `{{framework}}`, `{{title}}` and `{{others}}`, which are links to the
+other two, and nothing else that differs.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _scale(lines: Mapping[str, list[float]]) -> dict[str, Any]:
     largest = max(map(max, filter(None, values)), default=0.0)
     if not middles or largest < 50 * min(middles):
         return {"value": "linear"}
-    least = largest * 1e-6  # what is smaller would take the room of the rest
+    least = max(largest * 1e-6, 1e-300)  # what is smaller would take the room of the rest
     if all(y > least for line in lines.values() for y in line if not math.isnan(y)):
         return {"value": "log"}
     return {"value": "symlog", "linthresh": 10.0 ** math.floor(math.log10(max(min(middles), least)))}  # where a tick is
