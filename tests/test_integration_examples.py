@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import integration
-from example_runs import example
+from example_runs import EXAMPLES, example
 
-integration("lightning", "transformers", "flax", "equinox", "tinker", "tensorboard", backends=("torch", "jax"))
+integration("keras", "lightning", "transformers", "flax", "equinox", "tinker", "tensorboard", backends=("torch", "jax"))
 
 pytestmark = pytest.mark.integrations
 
@@ -46,6 +50,17 @@ def test_jax_libraries(library: str, capsys: pytest.CaptureFixture[str]) -> None
     assert zeros > 0.3
     out = capsys.readouterr().out
     assert library in out and "consistency" in out and fits(out)
+
+
+def test_keras() -> None:
+    """In a process of its own: Keras has one backend for good."""
+    command = [sys.executable, str(EXAMPLES / "keras_digits.py"), "--backend", "jax"]
+    env = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "the same loss: True" in found.stdout and "jax: " in found.stdout and fits(found.stdout)
+    theirs, ours = map(int, re.findall(r"(\d+) of 64", found.stdout))
+    assert ours >= theirs + 5
 
 
 def test_tinker(capsys: pytest.CaptureFixture[str]) -> None:
