@@ -163,7 +163,8 @@ def doctest(session: nox.Session) -> None:
     """The examples in docstrings, README.md and docs/, and the recipe of CONTRIBUTING.md."""
     session.install("-e", ".", *group("docs"), *group("integrations"), *newest(REQUIRED))
     names = ",".join(row["name"] for row in REQUIRED)
-    session.run("pytest", "tests", "-m", "docs", *session.posargs, env={"XPENALTIES_TEST_BACKENDS": names})
+    env = {"XPENALTIES_TEST_BACKENDS": names, "XPENALTIES_TEST_INTEGRATIONS": "1"}
+    session.run("pytest", "tests", "-m", "docs", *session.posargs, env=env)
 
 
 @nox.session(python=PYTHON)

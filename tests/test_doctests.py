@@ -16,28 +16,30 @@ import numpy as np
 import pytest
 
 import xpenalties
-from conftest import ROWS, SELECTED
+from conftest import ROWS, integration
 from xpenalties import controllers, prox, schedules, telemetry, transforms, trees
 
-if {row["name"] for row in ROWS if row["required"]} <= set(SELECTED):
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    import jax
-    import keras
-    import optax
-    import tinker
-    import torch
+integration(
+    *("keras", "lightning", "transformers", "tinker", "optax", "flax", "tensorboard"),
+    backends=tuple(row["name"] for row in ROWS if row["required"]),
+)
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of their own imports
-        import lightning
-        import transformers
+import jax
+import keras
+import optax
+import tinker
+import torch
 
-        INTEGRATIONS = [
-            importlib.import_module(f"xpenalties.integrations.{name}")
-            for name in ("torch", "jax", "keras", "lightning", "tinker", "transformers")
-        ]
-else:
-    pytest.skip("wants all of the frameworks", allow_module_level=True)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of their own imports
+    import lightning
+    import transformers
+
+    INTEGRATIONS = [
+        importlib.import_module(f"xpenalties.integrations.{name}")
+        for name in ("torch", "jax", "keras", "lightning", "tinker", "transformers")
+    ]
 
 pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parent.parent
