@@ -39,6 +39,7 @@ nox.options.sessions = [
 ]
 if len(sys.argv) == 1:  # plain `nox`: a session per core. One that is asked for by name shows its output as it comes
     nox.options.parallel = os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each: threads that share one cost more than they give
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 
