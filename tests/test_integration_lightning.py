@@ -377,6 +377,7 @@ def test_calls_that_are_no_training() -> None:
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             plain = Classifier.training_step(self, batch, batch_idx)["loss"]
             assert torch.equal(self.training_step(batch, batch_idx)["loss"], plain)
+            assert callback._capture is not None and len(callback._capture.calls("hidden")) <= 1  # nothing is kept
             self.steps -= 2
 
     observed: list[int] = []

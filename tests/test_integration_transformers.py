@@ -206,6 +206,19 @@ def test_what_is_logged(tmp_path: Path) -> None:
     assert others and not any(name.startswith("p/") for each in others for name in each)
 
 
+@pytest.mark.parametrize(("average", "how"), [(True, "sum"), (False, "mean")])
+def test_logs_of_several_processes(average: bool, how: str, tmp_path: Path) -> None:
+    """Each has its part of all items, or all of its own."""
+    options = {"logging_strategy": "steps", "logging_steps": 1, "average_tokens_across_devices": average}
+    made = trainer(network(), PipelineLoss(Pipeline()), tmp_path, data=sentences(2), **options)
+    asked: list[str] = []
+    made.accelerator.reduce = lambda x, how: (asked.append(how), 3 * x)[1]
+    made.train()
+    assert asked == [how] * 2
+    found = made.state.log_history[0]
+    assert found["penalties/base_loss"] == pytest.approx(3 * found["loss"], rel=1e-4)
+
+
 def test_logs_of_accumulated_batches(tmp_path: Path) -> None:
     pipe = Pipeline([Penalty(trees.over_tree("l2"), name="decay", inputs="params", weight=0.0, every=2)])
     model = network()
