@@ -12,6 +12,8 @@ import platform
 import tomllib
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from itertools import count
@@ -62,6 +64,15 @@ def integration(*modules: str, backends: tuple[str, ...] = ("torch",)) -> None:
         for module in modules:
             if find_spec(module) is None:
                 pytest.skip(f"needs {module}: the session `integrations` has it", allow_module_level=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the integrations' packages warn of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning|transformers|accelerate|torch.utils.data")
+        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|isinstance).*")
+        yield
 
 
 if find_spec("numpy") is None:

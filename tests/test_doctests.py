@@ -8,15 +8,13 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import xpenalties
-from conftest import ROWS, integration
+from conftest import ROWS, integration, quiet
 from xpenalties import controllers, prox, schedules, telemetry, transforms, trees
 
 integration(
@@ -98,15 +96,6 @@ WITHOUT = {
     *(f"telemetry.{name}" for name in telemetry.__all__),
 }  # shown elsewhere
 WITHOUT -= {"telemetry.add_handler"}
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what other packages warn of."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning|transformers|accelerate|torch.utils.data")
-        warnings.filterwarnings("ignore", message=".*does not have many workers|.*LeafSpec|.*isinstance")
-        yield
 
 
 @pytest.mark.parametrize("name", PUBLIC)

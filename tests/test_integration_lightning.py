@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import integration
+from conftest import integration, quiet
 from xpenalties import Penalty, Pipeline, controllers, schedules, trees
 
 integration("lightning")
@@ -33,11 +33,8 @@ STEPS = 20
 
 
 @pytest.fixture(autouse=True)
-def _warnings_of_lightning() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", module="torch.utils.data")
-        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|isinstance).*")
+def _quiet() -> Iterator[None]:
+    with quiet():
         yield
 
 

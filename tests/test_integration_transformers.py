@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import integration
+from conftest import integration, quiet
 from xpenalties import Penalty, Pipeline, schedules, trees
 
 integration("transformers", "accelerate")
@@ -34,10 +34,7 @@ VOCABULARY = 11
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="transformers")
-        warnings.filterwarnings("ignore", module="accelerate")
-        warnings.filterwarnings("ignore", module="torch.utils.data")
+    with quiet():
         yield
 
 

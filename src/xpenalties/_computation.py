@@ -24,7 +24,7 @@ from ._watch import Watch
 from ._weighted import ON_ERROR, Penalty
 from .backends import backend_of, common_backend, flatten_of, in_dynamo, is_array
 
-__all__ = ["Computation", "Settings"]
+__all__ = ["Computation", "Settings", "is_coroutine_function"]
 
 _EXECUTION = member(("sequential", "threads"))
 
@@ -154,7 +154,7 @@ class Computation:
             tasks = []
             for p, due in self._counted:
                 call: Callable[[], Any] = partial(evaluate, self._job, p, due)
-                blocking = spec_of(p.fn) is None and not _is_coroutine_function(p.fn)
+                blocking = spec_of(p.fn) is None and not is_coroutine_function(p.fn)
                 tasks.append(self._task(p, _carrying(carried, call) if blocking else call, blocking=blocking))
             self._collect(await on_event_loop(tasks))
             total, report = self._summed()
@@ -304,5 +304,5 @@ def _carrying(carried: list[Callable[[], AbstractContextManager[Any]]], call: Ca
     return run
 
 
-def _is_coroutine_function(fn: Any) -> bool:
+def is_coroutine_function(fn: Any) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .._options import nearest
-from .._pipeline import Pipeline
+from .._weighted import Penalty
 
-__all__ = ["asked_for"]
+__all__ = ["Lazily", "asked_for"]
 
 
-def asked_for(pipe: Pipeline, *parts: Mapping[str, Any]) -> dict[str, Any]:
+class Lazily(Mapping[str, Any]):
+    """What is made where it is first asked for."""
+
+    def __init__(self, **makers: Callable[[], Any]) -> None:
+        self._makers = makers
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers  # Mapping's own would make it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def asked_for(penalties: Iterable[Penalty], *parts: Mapping[str, Any]) -> dict[str, Any]:
     """What the penalties name in several mappings, the first that has it; all of it where one picks for itself."""
     names: dict[str, Any] = {}
     picks = False
-    for penalty in pipe:
+    for penalty in penalties:
         if not penalty.enabled:
             continue
         if penalty.inputs is None or callable(penalty.inputs):

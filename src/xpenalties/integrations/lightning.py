@@ -22,12 +22,14 @@ except ImportError as error:
         f'{__name__} needs Lightning. Install it: pip install "xpenalties[lightning]".', name="lightning"
     ) from error
 
+from .._numerics import wide
 from .._options import POSITIVE_INTEGER, named, nearest
 from .._pipeline import Pipeline
 from .._report import PenaltyReport, Report
 from .._tracking import Tracked
+from ..backends.torch import BACKEND
 from ..controllers import Controller
-from ._inputs import asked_for
+from ._inputs import Lazily, asked_for
 from .torch import Capture, paths_of
 
 __all__ = ["PipelineCallback"]
@@ -213,7 +215,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
 
     def penalties(self, module: LightningModule, found: Mapping[str, Any], batch: Any) -> Any:
         """The weighted sum of the penalties, observed and logged, beside what `training_step` has returned."""
-        own_inputs = {"params": dict(module.named_parameters()), "batch": batch}
+        own_inputs = Lazily(params=lambda: dict(module.named_parameters()), batch=lambda: batch)
         parts: list[Any] = [found, own_inputs, {} if self._capture is None else self._capture]
         if len(set().union(*parts)) != sum(map(len, parts)):
             raise ValueError(
@@ -221,7 +223,8 @@ class PipelineCallback(Callback):  # type: ignore[misc]
                 f"not use, got {', '.join(map(repr, found))}. Rename it."
             )
         step = module.trainer.global_step
-        pipe = self.pipe.with_weights({name: state["weight"] for name, state in self._states.items()})
+        weights = {name: state["weight"] for name, state in self._states.items()}
+        pipe = self.pipe.with_weights(weights) if weights else self.pipe
         penalties, self.report = self._computed(pipe, found["loss"], asked_for(pipe, *parts), step)
         for name, (_, observe) in self._controllers.items():
             part = self.report.regularizers.get(name)
@@ -306,7 +309,5 @@ def _norm(value: Any, arrays: list[Any]) -> Any:
     if not (wanted and value.requires_grad):
         return torch.zeros_like(value)
     found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
-    norms = [
-        torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in found if g is not None
-    ]
-    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros_like(value)
+    squares = [BACKEND.squared_norm(wide(g)) for g in found if g is not None]
+    return torch.sqrt(sum(squares[1:], squares[0])) if squares else torch.zeros_like(value)

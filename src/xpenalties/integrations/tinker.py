@@ -23,7 +23,7 @@ except ImportError as error:
         f'{__name__} needs Tinker\'s SDK and PyTorch. Install them: pip install "xpenalties[tinker]".', name=error.name
     ) from error
 
-from .._computation import Settings, _is_coroutine_function
+from .._computation import Settings, is_coroutine_function
 from .._execution import Task, on_threads
 from .._loss import RegularizedLoss
 from .._options import nearest
@@ -121,7 +121,7 @@ def custom_loss(
                     f"custom_loss: inputs of penalty {penalty.name!r} must be targets, got {name!r}, there are "
                     f"{', '.join(map(repr, sources))}.{nearest(name, sources)}"
                 )
-    asynchronous = asynchronous or any(_is_coroutine_function(fn) for fn in (base_loss, *(p.fn for p in pipe)))
+    asynchronous = asynchronous or any(is_coroutine_function(fn) for fn in (base_loss, *(p.fn for p in pipe)))
     asynchronous = asynchronous or any(limit is not None for limit in (timeout, *(p.timeout for p in pipe)))
     if asynchronous and track_grad_norms:
         raise ValueError(

@@ -29,7 +29,7 @@ from .._pipeline import Pipeline
 from .._report import Report
 from .._spec import spec_of
 from .._weighted import Penalty
-from ._inputs import asked_for
+from ._inputs import Lazily, asked_for
 from ._trainer_run import Begins, Run
 
 __all__ = ["PipelineLoss"]
@@ -197,16 +197,15 @@ class PipelineLoss:
         elif beside.shape != logits.shape[:-1]:  # the Trainer counts each class' label
             items = torch.sum(mask) / share
         given = {**outputs, "logits": logits, "labels": beside, "mask": mask, "items": items}
-        step = None
+        step, later = None, {}
         if self._run is not None:
-            step = self._run.trainer.state.global_step
-            given["params"] = dict(self._run.trainer.model.named_parameters())
+            run = self._run
+            step = run.trainer.state.global_step
+            later["params"] = lambda: dict(run.trainer.model.named_parameters())
             if self._reference is not None:
-                given["reference"] = None
+                later["reference"] = lambda: self._of_reference(run, logits)
         pipe = self.pipe if torch.is_grad_enabled() else _on_each_step(self.pipe)
-        asked = asked_for(Pipeline([p for p in pipe if not p.enabled or p.is_due(step)]), given)
-        if "reference" in asked:
-            asked["reference"] = self._of_reference(logits)
+        asked = asked_for([p for p in pipe if p.enabled and p.is_due(step)], given, Lazily(**later))
         if self._loss is None:
             summed = torch.nn.functional.cross_entropy(
                 logits.float().flatten(0, -2), beside.flatten(), ignore_index=self._ignored, reduction="sum"
@@ -243,9 +242,9 @@ class PipelineLoss:
         shifted = self._shift if self._run is None else getattr(self._run.trainer, "_loss_shifts_labels", False)
         return torch.sum((labels[..., 1:] if shifted else labels) != self._ignored)
 
-    def _of_reference(self, logits: Any) -> Any:
-        reference, run = self._reference, self._run
-        assert reference is not None and run is not None
+    def _of_reference(self, run: Run, logits: Any) -> Any:
+        reference = self._reference
+        assert reference is not None
         if isinstance(reference, torch.nn.Module):
             reference.to(logits.device)  # nothing, where it is there
         with torch.no_grad():
