@@ -256,6 +256,9 @@ def test_a_reference_that_is_a_function(tmp_path: Path) -> None:
     without = len(calls)
     trainer(ours, PipelineLoss(PIPE.disable("kl"), reference=shifted), tmp_path).train()
     assert len(calls) == without  # evaluated for those who ask only
+    js = Penalty("js_divergence", name="js", inputs=("logits", "reference"), weight=0.5, options=OF_LOGITS)
+    trainer(ours, PipelineLoss(PIPE.add(js), reference=shifted), tmp_path).train()
+    assert len(calls) == without + STEPS  # once for two who ask
 
 
 def test_several_trainers_and_runs(tmp_path: Path) -> None:
