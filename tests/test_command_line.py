@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import runpy
 import subprocess
 import sys
@@ -471,6 +472,16 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert done.stdout.startswith("a.json: pipeline\n")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+
+
+def test_a_reader_who_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `head` does: no traceback, now or at exit."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["schema"]) == 1
+        print("and what else there is", flush=True)
 
 
 @pytest.mark.mixed

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import integration, quiet
+from processes import on_two_processes
 from xpenalties import Penalty, Pipeline, controllers, schedules, trees
 
 integration("lightning")
@@ -115,6 +116,15 @@ def test_training_as_by_hand(accumulated: int) -> None:
     assert "training_step" not in vars(ours)
     before = Classifier()
     assert not torch.equal(before.head.weight, ours.head.weight)
+
+
+def test_several_processes_as_one(tmp_path: Path) -> None:
+    """Two processes that train on halves of what one trains on, by DistributedDataParallel."""
+    on_two_processes("lightning_processes.py", tmp_path / "two.pt")
+    two, one = Classifier(), Classifier()
+    two.load_state_dict(torch.load(tmp_path / "two.pt"))
+    fitted(one, PipelineCallback(PIPE, activities={"hidden": "encoder"}))
+    close(two, one)
 
 
 def test_what_is_logged() -> None:

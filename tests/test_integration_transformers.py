@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import integration, quiet
+from processes import on_two_processes
 from xpenalties import Penalty, Pipeline, schedules, trees
 
 integration("transformers", "accelerate")
@@ -214,6 +215,23 @@ def test_logs_of_several_processes(average: bool, how: str, tmp_path: Path) -> N
     assert asked == [how] * 2
     found = made.state.log_history[0]
     assert found["penalties/base_loss"] == pytest.approx(3 * found["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_several_processes_as_one(accumulated: int, tmp_path: Path) -> None:
+    """Parameters and logs, where two processes train on halves of what one trains on."""
+    out = tmp_path / "two.pt"
+    on_two_processes("trainer_processes.py", out, accumulated)
+    two = torch.load(out, weights_only=False)
+    loss, data = PipelineLoss(PIPE, reference=network(seed=3)), sentences(4 * accumulated)
+    options = {"logging_strategy": "steps", "logging_steps": 2, "data": data, "accumulated": accumulated}
+    made = trainer(network(), loss, tmp_path, **options)
+    made.train()
+    for name, mine in made.model.named_parameters():
+        torch.testing.assert_close(two["parameters"][name], mine, rtol=1e-6, atol=1e-6, msg=name)
+    for theirs, ours in zip(two["logs"][:2], made.state.log_history[:2], strict=True):
+        assert any(name.startswith("penalties/") for name in theirs)
+        assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-6)
 
 
 def test_logs_of_accumulated_batches(tmp_path: Path) -> None:

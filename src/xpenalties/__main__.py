@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import time
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, or 1 where something failed. argparse exits with 2 where arguments are wrong.
+        The exit status: 0, or 1 where something failed or nobody reads what is printed. argparse exits with 2 where
+        arguments are wrong.
     """
     parser = argparse.ArgumentParser(
         prog="python -m xpenalties",
@@ -73,7 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     of_files.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
     command("schema", _print_schema, "print the JSON Schema of pipelines' files")
     args = parser.parse_args(argv)
-    status: int = args.run(args)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()  # so that a reader who left shows here
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not written at exit either
+        return 1
     return status
 
 

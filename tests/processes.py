@@ -1,0 +1,24 @@
+"""Starting a script on several processes that train together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["on_two_processes"]
+
+
+def on_two_processes(script: str, *arguments: object) -> None:
+    """Run a script of this folder as two processes by PyTorch's launcher; each has a core."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = subprocess.run(
+        [*launcher, str(Path(__file__).with_name(script)), *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
