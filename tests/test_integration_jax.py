@@ -241,6 +241,20 @@ def test_paths_in_flax_modules() -> None:
     np.testing.assert_array_equal(decayed["last"]["bias"][...], model.last.bias[...])
 
 
+def test_paths_of_partitioned_parameters() -> None:
+    """Linen's, which are boxed with the names of their axes."""
+    kernel_init = linen.with_partitioning(linen.initializers.lecun_normal(), ("in", "out"))
+    params = linen.Dense(3, kernel_init=kernel_init).init(jax.random.key(0), jnp.ones((1, 2)))["params"]
+    over = trees.over_tree("l2", match="^kernel$")
+    assert set(over.explain(params).selected) == {"kernel"}
+    kernel = params["kernel"].value
+    assert float(over(params)) == pytest.approx(float(jnp.sum(kernel**2)), rel=1e-6)
+    decayed, _ = transforms.add_l2_decay(0.5, match="^kernel$").update(params, (), params)
+    assert isinstance(decayed["kernel"], linen.Partitioned) and decayed["kernel"].names == ("in", "out")
+    np.testing.assert_allclose(decayed["kernel"].value, 1.5 * kernel, rtol=1e-6)
+    np.testing.assert_array_equal(jax.jit(jax.grad(over))(params)["kernel"].value, 2 * kernel)
+
+
 def test_what_is_sown() -> None:
     class Twice(nnx.Module):
         def __init__(self, rngs: nnx.Rngs) -> None:

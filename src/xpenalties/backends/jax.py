@@ -236,17 +236,21 @@ def _mapped(work: Work, elements: int) -> Any:
 
 
 def _with_keys(nest: Any) -> list[tuple[tuple[Any, ...], Any]]:
-    """Leaves and their keys; an array in a variable of Flax's nnx has the variable's own."""
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is None:
+    """Leaves and their keys; an array in one of Flax's boxes has the box' own."""
+    boxes = tuple(getattr(sys.modules[module], name) for module, name in _BOXES if module in sys.modules)
+    if not boxes:
         return jax.tree_util.tree_flatten_with_path(nest)[0]
     found = []
-    for keys, node in jax.tree_util.tree_flatten_with_path(nest, is_leaf=lambda x: isinstance(x, nnx.Variable))[0]:
-        if isinstance(node, nnx.Variable):
+    for keys, node in jax.tree_util.tree_flatten_with_path(nest, is_leaf=lambda x: isinstance(x, boxes))[0]:
+        if isinstance(node, boxes):
             found += [((*keys, *inner[1:]), leaf) for inner, leaf in jax.tree_util.tree_flatten_with_path(node)[0]]
         else:
             found.append((keys, node))
     return found
+
+
+# nnx' variables, and Linen's parameters that know the axes of a mesh; each holds one array, or a tree, as its value
+_BOXES = (("flax.nnx", "Variable"), ("flax.core.meta", "Partitioned"))
 
 
 BACKEND = JaxBackend("jax", jnp)
