@@ -181,6 +181,36 @@ def test_padding_does_not_count(tmp_path: Path) -> None:
     assert float(nothing.detach()) == 0.0
 
 
+def test_labels_that_the_collator_shifts(tmp_path: Path) -> None:
+    """As those do that put several texts into one row; the Trainer then counts what is predicted, exactly."""
+    found = []
+
+    class Seen(PipelineLoss):
+        def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+            total = super().__call__(outputs, labels, num_items_in_batch)
+            figures = {name: float(each.contribution) for name, each in self.report.regularizers.items()}
+            figures["base"] = float(self.report.base_loss.value)
+            items = num_items_in_batch.item()
+            sums = {name: x if name == "decay" else x * items for name, x in figures.items()}
+            found.append((items, sums))
+            return total
+
+    data = sentences(2)
+    for each in data:
+        each["labels"][3] = -100
+    predicted = sum(int((each["labels"][1:] != -100).sum()) for each in data)
+    loss = Seen(PIPE, reference=network(seed=3))
+    options = {"learning_rate": 0.0, "remove_unused_columns": False, "per_device_train_batch_size": 8}
+    trainer(network(), loss, tmp_path, data=copy.deepcopy(data), **options).train()
+    for each in data:
+        each["shift_labels"] = torch.cat((each["labels"][1:], torch.tensor([-100])))
+        each["labels"] = torch.where(each["attention_mask"] == 1, each["input_ids"], -100)
+    trainer(network(), loss, tmp_path, data=data, **options).train()
+    (_, usual), (items, shifted) = found
+    assert items == predicted
+    assert shifted == pytest.approx(usual, rel=1e-5)
+
+
 def test_what_is_logged(tmp_path: Path) -> None:
     model, reference = network(), network(seed=3)
     seen = []

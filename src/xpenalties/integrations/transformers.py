@@ -188,9 +188,10 @@ class PipelineLoss:
         items = num_items_in_batch
         if isinstance(items, torch.Tensor):
             items = items.to(logits.device).flatten()[0]  # torch.nn.DataParallel has one for each device
-        beside = self._beside(logits, labels)
+        shifted = None if self._run is None else self._run.called_with.get("shift_labels")
+        beside = self._beside(logits, labels, shifted)
         mask = beside != self._ignored if beside.shape == logits.shape[:-1] else _all(logits)
-        counted = self._counted(labels).to(logits.device)
+        counted = self._counted(labels, shifted).to(logits.device)
         share: Any = 1.0 if items is None else counted / items
         if items is None:
             items = torch.clamp(torch.sum(mask), min=1)
@@ -221,11 +222,13 @@ class PipelineLoss:
             self._run.add(self.report, {name: share for name, part in parts.items() if part is None})
         return total
 
-    def _beside(self, logits: Any, labels: Any) -> Any:
-        """The labels that the logits predict."""
+    def _beside(self, logits: Any, labels: Any, shifted: Any) -> Any:
+        """The labels that the logits predict; where a collator shifts them itself, what it gives."""
         if labels is None:
             raise ValueError("PipelineLoss: the batches must have 'labels', got none. Let the collator make them.")
-        if self._shift:
+        if self._shift and shifted is not None:
+            labels = shifted
+        elif self._shift:
             labels = torch.nn.functional.pad(labels, (0, 1), value=self._ignored)[..., 1:]
         labels = labels.to(logits.device)
         fits = labels.shape == logits.shape[:-1] and logits.ndim >= 2 + self._shift
@@ -237,10 +240,12 @@ class PipelineLoss:
             )
         return labels
 
-    def _counted(self, labels: Any) -> Any:
+    def _counted(self, labels: Any, shifted: Any) -> Any:
         """The items of a batch as the Trainer counts them, which for many models is before labels are shifted."""
-        shifted = self._shift if self._run is None else getattr(self._run.trainer, "_loss_shifts_labels", False)
-        return torch.sum((labels[..., 1:] if shifted else labels) != self._ignored)
+        if shifted is not None:
+            return torch.sum(shifted != self._ignored)
+        shifts = self._shift if self._run is None else getattr(self._run.trainer, "_loss_shifts_labels", False)
+        return torch.sum((labels[..., 1:] if shifts else labels) != self._ignored)
 
     def _of_reference(self, run: Run, logits: Any) -> Any:
         reference = self._reference
