@@ -8,25 +8,26 @@ from pathlib import Path
 
 import torch
 
-from test_integration_lightning import PIPE, Classifier, batches, fitted
+from test_integration_lightning import CONTROLLERS, PIPE, Classifier, batches, fitted
 from xpenalties.integrations.lightning import PipelineCallback
 
 
 def main(out: Path) -> None:
-    """Train on half of each of one process' batches, and write the parameters to `out` by the first process."""
-    half = slice(8) if os.environ["RANK"] == "0" else slice(8, 16)
+    """Train on half of each of one process' batches; each process writes what it has come to into the folder `out`."""
+    rank = int(os.environ["RANK"])
+    half = slice(8 * rank, 8 * rank + 8)
     module = Classifier()
     pipe = PIPE.with_weights(l1=0.02)  # a sum: the mean over processes is of halves
-    made = fitted(
+    callback = PipelineCallback(pipe, activities={"hidden": "encoder"}, track_every=5, controllers=CONTROLLERS)
+    fitted(
         module,
-        PipelineCallback(pipe, activities={"hidden": "encoder"}, track_every=5),
+        callback,
         data=[(x[half], y[half]) for x, y in batches()],
         strategy="ddp",
         devices=2,
         use_distributed_sampler=False,
     )
-    if made.is_global_zero:
-        torch.save(module.state_dict(), out)
+    torch.save({"parameters": module.state_dict(), "weights": callback.weights()}, out / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

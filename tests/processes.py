@@ -12,9 +12,9 @@ __all__ = ["on_two_processes"]
 
 def on_two_processes(script: str, *arguments: object) -> None:
     """Run a script of this folder as two processes by PyTorch's launcher; each has a core."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
     run = subprocess.run(
-        [*launcher, str(Path(__file__).with_name(script)), *map(str, arguments)],
+        [*launcher, "--nproc-per-node=2", str(Path(__file__).with_name(script)), *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

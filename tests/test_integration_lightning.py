@@ -107,6 +107,14 @@ PIPE = Pipeline(
 )
 
 
+CONTROLLERS = {
+    "entropy": (
+        controllers.target_entropy(0.01, target=2.0, rate=0.1),
+        lambda report: -report.regularizers["entropy"].value,
+    )
+}
+
+
 @pytest.mark.parametrize("accumulated", [1, 3])
 def test_training_as_by_hand(accumulated: int) -> None:
     ours, theirs = Classifier(), ByHand()
@@ -120,11 +128,32 @@ def test_training_as_by_hand(accumulated: int) -> None:
 
 def test_several_processes_as_one(tmp_path: Path) -> None:
     """Two processes that train on halves of what one trains on, by DistributedDataParallel."""
-    on_two_processes("lightning_processes.py", tmp_path / "two.pt")
-    two, one = Classifier(), Classifier()
-    two.load_state_dict(torch.load(tmp_path / "two.pt"))
-    fitted(one, PipelineCallback(PIPE, activities={"hidden": "encoder"}))
-    close(two, one)
+    on_two_processes("lightning_processes.py", tmp_path)
+    one = Classifier()
+    callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, controllers=CONTROLLERS)
+    fitted(one, callback)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        two = Classifier()
+        two.load_state_dict(found["parameters"])
+        close(two, one)
+        assert found["weights"] == pytest.approx(callback.weights(), rel=1e-6)
+    assert callback.weights()["entropy"] > 0.011
+
+
+def test_all_processes_reduce_at_each_step() -> None:
+    """Also one that has observed nothing, where the penalty is not due; its weight stays."""
+    pipe = Pipeline([Penalty("entropy", inputs="logits", every=2, options={"from_logits": True})])
+    entropies = controllers.target_entropy(0.01, target=2.0, rate=0.1)
+    alone, together = (PipelineCallback(pipe, controllers={"entropy": entropies}) for _ in range(2))
+    fitted(Classifier(), alone)
+    made, reduced = trainer(together), []
+    made.strategy.world_size = 2
+    made.strategy.reduce = lambda x, reduce_op: (reduced.append(x.shape), 2 * x)[1]
+    made.fit(Classifier(), DataLoader(batches(), batch_size=None))
+    assert reduced.count((2,)) == STEPS  # Lightning's own are of scalars
+    assert together.weights() == pytest.approx(alone.weights(), rel=1e-6)
+    assert alone.weights()["entropy"] != 0.01
 
 
 def test_what_is_logged() -> None:

@@ -58,8 +58,8 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         The inputs that gradient norms are by.
     controllers : mapping of str to Controller, or to pairs of Controller and callable, optional
         By the names of penalties, whose weights they set. What they observe is the value of that penalty, or what the
-        callable makes of the report; where an optimizer's step has several batches, the mean. Their states are saved
-        in the trainer's checkpoints.
+        callable makes of the report; where an optimizer's step has several batches, or processes, the mean. Their
+        states are saved in the trainer's checkpoints.
 
     Raises
     ------
@@ -195,7 +195,9 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         self._stepped = trainer.global_step
         for name, (controller, _) in self._controllers.items():
             seen, self._observed[name] = self._observed[name], []
-            if seen:  # not where training_step has skipped the batch
+            if trainer.world_size > 1:
+                self._states[name] = _stepped_together(controller, self._states[name], seen, trainer, pl_module)
+            elif seen:  # not where training_step has skipped the batch
                 self._states[name] = controller.step(self._states[name], sum(seen[1:], seen[0]) / len(seen))[1]
 
     def _remove(self, module: LightningModule) -> None:
@@ -301,6 +303,18 @@ def _pair(pipe: Pipeline, name: str, given: Any) -> tuple[Controller, Observe | 
             + nearest(name, [penalty.name for penalty in pipe])
         )
     return controller, observe
+
+
+def _stepped_together(
+    controller: Controller, state: dict[str, Any], seen: list[Any], trainer: Trainer, module: LightningModule
+) -> dict[str, Any]:
+    """One state for all processes; one that has seen nothing takes part too, for the others wait for it."""
+    dtype = torch.promote_types(module.dtype, torch.float32)
+    own = [torch.as_tensor(x, dtype=dtype, device=module.device) for x in (sum(seen), len(seen))]
+    total, count = trainer.strategy.reduce(torch.stack(own), reduce_op="sum")
+    before = torch.as_tensor(state["weight"], dtype=dtype, device=module.device)
+    weight, _ = controller.step({"weight": before}, total / count)
+    return {"weight": torch.where(count > 0, weight, before)}
 
 
 def _norm(value: Any, arrays: list[Any]) -> Any:
