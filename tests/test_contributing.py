@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's recipe, followed to the letter in a copy of the project: one function, its oracle, one row."""
+"""CONTRIBUTING.md's recipe, followed to the letter in a copy of the project: one function and its rows."""
 
 from __future__ import annotations
 
