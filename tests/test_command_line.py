@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -393,6 +394,52 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @bare
+def test_names_that_a_terminal_cannot_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its encoding lacks, what it would act on, and what has two columns."""
+    path = tmp_path / "a.json"
+    names = ["\u7f5a" * 3, "a\x1b[31m\u202e", "\ud800", "e\u0301"]
+    path.write_text(json.dumps([{"penalty": "l1", "name": name, "weight": 0.5} for name in names]))
+    shown = {}
+    for encoding in ("utf-8", "ascii"):
+        raw = io.BytesIO()
+        stdout = io.TextIOWrapper(raw, encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["check", str(path)]) == 0
+        shown[encoding] = raw.getvalue().decode(encoding).splitlines()[2:]
+    assert shown["utf-8"] == [
+        "name    weight  more",
+        "-" * 30,
+        "\u7f5a" * 3 + '  0.5     penalty = "l1"',
+        'a[31m   0.5     penalty = "l1"',
+        '        0.5     penalty = "l1"',
+        'e\u0301       0.5     penalty = "l1"',
+        "",
+    ]
+    assert shown["ascii"][2].startswith("\\u7f5a" * 3)
+
+
+@bare
+def test_files_that_are_nested_too_deeply(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[" * 100_000)
+    assert main(["check", str(path)]) == 1
+    assert capsys.readouterr().err == f"{path}: it must not be nested as deeply as this.\n"
+
+
+@bare
+def test_a_folder_is_no_framework(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("of_no_account", "with_a_file"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "with_a_file" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [
+        Framework(name, name, lambda: Installed([]), needs=()).is_installed()
+        for name in ("of_no_account", "with_a_file", "nowhere")
+    ]
+    assert found == [False, True, False]
+
+
+@bare
 def test_names_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     before = dict(OWN)
     (tmp_path / "of_my_own.py").write_text('import xpenalties\nxpenalties.register("roughness", lambda x: x)\n')
@@ -417,6 +464,11 @@ def test_names_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         assert stopped.value.code == 2
         assert f"--import must name a module that can be imported, got '{name}' (" in capsys.readouterr().err
         sys.modules.pop("of_my_own", None)
+    for name in ("", ".of_my_own", "of_my_own.", "of my own"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["check", str(path), "--import", name])
+        assert stopped.value.code == 2
+        assert f"--import must name a module by its full name, got '{name}'." in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError, match="what_is_not_there"):  # with a traceback: it is the user's program
         main(["schema", "--import", "in_need"])
     OWN.clear()

@@ -167,6 +167,26 @@ class Network(nnx.Module):
         return self.last(self.drop(hidden))
 
 
+@pytest.mark.parametrize("more", [False, True])
+def test_optimizers_of_other_parameters_names(more: bool) -> None:
+    """They are passed by position: their names may be those of what is passed by name to others."""
+    sgd = optax.sgd(0.1)
+
+    def update(grad: Any, value: Any, params: Any = None, **extra: Any) -> Any:
+        assert set(extra) == {"value_fn"}
+        return sgd.update(grad, value, params)
+
+    def of_three(grad: Any, value: Any, params: Any = None) -> Any:
+        return sgd.update(grad, value, params)
+
+    found = []
+    for optimizer in (optax.GradientTransformation(sgd.init, update if more else of_three), sgd):
+        params = arrays()
+        step = train_step(forward, LOSS, optimizer)
+        found.append(step(params, optimizer.init(params), *batches()[0], step=1)[0])
+    close(*found)
+
+
 def test_flax_as_by_hand() -> None:
     model = Network(nnx.Rngs(0))
     graph, params, rest = nnx.split(model, nnx.Param, ...)

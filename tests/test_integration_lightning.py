@@ -179,7 +179,8 @@ def test_what_is_logged() -> None:
     assert figures["train/loss_total"] == pytest.approx(total)
 
 
-def test_gradient_norms_on_some_steps() -> None:
+@pytest.mark.parametrize("wrt", [None, "hidden", ("params",)])
+def test_gradient_norms_on_some_steps(wrt: Any) -> None:
     tracked: list[bool] = []
     last: dict[str, float] = {}
 
@@ -189,7 +190,7 @@ def test_gradient_norms_on_some_steps() -> None:
             if tracked[-1]:
                 last.update(callback.report.flat())
 
-    callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, track_every=4, wrt="hidden")
+    callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, track_every=4, wrt=wrt)
     ours, theirs = Classifier(), ByHand()
     fitted(ours, callback, Seen())
     fitted(theirs)
@@ -202,26 +203,38 @@ def test_gradient_norms_on_some_steps() -> None:
     x, y = batches()[16]
     hidden = again.encoder(x)
     logits = again.head(hidden)
-    norms = {
+    parts = {
         "base_loss": cross_entropy(logits, y),
         "l1": hidden.abs().sum(),
-        "total": cross_entropy(logits, y) + again.penalties(hidden, logits),
+        "entropy": (log_softmax(logits, -1).exp() * log_softmax(logits, -1)).sum(-1).mean(),
+        "decay": sum((p**2).sum() for name, p in again.named_parameters() if "weight" in name),
     }
-    expected = {name: float(torch.autograd.grad(x, hidden, retain_graph=True)[0].norm()) for name, x in norms.items()}
-    assert last["base_loss/grad_norm"] == pytest.approx(expected["base_loss"], rel=1e-5)
-    assert last["l1/grad_norm"] == pytest.approx(expected["l1"], rel=1e-5)
-    assert last["total_grad_norm"] == pytest.approx(expected["total"], rel=1e-5)
+    weights = {"base_loss": 1.0, "l1": 0.01, "entropy": 0.016, "decay": 0.005}
+    by = [hidden] if wrt == "hidden" else list(again.parameters())
+
+    def norm(value: Any) -> float:
+        found = torch.autograd.grad(value, by, retain_graph=True, allow_unused=True)
+        return float(torch.cat([g.flatten() for g in found if g is not None] or [torch.zeros(1)]).norm())
+
+    for name, part in parts.items():  # through all that leads from there to it
+        assert last[f"{name}/grad_norm"] == pytest.approx(norm(part), rel=1e-5), name
+        if name != "base_loss":
+            assert last[f"{name}/grad_norm_weighted"] == pytest.approx(weights[name] * norm(part), rel=1e-5), name
+    total = sum(weights[name] * part for name, part in parts.items())
+    assert last["total_grad_norm"] == pytest.approx(norm(total), rel=1e-5)
 
 
-def test_gradient_norms_by_parameters() -> None:
-    ours, theirs = Classifier(), ByHand()
-    callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, track_every=1)
-    fitted(ours, callback)
-    fitted(theirs)
-    close(ours, theirs)  # the total that is tracked has the gradient of the base loss too
-    assert callback.report is not None
-    figures = callback.report.flat()
-    assert figures["decay/grad_norm"] > 0 and figures["base_loss/grad_norm"] > 0
+def test_norms_where_penalties_pick_their_inputs() -> None:
+    """They are of the same gradients, whatever the penalties are given."""
+    found = []
+    for inputs in ("hidden", lambda found: found["hidden"]):
+        callback = PipelineCallback(
+            Pipeline([Penalty("l1", inputs=inputs, weight=0.01)]), activities={"hidden": "encoder"}, track_every=1
+        )
+        fitted(Classifier(), callback, data=batches(1))
+        assert callback.report is not None
+        found.append(callback.report.to_dict())
+    assert found[0] == found[1] and found[0]["base_loss"]["grad_norm"] > 0
 
 
 def test_norms_of_what_does_not_depend() -> None:
@@ -239,11 +252,11 @@ def test_norms_of_what_does_not_depend() -> None:
             figures = callback.report.flat()
             found.append([figures[f"{name}grad_norm"] for name in ("base_loss/", "l1/", "total_")])
 
-    callback = PipelineCallback(pipe, track_every=1)
+    callback = PipelineCallback(pipe, track_every=1, wrt="extra")
     fitted(Extra(), callback, Seen(), data=batches(3))
     root = 3**0.5
     assert found[0] == pytest.approx([0.0, root, root / 2])
-    assert found[1] == pytest.approx([0.0, root, 0.0])  # the total does not depend on it for a pass back
+    assert found[1] == [0.0, 0.0, 0.0]  # it requires no gradient
     assert found[2] == pytest.approx([root, root, 1.5 * root])
 
 
@@ -344,6 +357,24 @@ def test_what_a_training_step_may_return(out: str) -> None:
     else:
         assert callback.report is not None
         assert callback.report.flat()["l2/value"] == pytest.approx(float((batches(1)[0][0] ** 2).sum()))
+
+
+def test_a_loss_with_an_axis() -> None:
+    """Which Lightning takes, of one element."""
+
+    class Axis(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step(batch, batch_idx)["loss"].reshape(1)
+
+    pipe = Pipeline([Penalty("l1", inputs="encoder", weight=0.01)])
+    callback, alone = (PipelineCallback(pipe, activities="^encoder$", track_every=1) for _ in range(2))
+    ours, theirs = Axis(), Classifier()
+    fitted(ours, callback)
+    fitted(theirs, alone)
+    close(ours, theirs)
+    assert callback.report is not None and alone.report is not None
+    assert callback.report.to_dict() == alone.report.to_dict()
+    assert str(callback.report)
 
 
 def test_a_batch_by_name_and_no_penalty_that_counts() -> None:

@@ -264,6 +264,43 @@ def test_several_processes_as_one(accumulated: int, tmp_path: Path) -> None:
         assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_step_without_labels_that_count(own: bool, tmp_path: Path) -> None:
+    """As of prompts that fill the context: it changes nothing."""
+
+    def mean(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        return 0 * outputs.logits.sum()
+
+    data = sentences(2)
+    for each in data[4:]:
+        each["labels"][:] = -100
+    options = {"logging_strategy": "steps", "logging_steps": 1}
+    found = []
+    for given in (data, data[:4]):
+        loss = PipelineLoss(PIPE, reference=network(seed=3), loss=mean if own else None)
+        made = trainer(network(), loss, tmp_path, data=given, **options)
+        made.train()
+        found.append(made)
+    close(found[0].model, found[1].model)
+    first, second = found[0].state.log_history[:2]
+    assert first["penalties/decay/value"] > 0 and "penalties/decay/value" not in second
+    assert second["penalties/regularizer_total"] == second["penalties/kl/contribution"] == 0.0
+
+
+def test_what_one_process_drops(tmp_path: Path) -> None:
+    """Figures stay beside their names, and a value is the mean over what there is."""
+    out = tmp_path / "two.pt"
+    on_two_processes("trainer_processes.py", out, 1, "drops")
+    with_teacher = torch.load(out, weights_only=False)["logs"][:2]
+    for each in with_teacher:
+        total = sum(x for name, x in each.items() if name.endswith("/contribution"))
+        assert each["penalties/regularizer_total"] == pytest.approx(total, rel=1e-4)
+    first, second = (each["penalties/teacher/value"] for each in with_teacher)
+    assert first == pytest.approx(2.0, rel=1e-5) and second == pytest.approx(2.0, rel=1e-5)
+    first, second = (each["penalties/teacher/contribution"] for each in with_teacher)
+    assert 0 < first < second == pytest.approx(1.0, rel=1e-5)
+
+
 def test_logs_of_accumulated_batches(tmp_path: Path) -> None:
     pipe = Pipeline([Penalty(trees.over_tree("l2"), name="decay", inputs="params", weight=0.0, every=2)])
     model = network()
@@ -445,6 +482,16 @@ def test_classifiers_and_options_of_ones_own() -> None:
             ValueError,
             "the inputs must have 'reference'",
         ),
+        (
+            lambda: PipelineLoss(PIPE, shift=False)({"logits": torch.ones(2, 1)}, torch.ones(2, dtype=torch.long)),
+            ValueError,
+            r"labels must be classes for the cross-entropy, got torch\.int64 for 1 of them\. Pass a `loss`",
+        ),
+        (
+            lambda: PipelineLoss(PIPE, shift=False)({"logits": torch.ones(2, 3)}, torch.ones(2)),
+            ValueError,
+            r"got torch\.float32 for 3 of them\. Pass a `loss`",
+        ),
     ],
 )
 def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -> None:
@@ -470,6 +517,23 @@ def test_errors_of_attaching(tmp_path: Path) -> None:
     masked = transformers.BertForMaskedLM(transformers.BertConfig(**sizes))
     with pytest.raises(ValueError, match="got True for BertForMaskedLM"):
         trainer(masked, PipelineLoss(PIPE), tmp_path)
+
+    class Adapted(nn.Module):  # as peft wraps models
+        def get_base_model(self) -> Any:
+            return masked
+
+    class Own(transformers.BertForMaskedLM):
+        pass
+
+    for wrapped, name in (
+        (torch.compile(masked, backend="eager"), "BertForMaskedLM"),
+        (Adapted(), "BertForMaskedLM"),
+        (Own(masked.config), "Own"),
+    ):
+        with pytest.raises(ValueError, match=f"got True for {name}"):
+            trainer(wrapped, PipelineLoss(PIPE), tmp_path)
+    with pytest.raises(ValueError, match=r"`ignore_index` must be -100, by which the Trainer counts items, got 0\."):
+        trainer(network(), PipelineLoss(PIPE, ignore_index=0), tmp_path)
     with pytest.raises(ValueError, match=r"label smoothing must be off, .* got 0\.1\. Pass a `loss` that smooths"):
         trainer(network(), PipelineLoss(PIPE), tmp_path, label_smoothing_factor=0.1)
     model = network()

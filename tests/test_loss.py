@@ -40,6 +40,15 @@ def test_total(fw: Framework) -> None:
     assert LOSS(fw.array(X, "float32")).dtype == fw.dtype("float32")
 
 
+@pytest.mark.parametrize("loss", [LOSS, RegularizedLoss(cubes, Pipeline()), Pipeline({"l1": 1.0})])
+def test_a_total_that_is_changed_in_place(fw: Framework, loss: Any) -> None:
+    """As by `loss /= accumulation_steps`: the report stays."""
+    total, report = loss.compute(fw.array(X))
+    before = report.to_dict()
+    total *= 2
+    assert report.to_dict() == before and float(total) == 2 * before["loss_total"]
+
+
 def near(x: float | None) -> Any:
     return None if x is None else pytest.approx(x, rel=1e-12)
 

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import torch
 
 from test_integration_transformers import PIPE, network, sentences, trainer
+from xpenalties import Penalty
 from xpenalties.integrations.transformers import PipelineLoss
 
 
-def main(out: Path, accumulated: int) -> None:
+def main(out: Path, accumulated: int, drops: str = "") -> None:
     """Train on what one process trains on, and write the first process' parameters and logs to `out`."""
+    pipe, calls = PIPE, []
+
+    def teacher(labels: torch.Tensor) -> torch.Tensor:  # not there at the second process' first call
+        calls.append(1)
+        if len(calls) == 1 and os.environ["RANK"] == "1":
+            warnings.simplefilter("ignore")
+            raise ConnectionError("down")
+        return torch.tensor(2.0)
+
+    if drops:
+        pipe = PIPE.add(Penalty(teacher, inputs="labels", weight=0.5, on_error="drop"))
     made = trainer(
         network(),
-        PipelineLoss(PIPE, reference=network(seed=3)),
+        PipelineLoss(pipe, reference=network(seed=3)),
         out.parent,
         accumulated=accumulated,
         data=sentences(4 * accumulated),
@@ -33,4 +46,4 @@ def main(out: Path, accumulated: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ from textwrap import fill, wrap
 from typing import Any
 
 from . import Pipeline, __version__, config_schema
+from ._report_table import printable, width_of
 from ._self_check import FRAMEWORKS, Check, Installed, check, look
 from ._spec import REGISTRY
 
@@ -75,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     of_files.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
     command("schema", _print_schema, "print the JSON Schema of pipelines' files")
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may be what the terminal's encoding lacks
     try:
         status: int = args.run(args)
         sys.stdout.flush()  # so that a reader who left shows here
@@ -171,7 +175,7 @@ def _check_files(args: argparse.Namespace) -> int:
 
 def _print_file(found: dict[str, Any]) -> None:
     if "error" in found:
-        print(found["error"], file=sys.stderr)
+        print(printable(found["error"]), file=sys.stderr)
         return
     rows = [("name", "weight", "more")]
     for penalty in found["penalties"]:
@@ -181,7 +185,7 @@ def _print_file(found: dict[str, Any]) -> None:
             if key not in ("name", "weight") and (key, value) != ("penalty", penalty["name"])
         ]
         rows.append((penalty["name"], json.dumps(penalty["weight"]), ", ".join(more)))
-    print(f"{found['file']}: {found['name']}\n\n{_table(rows, (24, 30, 42))}\n")
+    print(f"{printable(found['file'])}: {printable(found['name'])}\n\n{_table(rows, (24, 30, 42))}\n")
 
 
 def _print_schema(args: argparse.Namespace) -> int:
@@ -192,6 +196,8 @@ def _print_schema(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> None:
     for name in args.modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            args.parser.error(f"--import must name a module by its full name, got {name!r}.")
         try:
             import_module(name)
         except ModuleNotFoundError as error:
@@ -206,15 +212,19 @@ def _print_json(document: dict[str, Any]) -> None:
 
 def _table(rows: Sequence[tuple[str, ...]], widest: tuple[int, ...]) -> str:
     """Rows as aligned text, a line under the first; a cell that is wider goes on below."""
-    cells = [[wrap(cell, width) or [""] for cell, width in zip(row, widest, strict=True)] for row in rows]
-    widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
+    cells = [[_wrapped(printable(cell), width) for cell, width in zip(row, widest, strict=True)] for row in rows]
+    widths = [max(width_of(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
     lines = [
-        "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
+        "  ".join(part + " " * (width - width_of(part)) for part, width in zip(parts, widths, strict=True)).rstrip()
         for row in cells
         for parts in zip_longest(*row, fillvalue="")
     ]
     lines.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
     return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(text, width if width_of(text) == len(text) else width // 2) or [""]  # wide characters have two columns
 
 
 if __name__ == "__main__":

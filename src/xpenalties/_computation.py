@@ -105,6 +105,7 @@ class Computation:
         due = [(p, p.is_due(step)) for p in penalties if p.enabled]
         self._counted = [] if base is None else [(base, True)]
         self._counted += [each for each in due if each[1] is not False]
+        self.values: dict[str, Any] = {}  # with what they depend on
         self._contributions: dict[str, Any] = {}
         self._reports: dict[str, PenaltyReport] = {}
         self._watch = None
@@ -192,6 +193,7 @@ class Computation:
                 self._drop(penalty, outcome.error)
                 continue
             part: Part = outcome.result
+            self.values[penalty.name] = part.value
             self._contributions[penalty.name] = part.contribution
             norms = (None, None)
             if self._gradients is not None and penalty.differentiable:
@@ -250,6 +252,8 @@ class Computation:
             )
             if self._watch is not None:
                 self._watch.stop(None, value=report.loss_total, grad_norm=report.total_grad_norm, report=report)
+            if hasattr(total, "__imul__"):  # a loop may divide it in place, and the report would see that
+                total = total + 0  # a product would keep what a second pass back needs
         return total, report
 
     def _carried(self) -> list[Callable[[], AbstractContextManager[Any]]]:

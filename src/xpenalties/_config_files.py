@@ -21,6 +21,8 @@ def read(path: str | PathLike[str]) -> Any:
         return parse(data.decode("utf-8-sig"))  # Windows' editors begin files with a mark
     except ValueError as error:
         raise ValueError(f"{fspath(path)}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{fspath(path)}: it must not be nested as deeply as this.") from None
 
 
 def write(path: str | PathLike[str], data: dict[str, Any]) -> None:

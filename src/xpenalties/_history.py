@@ -91,35 +91,34 @@ class GradientHistory:
                 f"GradientHistory.append: `report` must be a Report, got {got}. Pass the second of what "
                 "Pipeline.compute returns."
             )
-        step, counts = self._numbered("append", step)
+        counts = step is None
+        step = self._calls if counts else self._numbered("append", step)
         if step % self._every == 0:
             leaves, rebuild = flatten(report)
             self._kept.append((step, rebuild(iter([_constant(leaf) for leaf in leaves]))))
         self._calls += counts
 
-    def wants(self, step: Any = None) -> bool:
+    def wants(self, step: Any) -> bool:
         """Whether `append` would keep a report of this step, so that a loop tracks gradients only then.
 
         ``pipe.compute(x, step=step, track_grad_norms=history.wants(step))``
 
         Parameters
         ----------
-        step : int or 0-d array of one, optional
-            As for `append`.
+        step : int or 0-d array of one
+            As for `append`. Not optional: where nothing was appended there is nothing to count.
         """
-        return self._numbered("wants", step)[0] % self._every == 0
+        return self._numbered("wants", step) % self._every == 0
 
-    def _numbered(self, method: str, step: Any) -> tuple[int, bool]:
-        """The step as an int, and whether it was counted rather than given."""
-        if step is None:
-            return self._calls, True
+    def _numbered(self, method: str, step: Any) -> int:
+        """The step as an int."""
         found = _integer(step)
         if found is None:
             raise TypeError(
                 f"GradientHistory.{method}: `step` must be an integer or a 0-d array of one, got {step!r}. Pass "
                 "an int, outside of functions that JAX traces."
             )
-        return found, False
+        return found
 
     def clear(self) -> None:
         """Forget all reports, and the count of calls."""

@@ -11,7 +11,7 @@ from textwrap import wrap
 from typing import Any
 from unicodedata import category, east_asian_width
 
-__all__ = ["as_html", "as_text"]
+__all__ = ["as_html", "as_text", "printable", "width_of"]
 
 _WIDEST = 100  # columns
 _LONGEST = 40  # of which a name gets at most
@@ -35,16 +35,16 @@ def as_text(found: Mapping[str, Any], errors: _Errors) -> str:
     columns, rows = _table(found)
     widths = [max(map(len, cells)) for cells in zip(columns, *(cells for _, cells in rows), strict=True)]
     numbers = sum(widths) + 2 * len(widths)
-    names = [_fitting(_printable(name), min(_WIDEST - numbers, _LONGEST)) for name, _ in rows]
-    first = max(map(_width, ["penalty", *names]))
+    names = [_fitting(printable(name), min(_WIDEST - numbers, _LONGEST)) for name, _ in rows]
+    first = max(map(width_of, ["penalty", *names]))
     lines = []
     for name, cells in zip(["penalty", *names], [columns, *(cells for _, cells in rows)], strict=True):
         right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        lines.append("  ".join([name + " " * (first - _width(name)), *right]).rstrip())
+        lines.append("  ".join([name + " " * (first - width_of(name)), *right]).rstrip())
     lines.insert(1, "-" * (first + numbers))
     for name, error in errors:
-        note = _printable(f"{name}: {error}")
-        lines += wrap(note, _WIDEST if _width(note) == len(note) else _WIDEST // 2, subsequent_indent="  ")
+        note = printable(f"{name}: {error}")
+        lines += wrap(note, _WIDEST if width_of(note) == len(note) else _WIDEST // 2, subsequent_indent="  ")
     return "\n".join(lines)
 
 
@@ -95,12 +95,12 @@ def _bars(values: list[float | None]) -> list[str]:
     return bars
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """On one line, and without what a terminal would act on."""
     return "".join(c for c in " ".join(text.split()) if not category(c).startswith("C"))
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     """Columns of a terminal: two for a wide character, none for a mark on another."""
     return sum(map(_columns, text))
 
@@ -111,7 +111,7 @@ def _columns(character: str) -> int:
 
 def _fitting(name: str, room: int) -> str:
     """The name's start and end, where there is no room for all of it."""
-    if _width(name) <= room:
+    if width_of(name) <= room:
         return name
     end = (room - 1) // 2
     return f"{_start(name, room - 1 - end)}…{_start(name[::-1], end)[::-1]}"

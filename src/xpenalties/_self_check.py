@@ -61,7 +61,8 @@ class Framework:
     needs: tuple[str, ...] = ("numpy",)
 
     def is_installed(self) -> bool:
-        return all(find_spec(name) is not None for name in (self.name, *self.needs))
+        specs = [find_spec(name) for name in (self.name, *self.needs)]
+        return all(spec is not None and spec.origin is not None for spec in specs)  # a folder of that name has none
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 from .._options import nearest
 from .._weighted import Penalty
 
-__all__ = ["Lazily", "asked_for"]
+__all__ = ["Lazily", "asked_for", "found_in"]
 
 
 class Lazily(Mapping[str, Any]):
@@ -44,17 +44,21 @@ def asked_for(penalties: Iterable[Penalty], *parts: Mapping[str, Any]) -> dict[s
             picks = True
             continue
         for name in (penalty.inputs,) if isinstance(penalty.inputs, str) else penalty.inputs:
-            having = [part for part in parts if name in part]
-            if not having:
-                known = [each for part in parts for each in part]
-                raise ValueError(
-                    f"penalty {penalty.name!r}: the inputs must have {name!r}, got {', '.join(map(repr, known))}."
-                    + nearest(name, known)
-                )
-            names[name] = having[0][name]
+            names[name] = found_in(f"penalty {penalty.name!r}", name, *parts)
     if not picks:
         return names
     everything: dict[str, Any] = {}
     for part in reversed(parts):
         everything.update(part.seen() if hasattr(part, "seen") else part)  # of modules what there is of them
     return {**everything, **names}
+
+
+def found_in(asking: str, name: str, *parts: Mapping[str, Any]) -> Any:
+    """What the first of several mappings that has the name has for it."""
+    for part in parts:
+        if name in part:
+            return part[name]
+    known = [each for part in parts for each in part]
+    raise ValueError(
+        f"{asking}: the inputs must have {name!r}, got {', '.join(map(repr, known))}." + nearest(name, known)
+    )

@@ -96,8 +96,9 @@ def train_step(
     options: dict[str, Any] = {"track_grad_norms": track_grad_norms, "gradient_conflicts": gradient_conflicts}
     if wrt is not None:
         options["wrt"] = wrt if isinstance(wrt, str) else tuple(wrt)
-    takes = signature(optimizer.update).parameters.values()
-    takes_more = {p.name for p in takes}, any(p.kind is p.VAR_KEYWORD for p in takes)
+    takes = list(signature(optimizer.update).parameters.values())
+    ours = [p.name for p in takes[:3] if p.kind is not p.KEYWORD_ONLY]  # passed by position, whatever their names are
+    takes_more = {p.name for p in takes} - {*ours}, any(p.kind is p.VAR_KEYWORD for p in takes)
 
     def update(params: Any, state: Any, batch: tuple[Any, ...], step: Any, weights: Any) -> tuple[Any, ...]:
         own = loss if weights is None else RegularizedLoss(loss.base_loss, loss.pipeline.with_weights(weights))
@@ -122,7 +123,7 @@ def train_step(
         (value, (report, aux)), gradient = jax.value_and_grad(total, has_aux=True)(params)
         more = {"value": value, "grad": gradient, "value_fn": lambda params: total(params)[0]}
         names, any_name = takes_more
-        more = {name: each for name, each in more.items() if any_name or name in names}
+        more = {name: each for name, each in more.items() if name not in ours and (any_name or name in names)}
         updates, state = optimizer.update(gradient, state, params, **more)
         params = apply_updates(params, updates)
         return (params, state, report, aux) if has_aux else (params, state, report)

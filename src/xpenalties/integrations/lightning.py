@@ -22,6 +22,7 @@ except ImportError as error:
         f'{__name__} needs Lightning. Install it: pip install "xpenalties[lightning]".', name="lightning"
     ) from error
 
+from .._computation import Computation, Settings
 from .._numerics import wide
 from .._options import POSITIVE_INTEGER, named, nearest
 from .._pipeline import Pipeline
@@ -29,7 +30,7 @@ from .._report import PenaltyReport, Report
 from .._tracking import Tracked
 from ..backends.torch import BACKEND
 from ..controllers import Controller
-from ._inputs import Lazily, asked_for
+from ._inputs import Lazily, asked_for, found_in
 from .torch import Capture, paths_of
 
 __all__ = ["PipelineCallback"]
@@ -55,7 +56,8 @@ class PipelineCallback(Callback):  # type: ignore[misc]
     track_every : int, optional
         Also log gradient norms, on each so many steps, see `Pipeline.compute`. By default never.
     wrt : str or iterable of str, optional
-        The inputs that gradient norms are by.
+        The inputs that gradient norms are by; by default ``"params"``. They are of whole gradients, through all that
+        leads from these inputs to the loss and to each penalty, so that each takes one more pass back.
     controllers : mapping of str to Controller, or to pairs of Controller and callable, optional
         By the names of penalties, whose weights they set. What they observe is the value of that penalty, or what the
         callable makes of the report; where an optimizer's step has several batches, or processes, the mean. Their
@@ -117,7 +119,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         self.pipe = pipe
         self.prefix = prefix
         self.track_every = track_every
-        self.wrt = (wrt,) if isinstance(wrt, str) else wrt if wrt is None else tuple(wrt)
+        self.wrt = ("params",) if wrt is None else (wrt,) if isinstance(wrt, str) else tuple(wrt)
         self.report: Report | None = None
         one_or_mapping = activities is None or isinstance(activities, (str, Mapping))
         self._names = activities if one_or_mapping else tuple(activities or ())
@@ -227,7 +229,10 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         step = module.trainer.global_step
         weights = {name: state["weight"] for name, state in self._states.items()}
         pipe = self.pipe.with_weights(weights) if weights else self.pipe
-        penalties, self.report = self._computed(pipe, found["loss"], asked_for(pipe, *parts), step)
+        inputs, by = asked_for(pipe, *parts), None
+        if self.track_every is not None and step % self.track_every == 0:
+            by = {name: found_in("PipelineCallback: `wrt`", name, *parts) for name in self.wrt}
+        penalties, self.report = _computed(pipe, found["loss"], inputs, step, by)
         for name, (_, observe) in self._controllers.items():
             part = self.report.regularizers.get(name)
             if part is not None and part.value is not None:  # not where it is disabled, dropped, or not due
@@ -236,21 +241,6 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         tensors = {name: x if isinstance(x, torch.Tensor) else float(x) for name, x in figures.items()}
         module.log_dict(tensors, on_step=True, on_epoch=False, batch_size=1)
         return penalties
-
-    def _computed(self, pipe: Pipeline, loss: Any, inputs: dict[str, Any], step: int) -> tuple[Any, Report]:
-        value = loss.detach()
-        base = PenaltyReport(value, 1.0, value)
-        if not any(penalty.enabled for penalty in pipe):
-            return 0.0, Report(value, base, {}, 0.0)
-        due = self.track_every is not None and step % self.track_every == 0
-        penalties, report = pipe.compute(inputs, step=step, track_grad_norms=due, wrt=self.wrt if due else None)
-        total = loss + penalties
-        if due:
-            arrays = Tracked(pipe.name, (inputs,), self.wrt).arrays
-            norm = _norm(loss, arrays)
-            base = replace(base, grad_norm=norm, grad_norm_weighted=norm)
-            report = replace(report, total_grad_norm=_norm(total, arrays))
-        return penalties, replace(report, loss_total=total.detach(), base_loss=base)
 
 
 class _TrainingStep:
@@ -317,11 +307,41 @@ def _stepped_together(
     return {"weight": torch.where(count > 0, weight, before)}
 
 
+def _computed(
+    pipe: Pipeline, loss: Any, inputs: dict[str, Any], step: int, by: dict[str, Any] | None
+) -> tuple[Any, Report]:
+    """The penalties' sum, and a report that has the loss too, with gradient norms where there is something to go by."""
+    value = _figure(loss)
+    base = PenaltyReport(value, 1.0, value)
+    if not any(penalty.enabled for penalty in pipe):
+        return 0.0, Report(value, base, {}, 0.0)
+    computation = Computation(pipe.name, pipe.penalties, (inputs,), step, Settings())
+    penalties, report = computation.reported()
+    total = loss + penalties
+    if by is not None:
+        arrays = Tracked(pipe.name, (by,), None).arrays
+        norm = _norm(loss, arrays)
+        base = replace(base, grad_norm=norm, grad_norm_weighted=norm)
+        parts = dict(report.regularizers)
+        for name, own in computation.values.items():
+            if pipe[name].differentiable:
+                norm = _norm(own, arrays)
+                parts[name] = replace(parts[name], grad_norm=norm, grad_norm_weighted=norm * parts[name].weight)
+        report = replace(report, regularizers=parts, total_grad_norm=_norm(total, arrays))
+    return penalties, replace(report, loss_total=_figure(total), base_loss=base)
+
+
+def _figure(loss: Any) -> Any:
+    """A loss as a report has it; Lightning also takes one of shape (1,)."""
+    value = loss.detach().clone()
+    return value.reshape(()) if value.numel() == 1 else value
+
+
 def _norm(value: Any, arrays: list[Any]) -> Any:
-    """The L2 norm of a gradient, whose graph stays."""
+    """The L2 norm of a gradient, through all that leads to the value; the graph stays."""
     wanted = [x for x in arrays if x.requires_grad]
     if not (wanted and value.requires_grad):
-        return torch.zeros_like(value)
+        return torch.zeros_like(_figure(value))
     found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
     squares = [BACKEND.squared_norm(wide(g)) for g in found if g is not None]
-    return torch.sqrt(sum(squares[1:], squares[0])) if squares else torch.zeros_like(value)
+    return torch.sqrt(sum(squares[1:], squares[0])) if squares else torch.zeros_like(_figure(value))

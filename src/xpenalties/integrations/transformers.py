@@ -138,7 +138,8 @@ class PipelineLoss:
         ------
         ValueError
             For a Trainer that computes its loss by something else, has the reference itself as its model, or trains a
-            model that predicts no next token with `shift=True`; for label smoothing, which no such function has.
+            model that predicts no next token with `shift=True`; for label smoothing, which no such function has; for an
+            `ignore_index` other than the Trainer's own.
         """
         if trainer.compute_loss_func is not self:
             raise ValueError(
@@ -149,12 +150,20 @@ class PipelineLoss:
             raise ValueError(
                 "PipelineLoss: `reference` must not be what is trained, got the Trainer's model. Pass a copy of it."
             )
-        kind = type(trainer.model).__name__
-        encodes = getattr(getattr(trainer.model, "config", None), "is_encoder_decoder", False)
-        if self._shift and (encodes or kind in _UNSHIFTED):
+        model = getattr(trainer.model, "_orig_mod", trainer.model)  # of one that torch.compile has wrapped
+        if hasattr(model, "get_base_model"):  # it has adapters
+            model = model.get_base_model()
+        kinds = {kind.__name__ for kind in type(model).__mro__}
+        encodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        if self._shift and (encodes or not kinds.isdisjoint(_UNSHIFTED)):
             raise ValueError(
-                f"PipelineLoss: `shift` must be False for a model that predicts no next token, got True for {kind}. "
-                "Pass shift=False."
+                "PipelineLoss: `shift` must be False for a model that predicts no next token, got True for "
+                f"{type(model).__name__}. Pass shift=False."
+            )
+        if self._ignored != -100:
+            raise ValueError(
+                "PipelineLoss: `ignore_index` must be -100, by which the Trainer counts items, got "
+                f"{self._ignored}. Let the collator put that in its place."
             )
         if trainer.args.label_smoothing_factor != 0:
             raise ValueError(
@@ -192,6 +201,8 @@ class PipelineLoss:
         beside = self._beside(logits, labels, shifted)
         mask = beside != self._ignored if beside.shape == logits.shape[:-1] else _all(logits)
         counted = self._counted(labels, shifted).to(logits.device)
+        if items is not None:  # 0 where no label of the step counts
+            items = torch.where(items > 0, items, 1) if isinstance(items, torch.Tensor) else items or 1
         share: Any = 1.0 if items is None else counted / items
         if items is None:
             items = torch.clamp(torch.sum(mask), min=1)
@@ -219,7 +230,7 @@ class PipelineLoss:
         loss = RegularizedLoss(lambda _: base, Pipeline(bound, name=pipe.name))
         total, self.report = loss.compute(asked, step=step)
         if self._run is not None and torch.is_grad_enabled():
-            self._run.add(self.report, {name: share for name, part in parts.items() if part is None})
+            self._run.add(self.report, share, {name for name, part in parts.items() if part is None})
         return total
 
     def _beside(self, logits: Any, labels: Any, shifted: Any) -> Any:
@@ -237,6 +248,11 @@ class PipelineLoss:
             raise ValueError(
                 f"PipelineLoss: labels must be as logits but for the classes, got {tuple(labels.shape)} and "
                 f"{tuple(logits.shape)}, shift={self._shift}. {remedy}"
+            )
+        if self._loss is None and (labels.is_floating_point() or logits.shape[-1] == 1):
+            raise ValueError(
+                f"PipelineLoss: labels must be classes for the cross-entropy, got {labels.dtype} for "
+                f"{logits.shape[-1]} of them. Pass a `loss`."
             )
         return labels
 
