@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from processes import leave
 from test_integration_lightning import CONTROLLERS, PIPE, Classifier, batches, fitted
 from xpenalties.integrations.lightning import PipelineCallback
 
@@ -28,7 +29,7 @@ def main(out: Path) -> None:
         use_distributed_sampler=False,
     )
     torch.save({"parameters": module.state_dict(), "weights": callback.weights()}, out / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -237,6 +237,15 @@ def test_norms_where_penalties_pick_their_inputs() -> None:
     assert found[0] == found[1] and found[0]["base_loss"]["grad_norm"] > 0
 
 
+def test_norms_without_a_derivative() -> None:
+    counted = Penalty(lambda x: (x > 0).sum() / 2, name="counted", inputs="logits", differentiable=False)
+    callback = PipelineCallback(Pipeline([counted, Penalty("l2", inputs="logits")]), track_every=1)
+    fitted(Classifier(), callback, data=batches(1))
+    assert callback.report is not None
+    figures = callback.report.flat()
+    assert figures["l2/grad_norm"] > 0 and "counted/grad_norm" not in figures
+
+
 def test_norms_of_what_does_not_depend() -> None:
     pipe = Pipeline([Penalty("l1", inputs="extra", weight=0.5)])
     found = []

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from processes import leave
 from test_integration_transformers import PIPE, network, sentences, trainer
-from xpenalties import Penalty
+from xpenalties import Penalty, Pipeline
 from xpenalties.integrations.transformers import PipelineLoss
 
 
@@ -26,7 +27,7 @@ def main(out: Path, accumulated: int, drops: str = "") -> None:
         return torch.tensor(2.0)
 
     if drops:
-        pipe = PIPE.add(Penalty(teacher, inputs="labels", weight=0.5, on_error="drop"))
+        pipe = Pipeline([Penalty(teacher, inputs="labels", weight=0.5, on_error="drop"), *PIPE])
     made = trainer(
         network(),
         PipelineLoss(pipe, reference=network(seed=3)),
@@ -42,7 +43,7 @@ def main(out: Path, accumulated: int, drops: str = "") -> None:
     if made.is_world_process_zero():
         model = made.accelerator.unwrap_model(made.model)
         torch.save({"parameters": dict(model.named_parameters()), "logs": made.state.log_history}, out)
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def train_step(
         options["wrt"] = wrt if isinstance(wrt, str) else tuple(wrt)
     takes = list(signature(optimizer.update).parameters.values())
     ours = [p.name for p in takes[:3] if p.kind is not p.KEYWORD_ONLY]  # passed by position, whatever their names are
-    takes_more = {p.name for p in takes} - {*ours}, any(p.kind is p.VAR_KEYWORD for p in takes)
+    takes_more = {p.name for p in takes}, any(p.kind is p.VAR_KEYWORD for p in takes)
 
     def update(params: Any, state: Any, batch: tuple[Any, ...], step: Any, weights: Any) -> tuple[Any, ...]:
         own = loss if weights is None else RegularizedLoss(loss.base_loss, loss.pipeline.with_weights(weights))
