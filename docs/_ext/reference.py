@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from generated import write
+
 import xpenalties
 
 if TYPE_CHECKING:
@@ -126,18 +128,10 @@ def index(all_pages: list[Page]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(folder: Path) -> None:
-    """Write the pages; what is as it was stays untouched, so that it is not built again."""
+def texts() -> dict[str, str]:
+    """All files, by name."""
     made = list(pages())
-    texts = {"index": index(made), **{page.name: text(page) for page in made}}
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.rst"):
-        if old.stem not in texts:
-            old.unlink()
-    for name, content in texts.items():
-        path = folder / f"{name}.rst"
-        if not path.exists() or path.read_text("utf-8") != content:
-            path.write_text(content, "utf-8")
+    return {"index.rst": index(made), **{f"{page.name}.rst": text(page) for page in made}}
 
 
 def check(app: Sphinx, env: BuildEnvironment) -> None:
@@ -175,7 +169,7 @@ def link_code(app: Sphinx, document: Any) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's entry point."""
-    app.connect("builder-inited", lambda app: write(Path(app.srcdir) / FOLDER))
+    app.connect("builder-inited", lambda app: write(Path(app.srcdir) / FOLDER, texts(), "*.rst"))
     app.connect("doctree-read", link_code)
     app.connect("env-check-consistency", check)
     app.connect("missing-reference", contents_of_unknown)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
+from generated import write
 from sphinx.addnodes import download_reference, pending_xref
 
 if TYPE_CHECKING:
@@ -29,27 +30,21 @@ def shown() -> dict[Path, str]:
     return {file: f"{FOLDER}/{file.relative_to(ROOT).as_posix().replace('.', '-')}" for file in files}
 
 
-def write(source: Path) -> None:
-    """Write the pages; what is as it was stays untouched."""
-    texts = {}
+def texts() -> dict[str, str]:
+    """The pages as Markdown, by their paths in the folder."""
+    made = {}
     for file, page in shown().items():
         up = "/".join([".."] * (page.count("/") + 1))
         path = f"{up}/{file.relative_to(ROOT).as_posix()}"
+        name = f"{page.removeprefix(f'{FOLDER}/')}.md"
         if file.suffix == ".md":
-            texts[page] = f"```{{include}} {path}\n```\n"
+            made[name] = f"```{{include}} {path}\n```\n"
         else:
             language = LANGUAGES[file.suffix]
-            texts[page] = f"# {file.name}\n\n```{{literalinclude}} {path}\n:language: {language}\n```\n"
-    pages = "\n".join(page.removeprefix(f"{FOLDER}/") for page in texts)
-    texts[f"{FOLDER}/index"] = f"# Examples and the project\n\n```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```\n"
-    for old in (source / FOLDER).rglob("*.md"):
-        if old.relative_to(source).with_suffix("").as_posix() not in texts:
-            old.unlink()
-    for page, content in texts.items():
-        path = source / f"{page}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text("utf-8") != content:
-            path.write_text(content, "utf-8")
+            made[name] = f"# {file.name}\n\n```{{literalinclude}} {path}\n:language: {language}\n```\n"
+    names = "\n".join(name.removesuffix(".md") for name in made)
+    index = f"# Examples and the project\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n"
+    return {**made, "index.md": index}
 
 
 def to_pages(app: Sphinx, document: nodes.document) -> None:
@@ -74,6 +69,6 @@ def _wraps(node: nodes.Node) -> bool:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx's entry point."""
-    app.connect("builder-inited", lambda app: write(Path(app.srcdir)))
+    app.connect("builder-inited", lambda app: write(Path(app.srcdir) / FOLDER, texts(), "**/*.md"))
     app.connect("doctree-read", to_pages, priority=100)  # before Sphinx collects downloads
     return {"parallel_read_safe": True, "parallel_write_safe": True}

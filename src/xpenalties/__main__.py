@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from itertools import zip_longest
-from textwrap import fill, wrap
+from textwrap import fill
 from typing import Any
 
 from . import Pipeline, __version__, config_schema
-from ._report_table import printable, width_of
 from ._self_check import FRAMEWORKS, Check, Installed, check, look
 from ._spec import REGISTRY
+from ._terminal import padded, printable, width_of, wrapped
 
 __all__ = ["main"]
 
@@ -212,19 +212,15 @@ def _print_json(document: dict[str, Any]) -> None:
 
 def _table(rows: Sequence[tuple[str, ...]], widest: tuple[int, ...]) -> str:
     """Rows as aligned text, a line under the first; a cell that is wider goes on below."""
-    cells = [[_wrapped(printable(cell), width) for cell, width in zip(row, widest, strict=True)] for row in rows]
+    cells = [[wrapped(printable(cell), width) or [""] for cell, width in zip(row, widest, strict=True)] for row in rows]
     widths = [max(width_of(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
     lines = [
-        "  ".join(part + " " * (width - width_of(part)) for part, width in zip(parts, widths, strict=True)).rstrip()
+        "  ".join(padded(part, width) for part, width in zip(parts, widths, strict=True)).rstrip()
         for row in cells
         for parts in zip_longest(*row, fillvalue="")
     ]
     lines.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
     return "\n".join(lines)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return wrap(text, width if width_of(text) == len(text) else width // 2) or [""]  # wide characters have two columns
 
 
 if __name__ == "__main__":

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from html import escape
-from itertools import accumulate
-from textwrap import wrap
 from typing import Any
-from unicodedata import category, east_asian_width
 
-__all__ = ["as_html", "as_text", "printable", "width_of"]
+from ._terminal import padded, printable, shortened, width_of, wrapped
+
+__all__ = ["as_html", "as_text"]
 
 _WIDEST = 100  # columns
 _LONGEST = 40  # of which a name gets at most
@@ -35,16 +33,15 @@ def as_text(found: Mapping[str, Any], errors: _Errors) -> str:
     columns, rows = _table(found)
     widths = [max(map(len, cells)) for cells in zip(columns, *(cells for _, cells in rows), strict=True)]
     numbers = sum(widths) + 2 * len(widths)
-    names = [_fitting(printable(name), min(_WIDEST - numbers, _LONGEST)) for name, _ in rows]
+    names = [shortened(printable(name), min(_WIDEST - numbers, _LONGEST)) for name, _ in rows]
     first = max(map(width_of, ["penalty", *names]))
     lines = []
     for name, cells in zip(["penalty", *names], [columns, *(cells for _, cells in rows)], strict=True):
         right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        lines.append("  ".join([name + " " * (first - width_of(name)), *right]).rstrip())
+        lines.append("  ".join([padded(name, first), *right]).rstrip())
     lines.insert(1, "-" * (first + numbers))
     for name, error in errors:
-        note = printable(f"{name}: {error}")
-        lines += wrap(note, _WIDEST if width_of(note) == len(note) else _WIDEST // 2, subsequent_indent="  ")
+        lines += wrapped(printable(f"{name}: {error}"), _WIDEST, indent="  ")
     return "\n".join(lines)
 
 
@@ -93,29 +90,3 @@ def _bars(values: list[float | None]) -> list[str]:
         bar = f'<div style="{_BAR};left:{start:.4g}%;width:{share:.4g}%;{colour}"></div>' if value else ""
         bars.append(f'<div style="{_TRACK}">{bar}<div style="{_BAR};left:{zero}%;{_ZERO}"></div></div>')
     return bars
-
-
-def printable(text: str) -> str:
-    """On one line, and without what a terminal would act on."""
-    return "".join(c for c in " ".join(text.split()) if not category(c).startswith("C"))
-
-
-def width_of(text: str) -> int:
-    """Columns of a terminal: two for a wide character, none for a mark on another."""
-    return sum(map(_columns, text))
-
-
-def _columns(character: str) -> int:
-    return 0 if category(character) in ("Mn", "Me") else 1 + (east_asian_width(character) in ("W", "F"))
-
-
-def _fitting(name: str, room: int) -> str:
-    """The name's start and end, where there is no room for all of it."""
-    if width_of(name) <= room:
-        return name
-    end = (room - 1) // 2
-    return f"{_start(name, room - 1 - end)}…{_start(name[::-1], end)[::-1]}"
-
-
-def _start(text: str, room: int) -> str:
-    return text[: bisect_right(list(accumulate(map(_columns, text))), room)]

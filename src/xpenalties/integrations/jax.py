@@ -96,9 +96,7 @@ def train_step(
     options: dict[str, Any] = {"track_grad_norms": track_grad_norms, "gradient_conflicts": gradient_conflicts}
     if wrt is not None:
         options["wrt"] = wrt if isinstance(wrt, str) else tuple(wrt)
-    takes = list(signature(optimizer.update).parameters.values())
-    ours = [p.name for p in takes[:3] if p.kind is not p.KEYWORD_ONLY]  # passed by position, whatever their names are
-    takes_more = {p.name for p in takes}, any(p.kind is p.VAR_KEYWORD for p in takes)
+    extra = _taken_by_name(optimizer.update, ("value", "grad", "value_fn"))
 
     def update(params: Any, state: Any, batch: tuple[Any, ...], step: Any, weights: Any) -> tuple[Any, ...]:
         own = loss if weights is None else RegularizedLoss(loss.base_loss, loss.pipeline.with_weights(weights))
@@ -122,9 +120,7 @@ def train_step(
 
         (value, (report, aux)), gradient = jax.value_and_grad(total, has_aux=True)(params)
         more = {"value": value, "grad": gradient, "value_fn": lambda params: total(params)[0]}
-        names, any_name = takes_more
-        more = {name: each for name, each in more.items() if name not in ours and (any_name or name in names)}
-        updates, state = optimizer.update(gradient, state, params, **more)
+        updates, state = optimizer.update(gradient, state, params, **{name: more[name] for name in extra})
         params = apply_updates(params, updates)
         return (params, state, report, aux) if has_aux else (params, state, report)
 
@@ -143,6 +139,15 @@ def train_step(
         return result
 
     return train
+
+
+def _taken_by_name(update: Callable[..., Any], names: tuple[str, ...]) -> list[str]:
+    """Which of them a function of three arguments, passed by position whatever their names are, takes beside these."""
+    parameters = list(signature(update).parameters.values())
+    by_position = {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
+    by_name = {p.name for p in parameters} - by_position
+    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return [name for name in names if name in by_name or (any_name and name not in by_position)]
 
 
 def sown(intermediates: Any) -> dict[str, Any]:

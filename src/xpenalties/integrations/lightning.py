@@ -23,11 +23,10 @@ except ImportError as error:
     ) from error
 
 from .._computation import Computation, Settings
-from .._numerics import wide
 from .._options import POSITIVE_INTEGER, named, nearest
 from .._pipeline import Pipeline
 from .._report import PenaltyReport, Report
-from .._tracking import Tracked
+from .._tracking import Gradients, Tracked
 from ..backends.torch import BACKEND
 from ..controllers import Controller
 from ._inputs import Lazily, asked_for, found_in
@@ -317,31 +316,28 @@ def _computed(
         return 0.0, Report(value, base, {}, 0.0)
     computation = Computation(pipe.name, pipe.penalties, (inputs,), step, Settings())
     penalties, report = computation.reported()
-    total = loss + penalties
     if by is not None:
         arrays = Tracked(pipe.name, (by,), None).arrays
-        norm = _norm(loss, arrays)
+        gradients = Gradients(BACKEND, arrays, conflicts=False)
+        norm, _ = gradients.add("base_loss", _gradient(loss, arrays), 1.0)
         base = replace(base, grad_norm=norm, grad_norm_weighted=norm)
         parts = dict(report.regularizers)
         for name, own in computation.values.items():
             if pipe[name].differentiable:
-                norm = _norm(own, arrays)
-                parts[name] = replace(parts[name], grad_norm=norm, grad_norm_weighted=norm * parts[name].weight)
-        report = replace(report, regularizers=parts, total_grad_norm=_norm(total, arrays))
-    return penalties, replace(report, loss_total=_figure(total), base_loss=base)
+                norms = gradients.add(name, _gradient(own, arrays), parts[name].weight)
+                parts[name] = replace(parts[name], grad_norm=norms[0], grad_norm_weighted=norms[1])
+        report = replace(report, regularizers=parts, total_grad_norm=gradients.total_norm())
+    return penalties, replace(report, loss_total=value + report.loss_total, base_loss=base)
 
 
 def _figure(loss: Any) -> Any:
     """A loss as a report has it; Lightning also takes one of shape (1,)."""
-    value = loss.detach().clone()
+    value = loss.detach()
     return value.reshape(()) if value.numel() == 1 else value
 
 
-def _norm(value: Any, arrays: list[Any]) -> Any:
-    """The L2 norm of a gradient, through all that leads to the value; the graph stays."""
-    wanted = [x for x in arrays if x.requires_grad]
-    if not (wanted and value.requires_grad):
-        return torch.zeros_like(_figure(value))
-    found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
-    squares = [BACKEND.squared_norm(wide(g)) for g in found if g is not None]
-    return torch.sqrt(sum(squares[1:], squares[0])) if squares else torch.zeros_like(_figure(value))
+def _gradient(value: Any, arrays: list[Any]) -> list[Any]:
+    """Through all that leads to the value, whose graph stays; None where nothing does."""
+    if not (value.requires_grad and arrays[0].requires_grad):  # `Tracked` has such, or none of them
+        return [None] * len(arrays)
+    return list(torch.autograd.grad(value, arrays, retain_graph=True, allow_unused=True))

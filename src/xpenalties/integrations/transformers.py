@@ -194,19 +194,16 @@ class PipelineLoss:
     def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         """The total, a 0-d tensor, as the Trainer asks for it."""
         logits = _logits("the model", outputs)
-        items = num_items_in_batch
-        if isinstance(items, torch.Tensor):
-            items = items.to(logits.device).flatten()[0]  # torch.nn.DataParallel has one for each device
         shifted = None if self._run is None else self._run.called_with.get("shift_labels")
         beside = self._beside(logits, labels, shifted)
         mask = beside != self._ignored if beside.shape == logits.shape[:-1] else _all(logits)
         counted = self._counted(labels, shifted).to(logits.device)
-        if items is not None:  # 0 where no label of the step counts
-            items = torch.where(items > 0, items, 1) if isinstance(items, torch.Tensor) else items or 1
-        share: Any = 1.0 if items is None else counted / items
-        if items is None:
-            items = torch.clamp(torch.sum(mask), min=1)
-        elif beside.shape != logits.shape[:-1]:  # the Trainer counts each class' label
+        whole = num_items_in_batch is None
+        items = torch.as_tensor(torch.sum(mask) if whole else num_items_in_batch, device=logits.device)
+        items = items.flatten()[0]  # torch.nn.DataParallel has one for each device
+        items = torch.where(items > 0, items, 1)  # 0 where no label of the step counts
+        share: Any = 1.0 if whole else counted / items
+        if not whole and beside.shape != logits.shape[:-1]:  # the Trainer counts each class' label
             items = torch.sum(mask) / share
         given = {**outputs, "logits": logits, "labels": beside, "mask": mask, "items": items}
         step, later = None, {}
