@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,12 @@ def test_values_and_dtypes(fw: Framework, there: str, dtype: str) -> None:
     other = framework(there)
     x = fw.array(X.astype(dtype), dtype)
     like = other.array(np.zeros(1), "float32")
-    found = to_like({"x": [x], "n": 3}, like)
-    assert backend_of(found["x"][0]) is backend_of(like)
-    assert str(found["x"][0].dtype).rpartition(".")[2] == dtype and found["n"] == 3
+    found = to_like({"x": [x, x.T], "n": 3}, like)
+    for array in found["x"]:
+        assert backend_of(array) is backend_of(like)
+        assert str(array.dtype).rpartition(".")[2] == dtype and found["n"] == 3
     np.testing.assert_array_equal(other.numpy(found["x"][0]), fw.numpy(x))
+    np.testing.assert_array_equal(other.numpy(found["x"][1]), fw.numpy(x).T)
 
 
 def test_its_own_arrays_stay(fw: Framework) -> None:
@@ -55,6 +58,22 @@ def test_what_lies_backwards_or_is_read_only(fw: Framework) -> None:
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         for x in (X[::-1, ::-1], X.T, X.astype(">f8"), locked, np.float64(3.0)):
             np.testing.assert_array_equal(fw.numpy(to_like(x, fw.array(np.zeros(1)))), x)
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+@pytest.mark.parametrize("offset", [0, 16])  # bytes: JAX shares memory that begins at a multiple of 64 only
+def test_layouts(fw: Framework, axes: tuple[int, ...], offset: int) -> None:
+    if fw.name == "dask":
+        pytest.skip("dask has no DLPack")
+    memory = np.empty(24 * 8 + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    x = memory[start : start + 24 * 8].view(np.float64).reshape(2, 3, 4)
+    x[...] = np.arange(24.0).reshape(2, 3, 4)
+    x = x.transpose(axes)
+    found = to_like(x, fw.array(np.zeros(1)))
+    np.testing.assert_array_equal(fw.numpy(found), x)
+    np.testing.assert_array_equal(fw.numpy(found * 2), x * 2)
+    np.testing.assert_array_equal(fw.numpy(found[1, 0, :]), x[1, 0])
 
 
 def test_devices() -> None:

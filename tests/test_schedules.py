@@ -100,9 +100,7 @@ def in_float32(fw: Framework) -> AbstractContextManager[Any]:
     """As JAX is by default, which the tests are not."""
     if fw.name != "jax":
         return nullcontext()
-    from xpenalties.backends.jax import _enable_x64
-
-    switch: AbstractContextManager[Any] = _enable_x64(False)
+    switch: AbstractContextManager[Any] = fw.module.enable_x64(False)
     return switch
 
 

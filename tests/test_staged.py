@@ -341,8 +341,7 @@ def test_threads(fw: Framework, jax: Any, x: np.ndarray) -> None:
     """The first calls at once, of one program and of several."""
 
     def call(i: int) -> float:
-        with_x64 = jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64(True)
-        with with_x64:
+        with jax.enable_x64(True):
             return float(xp.huber(fw.array(x), delta=1.0 + i % 3, normalizer=1 + i))
 
     with ThreadPoolExecutor(6) as pool:

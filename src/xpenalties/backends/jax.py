@@ -27,10 +27,6 @@ from .base import Backend, DType, OfLeaves, Pull
 
 __all__ = ["BACKEND", "KNOWN", "find", "is_nest"]
 
-_enable_x64: Any = getattr(jax, "enable_x64", None)
-if _enable_x64 is None:  # pragma: no cover - before 0.8
-    from jax.experimental import enable_x64 as _enable_x64  # type: ignore[no-redef]
-
 
 class JaxBackend(Backend):
     def staged(self, compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,7 +94,7 @@ class JaxBackend(Backend):
 
     def lending(self) -> AbstractContextManager[Any]:
         """With 64-bit numbers: JAX makes 32 bits of them otherwise, and the owner would get his back so."""
-        switch: AbstractContextManager[Any] = _enable_x64(True)
+        switch: AbstractContextManager[Any] = jax.enable_x64(True)
         return switch
 
     def exported(self, x: Any) -> Any:
