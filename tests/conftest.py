@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import tomllib
 import warnings
 from collections import Counter
@@ -26,6 +27,11 @@ ROWS = tomllib.loads((Path(__file__).parent.parent / "backend_matrix/backends.to
 # the tests compile thousands of tiny programs and run each once: spend nothing on optimising them
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 _uses_of_jax = count(1)
+if find_spec("hypothesis") is not None:  # the session `bare` lacks it
+    from hypothesis import settings
+
+    settings.register_profile("the same each time", deadline=None, derandomize=True, database=None)
+    settings.load_profile("the same each time")
 COLUMNS = ("eager", "jit", "gradient", "second gradient", "dtypes")
 
 
@@ -110,6 +116,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             ]
             values.append(pytest.param(name, id=name, marks=marks))
         metafunc.parametrize("fw", values, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What PyTorch draws is the same each time, whichever tests ran before."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture

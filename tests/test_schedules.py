@@ -251,7 +251,7 @@ def test_pickles(name: str) -> None:
     assert again == schedule and again(3) == schedule(3)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.floats(0, 1e6), st.floats(0, 1e6), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 2**40),
     st.floats(1e-3, 1), st.booleans(),
