@@ -127,6 +127,21 @@ def seeded() -> None:
 
 
 @pytest.fixture
+def own_names() -> Iterator[None]:
+    """Functions of one's own by name, for configurations; what a test registers beside them is forgotten."""
+    from configs import NAMED
+    from xpenalties import register
+    from xpenalties._register import OWN
+
+    before = dict(OWN)
+    for name, fn in NAMED.items():
+        register(name, fn)
+    yield
+    OWN.clear()
+    OWN.update(before)
+
+
+@pytest.fixture
 def fw(request: pytest.FixtureRequest) -> Any:
     """The backend under test, see harness.py. JAX computes in float64 where it is asked to, as the others do."""
     from harness import framework
