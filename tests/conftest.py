@@ -85,7 +85,7 @@ if find_spec("numpy") is None:
     collect_ignore = sorted(
         path.name
         for path in Path(__file__).parent.glob("test_*.py")
-        if path.name not in ("test_bare.py", "test_command_line.py")
+        if path.name not in ("test_bare.py", "test_command_line.py", "test_self_check.py")
     )
 
 
