@@ -118,6 +118,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("fw", values, indirect=True)
 
 
+@pytest.fixture
+def quietly() -> Iterator[None]:
+    with quiet():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """What PyTorch draws is the same each time, whichever tests ran before."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from lightning_training import CONTROLLERS, PIPE, Classifier, fitted
 from processes import leave
-from test_integration_lightning import CONTROLLERS, PIPE, Classifier, batches, fitted
+from torch_training import batches
 from xpenalties.integrations.lightning import PipelineCallback
 
 

@@ -5,128 +5,31 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import integration, quiet
+from conftest import integration
 from processes import on_two_processes
-from xpenalties import Penalty, Pipeline, schedules, trees
+from xpenalties import Penalty, Pipeline
 
 integration("transformers", "accelerate")
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import cross_entropy
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its imports' own
     import transformers
-    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
+    from torch_training import STEPS, close
+    from trainer_training import OF_LOGITS, PIPE, ByHand, network, sentences, trainer
     from xpenalties.integrations.transformers import PipelineLoss
 
-pytestmark = pytest.mark.integrations
-STEPS = 20
-VOCABULARY = 11
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with quiet():
-        yield
-
-
-def network(seed: int = 0) -> Any:
-    torch.manual_seed(seed)
-    config = GPT2Config(
-        vocab_size=VOCABULARY, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
-    )
-    config.attn_pdrop = config.embd_pdrop = config.resid_pdrop = 0.0
-    return GPT2LMHeadModel(config)
-
-
-def sentences(steps: int) -> list[dict[str, Any]]:
-    """Of different lengths, padded."""
-    torch.manual_seed(1)
-    found = []
-    for i in range(4 * steps):
-        ids = torch.randint(1, VOCABULARY, (8,))
-        length = 2 + i % 6
-        found.append({"input_ids": ids, "attention_mask": (torch.arange(8) < length).long()})
-        found[-1]["labels"] = torch.where(torch.arange(8) < length, ids, -100)
-    return found
-
-
-def trainer(model: Any, loss: Any, path: Path, *, accumulated: int = 1, data: Any = None, **options: Any) -> Trainer:
-    usual = {
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": accumulated,
-        "num_train_epochs": 1,
-        "learning_rate": 0.05,
-        "optim": "sgd",
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "report_to": [],
-        "save_strategy": "no",
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "logging_strategy": "no",
-    }
-    arguments = TrainingArguments(output_dir=str(path), **{**usual, **options})
-    data = sentences(STEPS * accumulated) if data is None else data
-    made = Trainer(model, arguments, train_dataset=data, eval_dataset=data[:8], compute_loss_func=loss)
-    made._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
-    if isinstance(loss, PipelineLoss):
-        loss.attach(made)
-    return made
-
-
-def close(a: nn.Module, b: nn.Module) -> None:
-    for (name, mine), theirs in zip(a.named_parameters(), b.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6, msg=name)
-
-
-WEIGHT = schedules.linear(0.1, 0.3, steps=10)
-OF_LOGITS = {"from_logits": True}
-PIPE = Pipeline(
-    [
-        Penalty("kl_divergence", name="kl", inputs=("logits", "reference"), weight=0.5, options=OF_LOGITS),
-        Penalty("entropy", inputs="logits", weight=WEIGHT, options={"mode": "bonus", **OF_LOGITS}),
-        Penalty("z_loss", inputs="logits", weight=0.01),
-        Penalty("l2", name="size", inputs="logits", weight=0.001),
-        Penalty(trees.over_tree("l2", match="mlp.*weight"), name="decay", inputs="params", weight=0.02),
-    ]
-)
-
-
-class ByHand:
-    """The same, in PyTorch's words."""
-
-    def __init__(self, model: Any, reference: Any) -> None:
-        self.model, self.reference = model, reference
-        self.trainer: Any = None
-        self.inputs: Any = None
-        model.register_forward_pre_hook(lambda _, args, kwargs: setattr(self, "inputs", kwargs), with_kwargs=True)
-
-    def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        counted = (labels != -100).sum()  # the Trainer counts the first of each, which nothing predicts
-        logits, labels = outputs.logits[:, :-1], labels[:, 1:]
-        kept = labels != -100
-        logits, labels = logits[kept], labels[kept]
-        with torch.no_grad():
-            inputs = {name: self.inputs[name] for name in ("input_ids", "attention_mask")}
-            reference = log_softmax(self.reference(**inputs).logits[:, :-1][kept], -1)
-        log_p = log_softmax(logits, -1)
-        entropy = -(log_p.exp() * log_p).sum()
-        weight = min(0.1 + 0.02 * self.trainer.state.global_step, 0.3)
-        total = cross_entropy(logits, labels, reduction="sum")
-        total = total + 0.5 * kl_div(reference, log_p, log_target=True, reduction="sum") - weight * entropy
-        total = total + 0.01 * (logits.logsumexp(-1) ** 2).sum() + 0.001 * (logits**2).sum()
-        decay = sum((p**2).sum() for name, p in self.model.named_parameters() if "mlp" in name and "weight" in name)
-        return total / num_items_in_batch + 0.02 * decay * counted / num_items_in_batch
+pytestmark = [pytest.mark.integrations, pytest.mark.usefixtures("quietly")]
 
 
 @pytest.mark.parametrize("accumulated", [1, 3])
@@ -211,42 +114,6 @@ def test_labels_that_the_collator_shifts(tmp_path: Path) -> None:
     assert shifted == pytest.approx(usual, rel=1e-5)
 
 
-def test_what_is_logged(tmp_path: Path) -> None:
-    model, reference = network(), network(seed=3)
-    seen = []
-    loss = PipelineLoss(PIPE, reference=reference, prefix="p/")
-
-    class Each(transformers.TrainerCallback):
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            seen.append(float(loss.report.loss_total))
-
-    made = trainer(model, loss, tmp_path, logging_strategy="steps", logging_steps=5)
-    made.add_callback(Each())
-    made.train()
-    logs = [each for each in made.state.log_history if "loss" in each]
-    assert len(logs) == 4 and all("p/kl/value" in each for each in logs)
-    for i, each in enumerate(logs):
-        own = {name: value for name, value in each.items() if name.startswith("p/")}
-        assert each["loss"] == pytest.approx(sum(seen[5 * i : 5 * i + 5]) / 5, abs=1e-4)
-        assert own["p/base_loss"] + own["p/regularizer_total"] == pytest.approx(each["loss"], abs=1e-4)
-        assert own["p/kl/contribution"] == pytest.approx(0.5 * own["p/kl/value"], rel=1e-5)
-    others = [each for each in made.state.log_history if "loss" not in each]
-    assert others and not any(name.startswith("p/") for each in others for name in each)
-
-
-@pytest.mark.parametrize(("average", "how"), [(True, "sum"), (False, "mean")])
-def test_logs_of_several_processes(average: bool, how: str, tmp_path: Path) -> None:
-    """Each has its part of all items, or all of its own."""
-    options = {"logging_strategy": "steps", "logging_steps": 1, "average_tokens_across_devices": average}
-    made = trainer(network(), PipelineLoss(Pipeline()), tmp_path, data=sentences(2), **options)
-    asked: list[str] = []
-    made.accelerator.reduce = lambda x, how: (asked.append(how), 3 * x)[1]
-    made.train()
-    assert asked == [how] * 2
-    found = made.state.log_history[0]
-    assert found["penalties/base_loss"] == pytest.approx(3 * found["loss"], rel=1e-4)
-
-
 @pytest.mark.parametrize("accumulated", [1, 3])
 def test_several_processes_as_one(accumulated: int, tmp_path: Path) -> None:
     """Parameters and logs, where two processes train on halves of what one trains on."""
@@ -287,32 +154,6 @@ def test_a_step_without_labels_that_count(own: bool, tmp_path: Path) -> None:
     assert second["penalties/regularizer_total"] == second["penalties/kl/contribution"] == 0.0
 
 
-def test_what_one_process_drops(tmp_path: Path) -> None:
-    """Figures stay beside their names, and a value is the mean over what there is."""
-    out = tmp_path / "two.pt"
-    on_two_processes("trainer_processes.py", out, 1, "drops")
-    with_teacher = torch.load(out, weights_only=False)["logs"][:2]
-    for each in with_teacher:
-        total = sum(x for name, x in each.items() if name.endswith("/contribution"))
-        assert each["penalties/regularizer_total"] == pytest.approx(total, rel=1e-4)
-    first, second = (each["penalties/teacher/value"] for each in with_teacher)
-    assert first == pytest.approx(2.0, rel=1e-5) and second == pytest.approx(2.0, rel=1e-5)
-    first, second = (each["penalties/teacher/contribution"] for each in with_teacher)
-    assert 0 < first < second == pytest.approx(1.0, rel=1e-5)
-
-
-def test_logs_of_accumulated_batches(tmp_path: Path) -> None:
-    pipe = Pipeline([Penalty(trees.over_tree("l2"), name="decay", inputs="params", weight=0.0, every=2)])
-    model = network()
-    before = float(sum((p.detach() ** 2).sum() for p in model.parameters()))
-    loss = PipelineLoss(pipe)
-    made = trainer(model, loss, tmp_path, accumulated=4, data=sentences(4), logging_strategy="steps", logging_steps=1)
-    made.train()
-    assert made.state.log_history[0]["penalties/decay/value"] == pytest.approx(before, rel=1e-5)
-    made.log({"loss": 1.0})  # where there was no step since
-    assert "penalties/decay/value" not in made.state.log_history[-1]
-
-
 def test_evaluation(tmp_path: Path) -> None:
     model, reference = network(), network(seed=3)
     loss = PipelineLoss(PIPE.with_weights(entropy=0.1), reference=reference)
@@ -344,63 +185,6 @@ def test_a_reference_that_is_a_function(tmp_path: Path) -> None:
     js = Penalty("js_divergence", name="js", inputs=("logits", "reference"), weight=0.5, options=OF_LOGITS)
     trainer(ours, PipelineLoss(PIPE.add(js), reference=shifted), tmp_path).train()
     assert len(calls) == without + STEPS  # once for two who ask
-
-
-def test_several_trainers_and_runs(tmp_path: Path) -> None:
-    """Each has its own model, steps and logs; and so has each run of one."""
-    pipe = Pipeline([Penalty(trees.over_tree("l2"), name="decay", inputs="params", weight=0.1)])
-    loss = PipelineLoss(pipe)
-    options = {"logging_strategy": "steps", "logging_steps": 4, "save_strategy": "steps", "save_steps": 10}
-    first, second = (trainer(network(seed), loss, tmp_path / str(seed), **options) for seed in (0, 3))
-    first.train()
-    second.train()
-    second.train()
-    first.train(resume_from_checkpoint=str(tmp_path / "0" / "checkpoint-10"))
-    for made in (first, second):
-        logs = [each for each in made.state.log_history if "loss" in each]
-        assert len(logs) >= 5
-        for each in logs[:-1] if made is first else logs:  # a resumed run's first is of fewer steps
-            total = each["penalties/base_loss"] + each["penalties/regularizer_total"]
-            assert each["loss"] == pytest.approx(total, abs=1e-3) or each["step"] == 12
-    alone = network(0)
-    trainer(alone, PipelineLoss(pipe), tmp_path).train()
-    close(first.model, alone)
-
-
-def test_penalties_on_some_steps(tmp_path: Path) -> None:
-    calls = []
-    reference = network(seed=3)
-
-    def counted(**inputs: Any) -> Any:
-        calls.append(1)
-        return reference(**inputs)
-
-    kl = Penalty("kl_divergence", name="kl", inputs=("logits", "reference"), weight=0.1, options=OF_LOGITS, every=5)
-    loss = PipelineLoss(Pipeline([kl, Penalty("z_loss", inputs="logits", weight=0.1, every=5)]), reference=counted)
-    options = {"logging_strategy": "steps", "logging_steps": 10, "learning_rate": 0.0}
-    made = trainer(network(), loss, tmp_path, **options)
-    made.train()
-    assert len(calls) == 4
-    found = made.state.log_history[0]
-    assert found["penalties/z_loss/value"] == pytest.approx(5.0, rel=0.2)  # log(11) ** 2 and a bit, not a fifth of it
-    assert found["penalties/z_loss/contribution"] == pytest.approx(0.1 * found["penalties/z_loss/value"], rel=1e-5)
-    evaluated = []
-    for step in range(4):
-        made.state.global_step = step
-        evaluated.append(made.evaluate()["eval_loss"])
-    assert evaluated == pytest.approx([evaluated[0]] * 4)
-
-
-@pytest.mark.filterwarnings("ignore:.*was dropped and contributes 0")
-def test_what_is_dropped(tmp_path: Path) -> None:
-    def fails(x: Any) -> Any:
-        raise ConnectionError("down")
-
-    loss = PipelineLoss(Pipeline([Penalty(fails, name="f", inputs="logits", on_error="drop")]))
-    made = trainer(network(), loss, tmp_path, data=sentences(2), logging_strategy="steps", logging_steps=1)
-    made.train()
-    assert made.state.log_history[0]["penalties/f/contribution"] == 0.0
-    assert "penalties/f/value" not in made.state.log_history[0]
 
 
 def test_means_over_elements() -> None:

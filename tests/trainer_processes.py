@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from processes import leave
-from test_integration_transformers import PIPE, network, sentences, trainer
+from trainer_training import PIPE, network, sentences, trainer
 from xpenalties import Penalty, Pipeline
 from xpenalties.integrations.transformers import PipelineLoss
 
