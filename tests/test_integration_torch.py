@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from conftest import SELECTED
+from conftest import integration
 from xpenalties import Penalty, Pipeline, schedules, transforms, trees
 
-if "torch" not in SELECTED:
-    pytest.skip("is about PyTorch", allow_module_level=True)
+integration()
 
 import torch
 from torch import nn
