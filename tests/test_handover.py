@@ -28,12 +28,24 @@ def test_values_and_dtypes(fw: Framework, there: str, dtype: str) -> None:
     other = framework(there)
     x = fw.array(X.astype(dtype), dtype)
     like = other.array(np.zeros(1), "float32")
-    found = to_like({"x": [x, x.T], "n": 3}, like)
+    found = to_like({"x": [x, x.T, x[:, :2]], "n": 3}, like)
     for array in found["x"]:
         assert backend_of(array) is backend_of(like)
         assert str(array.dtype).rpartition(".")[2] == dtype and found["n"] == 3
     np.testing.assert_array_equal(other.numpy(found["x"][0]), fw.numpy(x))
     np.testing.assert_array_equal(other.numpy(found["x"][1]), fw.numpy(x).T)
+    np.testing.assert_array_equal(other.numpy(found["x"][2]), fw.numpy(x)[:, :2])
+
+
+@pytest.mark.mixed
+@pytest.mark.parametrize("gaps", [False, True])
+def test_what_numpy_has_not_goes_to_jax(gaps: bool) -> None:
+    torch = selected("torch", reason="has bfloat16, which NumPy has not")
+    selected("jax", reason="has bfloat16, which NumPy has not")
+    x = torch.arange(6.0, dtype=torch.bfloat16).reshape(2, 3)
+    x = x[:, ::2] if gaps else x
+    found = to_like(x, framework("jax").array(np.zeros(1), "float32"))
+    assert str(found.dtype) == "bfloat16" and found.tolist() == x.tolist()
 
 
 def test_its_own_arrays_stay(fw: Framework) -> None:

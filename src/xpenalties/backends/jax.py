@@ -10,6 +10,7 @@ from functools import cache
 from numbers import Real
 from typing import Any
 
+import array_api_compat
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,7 +105,7 @@ class JaxBackend(Backend):
         try:
             return super().lend(x)
         except (BufferError, jax.errors.JaxRuntimeError):  # what is read-only, or has gaps in memory
-            return jnp.asarray(x)
+            return super().lend(array_api_compat.array_namespace(x).asarray(x, copy=True))
 
     def escaped(self, error: Exception) -> bool:
         return isinstance(error, (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError))
