@@ -15,7 +15,7 @@ from by_hand import cases
 from pytest_benchmark.fixture import BenchmarkFixture
 from table import Row, Scale, leaves
 
-from xpenalties._spec import REGISTRY
+from xpenalties._core.registry import REGISTRY
 
 
 def test_every_array_penalty_has_a_row() -> None:

@@ -12,8 +12,8 @@ import jsonschema
 import xpenalties as xp
 from samples import mine, pair
 from xpenalties import Pipeline, config_schema
-from xpenalties._pipeline import Static
-from xpenalties._register import OWN
+from xpenalties._core.registry import OWN
+from xpenalties._pipeline.pipeline import Static
 
 __all__ = ["LINEAR", "NAMED", "REFUSED", "VALIDATOR", "anything", "both", "entry", "halving", "loads", "same", "weight"]
 

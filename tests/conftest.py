@@ -137,7 +137,7 @@ def own_names() -> Iterator[None]:
     """Functions of one's own by name, for configurations; what a test registers beside them is forgotten."""
     from configs import NAMED
     from xpenalties import register
-    from xpenalties._register import OWN
+    from xpenalties._core.registry import OWN
 
     before = dict(OWN)
     for name, fn in NAMED.items():

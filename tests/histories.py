@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xpenalties import PenaltyReport, Report
-from xpenalties._history import GradientHistory
+from xpenalties._reports.history import GradientHistory
 
 __all__ = ["COSINES", "history_of", "report_of"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import oracle
-from xpenalties._spec import REGISTRY
+from xpenalties._core.registry import REGISTRY
 
 __all__ = ["PATH", "computed"]
 

@@ -11,8 +11,8 @@ import pytest
 import xpenalties as xp
 from harness import Framework, close
 from xpenalties import Penalty, Pipeline, block_size
-from xpenalties._attempt import Attempt, is_attempted
-from xpenalties._blocks import keep_pages
+from xpenalties.backends._blocks import keep_pages
+from xpenalties.backends._fast_path import Attempt, is_attempted
 
 INF = math.inf
 

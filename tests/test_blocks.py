@@ -18,8 +18,8 @@ from cases import CASES, Case, arrays_of, options_of
 from harness import Framework, close
 from test_masks import masks
 from xpenalties import Penalty, Pipeline, block_size
-from xpenalties._blocks import LEAST, Work, chosen
 from xpenalties.backends import backend_of
+from xpenalties.backends._blocks import LEAST, Work, chosen
 
 INF = math.inf
 ROWS = [case for case in CASES if case.function.spec.shape_of_terms(case.options) == "rows"]  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import pytest
 
 from xpenalties import __version__, config_schema
 from xpenalties.__main__ import main
-from xpenalties._register import OWN
+from xpenalties._core.registry import OWN
 
 bare = pytest.mark.bare
 GOOD = """

@@ -33,7 +33,7 @@ class Programs:
             self.counter = CompileCounterWithBackend("aot_eager")
             self.options = {"torch": {"backend": self.counter, "fullgraph": True}}
         elif fw.name == "jax":
-            from xpenalties.backends import _jax_jit
+            from xpenalties._compilation import jax as _jax_jit
 
             def counting(fn: Callable[..., Any], **options: Any) -> Any:
                 @wraps(fn)
@@ -474,7 +474,7 @@ def test_numbers_among_the_options(fw: Framework, programs: Programs) -> None:
 @jit
 def test_types_that_turn_up_later(fw: Framework, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.compile reads the dictionary of types, and compiles anew once it has grown."""
-    monkeypatch.setattr(backends, "_BACKENDS", {})
+    monkeypatch.setattr(backends._registry, "_BACKENDS", {})
     compiled, x = programs(NUMBERS), fw.array(X)
     for late in (X, np.float32(1), np.int16(1), fw.array(X)):
         assert float(compiled(x)) == pytest.approx(0.1 * L1 + 3 * L2) and backends.is_array(late)

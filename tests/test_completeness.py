@@ -6,7 +6,7 @@ import inspect
 
 import xpenalties
 from cases import CASES
-from xpenalties._spec import REGISTRY
+from xpenalties._core.registry import REGISTRY
 
 
 def test_every_penalty_has_a_row() -> None:

@@ -18,7 +18,8 @@ import pytest
 import xpenalties as xp
 from harness import Framework, close
 from samples import L1, L2, X, mine, with_metrics
-from xpenalties import Penalty, Pipeline, RegularizedLoss, _execution, telemetry
+from xpenalties import Penalty, Pipeline, RegularizedLoss, telemetry
+from xpenalties._core import concurrency as _execution
 
 PATIENCE = 30.0  # seconds, far more than any of this takes
 SEVERAL = Pipeline(

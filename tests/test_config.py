@@ -22,7 +22,7 @@ from harness import Framework, close
 from samples import L1, X, mine, pair
 from test_examples import example
 from xpenalties import Penalty, Pipeline, register, schedules
-from xpenalties._register import RESERVED
+from xpenalties._core.registry import RESERVED
 from xpenalties.trees import over_tree
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "quickstart.toml"

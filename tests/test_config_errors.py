@@ -14,7 +14,7 @@ from configs import REFUSED, anything, entry, same
 from harness import Framework
 from samples import X
 from xpenalties import Penalty, Pipeline, schedules
-from xpenalties._register import OWN
+from xpenalties._core.registry import OWN
 
 pytestmark = pytest.mark.usefixtures("own_names")
 

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from configs import LINEAR, REFUSED, VALIDATOR, entry, loads, weight
 from samples import mine
 from xpenalties import config_schema, register
-from xpenalties._register import OWN
-from xpenalties._schedule import MAKERS
-from xpenalties._spec import REGISTRY
+from xpenalties._core.registry import MAKERS, OWN, REGISTRY
 
 pytestmark = pytest.mark.usefixtures("own_names")
 

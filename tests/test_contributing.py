@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> Path:
     function, oracle, _ = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text())
     docstring = xpenalties.huber.spec.formula.__doc__  # type: ignore[attr-defined]
     function = function.replace('r"""..."""', f'r"""{docstring}"""')
-    family, found = tmp_path / "src/xpenalties/_norms.py", re.search(r"def (\w+)", function)
+    family, found = tmp_path / "src/xpenalties/_penalties/norms.py", re.search(r"def (\w+)", function)
     assert found is not None
     text = family.read_text()
     family.write_text(text.replace("__all__ = [", f'__all__ = ["{found[1]}", ') + "\n\n" + function)

@@ -67,7 +67,7 @@ def test_all_of_a_framework_is_known_at_once() -> None:
     selected("torch", reason="is about PyTorch's classes")
     program = """
 import xpenalties
-from xpenalties.backends import _BACKENDS
+from xpenalties.backends._registry import _BACKENDS
 pipeline = xpenalties.Pipeline({"l1": 1.0})
 import torch
 pipeline(torch.ones(2))

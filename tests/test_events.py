@@ -15,7 +15,8 @@ import pytest
 import xpenalties as xp
 from harness import Framework
 from samples import L1, L2, X, with_metrics
-from xpenalties import Penalty, Pipeline, RegularizedLoss, _execution, backends, telemetry
+from xpenalties import Penalty, Pipeline, RegularizedLoss, backends, telemetry
+from xpenalties._core import concurrency as _execution
 from xpenalties.telemetry import Event
 
 PATIENCE = 30.0

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from xpenalties._execution import Outcome, Task, on_event_loop, on_threads
+from xpenalties._core.concurrency import Outcome, Task, on_event_loop, on_threads
 
 PATIENCE = 30.0  # far more than any of this takes: whoever waits so long has found a deadlock
 T = TypeVar("T")

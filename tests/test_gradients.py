@@ -274,8 +274,8 @@ def test_without_autodiff(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> Non
     """Nor anything installed to borrow it from; with that, see test_borrowed.py."""
     if fw.name in ("torch", "jax"):
         pytest.skip("differentiates by itself")
-    monkeypatch.setattr("xpenalties.backends.numpy.find_spec", lambda name: None)
-    monkeypatch.setattr("xpenalties.backends.base.find_spec", lambda name: None)
+    monkeypatch.setattr("xpenalties.backends.numpy._backend.find_spec", lambda name: None)
+    monkeypatch.setattr("xpenalties.backends._registry.find_spec", lambda name: None)
     x = fw.array(np.ones((2, 1)))
     name = {"strict": "array_api_strict"}.get(fw.name, fw.name)
     rest = {

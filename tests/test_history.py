@@ -18,7 +18,7 @@ from harness import Framework, framework
 from histories import history_of, report_of
 from samples import L1, L2, X
 from xpenalties import Penalty, PenaltyReport, Pipeline, Report
-from xpenalties._history import GradientHistory
+from xpenalties._reports.history import GradientHistory
 from xpenalties.backends import backend_of
 
 

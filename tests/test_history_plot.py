@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from histories import COSINES, history_of, report_of
-from xpenalties._history import GradientHistory
+from xpenalties._reports.history import GradientHistory
 
 
 def lines_of(ax: Any) -> dict[str, Sequence[float]]:

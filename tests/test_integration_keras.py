@@ -14,7 +14,7 @@ import pytest
 
 from conftest import integration
 from xpenalties import Penalty, Pipeline, l1, register, schedules
-from xpenalties._register import OWN
+from xpenalties._core.registry import OWN
 
 integration("keras", backends=("torch", "jax"))
 pytestmark = pytest.mark.integrations

@@ -15,7 +15,7 @@ import xpenalties as xp
 from harness import Framework, close
 from test_torch_blocks import Largest
 from xpenalties import Penalty, Pipeline, block_size
-from xpenalties._blocks import Work
+from xpenalties.backends._blocks import Work
 
 RNG = np.random.default_rng(23)
 HIDDEN_P, WEIGHT_P = RNG.standard_normal((7, 3)), RNG.standard_normal((4, 3))
@@ -450,7 +450,7 @@ def test_what_jax_has_compiled_for_another_size(fw: Framework, monkeypatch: pyte
     """Is not run where it is called alone; what a user compiles keeps the size it was compiled with."""
     if fw.name != "jax":
         pytest.skip("is about JAX's programs")
-    import xpenalties.backends.jax as backend
+    import xpenalties.backends.jax._backend as backend
 
     sizes: list[int] = []
     mapped = backend._mapped

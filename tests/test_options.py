@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from xpenalties._options import Interval, NonNegative, NonNegativeInteger, Positive, UnitInterval, checks_of
+from xpenalties._core.checks import Interval, NonNegative, NonNegativeInteger, Positive, UnitInterval, checks_of
 
 
 def formula(

@@ -12,8 +12,7 @@ import xpenalties as xp
 from configs import halving
 from samples import mine, pair
 from xpenalties import Penalty, Pipeline, register
-from xpenalties._register import OWN
-from xpenalties._spec import REGISTRY
+from xpenalties._core.registry import OWN, REGISTRY
 
 pytestmark = pytest.mark.usefixtures("own_names")
 

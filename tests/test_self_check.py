@@ -15,10 +15,11 @@ import pytest
 
 from conftest import ROWS, SELECTED, selected
 from xpenalties import __main__ as command_line
-from xpenalties import __version__, _self_check, namespace
+from xpenalties import __version__, namespace
 from xpenalties.__main__ import main
-from xpenalties._self_check import FRAMEWORKS, Framework, Installed, look
-from xpenalties._spec import REGISTRY
+from xpenalties._command_line import self_check as _self_check
+from xpenalties._command_line.self_check import FRAMEWORKS, Framework, Installed, look
+from xpenalties._core.registry import REGISTRY
 
 bare = pytest.mark.bare
 

@@ -14,7 +14,8 @@ import pytest
 import oracle
 import xpenalties as xp
 from harness import Framework, close
-from xpenalties import Pipeline, _penalty, block_size
+from xpenalties import Pipeline, block_size
+from xpenalties._penalties import decorator as _penalty
 
 RNG = np.random.default_rng(29)
 _columns = count(4)

@@ -18,7 +18,7 @@ from harness import Framework
 from test_blocks import RNG, ROWS, automatic, sizes
 from test_masks import masks
 from xpenalties import Penalty, Pipeline, block_size
-from xpenalties._blocks import Work
+from xpenalties.backends._blocks import Work
 
 INF = math.inf
 X, Y, H, W = (RNG.standard_normal(shape) for shape in ((7, 4), (7, 4), (7, 3), (4, 3)))

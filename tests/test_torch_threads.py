@@ -41,7 +41,7 @@ def test_the_same_on_any_number_of_threads(torch: Any, threads: int) -> None:
 
 
 def test_each_block_runs_on_one_thread_of_several(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpenalties._blocks import Work
+    from xpenalties.backends._blocks import Work
 
     seen = []
     terms = Work.terms
@@ -68,7 +68,7 @@ def test_threads_have_as_many_of_their_own_as_before(torch: Any) -> None:
 
 
 def test_an_error_in_a_block_is_raised(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpenalties._blocks import Work
+    from xpenalties.backends._blocks import Work
 
     calls = []
 

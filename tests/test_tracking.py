@@ -16,7 +16,7 @@ import xpenalties as xp
 from harness import Framework, close
 from samples import L1, L2, X, mine, with_metrics
 from xpenalties import Penalty, Pipeline, RegularizedLoss
-from xpenalties._tracking import Gradients
+from xpenalties._pipeline.gradient_tracking import Gradients
 
 pytestmark = pytest.mark.needs("autodiff")
 NORM1, NORM2 = 2.0, 2 * math.sqrt(L2)  # of the gradients of l1 and l2 at X

@@ -418,7 +418,7 @@ def test_names() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_tensors_at_once(name: str, options: Any, first: float, second: float, dtype: str) -> None:
     torch = selected("torch", reason="is about torch._foreach")
-    from xpenalties.backends._torch_foreach import LARGEST
+    from xpenalties.backends.torch._foreach import LARGEST
 
     large = LARGEST // 4 + 1
     shapes: list[tuple[int, ...]] = [(3, 4), (5,), (), (0, 2), (4, large), (2, 3)]

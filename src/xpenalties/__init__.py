@@ -6,45 +6,39 @@ arrays it is given: NumPy, CuPy, PyTorch, JAX, and whatever else follows the sta
 
 from importlib.metadata import version
 
-from . import (
-    _divergences,
-    _finite,
-    _gradient_penalties,
-    _history,
-    _linear,
-    _loss,
-    _norms,
-    _structure,
-    controllers,
-    prox,
-    schedules,
-    transforms,
-    trees,
-)
-from ._blocks import block_size
-from ._compile import Compiled, compile
-from ._config_schema import config_schema
-from ._divergences import *  # noqa: F403
-from ._finite import *  # noqa: F403
-from ._gradient_penalties import *  # noqa: F403
-from ._gradients import grad, grad_norm, value_and_grad
-from ._handover import to_like
-from ._history import *  # noqa: F403
-from ._linear import *  # noqa: F403
-from ._loss import *  # noqa: F403
-from ._norms import *  # noqa: F403
-from ._pipeline import Pipeline
-from ._register import register
-from ._report import PenaltyReport, Report
-from ._structure import *  # noqa: F403
-from ._weighted import Penalty
+from . import controllers, prox, schedules, transforms, trees
+from ._arrays import finite as _finite
+from ._arrays.conversion import to_like
+from ._arrays.finite import *  # noqa: F403
+from ._arrays.gradients import grad, grad_norm, value_and_grad
+from ._compilation.compiled import Compiled, compile
+from ._core.registry import register
+from ._penalties import divergences as _divergences
+from ._penalties import gradient_penalties as _gradient_penalties
+from ._penalties import linear as _linear
+from ._penalties import norms as _norms
+from ._penalties import representations as _representations
+from ._penalties.divergences import *  # noqa: F403
+from ._penalties.gradient_penalties import *  # noqa: F403
+from ._penalties.linear import *  # noqa: F403
+from ._penalties.norms import *  # noqa: F403
+from ._penalties.representations import *  # noqa: F403
+from ._pipeline import regularized_loss as _regularized_loss
+from ._pipeline.config.schema import config_schema
+from ._pipeline.penalty import Penalty
+from ._pipeline.pipeline import Pipeline
+from ._pipeline.regularized_loss import *  # noqa: F403
+from ._reports import history as _history
+from ._reports.history import *  # noqa: F403
+from ._reports.report import PenaltyReport, Report
 from .backends import namespace, register_loaded
+from .backends._blocks import block_size
 
 __all__ = [
     *_norms.__all__,
     *_divergences.__all__,
     *_linear.__all__,
-    *_structure.__all__,
+    *_representations.__all__,
     *_gradient_penalties.__all__,
     *_finite.__all__,
     "grad",
@@ -54,7 +48,7 @@ __all__ = [
     "Pipeline",
     "register",
     "config_schema",
-    *_loss.__all__,
+    *_regularized_loss.__all__,
     "PenaltyReport",
     "Report",
     *_history.__all__,

@@ -17,9 +17,9 @@ from textwrap import fill
 from typing import Any
 
 from . import Pipeline, __version__, config_schema
-from ._self_check import FRAMEWORKS, Check, Installed, check, look
-from ._spec import REGISTRY
-from ._terminal import padded, printable, width_of, wrapped
+from ._command_line.self_check import FRAMEWORKS, Check, Installed, check, look
+from ._core.registry import REGISTRY
+from ._core.text import padded, printable, width_of, wrapped
 
 __all__ = ["main"]
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from ._numerics import stop_gradient, wide
-from ._options import FINITE, POSITIVE, Interval, named, number
-from ._schedule import Python
+from ._arrays.numerics import stop_gradient, wide
+from ._arrays.scalars import Python
+from ._core.checks import FINITE, POSITIVE, Interval, named, number
 from .backends import backend_of, common_backend
 
 __all__ = ["Controller", "adaptive_kl", "target_entropy"]

@@ -10,14 +10,13 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import array_api_compat
 
-from .._attempt import Evaluate
-from .._blocks import Work, chosen
-from .._nests import Rebuild, flatten, flatten_with_paths
+from .._core.pytrees import Rebuild, flatten, flatten_with_paths
+from ._blocks import Work, chosen
+from ._fast_path import Evaluate
 
 OfLeaves = Callable[[list[Any]], tuple[Any, list[Any]]]
 Pull = Callable[[Any], list[Any]]
@@ -32,7 +31,7 @@ class DType(NamedTuple):
 
 
 class NoAutodiffError(NotImplementedError):
-    """What `lender` raises where there is nothing to differentiate with; whoever was called adds its name."""
+    """What `lender_of` raises where there is nothing to differentiate with; whoever was called adds its name."""
 
 
 class Backend:
@@ -191,11 +190,11 @@ class Backend:
         value does not depend on it and the framework can tell. `again`: whether the gradients are differentiated in
         their turn. Nothing that is returned is a tracer of this call's own.
         """
-        raise NotImplementedError  # pragma: no cover - no one comes here who has asked `lender` first
+        raise NotImplementedError  # pragma: no cover - no one comes here who has asked `differentiates` first
 
-    def lender(self) -> Backend:
-        """The backend whose `vjp` serves arrays of this one: itself, or one that takes them by DLPack."""
-        return lender_for(self)
+    def differentiates(self) -> bool:
+        """Whether there is a `vjp`; else another backend serves, which takes these arrays by DLPack."""
+        return False
 
     def lending(self) -> AbstractContextManager[Any]:
         """What is set while arrays are lent to this library."""
@@ -246,10 +245,6 @@ class Backend:
         """Whether there is something to compile with, here and now."""
         return False
 
-    def compile(self, name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-        """`fn` compiled, with the framework's own options, into programs that take weights of pipelines as arrays."""
-        raise NotImplementedError  # pragma: no cover - no one comes here who has asked `compiles` first
-
     def in_trace(self) -> bool:
         """Whether what is computed now is being traced, of arrays with values too."""
         return False
@@ -280,22 +275,3 @@ def from_numpy(caller: str, rng: Any, *, or_else: str = "") -> Any:
             "Pass for example numpy.random.default_rng(0)."
         )
     return rng
-
-
-def lender_for(owner: Backend) -> Backend:
-    """PyTorch or else JAX, for arrays whose own library does not differentiate."""
-    if not hasattr(owner.xp, "from_dlpack"):
-        raise NoAutodiffError(
-            f"{owner.name} arrays have no automatic differentiation, and no DLPack to borrow it by. Convert them to "
-            "PyTorch, JAX or NumPy arrays first."
-        )
-    if find_spec("torch") is not None:
-        from . import torch as module
-    elif find_spec("jax") is not None:
-        from . import jax as module  # type: ignore[no-redef]
-    else:
-        raise NoAutodiffError(
-            f"{owner.name} arrays have no automatic differentiation {owner.lacks}and there is neither PyTorch nor JAX "
-            f"to borrow it from. Install one of them{owner.remedy}."
-        )
-    return module.BACKEND

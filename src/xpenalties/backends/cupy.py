@@ -8,7 +8,7 @@ from typing import Any
 import array_api_compat.cupy
 import cupy
 
-from .._blocks import Work
+from ._blocks import Work
 from .base import Backend
 
 __all__ = ["KNOWN", "find"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from .._options import nearest
-from .._weighted import Penalty
+from .._core.checks import nearest
+from .._pipeline.penalty import Penalty
 
 __all__ = ["Lazily", "asked_for", "found_in"]
 

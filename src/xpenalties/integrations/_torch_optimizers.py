@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from .._nests import flatten
-from .._options import member, named, nearest
-from .._transform import GradientTransformation, checked_transform
+from .._core.checks import member, named, nearest
+from .._core.pytrees import flatten
+from ..transforms._base import GradientTransformation, checked_transform
 
 __all__ = ["Attached", "attach", "parameter_groups"]
 

@@ -21,9 +21,9 @@ except ImportError as error:
         f'{__name__} needs JAX. Install it: pip install "xpenalties[jax]".', name="jax"
     ) from error
 
-from .._loss import RegularizedLoss
-from .._transform import GradientTransformation, checked_transform
-from ..transforms import apply_updates
+from .._pipeline.regularized_loss import RegularizedLoss
+from ..transforms._base import GradientTransformation, checked_transform
+from ..transforms._chaining import apply_updates
 
 __all__ = ["sown", "train_step"]
 

@@ -18,8 +18,8 @@ except ImportError as error:
         f'{__name__} needs Keras 3. Install it: pip install "xpenalties[keras]", and PyTorch or JAX.', name="keras"
     ) from error
 
-from .._pipeline import Pipeline
-from .._weighted import Penalty
+from .._pipeline.penalty import Penalty
+from .._pipeline.pipeline import Pipeline
 
 __all__ = ["KerasRegularizer"]
 

@@ -22,11 +22,11 @@ except ImportError as error:
         f'{__name__} needs Lightning. Install it: pip install "xpenalties[lightning]".', name="lightning"
     ) from error
 
-from .._computation import Computation, Settings
-from .._options import POSITIVE_INTEGER, named, nearest
-from .._pipeline import Pipeline
-from .._report import PenaltyReport, Report
-from .._tracking import Gradients, Tracked
+from .._core.checks import POSITIVE_INTEGER, named, nearest
+from .._pipeline.computation import Computation, Settings
+from .._pipeline.gradient_tracking import Gradients, Tracked
+from .._pipeline.pipeline import Pipeline
+from .._reports.report import PenaltyReport, Report
 from ..backends.torch import BACKEND
 from ..controllers import Controller
 from ._inputs import Lazily, asked_for, found_in

@@ -23,13 +23,13 @@ except ImportError as error:
         f'{__name__} needs Tinker\'s SDK and PyTorch. Install them: pip install "xpenalties[tinker]".', name=error.name
     ) from error
 
-from .._computation import Settings, is_coroutine_function
-from .._execution import Task, on_threads
-from .._loss import RegularizedLoss
-from .._options import nearest
-from .._pipeline import Pipeline
-from .._report import Report
-from .._weighted import Penalty
+from .._core.checks import nearest
+from .._core.concurrency import Task, on_threads
+from .._pipeline.computation import Settings, is_coroutine_function
+from .._pipeline.penalty import Penalty
+from .._pipeline.pipeline import Pipeline
+from .._pipeline.regularized_loss import RegularizedLoss
+from .._reports.report import Report
 from ..backends.torch import BACKEND
 
 __all__ = ["CustomLoss", "custom_loss"]

@@ -25,10 +25,10 @@ except ImportError as error:
         f'{__name__} needs PyTorch. Install it: pip install "xpenalties[torch]".', name="torch"
     ) from error
 
-from .._loss import RegularizedLoss
-from .._options import nearest
-from .._pipeline import Pipeline
-from .._report import Report
+from .._core.checks import nearest
+from .._pipeline.pipeline import Pipeline
+from .._pipeline.regularized_loss import RegularizedLoss
+from .._reports.report import Report
 from ._inputs import asked_for
 from ._torch_optimizers import Attached, attach, parameter_groups
 

@@ -24,13 +24,13 @@ except ImportError as error:
         f'{__name__} needs transformers. Install it: pip install "xpenalties[transformers]".', name="transformers"
     ) from error
 
-from .._loss import RegularizedLoss
-from .._pipeline import Pipeline
-from .._report import Report
-from .._spec import spec_of
-from .._weighted import Penalty
+from .._penalties.spec import spec_of
+from .._pipeline.penalty import Penalty
+from .._pipeline.pipeline import Pipeline
+from .._pipeline.regularized_loss import RegularizedLoss
+from .._reports.report import Report
 from ._inputs import Lazily, asked_for
-from ._trainer_run import Begins, Run
+from ._trainer_state import Begins, Run
 
 __all__ = ["PipelineLoss"]
 

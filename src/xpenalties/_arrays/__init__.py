@@ -1,0 +1,1 @@
+"""What the array API standard lacks, for arrays of any framework: numerics at edges, gradients, exchange."""

@@ -1,0 +1,76 @@
+"""Arrays handed from one framework to another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+
+from ..backends import Backend, backend_of, flatten_of
+
+__all__ = ["to_like"]
+
+
+def to_like(x: Any, like: Any) -> Any:
+    """Arrays as those of another framework, on its device: by DLPack, without a copy where the two can share memory.
+
+    Explicit, for penalties take arrays of one framework only. No gradient goes across.
+
+    Parameters
+    ----------
+    x : array or nest of arrays
+        Of any framework. What is no array stays as it is.
+    like : array
+        Of the framework, and on the device, to go to.
+
+    Returns
+    -------
+    array or nest of arrays
+        Of the dtype that they had. They may share memory with `x`: what is changed in place changes there too.
+
+    Raises
+    ------
+    TypeError
+        For a `like` that is no array, for arrays that require a gradient or are traced, and for a dtype that the other
+        framework has not.
+
+    Examples
+    --------
+    >>> teacher = torch.tensor([0.0, 1.0])
+    >>> to_like({"teacher": teacher}, np.ones(1))
+    {'teacher': array([0., 1.], dtype=float32)}
+    """
+    target = backend_of(like)
+    if target is None:
+        raise TypeError(f"to_like: `like` must be an array, got {type(like).__qualname__}. Pass one of the framework.")
+    leaves, rebuild = flatten_of(x)
+    return rebuild(iter([_moved(leaf, target, like) for leaf in leaves]))
+
+
+def _lent(x: Any, source: Backend, target: Backend) -> Any:
+    exported = source.exported(x)
+    if exported is None:
+        raise TypeError("no numbers")
+    return target.lend(exported)
+
+
+def _moved(x: Any, target: Backend, like: Any) -> Any:
+    source = backend_of(x)
+    if source is None:
+        return x
+    if source.requires_grad(x) or source.traces or source.is_tracing(x):
+        raise TypeError(
+            f"to_like: `x` must be without gradients, got an array of {source.library} that is differentiated or "
+            "traced. They end here; detach it first, if that is meant."
+        )
+    if source.library != target.library:
+        try:
+            with target.lending():
+                x = _lent(x, source, target)
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise TypeError(
+                f"to_like: `x` must be what {target.library} takes by DLPack, got {x.dtype} of {source.library} "
+                f"({error}). Cast it, or move it to the host first."
+            ) from error
+    device = array_api_compat.device(target.stop_gradient(like))
+    return x if array_api_compat.device(x) == device else array_api_compat.to_device(x, device)

@@ -1,0 +1,62 @@
+"""A check for debugging, outside of any trace: it looks at values, so it waits for the device."""
+
+from __future__ import annotations
+
+import math
+
+from .._core.types import Array
+from ..backends import common_backend
+
+__all__ = ["check_finite"]
+
+
+def check_finite(x: Array, /) -> Array:
+    """`x` itself, or an error that says what is not finite in it.
+
+    Parameters
+    ----------
+    x : array, shape (...)
+        Real or complex floating point, eager.
+
+    Returns
+    -------
+    array
+        The very `x`, so that the call can stand inside an expression.
+
+    Raises
+    ------
+    ValueError
+        If `x` holds NaN or infinities: how many of each, and the index of the first.
+    TypeError
+        If `x` is no floating-point array, or a tracer's, whose values are not known yet.
+
+    Examples
+    --------
+    >>> check_finite(np.asarray([1.0, np.nan, np.inf]))
+    Traceback (most recent call last):
+        ...
+    ValueError: check_finite: `x` must be finite, got 1 NaN and 1 Inf of 3 elements, the first at (1,).
+    """
+    backend = common_backend("check_finite", ["x"], [x])
+    if backend.dtype(x.dtype).kind not in ("real", "complex"):
+        raise TypeError(f"check_finite: `x` must be floating point, got {x.dtype}. Others are always finite.")
+    xp = backend.xp
+    finite = xp.isfinite(x)
+    try:
+        if bool(xp.all(finite)):
+            return x
+    except (TypeError, RuntimeError) as error:  # what the tracers of JAX, and of torch.vmap, raise
+        raise TypeError(
+            "check_finite: `x` must be an eager array, got one without values. Call it outside of jit, grad and vmap."
+        ) from error
+    nan = int(xp.sum(xp.astype(xp.isnan(x), xp.int32)))
+    inf = int(xp.sum(xp.astype(~finite, xp.int32))) - nan
+    position = int(xp.argmax(xp.astype(~xp.reshape(finite, (-1,)), xp.int32)))
+    index: list[int] = []
+    for length in reversed(x.shape):
+        position, along = divmod(position, length)
+        index.insert(0, along)
+    raise ValueError(
+        f"check_finite: `x` must be finite, got {nan} NaN and {inf} Inf of {math.prod(x.shape)} "
+        f"elements, the first at {tuple(index)}."
+    )

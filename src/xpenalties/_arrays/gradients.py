@@ -1,0 +1,240 @@
+"""value_and_grad and grad for any framework's arrays, over the adapters in `backends`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from ..backends import Backend, backend_of, common_backend, flatten_of, is_array
+from .lending import lender_of, on_loan
+from .numerics import global_norm
+
+__all__ = ["explained", "grad", "grad_norm", "value_and_grad"]
+
+
+def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+    """A function that returns `fn`'s value and its gradient with respect to the first argument.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes an array, or a nest (dict, list, tuple, dataclass) of arrays of one framework, and anything more; returns
+        a real scalar, or with `has_aux` a pair of one and anything else. Written against `namespace(x)`, it runs on
+        every framework. Arrays of a library without automatic differentiation (CuPy, NumPy without autograd) are lent
+        to PyTorch, or else to JAX, without a copy: then it is given that framework's arrays, so that it must take all
+        of its arrays as arguments.
+    has_aux : bool, default False
+        Whether `fn` returns a pair; the new function then returns ``(value, aux), gradient``.
+
+    Returns
+    -------
+    callable
+        Takes what `fn` takes and returns ``value, gradient``. The gradient is shaped like the first argument: zeros for
+        an array that `fn` does not use, None for a leaf that is no floating-point array.
+
+    Raises
+    ------
+    TypeError
+        If the first argument holds no real floating-point array, holds complex ones, or ones of several frameworks.
+    ValueError
+        If `fn` does not return a scalar.
+    NotImplementedError
+        For arrays of a library without automatic differentiation where there is none to borrow.
+
+    Examples
+    --------
+    >>> value, gradient = value_and_grad(l2)(np.asarray([1.0, -2.0]))
+    >>> float(value), gradient.tolist()
+    (5.0, [2.0, -4.0])
+    """
+    return _differentiated("value_and_grad", fn, has_aux)
+
+
+def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+    """A function that returns the gradient of `fn` with respect to the first argument.
+
+    Parameters
+    ----------
+    fn, has_aux
+        As for `value_and_grad`; with `has_aux` the new function returns ``gradient, aux``.
+
+    Returns
+    -------
+    callable
+        Takes what `fn` takes. Its result can be differentiated again.
+
+    Raises
+    ------
+    TypeError, ValueError, NotImplementedError
+        As `value_and_grad`.
+
+    Examples
+    --------
+    >>> grad(l1)(np.asarray([1.0, 0.0, -2.0])).tolist()
+    [1.0, 0.0, -1.0]
+    """
+    both = _differentiated("grad", fn, has_aux)
+
+    @wraps(fn)
+    def differentiated(x: Any, /, *args: Any, **kwargs: Any) -> Any:
+        value, gradient = both(x, *args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return differentiated
+
+
+def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """The L2 norm of the gradient of `fn` with respect to `x`, over all of its arrays together.
+
+    Parameters
+    ----------
+    fn : callable
+        As for `value_and_grad`: takes `x` and the rest, and returns a real scalar.
+    x : array or nest of arrays
+        What to differentiate by.
+    *args, **kwargs
+        Passed on to `fn`.
+
+    Returns
+    -------
+    array, shape ()
+        Float32 at least. It can be differentiated, with gradient 0 where the norm is 0.
+
+    Raises
+    ------
+    TypeError, ValueError, NotImplementedError
+        As `value_and_grad`.
+
+    Notes
+    -----
+    `Pipeline.compute` with ``track_grad_norms=True`` has those of all penalties, from one evaluation.
+
+    Examples
+    --------
+    >>> float(grad_norm(l2, np.asarray([3.0, -4.0])))
+    10.0
+    """
+    _, gradient = _differentiated("grad_norm", fn, False)(x, *args, **kwargs)
+    return global_norm([each for each in flatten_of(gradient)[0] if is_array(each)])
+
+
+def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
+    """What `value_and_grad` returns, with errors that name `caller`."""
+    if not callable(fn):
+        raise TypeError(f"{caller}: `fn` must be callable, got {type(fn).__qualname__}. Pass a function.")
+
+    @wraps(fn)
+    def differentiated(x: Any, /, *args: Any, **kwargs: Any) -> Any:
+        leaves, rebuild = flatten_of(x)
+        active = _differentiable(caller, leaves)
+        backend = common_backend(caller, [f"leaf {i}" for i in active], [leaves[i] for i in active])
+        lender = lender_of(caller, backend)
+        if lender is not backend:
+            return on_loan(caller, backend, lender, differentiated, (x, *args), kwargs)
+        rebuild_aux: Callable[[list[Any]], Any] = lambda arrays: None  # noqa: E731
+
+        def of_leaves(traced: list[Any]) -> tuple[Any, list[Any]]:
+            nonlocal rebuild_aux
+            full = list(leaves)
+            for i, leaf in zip(active, traced, strict=True):
+                full[i] = leaf
+            with explained(caller, backend):
+                out = fn(rebuild(iter(full)), *args, **kwargs)
+            value, aux = _value_and_aux(caller, out, has_aux, backend.library)
+            arrays, rebuild_aux = _arrays_of(aux, backend)
+            return value, arrays
+
+        value, arrays, pull = backend.vjp(of_leaves, [leaves[i] for i in active])
+        xp = backend.xp
+        gradients: list[Any] = [None] * len(leaves)
+        for i, gradient in zip(active, pull(xp.ones_like(value)), strict=True):
+            gradients[i] = xp.zeros_like(leaves[i]) if gradient is None else gradient
+        gradient = rebuild(iter(gradients))
+        return ((value, rebuild_aux(arrays)) if has_aux else value), gradient
+
+    return differentiated
+
+
+@contextmanager
+def explained(caller: str, backend: Backend) -> Iterator[None]:
+    """Run a user's function on traced arrays: what it makes of one that took it for plain data says what to do."""
+    try:
+        yield
+    except Exception as error:
+        if not backend.escaped(error):
+            raise
+        raise TypeError(
+            f"{caller}: `fn` must compute with `namespace(x)`, got an array taken out of {backend.library}, whose "
+            f"derivatives end there ({type(error).__name__}: {str(error).splitlines()[0]}). Replace NumPy's functions, "
+            "float() and the like by those of the namespace."
+        ) from error
+
+
+def _differentiable(caller: str, leaves: list[Any]) -> list[int]:
+    """The positions of the real floating-point arrays."""
+    active = []
+    for i, leaf in enumerate(leaves):
+        backend = backend_of(leaf)
+        if backend is None:
+            continue
+        kind = backend.dtype(leaf.dtype).kind
+        if kind == "complex":
+            raise TypeError(
+                f"{caller}: the first argument must hold real arrays, got {leaf.dtype}. "
+                "Frameworks differ in what a complex gradient is; differentiate the real and imaginary parts."
+            )
+        if kind == "real":
+            active.append(i)
+    if not active:
+        raise TypeError(
+            f"{caller}: the first argument must hold a floating-point array, got "
+            f"{', '.join(sorted(set(map(_kind, leaves)))) or 'an empty nest'}. "
+            "Pass what to differentiate by first."
+        )
+    return active
+
+
+def _kind(leaf: Any) -> str:
+    return f"{type(leaf).__qualname__} of {leaf.dtype}" if is_array(leaf) else type(leaf).__qualname__
+
+
+def _value_and_aux(caller: str, out: Any, has_aux: bool, library: str) -> tuple[Any, Any]:
+    """What `fn` returned, checked."""
+    if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+        raise TypeError(f"{caller}: `fn` must return (value, aux), got {type(out).__qualname__}. Or drop `has_aux`.")
+    value, aux = out if has_aux else (out, None)
+    backend = backend_of(value)
+    if backend is None:
+        hint = "For (value, aux) pass has_aux=True" if isinstance(value, tuple) else "Compute it from the arrays given"
+        raise TypeError(f"{caller}: `fn` must return a 0-d array, got {type(value).__qualname__}. {hint}.")
+    if backend.library != library:
+        raise TypeError(
+            f"{caller}: `fn` must return a {library} array, as it was given, got one of {backend.library}. "
+            "Compute with `namespace(x)`."
+        )
+    if tuple(value.shape) != ():
+        raise ValueError(
+            f"{caller}: `fn` must return a 0-d array, got shape {tuple(value.shape)}. Reduce it with sum or mean."
+        )
+    if backend.dtype(value.dtype).kind != "real":
+        raise TypeError(
+            f"{caller}: `fn` must return a real floating-point value, got {value.dtype}. Take its real part or size."
+        )
+    return value, aux
+
+
+def _arrays_of(nest: Any, backend: Backend) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The arrays of `nest` that `backend`'s library knows, and a function that puts others in their places."""
+    leaves, rebuild = backend.flatten(nest)
+    backends = [backend_of(leaf) for leaf in leaves]
+    where = [i for i, each in enumerate(backends) if each is not None and each.library == backend.library]
+
+    def put(arrays: list[Any]) -> Any:
+        full = list(leaves)
+        for i, x in zip(where, arrays, strict=True):
+            full[i] = x
+        return rebuild(iter(full))
+
+    return [leaves[i] for i in where], put

@@ -1,0 +1,46 @@
+"""Numbers and 0-d arrays, where either is taken: their checks, and the functions that Python's numbers lack."""
+
+from __future__ import annotations
+
+import math
+import sys
+from numbers import Real
+from typing import Any
+
+from .._core.checks import NON_NEGATIVE, Check, named
+from ..backends import backend_of
+
+__all__ = ["Python", "checked_weight", "scalar"]
+
+_MOST = math.log(sys.float_info.max)
+
+
+class Python:
+    """The functions of an array namespace that schedules and controllers need, for Python's numbers."""
+
+    cos = math.cos
+
+    @staticmethod
+    def exp(x: float) -> float:
+        return math.exp(x) if x < _MOST else math.inf
+
+    @staticmethod
+    def where(condition: bool, a: Any, b: Any) -> Any:
+        return a if condition else b
+
+
+def scalar(caller: str, check: Check, name: str, value: Any) -> Any:
+    """A number, checked, or a real 0-d array as it is: its values are not looked at."""
+    backend = None if isinstance(value, Real) else backend_of(value)
+    if backend is None:
+        return named(caller, check, name, value)
+    if tuple(value.shape) != ():
+        raise ValueError(f"{caller}: `{name}` must be 0-d, got shape {tuple(value.shape)}. Index it.")
+    if backend.dtype(value.dtype).kind in ("complex", "bool"):
+        raise TypeError(f"{caller}: `{name}` must be real, got {value.dtype}. Cast it.")
+    return value
+
+
+def checked_weight(caller: str, weight: Any, name: str = "weight") -> Any:
+    """A number, NumPy's too, as a finite Python float >= 0; a 0-d array or a schedule as it is."""
+    return weight if callable(weight) else scalar(caller, NON_NEGATIVE, name, weight)

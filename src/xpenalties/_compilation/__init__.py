@@ -1,0 +1,1 @@
+"""Pipelines, losses and functions compiled by the framework of their arrays."""

@@ -1,0 +1,106 @@
+"""jax.jit of a function of anything: arrays and weights are traced, the rest is a part of the program."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from typing import Any
+
+import jax
+from jax import jit
+
+from .._pipeline.pipeline import Pipeline
+from .._pipeline.regularized_loss import RegularizedLoss
+
+__all__ = ["compiled"]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What is a part of the program: to JAX a node without leaves."""
+
+    kind: type  # 1 == True
+    value: Any
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A dataclass that JAX does not know, as a node of its fields."""
+
+    kind: type
+    values: dict[str, Any]
+
+
+jax.tree_util.register_pytree_node(Fixed, lambda fixed: ((), fixed), lambda fixed, _: fixed)
+jax.tree_util.register_pytree_node(
+    Fields, lambda node: ((node.values,), node.kind), lambda kind, children: Fields(kind, *children)
+)
+
+
+def compiled(name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    """`fn`, jitted."""
+
+    @wraps(fn)
+    def program(*args: Any, **kwargs: Any) -> Any:
+        return fn(*_taken(args), **_taken(kwargs))
+
+    run = jit(program, **options)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = [_given(x, name, fn, place) for place, x in enumerate(args)]
+        return run(*given, **{key: _given(x, name, fn, key) for key, x in kwargs.items()})
+
+    return call
+
+
+def _given(nest: Any, name: str, fn: Callable[..., Any], place: int | str) -> Any:
+    """`nest` as jax.jit takes it."""
+
+    def given(x: Any) -> Any:
+        if isinstance(x, jax.Array | Pipeline | RegularizedLoss):
+            return x
+        if is_dataclass(x) and not isinstance(x, type):
+            return Fields(type(x), {field.name: inner(getattr(x, field.name)) for field in fields(x)})
+        try:
+            hash(x)
+        except TypeError:
+            raise TypeError(
+                f"{name}: `{_argument(fn, place)}` must hold arrays and what has a hash, to be compiled, got "
+                f"{type(x).__qualname__}. Pass something immutable, or nests that jax.tree_util knows."
+            ) from None
+        return Fixed(type(x), x)
+
+    def inner(nest: Any) -> Any:
+        return jax.tree.map(given, nest, is_leaf=lambda x: isinstance(x, Pipeline | RegularizedLoss))
+
+    return inner(nest)
+
+
+def _taken(nest: Any) -> Any:
+    """The inverse of `_given`."""
+
+    def taken(x: Any) -> Any:
+        if isinstance(x, Fixed):
+            return x.value
+        if isinstance(x, Fields):
+            new: Any = object.__new__(x.kind)
+            for name, value in _taken(x.values).items():
+                object.__setattr__(new, name, value)
+            return new
+        return x
+
+    return jax.tree.map(taken, nest, is_leaf=lambda x: isinstance(x, Fixed | Fields | Pipeline | RegularizedLoss))
+
+
+def _argument(fn: Callable[..., Any], place: int | str) -> str:
+    """What an argument of `fn` is called."""
+    if isinstance(place, str):
+        return place
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # builtins without a signature
+        parameters = {}.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return names[place] if place < len(names) else f"argument {place}"

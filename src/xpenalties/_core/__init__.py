@@ -1,0 +1,1 @@
+"""What knows no array: checks of Python values, nests, names, text, threads."""

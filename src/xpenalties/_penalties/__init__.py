@@ -1,0 +1,1 @@
+"""The penalties, a file for each family, and what they have in common."""

@@ -1,0 +1,65 @@
+"""A penalty by name, or any callable, and the options that it is to be called with, checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._core.checks import POSITIVE, member, nearest
+from .._core.registry import OWN, REGISTRY, penalty_names
+from ..backends import common_backend, is_array
+from .spec import SHARED, spec_of
+
+__all__ = ["checked_options", "resolved"]
+
+
+def resolved(fn: Any) -> Callable[..., Any]:
+    """What `fn` names, or `fn` itself if it can be called."""
+    if isinstance(fn, str):
+        found = REGISTRY.get(fn) or OWN.get(fn)
+        if found is None:
+            names = penalty_names()
+            raise ValueError(
+                f"Penalty: `fn` must be a callable or one of {', '.join(names)}, got {fn!r}." + nearest(fn, names)
+            )
+        return found
+    if not callable(fn):
+        raise TypeError(f"Penalty: `fn` must be a name or a callable, got {type(fn).__qualname__}. Pass one.")
+    return fn
+
+
+def checked_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any) -> dict[str, Any]:
+    """The options that `fn` takes beside its `inputs`, checked when a penalty is made."""
+    if not isinstance(options, Mapping):
+        raise TypeError(f"penalty {name!r}: `options` must be a mapping, got {options!r}. Pass a dict.")
+    options = dict(options)
+    spec = spec_of(fn)
+    if spec is not None:
+        shared: dict[str, Any] = {each: options[each] for each in SHARED if each in options}
+        if "reduction" in shared:
+            spec.check("reduction", shared["reduction"], member(("sum", "mean")))  # "none" is no scalar
+        for each in ("where", "weights"):
+            if shared.get(each) is not None:
+                common_backend(spec.name, [each], [shared[each]])
+        if not (shared.get("normalizer") is None or is_array(shared["normalizer"])):
+            shared["normalizer"] = spec.check("normalizer", shared["normalizer"], POSITIVE)
+        own = {key: value for key, value in options.items() if key not in shared}
+        return {**spec.check_options(own), **shared}
+    try:
+        parameters = inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # builtins without a signature: Python says at the call
+        return options
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return options
+    positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    arrays = len(inputs) if isinstance(inputs, tuple) else 1  # of them, what the inputs take up
+    taken = {p.name for i, p in enumerate(positional) if i < arrays or p.kind is p.POSITIONAL_ONLY}
+    valid = [key for key in parameters if key not in taken]
+    for key in options:
+        if key not in valid:
+            raise TypeError(
+                f"penalty {name!r}: `{key}` is not an option of {fn!r}, the options are {', '.join(valid) or 'none'}."
+                + nearest(key, valid)
+            )
+    return options

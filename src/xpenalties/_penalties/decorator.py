@@ -1,0 +1,209 @@
+"""The decorator that turns a penalty's formula into a public function, and the registry of the functions it made.
+
+A formula maps arrays to terms. What every penalty shares (checks, half precision, `where`, `weights`, `normalizer`, the
+reduction) is in `evaluation.py`, so that a penalty is its mathematics and nothing else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, cast, get_origin, get_type_hints
+
+from .._arrays.lending import lender_of, on_loan
+from .._core.checks import checks_of
+from .._core.registry import REGISTRY
+from ..backends import backend_of, common_backend
+from .evaluation import METRICS, evaluate, metrics, reduce
+from .spec import SHARED, Extra, Reduction, Shape, Spec, spec_of
+
+__all__ = ["Shared", "penalty", "value_and_metrics"]
+
+
+class Shared(TypedDict, total=False):
+    """The options every penalty takes; described once in `_SHARED_DOC`."""
+
+    reduction: Literal["sum", "mean", "none"]
+    where: Any
+    weights: Any
+    normalizer: Any
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SHARED_DOC = """
+    Other Parameters
+    ----------------
+    reduction : {{"sum", "mean", "none"}}, default "{reduction}"
+        "mean" divides by the number of terms, with `weights` by their sum; "none" returns the terms.
+    where : boolean array, broadcastable to the terms, optional
+        Terms to keep. One that is masked out adds exactly nothing to value and gradient, also if it is NaN.
+    weights : array of numbers >= 0, broadcastable to the terms, optional
+        Factor of each term. A weight of 0 masks its term out.
+    normalizer : number > 0 or 0-d array, optional
+        What to divide by in place of what `reduction` would: "sum" and "mean" become sum / normalizer, "none" the terms
+        / normalizer. 0 / 0 is 0, for an array.
+"""
+
+
+def penalty(
+    *,
+    terms: Shape | Callable[[Mapping[str, Any]], Shape],
+    reduction: Reduction,
+    complex: bool = False,
+    extras: tuple[Extra, ...] = (),
+    requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None,
+    matrices: tuple[str, ...] = (),
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a public penalty of a formula.
+
+    Parameters
+    ----------
+    terms : {"elements", "rows", "matrices", "samples", "whole"} or callable of the options
+        What the formula returns: one term for each element, for each row (along its option `axis`), for each matrix
+        (the last two axes), for each index of the first axis, or a single one.
+    reduction : {"sum", "mean"}
+        The default.
+    complex : bool
+        Whether complex arrays are taken.
+    extras : tuple of {"kept", "eps"}
+        What the formula finds in its ``**shared``: the mask over its arrays, where there is one, and the eps of the
+        dtype that they were given in.
+    requires : callable of the arrays and the options, optional
+        Raises what the formula cannot take: called before it, and for empty arrays too.
+    matrices : tuple of str
+        Which of the arrays are linear maps that all rows have in common, of shape [classes, features]. The shapes of
+        all arrays are then for `requires` to check.
+    """
+
+    def decorate(formula: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(formula).parameters
+        options = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+        positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_ONLY]
+        hints = get_type_hints(formula)
+        functions = [name for name in positional if get_origin(hints[name]) is Callable]
+        spec = Spec(
+            name=formula.__name__,
+            formula=formula,
+            functions=tuple(functions),
+            arrays=tuple(name for name in positional if name not in functions),
+            matrices=tuple(i for i, name in enumerate(positional) if name in matrices),
+            checks=checks_of(formula, [p.name for p in options]),
+            defaults={p.name: p.default for p in options},
+            terms=terms,
+            reduction=reduction,
+            complex=complex,
+            extras=frozenset(extras),
+            requires=requires,
+        )
+
+        @wraps(formula)
+        def function(
+            *arrays: Any,
+            reduction: str = spec.reduction,
+            where: Any = None,
+            weights: Any = None,
+            normalizer: Any = None,
+            **options: Any,
+        ) -> Any:
+            return _value(spec, arrays, reduction, where, weights, normalizer, options)
+
+        function.__signature__ = _signature(formula, reduction)  # type: ignore[attr-defined]
+        function.__doc__ = _docstring(formula.__doc__ or "", reduction)
+        function.spec = spec  # type: ignore[attr-defined]
+        REGISTRY[spec.name] = function
+        return cast(Callable[P, R], function)
+
+    return decorate
+
+
+def value_and_metrics(
+    function: Callable[..., Any], arrays: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The reduced value of a penalty, and sum, mean, min and max of the terms it kept, all from one evaluation."""
+    spec = spec_of(function)
+    assert spec is not None
+    given = dict(options)
+    reduction, where, weights, normalizer = (given.pop(n, None) for n in SHARED)
+    value, figures = _value(
+        spec, arrays, reduction or spec.reduction, where, weights, normalizer, given, with_metrics=True
+    )
+    return value, dict(zip(METRICS, figures, strict=True))
+
+
+def _value(
+    spec: Spec,
+    arrays: tuple[Any, ...],
+    reduction: str,
+    where: Any,
+    weights: Any,
+    normalizer: Any,
+    options: dict[str, Any],
+    *,
+    with_metrics: bool = False,
+) -> Any:
+    if spec.functions:
+        run = _lent
+    else:
+        backend = backend_of(arrays[0]) if arrays else None
+        run = _computed if backend is None or backend.staged is None else backend.staged(_computed)
+    return run(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
+
+
+def _computed(
+    spec: Spec,
+    arrays: tuple[Any, ...],
+    reduction: str,
+    where: Any,
+    weights: Any,
+    normalizer: Any,
+    options: dict[str, Any],
+    with_metrics: bool,
+) -> Any:
+    found = evaluate(spec, arrays, where, weights, options, reduction, normalizer)
+    value, total = reduce(spec, found, reduction, normalizer)
+    return (value, metrics(found, total)) if with_metrics else value
+
+
+def _lent(
+    spec: Spec,
+    arrays: tuple[Any, ...],
+    reduction: str,
+    where: Any,
+    weights: Any,
+    normalizer: Any,
+    options: dict[str, Any],
+    with_metrics: bool,
+) -> Any:
+    """The same of a penalty that differentiates: by another framework, where the arrays' own cannot."""
+    given = arrays[len(spec.functions) :][: len(spec.arrays)]
+    if given:
+        owner = common_backend(spec.name, spec.arrays[: len(given)], given)
+        lender = lender_of(spec.name, owner)
+        if lender is not owner:
+            options = spec.check_options(options)  # which makes numbers of NumPy's scalars: those are arrays to lend
+            args = (arrays, reduction, where, weights, normalizer, options, with_metrics)
+            return on_loan(spec.name, owner, lender, partial(_computed, spec), args, {})
+    return _computed(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
+
+
+def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature:
+    """`formula`'s signature with the shared options spelt out."""
+    signature = inspect.signature(formula)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    defaults = (reduction, None, None, None)
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in zip(SHARED, defaults, strict=True)
+    ]
+    return signature.replace(parameters=[*own, *shared])
+
+
+def _docstring(text: str, reduction: str) -> str:
+    """The formula's docstring with the shared options described after its own."""
+    text = inspect.cleandoc(text)
+    shared = inspect.cleandoc(_SHARED_DOC.format(reduction=reduction))
+    head, separator, tail = text.partition("\n\nNotes\n-----")
+    return f"{head}\n\n{shared}{separator}{tail}" if separator else f"{head}\n\n{shared}"

@@ -1,0 +1,62 @@
+"""What is known of a penalty without an array: formula, options and their checks, what a term belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .._core.checks import Check, named, nearest
+from .._core.registry import REGISTRY
+
+__all__ = ["SHARED", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
+
+Shape = Literal["elements", "rows", "matrices", "samples", "whole"]
+Reduction = Literal["sum", "mean", "none"]
+Extra = Literal["kept", "eps"]  # what a formula may ask for: the mask over its arrays (None: all), their dtype's eps
+SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """What `penalty` found out about a formula."""
+
+    name: str
+    formula: Callable[..., Any]
+    functions: tuple[str, ...]  # what it takes before the arrays
+    arrays: tuple[str, ...]
+    matrices: tuple[int, ...]  # which of the arrays all rows have in common, see `Work`
+    checks: Mapping[str, Check]
+    defaults: Mapping[str, Any]
+    terms: Shape | Callable[[Mapping[str, Any]], Shape]
+    reduction: Reduction
+    complex: bool
+    extras: frozenset[Extra]  # what its formula is given beside the options
+    requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None  # its own check of arrays and options
+
+    def shape_of_terms(self, options: Mapping[str, Any]) -> Shape:
+        """What a term belongs to, with these options."""
+        return self.terms({**self.defaults, **options}) if callable(self.terms) else self.terms
+
+    def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`options` checked and made plain Python values."""
+        for name in options:
+            if name not in self.checks:
+                valid = (*self.checks, *SHARED)
+                raise TypeError(
+                    f"{self.name}: `{name}` is not an option, the options are {', '.join(valid)}.{nearest(name, valid)}"
+                )
+        return {name: self.check(name, value, self.checks[name]) for name, value in options.items()}
+
+    def check(self, name: str, value: Any, check: Check) -> Any:
+        """`value` as `check` returns it; its errors name the function."""
+        return named(self.name, check, name, value)
+
+
+def spec_of(function: object) -> Spec | None:
+    """What is known of a function that `penalty` made, None for any other.
+
+    functools.wraps copies the attribute to what wraps a penalty, jax.jit(l1) or grad(l1): those are other functions.
+    """
+    spec = getattr(function, "spec", None)
+    return spec if isinstance(spec, Spec) and REGISTRY.get(spec.name) is function else None

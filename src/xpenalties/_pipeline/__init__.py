@@ -1,0 +1,1 @@
+"""Weighted sums of penalties, and one computation of them."""

@@ -1,0 +1,1 @@
+"""Pipelines as configurations: data, files, and their JSON Schema."""

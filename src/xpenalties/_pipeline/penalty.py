@@ -1,0 +1,155 @@
+"""A penalty of a pipeline: what to compute, of which inputs, and how much it counts, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Any, Literal
+
+from .._arrays.scalars import checked_weight
+from .._core.checks import Positive, PositiveInteger, checks_of, member, named, nearest
+from .._core.registry import RESERVED
+from .._penalties.calls import checked_options, resolved
+from .._penalties.spec import spec_of
+from ..backends import backend_of
+
+__all__ = ["ON_ERROR", "RESERVED", "Penalty"]
+
+Inputs = None | str | tuple[str, ...] | Callable[..., Any]
+
+ON_ERROR = member(("raise", "drop"))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Penalty:
+    """A penalty of a pipeline: what to compute, of which inputs, and how much it counts.
+
+    Parameters
+    ----------
+    fn : str or callable
+        The name of a penalty of this package, or one given with `register`, or a callable that returns a scalar or
+        ``(scalar, metrics)``.
+    name : str, optional
+        By default that of the function, or the one that it was found by.
+    weight : number, 0-d array or callable, default 1.0
+        Finite and >= 0. An array may be learned; a callable is a schedule of the step.
+    inputs : None, str, tuple of str or callable
+        None: exactly what the pipeline was given. Names: looked up in the one mapping that the pipeline was given. A
+        callable: takes the pipeline's arguments and returns an array or a tuple of them.
+    options : mapping
+        Keyword arguments of `fn`.
+    differentiable : bool, default True
+        Whether the total's gradient goes through this penalty; its value counts either way.
+    enabled : bool, default True
+        Whether it takes part.
+    every : int, default 1
+        Count on each `every`-th step only, `every` times as much, and cost nothing on the others, nor have a place in
+        their reports. Where JAX traces the step, it costs nothing, and the report has zeros; where torch.compile traces
+        a tensor as step, it is computed and masked.
+    timeout : float, optional
+        Seconds that it may take on a thread or an event loop; None: what the computation says.
+    on_error : {"raise", "drop"}, optional
+        "drop": where it fails, or takes too long, it contributes 0, a RuntimeWarning says so and the report says why.
+        None: what the computation says. Inside of a trace (jax.jit, torch.compile) errors are always raised.
+
+    Raises
+    ------
+    TypeError
+        For an argument of the wrong kind, or an option that `fn` does not have.
+    ValueError
+        For a name that no penalty has, a negative, NaN or infinite weight, or an option of a wrong value.
+    """
+
+    fn: str | Callable[..., Any]
+    _: KW_ONLY
+    name: str = ""
+    weight: Any = 1.0
+    inputs: Inputs = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    differentiable: bool = True
+    enabled: bool = True
+    every: PositiveInteger = 1
+    timeout: Positive | None = None
+    on_error: Literal["raise", "drop"] | None = None
+
+    def __post_init__(self) -> None:
+        name: Any = self.name
+        if isinstance(self.fn, str):
+            name = name or self.fn
+        fn = resolved(self.fn)
+        object.__setattr__(self, "fn", fn)
+        for flag in ("differentiable", "enabled"):
+            if not isinstance(getattr(self, flag), bool):
+                raise TypeError(f"Penalty: `{flag}` must be True or False, got {getattr(self, flag)!r}. Pass a bool.")
+        for option, check in _CHECKS.items():
+            object.__setattr__(self, option, named("Penalty", check, option, getattr(self, option)))
+        name = name or getattr(self.fn, "__name__", "<unnamed>")
+        if not isinstance(name, str) or name.startswith("<") or name in RESERVED:
+            raise ValueError(
+                f"Penalty: `name` must be a string other than a report's own names, got {name!r}. Give one."
+            )
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "weight", checked_weight(f"penalty {name!r}", self.weight))
+        if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
+            if not isinstance(self.inputs, Iterable) or not all(isinstance(each, str) for each in self.inputs):
+                raise TypeError(
+                    f"penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings."
+                )
+            object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(self, "options", checked_options(name, fn, self.inputs, self.options))
+
+    def __repr__(self) -> str:
+        """As it was made, without what is so by default."""
+        spec = spec_of(self.fn)
+        of_fn = getattr(self.fn, "__name__", "")
+        shown = [repr(spec.name) if spec else of_fn or repr(self.fn)]
+        for each in fields(self)[1:]:
+            value = getattr(self, each.name)
+            default: Any = {"name": of_fn, "options": {}}.get(each.name, each.default)
+            if value is not default and not (isinstance(value, (str, bool, float, dict)) and value == default):
+                shown.append(f"{each.name}={value!r}")
+        return f"Penalty({', '.join(shown)})"
+
+    def weight_at(self, step: Any) -> Any:
+        """The weight, of a schedule at `step`."""
+        if not callable(self.weight):
+            return self.weight
+        if step is None:
+            raise ValueError(f"penalty {self.name!r}: its weight is a schedule, got no step. Pass `step=`.")
+        return checked_weight(f"penalty {self.name!r}", self.weight(step))
+
+    def is_due(self, step: Any) -> Any:
+        """Whether it counts at `step`: a bool, or for a step that is traced an array."""
+        if self.every == 1:
+            return True
+        if step is None:
+            raise ValueError(f"penalty {self.name!r}: it counts once in {self.every} steps, got no step. Pass `step=`.")
+        backend = backend_of(step)
+        due = step % self.every == 0
+        if backend is not None and backend.is_tracing(step):
+            return due
+        return True if due else False  # noqa: SIM210 - torch.compile leaves bool() of a symbol undecided
+
+    def arguments(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What `fn` is called with when the pipeline is given `given`."""
+        if self.inputs is None:
+            return given
+        if callable(self.inputs):
+            out = self.inputs(*given)
+            return out if isinstance(out, tuple) else (out,)
+        if len(given) != 1 or not isinstance(given[0], Mapping):
+            kinds = ", ".join(type(each).__qualname__ for each in given)
+            raise TypeError(
+                f"penalty {self.name!r}: named `inputs` need one mapping, got {kinds}. Pass a dict of arrays."
+            )
+        names = (self.inputs,) if isinstance(self.inputs, str) else self.inputs
+        for name in names:
+            if name not in given[0]:
+                raise ValueError(
+                    f"penalty {self.name!r}: the inputs must have {name!r}, got {', '.join(map(repr, given[0]))}."
+                    + nearest(name, given[0])
+                )
+        return tuple(given[0][name] for name in names)
+
+
+_CHECKS = checks_of(Penalty, ["every", "timeout", "on_error"])

@@ -1,0 +1,153 @@
+"""A base loss and a pipeline of penalties, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .._core.pytrees import node
+from .._reports.report import Report
+from ..backends import register_loaded
+from .computation import Computation, Settings
+from .penalty import Penalty
+from .pipeline import Pipeline, Static
+
+__all__ = ["RegularizedLoss"]
+
+
+@node
+@dataclass(frozen=True, eq=False)
+class RegularizedLoss:
+    """A base loss plus the penalties of a pipeline: base + sum of weight_i * penalty_i.
+
+    Immutable, and to JAX a pytree as a `Pipeline` is one.
+
+    Parameters
+    ----------
+    base_loss : callable
+        Returns a scalar or ``(scalar, metrics)``; it takes the inputs, and each penalty sees the same ones.
+    pipeline : Pipeline
+        The penalties.
+
+    Raises
+    ------
+    TypeError
+        If `base_loss` is not callable, or `pipeline` no Pipeline.
+
+    Examples
+    --------
+    >>> def mse(data):
+    ...     error = data["prediction"] - data["target"]
+    ...     return namespace(error).mean(error**2), {"largest": namespace(error).max(error)}
+    >>> loss = RegularizedLoss(mse, Pipeline([Penalty("l2", inputs="prediction", weight=0.1)]))
+    >>> data = {"prediction": np.asarray([1.0, 3.0]), "target": np.asarray([1.0, 1.0])}
+    >>> total, report = loss.compute(data)
+    >>> print(report)
+    penalty    value  weight  contribution
+    --------------------------------------
+    base loss      2
+    l2            10     0.1             1
+    total                                3
+    >>> report.to_dict()["base_loss"]["custom"]
+    {'largest': 2.0}
+    """
+
+    base_loss: Callable[..., Any]
+    pipeline: Pipeline
+    _base: Penalty = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        register_loaded()  # JAX knows this class from here on
+        if not callable(self.base_loss):
+            raise TypeError(
+                f"RegularizedLoss: `base_loss` must be callable, got {type(self.base_loss).__qualname__}. Pass one."
+            )
+        if not isinstance(self.pipeline, Pipeline):
+            raise TypeError(
+                f"RegularizedLoss: `pipeline` must be a Pipeline, got {type(self.pipeline).__qualname__}. Make one."
+            )
+        base = Penalty(self.base_loss, name="base loss")
+        object.__setattr__(base, "name", "base_loss")  # which no penalty may have
+        object.__setattr__(self, "_base", base)
+
+    def __call__(self, *inputs: Any, step: Any = None) -> Any:
+        """The total, a 0-d array to differentiate.
+
+        Parameters
+        ----------
+        *inputs, step
+            As for a call of the pipeline.
+        """
+        return self._computation(inputs, step, None).total()
+
+    def compute(
+        self,
+        *inputs: Any,
+        step: Any = None,
+        track_grad_norms: bool = False,
+        wrt: str | int | Iterable[str | int] | None = None,
+        gradient_conflicts: bool = False,
+        execution: Literal["sequential", "threads"] = "sequential",
+        max_workers: int | None = None,
+        timeout: float | None = None,
+        on_error: Literal["raise", "drop"] = "raise",
+    ) -> tuple[Any, Report]:
+        """The total, to differentiate, and a `Report` of how it came about, from the same evaluation.
+
+        Parameters
+        ----------
+        *inputs, step, track_grad_norms, wrt, gradient_conflicts, execution, max_workers, timeout, on_error
+            As for `Pipeline.compute`. The base loss is tracked too; it has no timeout, and is never dropped.
+        """
+        settings = Settings.of(
+            self.pipeline.name,
+            track_grad_norms=track_grad_norms,
+            wrt=wrt,
+            gradient_conflicts=gradient_conflicts,
+            execution=execution,
+            max_workers=max_workers,
+            timeout=timeout,
+            on_error=on_error,
+        )
+        return self._computation(inputs, step, settings).reported()
+
+    async def compute_async(
+        self,
+        *inputs: Any,
+        step: Any = None,
+        timeout: float | None = None,
+        on_error: Literal["raise", "drop"] = "raise",
+    ) -> tuple[Any, Report]:
+        """As `compute`, on an event loop, see `Pipeline.compute_async`. The base loss may be a coroutine too.
+
+        Parameters
+        ----------
+        *inputs, step, timeout, on_error
+            As for `Pipeline.compute_async`.
+        """
+        settings = Settings.of(self.pipeline.name, timeout=timeout, on_error=on_error, asynchronous=True)
+        return await self._computation(inputs, step, settings, asynchronous=True).run_on_event_loop()
+
+    def _computation(
+        self, inputs: tuple[Any, ...], step: Any, settings: Settings | None, *, asynchronous: bool = False
+    ) -> Computation:
+        pipe, base = self.pipeline, self._base
+        return Computation(pipe.name, pipe.penalties, inputs, step, settings, base=base, asynchronous=asynchronous)
+
+    def tree_flatten(self) -> tuple[tuple[Pipeline], Static]:
+        """The pipeline, and the base loss: how JAX sees it."""
+        return (self.pipeline,), Static(Pipeline([self._base]))
+
+    def tree_keys(self) -> tuple[str]:
+        """The name of what `tree_flatten` returns first."""
+        return ("pipeline",)
+
+    @classmethod
+    def tree_unflatten(cls, static: Static, children: Iterable[Any]) -> RegularizedLoss:
+        """The inverse of `tree_flatten`. Takes anything as a pipeline, for JAX puts placeholders there."""
+        (pipeline,), (base,) = children, static.pipeline
+        loss = object.__new__(cls)
+        for name, value in (("base_loss", base.fn), ("pipeline", pipeline), ("_base", base)):
+            object.__setattr__(loss, name, value)
+        return loss

@@ -1,0 +1,116 @@
+"""What a penalty of a pipeline returns: called, checked, and made a 0-d float array of the inputs' framework."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from .._penalties.decorator import value_and_metrics
+from .._penalties.spec import spec_of
+from ..backends import backend_of, common_backend, flatten_of, is_array, is_array_beside
+from .penalty import Penalty
+
+__all__ = ["call", "metric_of", "scalar", "unpacked", "weight_for", "zero_like"]
+
+
+def call(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> Any:
+    """What the penalty returns; one of this package its metrics too, where they are asked for."""
+    fn = penalty.fn
+    assert callable(fn)
+    if with_metrics and spec_of(fn) is not None:
+        return value_and_metrics(fn, arguments, dict(penalty.options))
+    return fn(*arguments, **penalty.options)
+
+
+def unpacked(penalty: Penalty, out: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Value and metrics."""
+    if not isinstance(out, tuple):
+        return out, {}
+    if len(out) != 2 or not isinstance(out[1], Mapping):
+        got = ", ".join(type(each).__qualname__ for each in out)
+        raise TypeError(f"penalty {penalty.name!r}: must return a value or (value, dict), got ({got}).")
+    return out
+
+
+def scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
+    """`value` as a 0-d real array, float32 at least; a number as one of the framework of the `inputs`."""
+    if isinstance(value, Real) and not isinstance(value, bool) and spec_of(penalty.fn) is None:
+        array = _an_array(inputs)
+        if array is None and not is_array(value):
+            raise _no_array(f"penalty {penalty.name!r}")
+        if array is not None and not is_array_beside(value, array):
+            value = _zero(array) + float(value)
+    backend = backend_of(value)
+    if backend is None:
+        got = type(value).__qualname__
+        if inspect.isawaitable(value):
+            if inspect.iscoroutine(value):
+                value.close()
+            raise TypeError(
+                f"penalty {penalty.name!r}: must return a value, got an awaitable {got}. Use `compute_async`."
+            )
+        raise TypeError(f"penalty {penalty.name!r}: must return a 0-d array, got {got}. Return one.")
+    if tuple(value.shape) != ():
+        raise ValueError(
+            f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. "
+            "Reduce it with sum or mean."
+        )
+    kind, working, _ = backend.dtype(value.dtype)
+    if kind in ("complex", "bool"):
+        raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its size.")
+    if kind == "other":  # a count
+        array = _an_array(inputs)
+        working = _zero(value if array is None else array).dtype
+    return value if working is None else backend.xp.astype(value, working)
+
+
+def weight_for(penalty: Penalty, weight: Any, value: Any) -> Any:
+    """What to multiply `value` with: an array of the same dtype, for a wider one would widen the total."""
+    if not is_array(weight):
+        return weight
+    backend = common_backend(f"penalty {penalty.name!r}", ("value", "weight"), (value, weight))
+    return weight if weight.dtype == value.dtype else backend.xp.astype(weight, value.dtype)
+
+
+def metric_of(penalty: Penalty, name: str, metric: Any) -> Any:
+    """A figure for the report, as a constant."""
+    if isinstance(metric, Real):
+        return float(metric)
+    if not is_array(metric) or tuple(metric.shape) != ():
+        got = f"shape {tuple(metric.shape)}" if is_array(metric) else type(metric).__qualname__
+        raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be a number or a 0-d array, got {got}.")
+    backend = backend_of(metric)
+    assert backend is not None
+    if backend.dtype(metric.dtype).kind == "complex":
+        raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be real, got {metric.dtype}. Take its size.")
+    return backend.stop_gradient(metric)
+
+
+def zero_like(name: str, inputs: tuple[Any, ...], parts: Iterable[Callable[..., Any]]) -> Any:
+    """A float 0 of the namespace and device of the inputs, or of a part of them where they are an object."""
+    array = _an_array(inputs)
+    for part in parts:
+        if array is None:
+            array = _an_array(part(*inputs))
+    if array is None:
+        raise _no_array(name)
+    return _zero(array)
+
+
+def _an_array(inputs: Any) -> Any:
+    return next((leaf for leaf in flatten_of(inputs)[0] if is_array(leaf)), None)
+
+
+def _no_array(name: str) -> TypeError:
+    return TypeError(f"{name}: the inputs must hold an array to make a 0-d one like, got none. Pass at least one.")
+
+
+def _zero(array: Any) -> Any:
+    backend = backend_of(array)
+    assert backend is not None
+    xp = backend.xp
+    found = backend.dtype(array.dtype)
+    dtype = array.dtype if found.kind == "real" and found.working is None else xp.float32
+    return xp.sum(xp.zeros_like(xp.reshape(array, (-1,))[:0], dtype=dtype))

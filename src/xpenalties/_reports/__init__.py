@@ -1,0 +1,1 @@
+"""What a pipeline found: reports, their tables, their history."""

@@ -1,0 +1,92 @@
+"""A report's table for people: text of at most 100 columns, and HTML that reads well on light and on dark pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from .._core.text import padded, printable, shortened, width_of, wrapped
+
+__all__ = ["as_html", "as_text"]
+
+_WIDEST = 100  # columns
+_LONGEST = 40  # of which a name gets at most
+_COLUMNS = ("value", "weight", "contribution", "grad_norm", "grad_norm_weighted")
+
+# The page's own colour for text and lines, and colours of middling lightness for areas: legible on white and on black.
+_TABLE = "border-collapse:collapse;color:inherit;text-align:right;font-variant-numeric:tabular-nums"
+_HEAD = "background:none;border-bottom:1px solid currentColor"
+_ROW = "background:none;color:inherit"
+_NAME = "text-align:left;font-weight:normal;min-width:6em;max-width:24em;overflow-wrap:anywhere"
+_TRACK = "position:relative;width:8em;height:0.8em"
+_BAR = "position:absolute;top:0;bottom:0"
+_ZERO = "width:0;border-left:1px solid currentColor"
+_POSITIVE, _NEGATIVE = "background:rgba(42,127,196,0.8)", "background:rgba(213,94,0,0.8)"
+
+_Errors = Iterable[tuple[str, str]]  # names, and why they lack figures
+
+
+def as_text(found: Mapping[str, Any], errors: _Errors) -> str:
+    """What `Report.to_dict` returns as a table; names are shortened to fit."""
+    columns, rows = _table(found)
+    widths = [max(map(len, cells)) for cells in zip(columns, *(cells for _, cells in rows), strict=True)]
+    numbers = sum(widths) + 2 * len(widths)
+    names = [shortened(printable(name), min(_WIDEST - numbers, _LONGEST)) for name, _ in rows]
+    first = max(map(width_of, ["penalty", *names]))
+    lines = []
+    for name, cells in zip(["penalty", *names], [columns, *(cells for _, cells in rows)], strict=True):
+        right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join([padded(name, first), *right]).rstrip())
+    lines.insert(1, "-" * (first + numbers))
+    for name, error in errors:
+        lines += wrapped(printable(f"{name}: {error}"), _WIDEST, indent="  ")
+    return "\n".join(lines)
+
+
+def as_html(found: Mapping[str, Any], errors: _Errors) -> str:
+    """The same with a bar for each penalty's contribution; without scripts, and nothing is loaded from elsewhere."""
+    columns, rows = _table(found)
+    place = columns.index("contribution") + 1
+    bars = _bars([part["contribution"] for part in found["regularizers"].values()])
+    beside = [""] * (found["base_loss"] is not None) + bars + [""]  # the base loss and the total have none
+    head = [f'<th scope="col" style="{_HEAD}">{column}</th>' for column in columns]
+    head.insert(place, f'<td aria-hidden="true" style="{_HEAD}"></td>')
+    body = ""
+    for (name, cells), bar in zip(rows, beside, strict=True):
+        numbers = [f"<td>{cell}</td>" for cell in cells]
+        numbers.insert(place, f'<td aria-hidden="true">{bar}</td>')
+        body += f'<tr style="{_ROW}"><th scope="row" style="{_NAME}">{escape(name)}</th>{"".join(numbers)}</tr>'
+    corner = f'<th scope="col" style="text-align:left;{_HEAD}">penalty</th>'
+    header = f'<tr style="{_ROW}">{corner}{"".join(head)}</tr>'
+    notes = "".join(f"<p>{escape(name)}: {escape(error)}</p>" for name, error in errors)
+    table = f'<table cellpadding="4" style="{_TABLE}"><thead>{header}</thead><tbody>{body}</tbody></table>'
+    return f'<div style="overflow-x:auto">{table}</div>{notes}'
+
+
+def _table(found: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The columns' names, and each row's name and cells. A penalty may have any name, that of another row too."""
+    base = [] if found["base_loss"] is None else [("base loss", found["base_loss"])]
+    total = {"contribution": found["loss_total"], "grad_norm_weighted": found["total_grad_norm"]}
+    parts = [*base, *found["regularizers"].items(), ("total", total)]
+    shown = [c for c in _COLUMNS if c in _COLUMNS[:3] or any(part.get(c) is not None for _, part in parts)]
+    return [c.replace("_", " ") for c in shown], [(name, [_cell(part.get(c)) for c in shown]) for name, part in parts]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:z.6g}"
+
+
+def _bars(values: list[float | None]) -> list[str]:
+    """A bar for each finite value, left of a line where it is negative; the largest magnitude has all the room."""
+    finite = [0.0 if value is None or not math.isfinite(value) else value for value in values]
+    largest = max(map(abs, finite), default=0.0)
+    zero, room = (50, 50) if min(finite, default=0.0) < 0 else (0, 100)
+    bars = []
+    for value in finite:
+        share = abs(value) / largest * room if largest > 0 else 0.0
+        start, colour = (zero, _POSITIVE) if value > 0 else (zero - share, _NEGATIVE)
+        bar = f'<div style="{_BAR};left:{start:.4g}%;width:{share:.4g}%;{colour}"></div>' if value else ""
+        bars.append(f'<div style="{_TRACK}">{bar}<div style="{_BAR};left:{zero}%;{_ZERO}"></div></div>')
+    return bars

@@ -1,0 +1,261 @@
+"""JAX: stop_gradient, one transfer for many scalars, jax.value_and_grad, and the pytrees of Pipeline and Report."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from numbers import Real
+from typing import Any
+
+import array_api_compat
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..._core.checks import POSITIVE
+from ..._core.pytrees import Rebuild, joined, watch_nodes
+from .._blocks import AUTOMATIC, Work, chosen
+from .._fast_path import Evaluate
+from ..base import Backend, DType, OfLeaves, Pull
+from ._fast_path import evaluated
+
+__all__ = ["BACKEND", "KNOWN", "find", "is_nest"]
+
+
+class JaxBackend(Backend):
+    def staged(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        return _staged(compute)
+
+    def block_elements(self, work: Work) -> int | None:
+        return 2**22 if work.matrices else None  # XLA fuses what is between inputs and terms, but not into a product
+
+    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
+        return evaluated
+
+    def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        return formula(*arrays, **options)
+
+    def evaluate(self, work: Work) -> tuple[Any, Any]:
+        work = work._replace(attempt=self.attempt(work.arrays))
+        elements = self.size_of_blocks(work)
+        return work.whole() if elements is None or not work.matrices else _mapped(work, elements), None
+
+    def _describe(self, dtype: Any) -> DType:
+        if jnp.issubdtype(dtype, jax.dtypes.extended):  # keys of random numbers
+            return DType("other")
+        return super()._describe(dtype)
+
+    def device(self, x: Any) -> Any:
+        return None  # a device would pin the new array to it, where the other may be spread over several
+
+    def abs(self, x: Any) -> Any:
+        return _abs(x) if self.dtype(x.dtype).kind == "real" else super().abs(x)
+
+    def stop_gradient(self, x: Any) -> Any:
+        return jax.lax.stop_gradient(x)
+
+    def to_floats(self, scalars: Sequence[Any]) -> list[float]:
+        return [float(scalar) for scalar in jax.device_get(list(scalars))]
+
+    def signed(self, integer: Any) -> Any:
+        if integer.dtype in (jnp.int32, jnp.int64):
+            return integer
+        most = jnp.iinfo(jnp.int32).max  # there are no 64 bits unless they are asked for
+        return jnp.astype(jnp.minimum(integer, most) if jnp.iinfo(integer.dtype).max > most else integer, jnp.int32)
+
+    def flatten(self, nest: Any) -> tuple[list[Any], Rebuild]:
+        """By JAX's pytrees, so that gradients have the structure of what JAX itself would return."""
+        nodes, structure = jax.tree_util.tree_flatten(nest)
+        inside = [super(JaxBackend, self).flatten(node) for node in nodes]  # a dataclass that JAX does not know is one
+        leaves = [leaf for found, _ in inside for leaf in found]
+        return leaves, lambda new: structure.unflatten([part(new) for _, part in inside])
+
+    def flatten_with_paths(self, nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
+        paths = []
+        for keys, node in _with_keys(nest):
+            outside = jax.tree_util.keystr(keys, simple=True, separator=".")
+            paths += [joined(outside, path) for path in super().flatten_with_paths(node)[2]]
+        return *self.flatten(nest), paths
+
+    def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
+        value, pull, aux = jax.vjp(fn, leaves, has_aux=True)
+        if not again:  # an outer derivative would go through the pullbacks too
+            pull = jax.tree.map(self.stop_gradient, pull)
+        return value, aux, lambda cotangent: pull(cotangent)[0]
+
+    def differentiates(self) -> bool:
+        return True
+
+    def lending(self) -> AbstractContextManager[Any]:
+        """With 64-bit numbers: JAX makes 32 bits of them otherwise, and the owner would get his back so."""
+        switch: AbstractContextManager[Any] = jax.enable_x64(True)
+        return switch
+
+    def exported(self, x: Any) -> Any:
+        return x
+
+    def lend(self, x: Any) -> Any:
+        try:
+            return super().lend(x)
+        except (BufferError, jax.errors.JaxRuntimeError):  # what is read-only, or has gaps in memory
+            return super().lend(array_api_compat.array_namespace(x).asarray(x, copy=True))
+
+    def escaped(self, error: Exception) -> bool:
+        return isinstance(error, (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError))
+
+    def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
+        shapes = jax.eval_shape(compute)  # so that nothing of it runs where it is not due
+        return jax.lax.cond(due, compute, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
+
+    def compiles(self) -> bool:
+        return True  # of tracers too: under jax.grad and jax.vmap a program stays one
+
+    def is_tracing(self, x: Any) -> bool:
+        return isinstance(x, jax.core.Tracer)
+
+    def in_trace(self) -> bool:
+        return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
+
+    def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        return jax.random.uniform(_key(caller, rng), shape, like.dtype)
+
+    def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        return jax.random.normal(_key(caller, rng), shape, like.dtype)
+
+    def split(self, caller: str, rng: Any, count: int) -> list[Any]:
+        return list(jax.random.split(_key(caller, rng), count))
+
+
+def is_nest(x: Any) -> bool:
+    """Whether what is no nest to this package is one to JAX."""
+    return not jax.tree_util.all_leaves([x])
+
+
+def _key(caller: str, rng: Any) -> Any:
+    """`rng`, which must be a key of random numbers."""
+    dtype = getattr(rng, "dtype", None)
+    if not isinstance(rng, jax.Array) or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+        got = type(rng).__qualname__ if dtype is None else f"{type(rng).__qualname__} of {dtype}"
+        raise TypeError(
+            f"{caller}: `rng` must be a JAX key, got {got}. Pass for example jax.random.key(0), another one at "
+            "each step."
+        )
+    return rng
+
+
+@jax.custom_jvp
+def _abs(x: Any) -> Any:
+    """JAX's own has slope 1 at 0 (https://github.com/jax-ml/jax/issues/10031).
+
+    `test_jax_abs_still_needs_pinning` fails when that has changed and this can go.
+    """
+    return jnp.abs(x)
+
+
+_abs.defjvps(lambda tangent, _, x: tangent * jnp.sign(x))
+
+
+@cache
+def _staged(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """`_penalty._computed` as one program for each penalty, options and shape, in a trace as outside of it.
+
+    A normalizer is traced, for it changes from batch to batch. Arguments that are wrong go to the function as they are.
+    """
+
+    def of_key(key: Any, arrays: Any, where: Any, weights: Any, normalizer: Any, more: Any) -> Any:
+        spec, reduction, with_metrics, _, options = key
+        options = {**{name: value for name, _, value in options}, **more}
+        return compute(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
+
+    program = jax.jit(of_key, static_argnums=0)
+
+    def call(
+        spec: Any,
+        arrays: Any,
+        reduction: Any,
+        where: Any,
+        weights: Any,
+        normalizer: Any,
+        options: Any,
+        with_metrics: Any,
+    ) -> Any:
+        given = (*arrays, *(x for x in (where, weights) if x is not None))
+        number = isinstance(normalizer, Real)
+        if all(isinstance(x, jax.Array) for x in given) and (
+            normalizer is None or number or isinstance(normalizer, jax.Array)
+        ):
+            more = {name: value for name, value in options.items() if isinstance(value, jax.Array)}
+            static = tuple((name, type(value), value) for name, value in options.items() if name not in more)
+            elements = chosen(AUTOMATIC) if spec.matrices else None  # which is all that is in blocks
+            key = spec, reduction, with_metrics, elements, static
+            try:
+                hash(key)
+                own = spec.check("normalizer", normalizer, POSITIVE) if number else normalizer
+                return program(key, arrays, where, weights, own, more)
+            except (TypeError, ValueError):
+                pass  # to be said of the arguments as they are, not of tracers, and without JAX's remarks
+        return compute(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
+
+    return call
+
+
+def _mapped(work: Work, elements: int) -> Any:
+    """The terms of a linear map's rows, block for block, and once more in the pass back: logits are never whole."""
+    rows, features = math.prod(work.terms_shape), work.arrays[0].ndim - 1
+    step = max(1, elements * rows // work.size())
+    count = -(-rows // step)
+
+    def cut(x: Any) -> Any:
+        flat = jnp.reshape(x, (rows, *x.shape[features:]))
+        return jnp.reshape(jnp.pad(flat, ((0, count * step - rows), (0, 0))), (count, step, *x.shape[features:]))
+
+    def terms(block: Any) -> Any:
+        kept, *own = block
+        new = iter(own)
+        return work.terms(tuple(x if i in work.matrices else next(new) for i, x in enumerate(work.arrays)), kept)
+
+    blocks = [cut(x) for i, x in enumerate(work.arrays) if i not in work.matrices]
+    kept = None if work.kept is None else cut(work.kept)
+    found = jax.lax.map(jax.checkpoint(terms), (kept, *blocks))
+    return jnp.reshape(jnp.reshape(found, (-1,))[:rows], work.terms_shape)
+
+
+def _with_keys(nest: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    """Leaves and their keys; an array in one of Flax's boxes has the box' own."""
+    boxes = tuple(getattr(sys.modules[module], name) for module, name in _BOXES if module in sys.modules)
+    if not boxes:
+        return jax.tree_util.tree_flatten_with_path(nest)[0]
+    found = []
+    for keys, node in jax.tree_util.tree_flatten_with_path(nest, is_leaf=lambda x: isinstance(x, boxes))[0]:
+        if isinstance(node, boxes):
+            found += [((*keys, *inner[1:]), leaf) for inner, leaf in jax.tree_util.tree_flatten_with_path(node)[0]]
+        else:
+            found.append((keys, node))
+    return found
+
+
+# nnx' variables, and Linen's parameters that know the axes of a mesh; each holds one array, or a tree, as its value
+_BOXES = (("flax.nnx", "Variable"), ("flax.core.meta", "Partitioned"))
+
+
+BACKEND = JaxBackend("jax", jnp)
+KNOWN: dict[type, Backend] = {}  # naming the array type would start the devices at import
+
+
+def find(cls: type) -> Backend | None:
+    return BACKEND if issubclass(cls, (jax.Array, jax.core.Tracer)) else None
+
+
+# register_dataclass would sort the names of penalties and metrics: a report keeps their order through a jit
+def _register(cls: Any) -> None:
+    def with_keys(node: Any) -> tuple[Any, Any]:
+        children, static = node.tree_flatten()
+        return list(zip(map(jax.tree_util.DictKey, node.tree_keys()), children, strict=True)), static
+
+    jax.tree_util.register_pytree_with_keys(cls, with_keys, cls.tree_unflatten, cls.tree_flatten)
+
+
+watch_nodes(_register)

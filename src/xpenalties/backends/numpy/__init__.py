@@ -1,0 +1,5 @@
+"""numpy."""
+
+from ._backend import KNOWN, REFUSED, find
+
+__all__ = ["KNOWN", "REFUSED", "find"]

@@ -1,0 +1,5 @@
+"""torch."""
+
+from ._backend import BACKEND, KNOWN, find
+
+__all__ = ["BACKEND", "KNOWN", "find"]

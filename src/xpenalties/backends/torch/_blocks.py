@@ -1,0 +1,165 @@
+"""Penalties of rows in eager PyTorch: each block forward and backward at once, so that no graph of the whole is kept.
+
+A term depends on nothing but its own row: what the backward pass will return is known, up to a factor for each row, as
+soon as the block has been seen. PyTorch's own autograd differentiates the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from .._blocks import Index, Work, keep_pages
+from ._linear import Sum
+from ._threads import carried, side_by_side
+
+__all__ = ["evaluate"]
+
+
+def evaluate(work: Work, elements: int) -> tuple[Any, Any]:
+    """The terms, and None; or constant terms and their sum, divided, where `work` says by what."""
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in work.arrays)):
+        return _blocks(work, elements, (False,) * len(work.arrays), None)[0], None
+    learned = work.factors is not None and work.factors.requires_grad
+    if work.divisor is not None and not learned:
+        found: tuple[Any, Any] = _Blocks.apply(work, elements, True, *work.arrays)
+        return found
+    return _Blocks.apply(work, elements, False, *work.arrays), None
+
+
+class _Blocks(torch.autograd.Function):  # type: ignore[misc]
+    """Terms, or their sum, whose gradients are computed beside them.
+
+    Of what all rows have in common, a gradient is a sum over rows, so that it takes the factors of the terms: they are
+    known where only the sum of the terms is differentiated. Where they are not, or where a gradient would be rounded
+    before it is multiplied, and for a second pass back, the blocks are evaluated once more. But for a sum in bfloat16,
+    which has no underflow to fear: a factor that is no power of 2 then rounds a second time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, work: Work, elements: int, summed: bool, *arrays: Any) -> Any:
+        needed = ctx.needs_input_grad[3:]
+        given = (*arrays, work.kept, work.factors if summed else None)
+        constant = [x is not None and x.is_inference() for x in given]  # cannot be saved, which would tell of changes
+        ctx.constants = [x if is_constant else None for x, is_constant in zip(given, constant, strict=True)]
+        ctx.save_for_backward(*(None if is_constant else x for x, is_constant in zip(given, constant, strict=True)))
+        ctx.work = work._replace(arrays=(), kept=None, factors=None)
+        ctx.elements, ctx.summed = elements, summed
+        rounded = (torch.float16,) if summed else (torch.float16, torch.bfloat16)
+        at_once = summed or not work.matrices
+        at_once = at_once and not any(x.dtype in rounded for x, need in zip(arrays, needed, strict=True) if need)
+        factors = _factors(work) if summed else None
+        terms, ctx.gradients = _blocks(work, elements, needed if at_once else (False,) * len(arrays), factors)
+        if not at_once:
+            ctx.gradients = None
+        if not summed:
+            return terms
+        ctx.mark_non_differentiable(terms)
+        return terms, (terms if work.factors is None else terms * work.factors).sum() / work.divisor
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        needed = ctx.needs_input_grad[3:]
+        given = zip(ctx.saved_tensors, ctx.constants, strict=True)
+        *arrays, kept, factors = (saved if constant is None else constant for saved, constant in given)
+        work: Work = ctx.work._replace(arrays=tuple(arrays), kept=kept, factors=factors)
+        of_terms = cotangents[-1]
+        if ctx.summed:
+            of_terms = of_terms * _factors(work)
+        if torch.is_grad_enabled() or _are_many(of_terms):
+            return None, None, None, *_plain(work, needed, of_terms)
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            _, gradients = _blocks(work, ctx.elements, needed, of_terms)
+        else:
+            scale = cotangents[-1] if ctx.summed else of_terms.unsqueeze(work.axis)
+            if not (ctx.summed and scale.device.type == "cpu" and scale.item() == 1):
+                for gradient in gradients:
+                    if gradient is not None:
+                        gradient.mul_(scale)
+        pairs = zip(gradients, work.arrays, strict=True)
+        return None, None, None, *[None if gradient is None else gradient.to(x.dtype) for gradient, x in pairs]
+
+
+def _are_many(cotangents: Any) -> bool:
+    """Whether a map runs over them: torch.func's, or the older one of ``is_grads_batched``."""
+    older: bool = torch._C._functorch.is_legacy_batchedtensor(cotangents)
+    return older or bool(torch._C._are_functorch_transforms_active())
+
+
+def _factors(work: Work) -> Any:
+    """The factors of the terms in the sum that is divided, in the dtype that the terms have."""
+    first = work.arrays[0]
+    dtype = torch.float64 if any(x.dtype == torch.float64 for x in work.arrays) else torch.float32
+    assert work.divisor is not None
+    if work.factors is None:
+        return torch.full((), 1 / work.divisor, dtype=dtype, device=first.device).expand(work.terms_shape)
+    return work.factors.to(dtype) / work.divisor
+
+
+def _blocks(work: Work, elements: int, needed: tuple[bool, ...], cotangents: Any) -> tuple[Any, list[Any]]:
+    """The terms, and what `cotangents` (None: ones) of them pull back to the arrays."""
+    pairs = enumerate(zip(work.arrays, needed, strict=True))
+    of_each = (Sum() if i in work.matrices else torch.empty_like(x) if need else None for i, (x, need) in pairs)
+    gradients = list(of_each)
+    indices = list(work.indices(elements))
+
+    def of(index: Index) -> Any:
+        return _block(work, index, needed, cotangents, gradients)
+
+    device = work.arrays[0].device.type
+    with torch.autocast(device, enabled=False):  # a pass back is not to be under it
+        if work.matrices or device != "cpu":  # a product of matrices is worth all threads
+            parts = [of(index) for index in indices]
+        else:
+            keep_pages(_empty)
+            parts = side_by_side(of, indices, carried())
+    found = [gradient.value if isinstance(gradient, Sum) else gradient for gradient in gradients]
+    return torch.cat(parts).reshape(work.terms_shape), found
+
+
+def _empty(size: int) -> Any:
+    return torch.empty(size, dtype=torch.uint8)
+
+
+def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, gradients: list[Any]) -> Any:
+    """The terms of a block; what they pull back is put, or added, into `gradients`."""
+    block, kept = work.block(index)
+    own = tuple(x.detach().requires_grad_(need) for x, need in zip(block, needed, strict=True))
+    for i in work.matrices:
+        if needed[i]:
+            gradients[i].gathers(own[i])
+    with torch.set_grad_enabled(any(needed)), _without_hooks():
+        terms = work.terms(own, kept)
+    if any(needed):
+        pulled = torch.ones_like(terms) if cotangents is None else cotangents[work.outer(index)].to(terms.dtype)
+        wanted = [x for x in own if x.requires_grad]
+        found = torch.autograd.grad(terms, wanted, pulled, allow_unused=True)
+        for i, gradient in zip((i for i, need in enumerate(needed) if need), found, strict=True):
+            if i not in work.matrices:
+                gradients[i][index] = 0.0 if gradient is None else gradient
+            elif gradient is not None:
+                gradients[i].add(gradient)
+    return terms.detach().reshape(-1)
+
+
+def _without_hooks() -> AbstractContextManager[Any]:
+    """Hooks of saved tensors, a checkpoint's for example, are for graphs that outlive the call."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+        return nullcontext()
+    return saved_tensors_hooks(lambda x: x.detach(), lambda x: x)
+
+
+def _plain(work: Work, needed: tuple[bool, ...], cotangents: Any) -> Iterator[Any]:
+    """The same of all rows at once, with a graph where one is wanted."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():  # apart: one may depend on another, or be the same
+        own = tuple(x.view_as(x) if need else x for x, need in zip(work.arrays, needed, strict=True))
+        terms = work._replace(arrays=own).whole()
+    wanted = [x for x, need in zip(own, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(terms, wanted, cotangents, create_graph=again, allow_unused=True))
+    return (next(found) if need else None for need in needed)
