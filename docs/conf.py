@@ -6,7 +6,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FOR_PAGES = [str(HERE), str(HERE.parent / "tests")]  # figures.py, and the tables that tests assert
+FOR_PAGES = [str(HERE), str(HERE.parent)]  # figures.py, and the tables that tests assert
 sys.path[:0] = [str(HERE / "_ext"), *FOR_PAGES]
 os.environ["PYTHONPATH"] = os.pathsep.join([*FOR_PAGES, *filter(None, [os.environ.get("PYTHONPATH")])])  # the kernels'
 os.environ.setdefault("KERAS_BACKEND", "torch")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import Framework
-from samples import L1, X
+from tests.helpers.harness import Framework
+from tests.helpers.samples import L1, X
 from xpenalties import Penalty, Pipeline
 from xpenalties.controllers import Controller, adaptive_kl, target_entropy
 

@@ -1,0 +1,137 @@
+"""What `python -m xpenalties` compares with, from the definitions in oracle.py; run this file to write it.
+
+Gradients are differences of the oracle's values, to the sixth order. At a kink they give the slope that the penalties
+state, for the differences are symmetric, and 0 by what is masked or a log-probability of -inf.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.matrix import oracle
+from xpenalties._core.registry import REGISTRY
+
+__all__ = ["PATH", "computed"]
+
+PATH = Path(__file__).parents[2] / "src" / "xpenalties" / "_reference.json"
+STEP = 1 / 256
+WEIGHTS = {1: 45 / 60, 2: -9 / 60, 3: 1 / 60}  # of f(x + k h) - f(x - k h), over h
+
+X = [[-1.5, 0.0, 2.0], [0.5, -0.25, 1.0]]
+Y = [[0.5, 0.25, -1.0], [0.75, 1.5, -0.5]]
+ZERO_ROW = [[0.0, 0.0, 0.0], [0.5, -0.25, 1.0]]
+ZEROS = [[0.0] * 3] * 2
+ROW_NAN = [[math.nan] * 3, [0.5, -0.25, 1.0]]
+KEEP_ONE = {"where": [False, True]}
+
+
+def log(*rows: list[float]) -> list[list[float]]:
+    return [[math.log(p) if p > 0 else -math.inf for p in row] for row in rows]
+
+
+P, Q = log([0.5, 0.25, 0.25], [0.1, 0.2, 0.7]), log([0.2, 0.3, 0.5], [0.3, 0.3, 0.4])
+P_ZERO, Q_ZERO = log([0.5, 0.5, 0.0], [0.0, 0.75, 0.25]), log([0.25, 0.75, 0.0], [0.5, 0.25, 0.25])
+MAPS = {"hidden_p": X, "weight_p": Y, "hidden_q": Y, "weight_q": X}
+
+
+def row(
+    penalty: str,
+    case: str = "",
+    *,
+    function: str | None = None,
+    named: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+    random: bool = False,
+    **arrays: Any,
+) -> dict[str, Any]:
+    """`named`: options that are arrays."""
+    given = {"penalty": penalty, "case": case, "function": function, "arrays": arrays}
+    return given | {"named": named or {}, "options": options or {}, "random": random}
+
+
+ROWS = [
+    row("l1", x=X),
+    row("l1", "masked NaN", x=ROW_NAN, named={"where": [[False] * 3, [True] * 3]}),
+    row("l2", x=X, options={"center": "mean", "clip": 1.5}),
+    row("elastic_net", x=X, options={"l1_ratio": 0.25}),
+    row("huber", x=X, options={"delta": 0.75}),
+    row("group_lasso", "a group of zeros", x=ZERO_ROW),
+    row("kl_divergence", log_p=P, log_q=Q, options={"direction": "symmetric", "temperature": 2.0}),
+    row("kl_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO),
+    row("kl_divergence", "masked NaN", log_p=ROW_NAN, log_q=P, named=KEEP_ONE, options={"from_logits": True}),
+    row("js_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO, options={"beta": 0.25}),
+    row("entropy", "zero probabilities", log_p=P_ZERO, options={"mode": "bonus", "normalize": True}),
+    row(
+        "topk_kl_divergence",
+        log_p=log([0.5, 0.25, 0.125], [0.1, 0.2, 0.3]),
+        log_q=log([0.2, 0.3, 0.1], [0.3, 0.2, 0.1]),
+    ),
+    row("sampled_kl", log_p=P, log_q=Q),
+    row("z_loss", "a logit of -inf", logits=[[-math.inf, 0.5, 1.0], [0.25, -1.0, 2.0]]),
+    row("linear_kl_divergence", **MAPS),
+    row("linear_js_divergence", **MAPS),
+    row("linear_entropy", hidden=X, weight=Y),
+    row("orthogonality", "a vector of zeros", x=[[0.0, 0.0, 0.0], X[0], X[1]]),
+    row("orthogonality", x=X, options={"mode": "hard", "normalize": False}),
+    row("covariance", x=X),
+    row("consistency", a=X, b=[[-1.5, 0.25, 2.0], [0.75, 1.5, -0.5]], options={"metric": "l1"}),
+    row("consistency", a=X, b=Y, options={"metric": "cosine"}),
+    row("output_magnitude", x=X),
+    row("output_magnitude", "zeros", x=ZEROS),
+    row("gradient_penalty", "a gradient of zeros", function="sum of x sin x", x=ZERO_ROW),
+    row("interpolated_gradient_penalty", function="sum of x sin x", real=X, fake=Y, named={"alpha": [0.25, 0.5]}),
+    row("jacobian_penalty", function="x sin x", x=X, random=True),
+]
+
+
+def value(given: dict[str, Any], arrays: dict[str, np.ndarray]) -> float:
+    """Of the oracle's terms."""
+    spec = REGISTRY[given["penalty"]].spec  # type: ignore[attr-defined]
+    named = {name: np.asarray(values) for name, values in given["named"].items()}
+    where = named.pop("where", True)
+    terms = getattr(oracle, given["penalty"])(*arrays.values(), **named, **given["options"])
+    kept = np.asarray(terms)[np.broadcast_to(where, np.shape(terms))]
+    return float(kept.sum() if spec.reduction == "sum" else kept.mean())
+
+
+def gradient(given: dict[str, Any], name: str) -> list[Any]:
+    """By differences of values."""
+    arrays = {each: np.asarray(values) for each, values in given["arrays"].items()}
+
+    def moved(index: tuple[int, ...], by: float) -> float:
+        x = arrays[name].copy()
+        x[index] += by
+        return value(given, {**arrays, name: x})
+
+    found = np.zeros_like(arrays[name])
+    for index in np.ndindex(found.shape):
+        for k, weight in WEIGHTS.items():
+            found[index] += weight * (moved(index, k * STEP) - moved(index, -k * STEP)) / STEP
+    return rounded(found)
+
+
+def rounded(x: Any) -> Any:
+    """Without the digits that are rounding."""
+    return (np.round(x, 12) + 0.0).tolist()
+
+
+def computed() -> list[dict[str, Any]]:
+    """The rows with value and gradient."""
+    with np.errstate(all="ignore"):
+        return [
+            each
+            | {
+                "value": rounded(value(each, {name: np.asarray(x) for name, x in each["arrays"].items()})),
+                "gradient": {name: gradient(each, name) for name in each["arrays"]},
+            }
+            for each in ROWS
+        ]
+
+
+if __name__ == "__main__":
+    PATH.write_text("[\n" + ",\n".join(json.dumps(each) for each in computed()) + "\n]\n", "utf-8")

@@ -1,0 +1,186 @@
+"""Configurations that are refused and why, names of one's own in them, and what reads and checks them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from typing import Any
+
+import jsonschema
+
+import xpenalties as xp
+from tests.helpers.samples import mine, pair
+from xpenalties import Pipeline, config_schema
+from xpenalties._core.registry import OWN
+from xpenalties._pipeline.pipeline import Static
+
+__all__ = ["LINEAR", "NAMED", "REFUSED", "VALIDATOR", "anything", "both", "entry", "halving", "loads", "same", "weight"]
+
+
+def halving(step: Any) -> Any:
+    return 0.5**step
+
+
+def both(data: Any) -> Any:
+    return data["a"], data["b"]
+
+
+def anything(x: Any, **options: Any) -> Any:
+    return xp.l1(x)
+
+
+NAMED = {"mine": mine, "a pair": pair, "halving": halving, "both": both, "anything": anything}
+
+
+def same(a: Pipeline, b: Pipeline) -> bool:
+    """To a compiled function, and in the weights that it takes."""
+    return Static(a) == Static(b) and [p.weight for p in a] == [p.weight for p in b] and repr(a) == repr(b)
+
+
+def entry(**more: Any) -> Any:
+    return [{"penalty": "l1", **more}]
+
+
+def weight(name: str, **more: Any) -> Any:
+    return entry(weight={"schedule": name, **more})
+
+
+LINEAR = {"start": 0.0, "end": 1.0, "steps": 10}
+REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
+    "no table": (3, TypeError, r"^from_config: must be a table, got 3\.$"),
+    "no version": ({"penalties": []}, ValueError, r"^from_config: `version` is missing\. Add version 1\.$"),
+    "version": ({"version": 2}, ValueError, r"^from_config: `version` must be 1, the only one that is read, got 2\.$"),
+    "version true": ({"version": True, "penalties": []}, ValueError, r"`version` must be 1, .*, got True"),
+    "no penalties": ({"version": 1}, ValueError, r"^from_config: `penalties` is missing\. Add it\.$"),
+    "unknown": (
+        {"version": 1, "penaltys": []},
+        ValueError,
+        r"^from_config: unknown key 'penaltys', the keys are \$schema, .*\. Did you mean 'penalties'\?$",
+    ),
+    "$schema": ({"version": 1, "$schema": 3, "penalties": []}, TypeError, r"^from_config: \$schema: must be a string"),
+    "name": ({"version": 1, "name": 3, "penalties": []}, TypeError, r"^from_config: name: must be a string, got 3"),
+    "penalties": ({"version": 1, "penalties": 3}, TypeError, r"penalties: must be a list or a table of penalties"),
+    "penalty no table": ([3], TypeError, r"^from_config: penalties\[0\]: must be a table, got 3"),
+    "no penalty": ([{"weight": 1}], ValueError, r"^from_config: penalties\[0\]: `penalty` is missing"),
+    "penalty": (entry(penalty=3), TypeError, r"penalties\[0\]\.penalty: must be a string, got 3"),
+    "penalty unknown": (
+        entry(penalty="hubr"),
+        ValueError,
+        r"penalties\[0\]\.penalty: no penalty is named 'hubr', there are .*\. Did you mean 'huber'\?$",
+    ),
+    "penalty of no one": (entry(penalty="?"), ValueError, r"One of your own must be registered first, with `register`"),
+    "key": (entry(wieght=1), ValueError, r"penalties\[0\]: unknown key 'wieght', .*Did you mean 'weight'"),
+    "empty name": (entry(name=""), ValueError, r"penalties\[0\]\.name: must not be empty\. Leave it out"),
+    "a report's name": (entry(name="base_loss"), ValueError, r"penalties\[0\]: Penalty: `name` must be a string other"),
+    "names": (entry() + entry(), ValueError, r"^from_config: Pipeline: names must be unique, got 'l1' twice"),
+    "weight": (entry(weight=-1), ValueError, r"penalties\[0\]\.weight: `weight` must be in \[0, inf\), got -1\.0"),
+    "weight text": (entry(weight="1"), TypeError, r"`weight` must be a number in \[0, inf\), got str"),
+    "weight nan": (entry(weight=math.nan), ValueError, r"`weight` must be in \[0, inf\), got nan"),
+    "weight callable": (entry(weight=halving), TypeError, r"`weight` must be a number in \[0, inf\), got function"),
+    "weight too long": (entry(weight=10**400), ValueError, r"`weight` must be in \[0, inf\), got inf"),
+    "weight too short": (entry(weight=-(10**400)), ValueError, r"`weight` must be in \[0, inf\), got -inf"),
+    "no schedule": (
+        entry(weight={"shedule": "linear"}),
+        ValueError,
+        r"weight: a table is a schedule and must have the key `schedule`, got 'shedule'\. Did you mean 'schedule'\?$",
+    ),
+    "empty schedule": (entry(weight={}), ValueError, r"must have the key `schedule`, got none\. Pieces are a list of"),
+    "schedule": (weight("cosin"), ValueError, r"weight\.schedule: no schedule is named 'cosin', .*mean 'cosine'"),
+    "schedule 3": (weight(3), TypeError, r"weight\.schedule: must be a string, got 3"),  # type: ignore[arg-type]
+    "argument": (weight("linear", ends=1), ValueError, r"weight: unknown key 'ends', .*Did you mean 'end'"),
+    "arguments": (weight("linear", start=1), TypeError, r"weight: linear: missing a required argument: 'end'"),
+    "argument's value": (weight("linear", **LINEAR | {"steps": 0}), ValueError, r"weight: linear: `steps` must be 1"),
+    "argument nan": (weight("linear", **LINEAR | {"end": math.nan}), ValueError, r"weight\.end: must be finite, got"),
+    "argument callable": (weight("warmup", after=halving, steps=1), TypeError, r"weight\.after: must be a number, a"),
+    "own schedule": (weight("halving", rate=1), ValueError, r"weight: unknown key 'rate', the keys are schedule\."),
+    "deep schedule": (
+        weight("piecewise", pieces=[[0, 1.0], [3, {"schedule": "linear", **LINEAR, "begn": 1}]]),
+        ValueError,
+        r"penalties\[0\]\.weight\.pieces\[1\]\[1\]: unknown key 'begn', .*Did you mean 'begin'",
+    ),
+    "pieces": (
+        weight("piecewise", pieces={"0": 1.0}),
+        ValueError,
+        r"weight\.pieces: a table is a schedule .*, got '0'\. Pieces are a list of pairs\.$",
+    ),
+    "inputs": (entry(inputs=3), TypeError, r"penalties\[0\]\.inputs: must be a table, got 3"),
+    "inputs of 3": (entry(inputs=["a", 3]), TypeError, r"inputs\[1\]: must be a string, got 3"),
+    "inputs callable": (entry(inputs=both), TypeError, r"inputs: must be a table, got <function both"),
+    "inputs' key": (entry(inputs={"attribute": "a"}), ValueError, r"inputs: unknown key 'attribute', .*'attributes'"),
+    "inputs of nothing": (entry(inputs={}), ValueError, r"must have one key, `attributes` or `function`, got 0"),
+    "inputs twice": (entry(inputs={"attributes": "a", "function": "both"}), ValueError, r"must have one key, .* got 2"),
+    "function": (entry(inputs={"function": "boht"}), ValueError, r"function: no function is named 'boht', .*'both'"),
+    "function 3": (entry(inputs={"function": 3}), TypeError, r"inputs\.function: must be a string, got 3"),
+    "attributes": (entry(inputs={"attributes": []}), ValueError, r"inputs\.attributes: must not be empty\. Name one"),
+    "attributes 3": (entry(inputs={"attributes": ["a", 3]}), TypeError, r"inputs\.attributes: must be a string, got 3"),
+    "options": (entry(options=[]), TypeError, r"penalties\[0\]\.options: must be a table, got \[\]"),
+    "option": (
+        entry(penalty="kl_divergence", options={"dirction": "reverse"}),
+        ValueError,
+        r"penalties\[0\]\.options: unknown key 'dirction', the keys are direction, .*Did you mean 'direction'\?$",
+    ),
+    "where": (entry(options={"where": True}), ValueError, r"options: unknown key 'where', the keys are reduction, n"),
+    "option's value": (
+        entry(penalty="huber", options={"delta": -1}),
+        ValueError,
+        r"^from_config: penalties\[0\]: huber: `delta` must be in \(0, inf\), got -1\.0",
+    ),
+    "option of a kind": (entry(penalty="l2", options={"center": [1]}), TypeError, r"options\.center: must be a numb"),
+    "own option": (entry(penalty="a pair", options={"scal": 1}), TypeError, r"\[0\]: penalty 'a pair': `scal` is not"),
+    "own option of a kind": (
+        entry(penalty="anything", options={"a": [{"b": both}]}),
+        TypeError,
+        r"penalties\[0\]\.options\.a\[0\]\.b: must be a number, a string or a boolean, got <function both",
+    ),
+    "own option's key": (entry(penalty="anything", options={3: 1}), TypeError, r"options: must be a string, got 3"),
+    "own option inf": (entry(penalty="anything", options={"a": math.inf}), ValueError, r"options\.a: must be finite"),
+    "tree": (entry(tree=True), TypeError, r"penalties\[0\]\.tree: must be a table, got True"),
+    "tree's key": (entry(tree={"mach": "a"}), ValueError, r"\.tree: unknown key 'mach', the keys are match, exclude\."),
+    "pattern": (entry(tree={"match": "("}), ValueError, r"\.tree: over_tree: `match` must be a regular expression, g"),
+    "no pattern": (entry(tree={"exclude": []}), ValueError, r"\.tree: over_tree: `exclude` must have a pattern"),
+    "pattern 3": (entry(tree={"match": ["a", 3]}), TypeError, r"\.tree\.match\[1\]: must be a string, got 3"),
+    "tree of functions": (
+        entry(penalty="gradient_penalty", tree={}),
+        TypeError,
+        r"\.tree: over_tree: `fn` must take arrays, got 'gradient_penalty'",
+    ),
+    "tree's option": (
+        entry(penalty="huber", tree={}, options={"delta": -1}),
+        ValueError,
+        r"penalties\[0\]\.tree: huber: `delta` must be in",
+    ),
+    "every": (entry(every=0), ValueError, r"penalties\[0\]: Penalty: `every` must be 1 at least, got 0"),
+    "enabled": (entry(enabled=1), TypeError, r"penalties\[0\]: Penalty: `enabled` must be True or False, got 1"),
+    "on_error": (entry(on_error="dropp"), ValueError, r"penalties\[0\]: .*got 'dropp'\. Did you mean 'drop'"),
+    "by name": ({"version": 1, "penalties": {"l1": {"wieght": 1}}}, ValueError, r"from_config: penalties\.l1: unknown"),
+    "by name, name": ({"version": 1, "penalties": {"l1": {"name": "a"}}}, ValueError, r"\.l1: unknown key 'name'"),
+    "by name, empty": ({"version": 1, "penalties": {"": {"penalty": "l1"}}}, ValueError, r"name: must not be empty"),
+    "by name, 3": ({"version": 1, "penalties": {3: 1}}, TypeError, r"penalties: name: must be a string, got 3"),
+    "by name, schedule": (
+        {"version": 1, "penalties": {"l1": {"shedule": "linear"}}},
+        ValueError,
+        r"penalties\.l1: unknown key 'shedule', .*Did you mean 'schedule'",
+    ),
+    "by name, unknown": ({"version": 1, "penalties": {"l3": 1}}, ValueError, r"penalties\.l3\.penalty: no penalty is"),
+}  # fmt: skip
+
+
+def VALIDATOR() -> Any:  # noqa: N802 - made when the names are registered
+    return validator(tuple(OWN))
+
+
+@functools.cache
+def validator(names: tuple[str, ...]) -> Any:
+    schema = config_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert json.loads(json.dumps(schema)) == schema
+    return jsonschema.Draft202012Validator(schema)
+
+
+def loads(config: Any) -> bool:
+    try:
+        Pipeline.from_config(config)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,33 @@
+"""Starting a script on several processes that train together, and ending it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["leave", "on_two_processes"]
+
+
+def on_two_processes(module: str, *arguments: object) -> None:
+    """Run a module of the tests as two processes by PyTorch's launcher; each has a core."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    run = subprocess.run(
+        [*launcher, "--nproc-per-node=2", "--module", f"tests.{module}", *map(str, arguments)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+
+
+def leave() -> None:
+    """End this process, when all have come to this; Gloo's threads now and then abort one that takes them down."""
+    import torch
+
+    torch.distributed.barrier()
+    os._exit(0)

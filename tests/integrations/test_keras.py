@@ -1,0 +1,145 @@
+"""The integration with Keras 3, beside Keras' own regularizers and the same training without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import integration
+from xpenalties import Penalty, Pipeline, l1, register, schedules
+from xpenalties._core.registry import OWN
+
+integration("keras", backends=("torch", "jax"))
+pytestmark = pytest.mark.integrations
+
+TRAINING = """
+import json, sys
+import keras, numpy as np
+from xpenalties import Penalty, Pipeline
+from xpenalties.integrations.keras import KerasRegularizer
+
+def trained(kernel, bias, activity):
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(8, activation="tanh", kernel_regularizer=kernel, bias_regularizer=bias,
+                               activity_regularizer=activity)
+    model = keras.Sequential([keras.Input((6,)), dense, keras.layers.Dense(3)])
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(320, 6)).astype("float32"), rng.integers(0, 3, 320)
+    model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+    return model, float(model.evaluate(x, y, verbose=0)), x, y
+
+both = Pipeline([Penalty("l1", weight=0.01), Penalty("l2", weight=0.02)])
+bias, activity = KerasRegularizer("l2", weight=0.03), KerasRegularizer("l1", weight=1e-3)
+ours, loss, x, y = trained(KerasRegularizer(both), bias, activity)
+l1, l2, l1_and_l2 = keras.regularizers.L1(1e-3), keras.regularizers.L2(0.03), keras.regularizers.L1L2(0.01, 0.02)
+theirs, their_loss, _, _ = trained(l1_and_l2, l2, l1)
+ours.save(sys.argv[1])
+again = keras.models.load_model(sys.argv[1])
+pairs = zip(ours.get_weights(), theirs.get_weights(), strict=True)
+print(json.dumps({
+    "backend": keras.backend.backend(),
+    "off by": max(float(np.max(np.abs(a - b))) for a, b in pairs),
+    "loss": loss,
+    "theirs": their_loss,
+    "again": float(again.evaluate(x, y, verbose=0)),
+    "config": again.layers[0].kernel_regularizer.get_config(),
+}))
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_training_as_keras_own(backend: str, tmp_path: Path) -> None:
+    """20 steps, saved and loaded."""
+    run = subprocess.run(
+        [sys.executable, "-c", TRAINING, str(tmp_path / "model.keras")],
+        env={**os.environ, "KERAS_BACKEND": backend, "KERAS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found["backend"] == backend
+    assert found["off by"] < 1e-6
+    assert found["loss"] == pytest.approx(found["theirs"], rel=1e-6)
+    assert found["again"] == pytest.approx(found["loss"], rel=1e-6)
+    assert [each["penalty"] for each in found["config"]["config"]["penalties"]] == ["l1", "l2"]
+
+
+@pytest.fixture(scope="module")
+def regularizer() -> Any:
+    """The class, on Keras' PyTorch backend: a process has one."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    from xpenalties.integrations.keras import KerasRegularizer
+
+    return KerasRegularizer
+
+
+def test_what_it_is_made_of(regularizer: Any, tmp_path: Path) -> None:
+    import keras
+
+    x = keras.ops.convert_to_tensor(np.asarray([[1.0, -2.0]], np.float32))
+    pipe = Pipeline([Penalty("l1", weight=0.5)])
+    file = tmp_path / "pipeline.json"
+    pipe.to_config(file)
+    for given in (pipe, pipe["l1"], pipe.to_config(), [{"penalty": "l1", "weight": 0.5}], file, str(file)):
+        assert float(regularizer(given)(x)) == 1.5
+    assert float(regularizer("l1")(x)) == 3.0
+    assert float(keras.ops.stop_gradient(regularizer("huber", weight=2.0, delta=1.0)(keras.Variable(x)))) == 4.0
+    again = regularizer.from_config(json.loads(json.dumps(regularizer("huber", weight=2.0, delta=1.0).get_config())))
+    assert again.get_config() == regularizer("huber", weight=2.0, delta=1.0).get_config()
+    assert keras.regularizers.deserialize(keras.regularizers.serialize(again)).get_config() == again.get_config()
+
+
+def test_functions_of_ones_own(regularizer: Any) -> None:
+    def own(x: Any) -> Any:
+        return 2 * l1(x)
+
+    with pytest.raises(TypeError, match="`fn` is a callable without a name"):
+        regularizer(Penalty(own)).get_config()
+    register("twice l1", own)
+    try:
+        again = regularizer.from_config(regularizer(Penalty(own, weight=0.5)).get_config())
+        assert again.pipeline.penalties[0].fn is own
+    finally:
+        del OWN["twice l1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "message"),
+    [
+        ("l3", {}, ValueError, r"Did you mean 'l2'\?"),
+        ("huber", {"delta": -1}, ValueError, "^huber: `delta` must be in"),
+        (Pipeline({"l1": 1.0}), {"weight": 2.0}, TypeError, "are for a penalty by name, got them beside Pipeline"),
+        (Penalty("l1"), {"delta": 2.0}, TypeError, "are for a penalty by name, got them beside Penalty"),
+        (
+            Penalty("l1", weight=schedules.linear(0, 1, steps=2)),
+            {},
+            ValueError,
+            r"got others in 'l1', .*`pipeline\.at\(",
+        ),
+        (Penalty("l1", every=2), {}, ValueError, "weights must be numbers, and `every` 1, got others in 'l1'"),
+        (3, {}, TypeError, "^from_config: must be a table, got 3"),
+    ],
+)
+def test_errors(regularizer: Any, given: Any, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        regularizer(given, **options)
+
+
+def test_without_keras(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "keras", None)
+        patched.delitem(sys.modules, "xpenalties.integrations.keras", raising=False)
+        with pytest.raises(ModuleNotFoundError, match=r'needs Keras 3\. Install it: pip install "xpenalties\[keras\]"'):
+            importlib.import_module("xpenalties.integrations.keras")

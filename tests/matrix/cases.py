@@ -1,0 +1,564 @@
+"""One row a penalty and set of options: it drives every test of the matrix on every backend.
+
+A row gives the function, arrays to try it on, its oracle, and what is particular to it: the points where its slope is
+stated, the laws that hold of it, and the calls that it must refuse. `test_completeness.py` fails for a public penalty
+without a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import xpenalties as xp
+from tests.helpers.harness import Framework
+from tests.matrix import oracle
+from xpenalties import namespace
+
+__all__ = ["CASES", "KEY", "Case", "arrays_of", "options_of"]
+
+_rng = np.random.default_rng(20260101)
+
+
+def randn(*shape: int) -> np.ndarray:
+    return _rng.standard_normal(shape)
+
+
+def log_probs(*shape: int, axis: int = -1) -> np.ndarray:
+    z = 1.5 * randn(*shape)
+    return z - np.log(np.exp(z).sum(axis=axis, keepdims=True))
+
+
+def top_k(k: int, *shape: int) -> np.ndarray:
+    return log_probs(*shape)[..., :k]
+
+
+def curved(x: Any) -> Any:
+    """x sin x of each element; `oracle.slope` is its derivative."""
+    return x * namespace(x).sin(x)
+
+
+def curved_samples(x: Any) -> Any:
+    """Its sum over each sample."""
+    return namespace(x).sum(curved(x), axis=tuple(range(1, x.ndim)))
+
+
+def curved_whole(x: Any) -> Any:
+    return namespace(x).sum(curved(x))
+
+
+class Key:
+    """Stands in a row's options for what the framework draws random numbers with, see `Framework.key`."""
+
+    def __str__(self) -> str:
+        return "key"
+
+
+KEY = Key()
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A row of the matrix."""
+
+    function: Callable[..., Any]
+    arrays: list[np.ndarray]
+    options: dict[str, Any] = field(default_factory=dict)
+    #: inputs -> terms, in float64 and from the definition
+    oracle: Callable[..., Any] | None = None
+    #: first inputs at which the gradient is stated, and that gradient; the other arrays are zeros
+    kinks: list[tuple[Any, Any]] = field(default_factory=list)
+    #: names of tests in test_laws.py
+    laws: tuple[str, ...] = ()
+    #: options, exception and message of calls that are refused
+    bad: list[tuple[dict[str, Any], type[Exception], str]] = field(default_factory=list)
+    #: backends that lack something this row needs, with the reason
+    lacking: dict[str, str] = field(default_factory=dict)
+    #: what the function takes before the arrays: one of a user's, independent for each sample
+    fn: Callable[[Any], Any] | None = None
+    #: how often half precision may round a value of size 1: `fn` computes in it, as it does elsewhere
+    rounds_in_half: int = 0
+
+    def __call__(self, *arrays: Any, **options: Any) -> Any:
+        return self.function(*([] if self.fn is None else [self.fn]), *arrays, **options)
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    @property
+    def id(self) -> str:
+        shown = ",".join(f"{k}={'array' if isinstance(v, np.ndarray) else v}" for k, v in self.options.items())
+        return f"{self.name}({shown})" if shown else self.name
+
+    def terms(self, *arrays: np.ndarray) -> np.ndarray:
+        """What the oracle gives."""
+        of = self.oracle or getattr(oracle, self.name)
+        return np.asarray(of(*arrays, **self.options), dtype=np.float64)
+
+    @property
+    def complex(self) -> bool:
+        return self.function.spec.complex  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it takes linear maps, which all terms have in common, beside the arrays that its terms are of."""
+        return bool(self.function.spec.matrices)  # type: ignore[attr-defined]
+
+    def changed(self, change: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
+        """The arrays, changed but for the linear maps."""
+        common = self.function.spec.matrices  # type: ignore[attr-defined]
+        return [x if i in common else change(x) for i, x in enumerate(self.arrays)]
+
+
+def arrays_of(case: Case, fw: Framework, dtype: str | None = None) -> list[Any]:
+    """The row's arrays as `fw`'s, float64 unless `dtype` says otherwise."""
+    return [fw.array(x, dtype) for x in case.arrays]
+
+
+def options_of(case: Case, fw: Framework, dtype: str | None = None) -> dict[str, Any]:
+    """The row's options, those that are arrays and keys as `fw`'s."""
+    return {
+        k: fw.array(v, dtype) if isinstance(v, np.ndarray) else fw.key(0) if v is KEY else v
+        for k, v in case.options.items()
+    }
+
+
+class Bad:
+    """Messages that several penalties share."""
+
+    temperature = ({"temperature": 0.0}, ValueError, r"`temperature` must be in \(0, inf\), got 0.0")
+    axis = ({"axis": 5}, ValueError, r"`axis` must be an axis of `\w+`, got 5 for shape \(\d, \d\)")
+    axis_kind = ({"axis": 1.5}, TypeError, r"`axis` must be an integer, got 1.5")
+    from_logits = ({"from_logits": 1}, TypeError, r"`from_logits` must be True or False, got 1")
+    target_norm = ({"target_norm": -1}, ValueError, r"`target_norm` must be in \[0, inf\), got -1.0")
+    one_sided = ({"one_sided": 1}, TypeError, r"`one_sided` must be True or False, got 1")
+    rng = ({"rng": 1}, TypeError, r"`rng` must be a .*, got int\. Pass for example \S*random")
+    no_axis = ({"axis": 0}, TypeError, r"`axis` is not an option, the options are \w+, ")
+    no_logits = ({"from_logits": True}, TypeError, r"`from_logits` is not an option, the options are \w+, ")
+
+
+# `fn` and its gradient take a handful of operations, each of which rounds
+FUNCTION = {"fn": curved_samples, "rounds_in_half": 4, "lacking": {"dask": "dask has no gradients, and no DLPack"}}
+
+# logits of size 2 are rounded, and so are the products that they are sums of
+LINEAR = {"rounds_in_half": 6}
+
+
+CASES = [
+    Case(
+        xp.l1,
+        [randn(3, 4)],
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3))), ([-1.0, 0.0, 2.0], [-1.0, 0.0, 1.0])],
+        laws=("even", "nonnegative", "homogeneous"),
+        bad=[
+            ({"axis": 0}, TypeError, r"`axis` is not an option, the options are reduction, where, weights, normalizer"),
+            ({"reductoin": "sum"}, TypeError, r"`reductoin` is not an option.*Did you mean 'reduction'\?"),
+            ({"reduction": "average"}, ValueError, r"`reduction` must be one of 'sum', 'mean', 'none', got 'average'"),
+            ({"normalizer": 0.0}, ValueError, r"`normalizer` must be in \(0, inf\), got 0.0"),
+            ({"normalizer": "3"}, TypeError, r"`normalizer` must be a number in \(0, inf\), got str"),
+        ],
+    ),
+    Case(xp.l2, [randn(3, 4)], kinks=[(np.zeros(3), np.zeros(3))], laws=("even", "nonnegative")),
+    Case(xp.l2, [randn(3, 4)], {"center": "mean"}, laws=("nonnegative", "shift_invariant")),
+    Case(
+        xp.l2,
+        [randn(3, 4)],
+        {"center": 0.3, "clip": 0.75},
+        kinks=[([1.05, 1.0, 0.3, -0.45, 2.0], [1.5, 1.4, 0.0, -1.5, 0.0])],
+        laws=("nonnegative",),
+        bad=[
+            ({"clip": -1.0}, ValueError, r"`clip` must be in \(0, inf\), got -1.0"),
+            ({"center": "median"}, ValueError, r"`center` must be 'mean', a number or an array, got 'median'"),
+            ({"center": True}, TypeError, r"`center` must be a number in \(-inf, inf\), got bool"),
+        ],
+    ),
+    Case(xp.l2, [randn(3, 4)], {"center": randn(4)}, laws=("nonnegative",)),
+    Case(xp.l2, [randn(3, 4)], {"center": randn(3, 4), "clip": 1.0}, laws=("nonnegative",)),
+    Case(
+        xp.elastic_net,
+        [randn(3, 4)],
+        {"l1_ratio": 0.3},
+        kinks=[(np.zeros(4), np.zeros(4)), ([2.0, -1.0], [3.1, -1.7])],
+        laws=("even", "nonnegative"),
+        bad=[
+            ({"l1_ratio": 2.0}, ValueError, r"`l1_ratio` must be in \[0, 1\], got 2.0"),
+            ({"l1_ratio": float("nan")}, ValueError, r"`l1_ratio` must be in \[0, 1\], got nan"),
+            ({"l1_ratio": "half"}, TypeError, r"`l1_ratio` must be a number in \[0, 1\], got str"),
+            ({"l1ratio": 0.5}, TypeError, r"`l1ratio` is not an option.*Did you mean 'l1_ratio'\?"),
+        ],
+    ),
+    Case(xp.elastic_net, [randn(5)], {"l1_ratio": 1.0}, laws=("even", "nonnegative", "homogeneous")),
+    Case(
+        xp.huber,
+        [2 * randn(3, 4)],
+        {"delta": 0.7},
+        kinks=[([0.0, 0.7, -0.7, 5.0], [0.0, 0.7, -0.7, 0.7])],
+        laws=("even", "nonnegative"),
+        bad=[({"delta": 0}, ValueError, r"`delta` must be in \(0, inf\), got 0.0")],
+    ),
+    Case(xp.huber, [3 * randn(7)], laws=("even", "nonnegative")),
+    Case(
+        xp.group_lasso,
+        [randn(3, 4)],
+        kinks=[([[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0], [0.6 * 2**0.5, 0.8 * 2**0.5]])],
+        laws=("even", "nonnegative", "homogeneous"),
+        bad=[Bad.axis, Bad.axis_kind],
+    ),
+    Case(xp.group_lasso, [randn(3, 4, 2)], {"axis": 1}, laws=("even", "nonnegative", "homogeneous")),
+    Case(
+        xp.kl_divergence,
+        [log_probs(3, 5), log_probs(3, 5)],
+        laws=("zero_for_equal", "nonnegative"),
+        bad=[
+            Bad.temperature,
+            Bad.axis,
+            Bad.from_logits,
+            (
+                {"direction": "forwards"},
+                ValueError,
+                r"`direction` must be one of 'forward', 'reverse', 'symmetric', got 'forwards'. Did you mean",
+            ),
+            ({"direction": 1}, TypeError, r"`direction` must be one of 'forward', 'reverse', 'symmetric', got 1"),
+        ],
+    ),
+    Case(xp.kl_divergence, [log_probs(3, 5), log_probs(3, 5)], {"direction": "reverse"}, laws=("zero_for_equal",)),
+    Case(
+        xp.kl_divergence,
+        [log_probs(2, 5, 3, axis=1), log_probs(2, 5, 3, axis=1)],
+        {"direction": "symmetric", "axis": 1},
+        laws=("zero_for_equal", "nonnegative", "symmetric"),
+    ),
+    Case(
+        xp.kl_divergence,
+        [3 * randn(2, 3, 5), 3 * randn(2, 3, 5)],
+        {"from_logits": True, "temperature": 2.0},
+        laws=("zero_for_equal", "nonnegative", "shift_invariant_rows"),
+    ),
+    Case(xp.kl_divergence, [log_probs(3, 5), log_probs(3, 5)], {"temperature": 0.5}, laws=("zero_for_equal",)),
+    Case(
+        xp.js_divergence,
+        [log_probs(3, 5), log_probs(3, 5)],
+        laws=("zero_for_equal", "nonnegative", "symmetric", "at_most_log_2"),
+        bad=[
+            Bad.temperature,
+            Bad.axis,
+            Bad.from_logits,
+            ({"beta": -0.1}, ValueError, r"`beta` must be in \[0, 1\], got -0.1"),
+        ],
+    ),
+    Case(
+        xp.js_divergence,
+        [log_probs(5, 3, axis=0), log_probs(5, 3, axis=0)],
+        {"beta": 0.1, "axis": 0},
+        laws=("zero_for_equal", "nonnegative", "at_most_log_2"),
+    ),
+    Case(xp.js_divergence, [log_probs(3, 5), log_probs(3, 5)], {"beta": 0.0}, laws=("zero_for_equal",)),
+    Case(xp.js_divergence, [log_probs(3, 5), log_probs(3, 5)], {"beta": 1.0}, laws=("zero_for_equal",)),
+    Case(
+        xp.js_divergence,
+        [3 * randn(3, 5), 3 * randn(3, 5)],
+        {"from_logits": True, "temperature": 0.7},
+        laws=("zero_for_equal", "nonnegative", "symmetric", "at_most_log_2", "shift_invariant_rows"),
+    ),
+    Case(
+        xp.entropy,
+        [log_probs(3, 5)],
+        laws=("nonnegative",),
+        bad=[
+            Bad.temperature,
+            Bad.axis,
+            Bad.from_logits,
+            (
+                {"mode": "bonsu"},
+                ValueError,
+                r"`mode` must be one of 'penalty', 'bonus', got 'bonsu'. Did you mean 'bonus'",
+            ),
+            ({"normalize": None}, TypeError, r"`normalize` must be True or False, got None"),
+        ],
+    ),
+    Case(xp.entropy, [log_probs(3, 5, axis=0)], {"mode": "bonus", "normalize": True, "axis": 0}),
+    Case(
+        xp.entropy,
+        [3 * randn(2, 3, 5)],
+        {"from_logits": True, "temperature": 3.0},
+        laws=("nonnegative", "shift_invariant_rows"),
+    ),
+    Case(
+        xp.topk_kl_divergence,
+        [top_k(3, 4, 6), top_k(3, 4, 6)],
+        laws=("zero_for_equal", "nonnegative"),
+        bad=[
+            Bad.axis,
+            (
+                {"tail": "bukcet"},
+                ValueError,
+                r"`tail` must be one of 'bucket', 'renormalize', 'truncate', got 'bukcet'",
+            ),
+        ],
+    ),
+    Case(
+        xp.topk_kl_divergence,
+        [top_k(3, 4, 6), top_k(3, 4, 6)],
+        {"tail": "renormalize"},
+        laws=("zero_for_equal", "nonnegative", "shift_invariant_rows"),
+    ),
+    Case(
+        xp.topk_kl_divergence,
+        [top_k(3, 4, 6).T.copy(), top_k(3, 4, 6).T.copy()],
+        {"tail": "truncate", "axis": 0},
+        laws=("zero_for_equal",),
+    ),
+    *[
+        Case(xp.sampled_kl, [log_probs(3, 4), log_probs(3, 4)], {"estimator": estimator}, laws=("zero_for_equal",))
+        for estimator in ("k1", "k2", "k3")
+    ],
+    Case(
+        xp.sampled_kl,
+        [log_probs(6), log_probs(6)],
+        laws=("zero_for_equal", "nonnegative"),
+        bad=[
+            ({"estimator": "k4"}, ValueError, r"`estimator` must be one of 'k1', 'k2', 'k3', got 'k4'"),
+            ({"gradient": "k1"}, ValueError, r"`gradient` must be one of 'value', 'k2', got 'k1'"),
+        ],
+    ),
+    Case(xp.z_loss, [2 * randn(3, 5)], laws=("nonnegative",), bad=[Bad.axis]),
+    Case(xp.z_loss, [2 * randn(5, 3)], {"axis": 0}, laws=("nonnegative",)),
+    *[
+        Case(
+            xp.orthogonality,
+            [randn(*shape)],
+            {"mode": mode, "normalize": normalize},
+            kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))] if normalize else [],
+            laws=("nonnegative", "even", *(("scale_invariant",) if normalize else ())),
+            lacking={"dask": "dask has no eigh"} if mode == "spectral" else {},
+        )
+        for mode in ("soft", "hard", "spectral")
+        for normalize in (True, False)
+        for shape in ((3, 5), (5, 3))
+    ],
+    *[
+        Case(
+            xp.orthogonality,
+            [randn(2, 3, 4)],
+            {"axis": axis, "per_sample": per_sample, "mode": mode},
+            laws=("even",),
+            lacking={"dask": "dask has no eigh"} if mode == "spectral" else {},
+        )
+        for axis in ("rows", "sequence", "vocabulary")
+        for per_sample, mode in ((False, "soft"), (True, "hard"), (True, "spectral"))
+    ],
+    Case(
+        xp.orthogonality,
+        [randn(4, 4)],
+        laws=("nonnegative", "even", "scale_invariant"),
+        bad=[
+            (
+                {"mode": "sfot"},
+                ValueError,
+                r"`mode` must be one of 'soft', 'hard', 'spectral', got 'sfot'. Did you mean",
+            ),
+            (
+                {"axis": "row"},
+                ValueError,
+                r"`axis` must be one of 'rows', 'sequence', 'vocabulary', got 'row'. Did you mean",
+            ),
+            ({"per_sample": 1}, TypeError, r"`per_sample` must be True or False, got 1"),
+        ],
+    ),
+    Case(xp.covariance, [randn(6, 3)], laws=("nonnegative", "even", "shift_invariant")),
+    Case(xp.covariance, [randn(3, 6)], laws=("nonnegative", "even", "shift_invariant")),
+    Case(
+        xp.consistency,
+        [randn(3, 4), randn(3, 4)],
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("zero_for_equal", "nonnegative", "symmetric"),
+        bad=[({"metric": "mae"}, ValueError, r"`metric` must be one of 'mse', 'l1', 'cosine', 'kl', 'js', got 'mae'")],
+    ),
+    Case(
+        xp.consistency,
+        [randn(3, 4), randn(3, 4)],
+        {"metric": "l1"},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("zero_for_equal", "nonnegative", "symmetric"),
+    ),
+    Case(
+        xp.consistency,
+        [randn(3, 4), randn(3, 4)],
+        {"metric": "cosine"},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("zero_for_equal", "nonnegative", "symmetric", "scale_invariant"),
+        bad=[Bad.axis],
+    ),
+    *[
+        Case(
+            xp.consistency,
+            [log_probs(4, 3, axis=0), log_probs(4, 3, axis=0)],
+            {"metric": metric, "axis": 0},
+            laws=("zero_for_equal", "nonnegative", "symmetric"),
+        )
+        for metric in ("kl", "js")
+    ],
+    Case(
+        xp.output_magnitude,
+        [randn(3, 4)],
+        kinks=[(np.zeros(4), np.zeros(4))],
+        laws=("nonnegative", "even"),
+        bad=[
+            ({"norm": "l1"}, ValueError, r"`norm` must be one of 'rms', 'l2', got 'l1'"),
+            ({"target": -1}, ValueError, r"`target` must be in \[0, inf\), got -1.0"),
+        ],
+    ),
+    Case(xp.output_magnitude, [randn(3, 4)], {"target": 2.5, "norm": "l2"}, laws=("nonnegative", "even")),
+    Case(
+        xp.gradient_penalty,
+        [randn(3, 2, 2)],
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        bad=[
+            Bad.target_norm,
+            Bad.one_sided,
+            ({"per_sample": 1}, TypeError, r"`per_sample` must be True or False, got 1"),
+        ],
+        **FUNCTION,
+    ),
+    Case(
+        xp.gradient_penalty,
+        [0.6 * randn(5, 3)],
+        {"target_norm": 0.8, "one_sided": True},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        **FUNCTION,
+    ),
+    Case(
+        xp.gradient_penalty,
+        [randn(4)],
+        {"target_norm": 0},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        **FUNCTION,
+    ),
+    Case(
+        xp.gradient_penalty,
+        [randn(3, 2)],
+        {"per_sample": False},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        **{**FUNCTION, "fn": curved_whole},
+    ),
+    Case(
+        xp.interpolated_gradient_penalty,
+        [randn(3, 2, 2), randn(3, 2, 2)],
+        {"alpha": np.asarray([0.0, 0.3, 0.9])},
+        kinks=[(np.zeros((3, 2)), np.zeros((3, 2)))],
+        laws=("nonnegative", "even"),
+        bad=[Bad.target_norm, Bad.one_sided, Bad.rng],
+        **FUNCTION,
+    ),
+    Case(
+        xp.interpolated_gradient_penalty,
+        [0.6 * randn(4, 2), 0.6 * randn(4, 2)],
+        {"alpha": np.asarray([[0.2], [1.0], [0.7], [0.5]]), "target_norm": 0.9, "one_sided": True},
+        laws=("nonnegative", "even"),
+        **FUNCTION,
+    ),
+    Case(
+        xp.jacobian_penalty,
+        [randn(3, 2, 2)],
+        {"projections": 2, "rng": KEY},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("nonnegative", "even"),
+        bad=[
+            Bad.rng,
+            ({"projections": 0}, ValueError, r"`projections` must be 1 at least, got 0. One estimates without bias"),
+            ({"projections": 1.5}, TypeError, r"`projections` must be an integer, got 1.5"),
+        ],
+        **{**FUNCTION, "fn": curved},
+    ),
+    Case(
+        xp.linear_kl_divergence,
+        [randn(4, 3), randn(5, 3), randn(4, 3), randn(5, 3)],
+        laws=("zero_for_equal", "nonnegative", "shift_invariant_classes"),
+        bad=[
+            Bad.temperature,
+            Bad.no_axis,
+            Bad.no_logits,
+            (
+                {"direction": "forwards"},
+                ValueError,
+                r"`direction` must be one of 'forward', 'reverse', 'symmetric', got 'forwards'. Did you mean",
+            ),
+        ],
+        **LINEAR,
+    ),
+    Case(  # of a teacher that has more features
+        xp.linear_kl_divergence,
+        [randn(2, 3, 4), randn(5, 4), randn(2, 3, 2), randn(5, 2)],
+        {"direction": "reverse", "temperature": 2.0},
+        laws=("zero_for_equal", "nonnegative", "shift_invariant_classes"),
+        **LINEAR,
+    ),
+    Case(
+        xp.linear_kl_divergence,
+        [randn(4, 3), randn(6, 3), randn(4, 3), randn(6, 3)],
+        {"direction": "symmetric"},
+        laws=("zero_for_equal", "nonnegative", "symmetric", "shift_invariant_classes"),
+        **LINEAR,
+    ),
+    Case(
+        xp.linear_js_divergence,
+        [randn(4, 3), randn(5, 3), randn(4, 3), randn(5, 3)],
+        laws=("zero_for_equal", "nonnegative", "symmetric", "at_most_log_2", "shift_invariant_classes"),
+        bad=[
+            Bad.temperature,
+            Bad.no_axis,
+            Bad.no_logits,
+            ({"beta": 1.5}, ValueError, r"`beta` must be in \[0, 1\], got 1.5"),
+        ],
+        **LINEAR,
+    ),
+    Case(
+        xp.linear_js_divergence,
+        [randn(2, 2, 3), randn(5, 3), randn(2, 2, 4), randn(5, 4)],
+        {"beta": 0.1, "temperature": 0.7},
+        laws=("zero_for_equal", "nonnegative", "at_most_log_2", "shift_invariant_classes"),
+        **LINEAR,
+    ),
+    *[
+        Case(
+            xp.linear_js_divergence,
+            [randn(3, 2), randn(4, 2), randn(3, 2), randn(4, 2)],
+            {"beta": beta},
+            laws=("zero_for_equal",),
+            **LINEAR,
+        )
+        for beta in (0.0, 1.0)
+    ],
+    Case(
+        xp.linear_entropy,
+        [randn(4, 3), randn(5, 3)],
+        laws=("nonnegative", "shift_invariant_classes"),
+        bad=[
+            Bad.temperature,
+            Bad.no_axis,
+            Bad.no_logits,
+            (
+                {"mode": "bonsu"},
+                ValueError,
+                r"`mode` must be one of 'penalty', 'bonus', got 'bonsu'. Did you mean 'bonus'",
+            ),
+            ({"normalize": 1}, TypeError, r"`normalize` must be True or False, got 1"),
+        ],
+        **LINEAR,
+    ),
+    Case(
+        xp.linear_entropy,
+        [randn(2, 3, 4), randn(6, 4)],
+        {"mode": "bonus", "normalize": True, "temperature": 3.0},
+        laws=("shift_invariant_classes",),
+        **LINEAR,
+    ),
+]

@@ -1,0 +1,225 @@
+"""Every row of cases.py with `where`, `weights` and `normalizer`, on every backend, over inputs NaN elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpenalties as xp
+from tests.helpers.harness import Framework, close
+from tests.matrix.cases import CASES, Case, arrays_of, options_of
+
+pytestmark = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+REDUCTIONS = ("sum", "mean", "none")
+
+
+def masks(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """A mask of the terms that drops some, and weights with a zero; whole ones for a single term."""
+    rng = np.random.default_rng(2)
+    shape = case.terms(*case.arrays).shape
+    where, weights = rng.random(shape) < 0.6, rng.random(shape) + 0.1
+    if shape:
+        where[(0,) * len(shape)] = False
+        where[(-1,) * len(shape)] = True
+        weights[(-1,) * len(shape)] = 0.5
+        if where.size > 2:
+            weights.reshape(-1)[1] = 0.0
+    else:
+        where = np.asarray(True)
+    return np.asarray(where), np.asarray(weights)
+
+
+def over_inputs(case: Case, kept: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The terms' mask in the shape of the input `x`."""
+    kind = case.function.spec.shape_of_terms(case.options)
+    if kind == "elements":
+        return kept
+    if kind == "rows":
+        axis = case.options.get("axis", -1)
+        return np.broadcast_to(np.expand_dims(kept, axis), x.shape)
+    if kind == "samples":
+        return np.broadcast_to(kept.reshape(-1, *[1] * (x.ndim - 1)), x.shape)
+    return np.broadcast_to(kept[..., None, None] if kind == "matrices" else kept, x.shape)
+
+
+@pytest.mark.column("eager")
+def test_masks(case: Case, fw: Framework) -> None:
+    where, weights = masks(case)
+    kept = where & (weights > 0)
+    options = options_of(case, fw)
+    mean_center = case.options.get("center") if isinstance(case.options.get("center"), str) else None
+    poisoned = case.changed(lambda x: np.where(over_inputs(case, where, x), x, np.nan))
+    if mean_center:  # the terms depend on which elements are kept
+        w, terms = where, (case.arrays[0] - case.arrays[0][where].mean()) ** 2
+        weighted = (case.arrays[0] - case.arrays[0][kept].mean()) ** 2
+    else:
+        w, terms = where, case.terms(*case.arrays)
+        weighted = terms
+    arrays = [fw.array(x) for x in poisoned]
+    call = dict(where=fw.array(where), **options)
+    close(fw, case(*arrays, reduction="none", **call), np.where(w, terms, 0))
+    close(fw, case(*arrays, reduction="sum", **call), terms[w].sum())
+    close(fw, case(*arrays, reduction="mean", **call), terms[w].mean())
+    close(fw, case(*arrays, reduction="mean", normalizer=7, **call), terms[w].sum() / 7)
+    close(fw, case(*arrays, reduction="none", normalizer=fw.array(7.0), **call), np.where(w, terms, 0) / 7)
+
+    call["weights"] = fw.array(weights)
+    total = (weighted * weights)[kept].sum()
+    close(fw, case(*arrays, reduction="none", **call), np.where(kept, weighted * weights, 0))
+    close(fw, case(*arrays, reduction="sum", **call), total)
+    close(fw, case(*arrays, reduction="mean", **call), total / weights[kept].sum())
+    del call["where"]
+    poisoned = case.changed(lambda x: np.where(over_inputs(case, weights > 0, x), x, np.inf))
+    if not mean_center:
+        got = case(*[fw.array(x) for x in poisoned], reduction="mean", **call)
+        close(fw, got, (terms * weights).sum() / weights.sum())
+
+
+@pytest.mark.column("eager")
+@pytest.mark.newest
+def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
+    terms = case.terms(*case.arrays)
+    options = options_of(case, fw)
+    got = case(*arrays_of(case, fw), reduction="none", where=fw.array(np.asarray(True)), **options)
+    close(fw, got, terms)
+    got = case(*arrays_of(case, fw), reduction="mean", weights=fw.array(np.full((1,) * terms.ndim, 2.0)), **options)
+    close(fw, got, terms.mean())
+    if terms.ndim > 1 and not isinstance(case.options.get("center"), str):
+        where = np.arange(terms.shape[-1]) != 0
+        got = case(*arrays_of(case, fw), reduction="mean", where=fw.array(where), **options)
+        close(fw, got, terms[..., where].mean())
+
+
+@pytest.mark.column("eager")
+@pytest.mark.newest
+def test_nothing_kept(case: Case, fw: Framework) -> None:
+    options = options_of(case, fw)
+    arrays = [fw.array(x) for x in case.changed(lambda x: np.full(x.shape, np.nan))]
+    nothing = {"where": fw.array(np.asarray(False))}
+    for reduction in REDUCTIONS:
+        assert (fw.numpy(case(*arrays, reduction=reduction, **nothing, **options)) == 0).all()
+    got = case(*arrays, reduction="mean", normalizer=fw.array(0.0), **nothing, **options)
+    assert fw.numpy(got) == 0
+    weights = fw.array(np.asarray(0.0))
+    assert fw.numpy(case(*arrays, reduction="mean", weights=weights, **options)) == 0
+
+
+@pytest.mark.column("gradient")
+@pytest.mark.needs("autodiff")
+def test_gradient_under_masks(case: Case, fw: Framework) -> None:
+    where, weights = masks(case)
+    options = options_of(case, fw)
+    poisoned = case.changed(lambda x: np.where(over_inputs(case, where & (weights > 0), x), x, np.nan))
+    kept = over_inputs(case, where & (weights > 0), case.arrays[0])
+
+    def of(x: Any, *rest: Any, where: Any, weights: Any) -> Any:
+        return case(x, *rest, where=where, weights=weights, reduction="mean", **options)
+
+    call = {"where": fw.array(where), "weights": fw.array(weights)}
+    gradient = fw.once(xp.grad(of))
+    got = fw.numpy(gradient(*[fw.array(x) for x in poisoned], **call))
+    assert (got[~kept] == 0).all()
+    clean = fw.numpy(gradient(*arrays_of(case, fw), **call))
+    close(fw, fw.array(got), np.where(kept, clean, 0))
+
+
+@pytest.mark.column("gradient")
+@pytest.mark.needs("autodiff")
+@pytest.mark.newest
+def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
+    arrays, options = arrays_of(case, fw), options_of(case, fw)
+    terms = case.terms(*case.arrays)
+    w = np.random.default_rng(3).random(terms.shape) + 0.1
+
+    def by_weights(weights: Any, reduction: str) -> Any:
+        return case(*arrays, weights=weights, reduction=reduction, **options)
+
+    def gradient(weights: Any, reduction: str) -> Any:
+        return fw.once(xp.grad(lambda w: by_weights(w, reduction)))(weights)
+
+    close(fw, gradient(fw.array(w), "sum"), terms)
+    close(fw, gradient(fw.array(w), "mean"), (terms - (w * terms).sum() / w.sum()) / w.sum())
+    if terms.ndim > 1:  # the gradient of what is broadcast is a sum
+        close(fw, gradient(fw.array(w[0]), "sum"), terms.sum(axis=0), atol=1e-10)
+    by_normalizer = xp.grad(lambda n: case(*arrays, normalizer=n, **options))
+    close(fw, by_normalizer(fw.array(np.asarray(4.0))), -terms.sum() / 16)
+
+
+@pytest.mark.column("dtypes")
+@pytest.mark.newest
+def test_weights_and_normalizer_do_not_change_the_dtype(case: Case, fw: Framework) -> None:
+    arrays, options = arrays_of(case, fw, "float32"), options_of(case, fw, "float32")
+    want = fw.numpy(case(*arrays, reduction="sum", **options))
+    one = np.asarray(1.0)
+    for name, x in (("weights", fw.array(one)), ("normalizer", fw.array(one)), ("normalizer", fw.array(np.asarray(1)))):
+        got = case(*arrays, reduction="sum", **{name: x}, **options)
+        assert got.dtype == fw.dtype("float32"), name
+        close(fw, got, want, rtol=1e-5)
+
+
+@pytest.mark.column("second gradient")
+@pytest.mark.needs("autodiff")
+def test_second_gradient_under_masks(case: Case, fw: Framework) -> None:
+    where, weights = masks(case)
+    options = options_of(case, fw)
+    poisoned = case.changed(lambda x: np.where(over_inputs(case, where & (weights > 0), x), x, np.nan))
+    kept = over_inputs(case, where & (weights > 0), case.arrays[0])
+    call = {"where": fw.array(where), "weights": fw.array(weights), **options}
+    gradient = xp.grad(lambda x, *rest: case(x, *rest, **call))
+    second = fw.once(xp.grad(lambda x, *rest: xp.namespace(x).sum(gradient(x, *rest) ** 2)))
+    got = fw.numpy(second(*[fw.array(x) for x in poisoned]))
+    assert np.isfinite(got).all() and (got[~kept] == 0).all()
+
+
+@pytest.mark.column("gradient")
+@pytest.mark.needs("autodiff")
+@pytest.mark.newest
+def test_gradient_of_nothing_kept(case: Case, fw: Framework) -> None:
+    options = options_of(case, fw)
+    arrays = [fw.array(x) for x in case.changed(lambda x: np.full(x.shape, np.nan))]
+
+    def of(*arrays: Any) -> Any:
+        return case(*arrays, where=fw.array(np.asarray(False)), reduction="mean", **options)
+
+    assert (fw.numpy(fw.once(xp.grad(of))(*arrays)) == 0).all()
+
+
+@pytest.mark.column("jit")
+@pytest.mark.needs("jit")
+def test_compiled_with_masks(case: Case, fw: Framework) -> None:
+    where, weights = masks(case)
+    options = options_of(case, fw)
+
+    def masked(arrays: list[Any], where: Any, weights: Any, normalizer: Any) -> Any:
+        return case(*arrays, where=where, weights=weights, normalizer=normalizer, **options)
+
+    compiled, count = fw.compile(masked)
+    given = (arrays_of(case, fw), fw.array(where), fw.array(weights), fw.array(3.0))
+    close(fw, compiled(*given), fw.numpy(masked(*given)))
+    once = count()  # for a 0-d normalizer torch.compile starts over within the first call
+    compiled(*given)
+    assert count() == once
+
+
+@pytest.mark.column("eager")
+@pytest.mark.newest
+def test_refused_masks(case: Case, fw: Framework) -> None:
+    arrays, options = arrays_of(case, fw), options_of(case, fw)
+    terms = case.terms(*case.arrays)
+    wrong = np.ones((9, *terms.shape))
+    with pytest.raises(TypeError, match=f"^{case.name}: `where` must be a boolean array, got .*float"):
+        case(*arrays, where=fw.array(np.asarray(1.0)), **options)
+    with pytest.raises(TypeError, match=f"^{case.name}: `weights` must be real floating point, got .*bool"):
+        case(*arrays, weights=fw.array(np.asarray(True)), **options)
+    with pytest.raises(ValueError, match=rf"^{case.name}: `where` must broadcast to the terms' shape \(.*, got \(9,"):
+        case(*arrays, where=fw.array(wrong > 0), **options)
+    with pytest.raises(TypeError, match=f"^{case.name}: `where` must be an array, got builtins.bool"):
+        case(*arrays, where=True, **options)
+    with pytest.raises(
+        ValueError, match=rf"^{case.name}: `normalizer` must be a number or a 0-d array, got shape \(2,\)"
+    ):
+        case(*arrays, normalizer=fw.array(np.ones(2)), **options)
+    with pytest.raises(TypeError, match=rf"^{case.name}: `normalizer` must be real, got .*bool.*. Pass a count"):
+        case(*arrays, normalizer=fw.array(np.asarray(True)), **options)

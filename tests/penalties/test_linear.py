@@ -1,0 +1,524 @@
+"""Divergences of linear maps are those of the logits, in value and in every gradient, and no logits are ever whole."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpenalties as xp
+from tests.backends.torch.test_blocks import Largest
+from tests.helpers.harness import Framework, close
+from xpenalties import Penalty, Pipeline, block_size
+from xpenalties.backends._blocks import Work
+
+RNG = np.random.default_rng(23)
+HIDDEN_P, WEIGHT_P = RNG.standard_normal((7, 3)), RNG.standard_normal((4, 3))
+HIDDEN_Q, WEIGHT_Q = RNG.standard_normal((7, 5)), RNG.standard_normal((4, 5))  # a teacher that is larger
+BOTH = [HIDDEN_P, WEIGHT_P, HIDDEN_Q, WEIGHT_Q]
+#: each with the penalty of logits that it is, and with options
+FORMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = {
+    "forward": (xp.linear_kl_divergence, xp.kl_divergence, {}),
+    "symmetric": (xp.linear_kl_divergence, xp.kl_divergence, {"direction": "symmetric", "temperature": 0.5}),
+    "js": (xp.linear_js_divergence, xp.js_divergence, {"beta": 0.2, "temperature": 1.5}),
+    "entropy": (xp.linear_entropy, xp.entropy, {}),
+    "bonus": (xp.linear_entropy, xp.entropy, {"mode": "bonus", "normalize": True, "temperature": 0.7}),
+}
+autodiff = pytest.mark.needs("autodiff")
+of_forms = pytest.mark.parametrize("form", FORMS)
+in_blocks_or_not = pytest.mark.parametrize("elements", [8, None], ids=["blocks", "whole"])
+
+
+@pytest.fixture(autouse=True)
+def _compiled_enough(request: pytest.FixtureRequest) -> None:
+    """Skip on JAX what other files have: a program takes it seconds to compile."""
+    params = getattr(getattr(request.node, "callspec", None), "params", {})
+    if params.get("fw") == "jax" and params.get("elements", 8) is None:
+        pytest.skip("test_matrix.py has the whole")
+
+
+def arrays_of(form: str) -> list[np.ndarray]:
+    return BOTH[:2] if FORMS[form][0] is xp.linear_entropy else BOTH
+
+
+def linear(form: str, *arrays: Any, **call: Any) -> Any:
+    fn, _, options = FORMS[form]
+    return fn(*arrays, **options, **call)
+
+
+def plain(form: str, *arrays: Any, **call: Any) -> Any:
+    """The same of explicit logits."""
+    _, fn, options = FORMS[form]
+    ns = xp.namespace(*arrays)
+    logits = [h @ ns.permute_dims(w, (1, 0)) for h, w in zip(arrays[::2], arrays[1::2], strict=True)]
+    with block_size(None):
+        return fn(*logits, from_logits=True, **options, **call)
+
+
+def mask(fw: Framework) -> dict[str, Any]:
+    where = np.asarray([True, False, True, True, True, False, True])
+    return {"where": fw.array(where), "weights": fw.array(np.asarray([0.5, 2.0, 0.0, 1.5, 1.0, 0.1, 3.0]))}
+
+
+@of_forms
+@in_blocks_or_not
+def test_value(fw: Framework, form: str, elements: int | None) -> None:
+    arrays = [fw.array(x) for x in arrays_of(form)]
+    three = fw.array(np.asarray(3.0))
+    calls: list[dict[str, Any]] = [{"reduction": "none"}, {"reduction": "mean", **mask(fw), "normalizer": three}]
+    if fw.name != "jax":
+        calls += [{"reduction": "mean"}, {"reduction": "sum", "normalizer": 3}, {"where": mask(fw)["where"]}]
+        calls += [{"reduction": "none", **mask(fw)}, {"weights": mask(fw)["weights"], "reduction": "mean"}]
+    for call in calls:
+        with block_size(elements):
+            got = linear(form, *arrays, **call)
+        close(fw, got, fw.numpy(plain(form, *arrays, **call)), rtol=1e-11)
+
+
+@of_forms
+@in_blocks_or_not
+@autodiff
+def test_gradients(fw: Framework, form: str, elements: int | None) -> None:
+    """By hidden states and weights alike, the first and the second."""
+    arrays, call = [fw.array(x) for x in arrays_of(form)], {"reduction": "mean", **mask(fw)}
+
+    def found(fn: Callable[..., Any]) -> Any:
+        def squares(nest: Any) -> Any:
+            return sum(xp.l2(x) for x in gradient(nest))
+
+        gradient = xp.grad(lambda nest: fn(form, *nest, **call))
+        again = fw.once(xp.grad(squares))(arrays) if fw.name != "jax" or form in ("forward", "bonus") else []
+        return [*fw.once(gradient)(arrays), *again]
+
+    with block_size(elements):
+        got = found(linear)
+    for one, other in zip(got, found(plain), strict=True):
+        close(fw, one, fw.numpy(other), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("form", ["forward", "entropy"])
+@in_blocks_or_not
+@autodiff
+def test_gradients_of_each_term(fw: Framework, form: str, elements: int | None) -> None:
+    arrays, factors = [fw.array(x) for x in arrays_of(form)], fw.array(np.linspace(0.5, 2.0, 7))
+
+    def found(fn: Callable[..., Any]) -> Any:
+        def of(nest: list[Any]) -> Any:
+            return xp.namespace(nest[0]).sum(fn(form, *nest, reduction="none") * factors)
+
+        return fw.once(xp.grad(of))(arrays)
+
+    with block_size(elements):
+        got = found(linear)
+    for one, other in zip(got, found(plain), strict=True):
+        close(fw, one, fw.numpy(other))
+
+
+@pytest.mark.parametrize("form", ["forward", "entropy"])
+@in_blocks_or_not
+@autodiff
+def test_learned_weights_and_normalizer(fw: Framework, form: str, elements: int | None) -> None:
+    """They have gradients, and the arrays too beside them; also where the weights depend on the hidden states."""
+    given = {
+        "arrays": [fw.array(x) for x in arrays_of(form)],
+        "weights": mask(fw)["weights"],
+        "normalizer": fw.array(np.asarray(3.0)),
+    }
+
+    def found(fn: Callable[..., Any]) -> Any:
+        def of(nest: Any) -> Any:
+            hidden, learned = nest["arrays"][0], nest["weights"]
+            weights = learned + xp.namespace(hidden).sum(hidden * hidden, axis=-1)
+            call = {"where": mask(fw)["where"], "normalizer": nest["normalizer"]}
+            return sum(fn(form, *nest["arrays"], weights=w, **call) for w in (learned, weights))
+
+        return fw.once(xp.grad(of))(given)
+
+    with block_size(elements):
+        got = found(linear)
+    want = found(plain)
+    for name in ("weights", "normalizer"):
+        close(fw, got[name], fw.numpy(want[name]))
+    for one, other in zip(got["arrays"], want["arrays"], strict=True):
+        close(fw, one, fw.numpy(other))
+
+
+@pytest.mark.parametrize("shared", ["weight", "hidden", "both"])
+@in_blocks_or_not
+@autodiff
+def test_one_array_in_two_places(fw: Framework, shared: str, elements: int | None) -> None:
+    """The gradient is the sum of both, in the first and the second pass back."""
+    hidden, weight = fw.array(HIDDEN_P), fw.array(WEIGHT_P)
+    other, more = fw.array(HIDDEN_P[::-1].copy()), fw.array(WEIGHT_P[::-1].copy())
+
+    def found(fn: Callable[..., Any]) -> Any:
+        def of(nest: Any) -> Any:
+            h, w = nest
+            q = {"weight": (other, w), "hidden": (h, more), "both": (h * h, w + 1.0)}[shared]
+            return fn("forward", h, w, *q)
+
+        gradient = xp.grad(of)
+        again = xp.grad(lambda nest: xp.l2(gradient(nest)[1]))
+        return [x for each in (gradient, again) for x in fw.once(each)([hidden, weight])]
+
+    with block_size(elements):
+        got = found(linear)
+    for one, expected in zip(got, found(plain), strict=True):
+        close(fw, one, fw.numpy(expected))
+
+
+@autodiff
+def test_what_is_masked_adds_nothing_to_the_weights(fw: Framework) -> None:
+    """Whatever the hidden states are there; with nothing kept at all, the gradient is 0."""
+    hidden = HIDDEN_P.copy()
+    hidden[[1, 5]] = [[np.nan] * 3, [np.inf] * 3]
+    call = {"where": fw.array(np.isfinite(hidden[:, 0]))}
+    nothing = {"where": fw.array(np.asarray(False))}
+    gradient = fw.once(xp.grad(lambda nest, call: xp.linear_entropy(*nest, **call)))
+    with block_size(8):
+        got = gradient([fw.array(hidden), fw.array(WEIGHT_P)], call)
+        zeros = gradient([fw.array(hidden), fw.array(WEIGHT_P)], nothing)
+    want = gradient([fw.array(HIDDEN_P), fw.array(WEIGHT_P)], call)
+    for one, other, zero in zip(got, want, zeros, strict=True):
+        close(fw, one, fw.numpy(other))
+        assert (fw.numpy(zero) == 0).all()
+
+
+@autodiff
+def test_no_rows(fw: Framework) -> None:
+    arrays = [fw.array(np.zeros((0, 3))), fw.array(WEIGHT_P)]
+    value, (hidden, weight) = xp.value_and_grad(lambda nest: xp.linear_entropy(*nest))(arrays)
+    assert float(value) == 0.0 and tuple(hidden.shape) == (0, 3)
+    close(fw, weight, np.zeros((4, 3)))
+    four = [*arrays, fw.array(np.zeros((0, 5))), fw.array(WEIGHT_Q)]
+    assert tuple(xp.linear_js_divergence(*four, reduction="none").shape) == (0,)
+
+
+@in_blocks_or_not
+def test_rows_of_any_shape(fw: Framework, elements: int | None) -> None:
+    hidden = RNG.standard_normal((2, 3, 2, 3))
+    where = RNG.random((2, 3, 2)) < 0.5
+    for x, kept in ((hidden, where), (hidden[0, 0, 0], where[0, 0, 0])):
+        call = {"reduction": "none", "where": fw.array(np.asarray(kept))}
+        with block_size(elements):
+            got = xp.linear_entropy(fw.array(x), fw.array(WEIGHT_P), **call)
+        assert tuple(got.shape) == x.shape[:-1]
+        close(fw, got, fw.numpy(plain("entropy", fw.array(x), fw.array(WEIGHT_P), **call)))
+
+
+def test_one_class_and_one_feature(fw: Framework) -> None:
+    with block_size(2):
+        assert float(xp.linear_entropy(fw.array(HIDDEN_P), fw.array(WEIGHT_P[:1]), normalize=True)) == 0.0
+        got = xp.linear_entropy(fw.array(HIDDEN_P[:, :1]), fw.array(WEIGHT_P[:, :1]), reduction="none")
+    close(fw, got, fw.numpy(plain("entropy", fw.array(HIDDEN_P[:, :1]), fw.array(WEIGHT_P[:, :1]), reduction="none")))
+
+
+@in_blocks_or_not
+def test_precisions(fw: Framework, elements: int | None) -> None:
+    """The logits have that of the layer, or the wider one of two; the rest float32 at least."""
+    for hidden, weight, wide in (
+        ("float16", "float16", "float32"),
+        ("bfloat16", "bfloat16", "float32"),
+        ("bfloat16", "float32", "float32"),
+        ("float32", "float16", "float32"),
+        ("float32", "float64", "float64"),
+    ):
+        if {hidden, weight} - {*fw.dtypes}:
+            continue
+        arrays = [fw.array(HIDDEN_P, hidden), fw.array(WEIGHT_P, weight)]
+        ns = xp.namespace(*arrays)
+        common = ns.result_type(*arrays)
+        with block_size(elements):
+            got = xp.linear_entropy(*arrays, reduction="none")
+        want = plain("entropy", *(ns.astype(x, common) for x in arrays), reduction="none")
+        assert got.dtype == want.dtype == fw.dtype(wide)
+        # XLA may keep in float32 what it does not store
+        half = {"float16": 2e-3, "bfloat16": 2e-2}.get(hidden if hidden == weight else "", 1e-6)
+        close(fw, got, fw.numpy(want), rtol=half if fw.name == "jax" else 1e-6)
+
+
+@pytest.mark.parametrize("execution", ["sequential", "threads"])
+def test_in_a_pipeline(fw: Framework, execution: str) -> None:
+    """With metrics of the terms, which are there beside their sum."""
+    pipe = Pipeline([Penalty("linear_entropy", inputs=("hidden", "weight"), options=mask(fw))])
+    arrays = {"hidden": fw.array(HIDDEN_P), "weight": fw.array(WEIGHT_P)}
+    with block_size(8):
+        total, report = pipe.compute(arrays, execution=execution)
+    terms = fw.numpy(plain("entropy", *arrays.values(), reduction="none"))
+    where, weights = (fw.numpy(x) for x in mask(fw).values())
+    kept = where & (weights > 0)
+    mean = (terms * weights)[kept].sum() / weights[kept].sum()
+    close(fw, total, mean)
+    metrics = report.regularizers["linear_entropy"].metrics
+    assert list(metrics) == ["sum", "mean", "min", "max"]
+    want = [(terms * weights)[kept].sum(), mean, terms[kept].min(), terms[kept].max()]
+    assert [float(x) for x in metrics.values()] == pytest.approx(want, rel=1e-9)
+
+
+@pytest.mark.needs("jit")
+@in_blocks_or_not
+def test_compiled(fw: Framework, elements: int | None) -> None:
+    """By jax.jit in blocks too; torch.compile is given the whole."""
+    arrays = [fw.array(x) for x in BOTH]
+
+    def of(arrays: list[Any], where: Any, weights: Any) -> Any:
+        return linear("forward", *arrays, where=where, weights=weights)
+
+    given = (arrays, *mask(fw).values())
+    with block_size(elements):
+        compiled, count = fw.compile(of)
+        close(fw, compiled(*given), fw.numpy(plain("forward", *arrays, **mask(fw))))
+        once = count()
+        compiled(*given)
+        assert count() == once
+        gradient, _ = fw.compile(xp.grad(of))
+        got = gradient(*given)
+    want = fw.once(xp.grad(lambda arrays: plain("forward", *arrays, **mask(fw))))(arrays)
+    for one, other in zip(got, want, strict=True):
+        close(fw, one, fw.numpy(other))
+
+
+@pytest.mark.needs("jit")
+@in_blocks_or_not
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by PyTorch itself, for its first jvp
+def test_transformed(fw: Framework, elements: int | None) -> None:
+    arrays, tangents = [fw.array(x) for x in BOTH], [fw.array(x[::-1].copy()) for x in BOTH]
+    jvp = fw.module.jvp if fw.name == "jax" else fw.module.func.jvp
+    stacked = [xp.namespace(x).stack([x, -x, 0.5 * x]) for x in arrays]
+
+    def found(fn: Callable[..., Any]) -> list[Any]:
+        of = partial(fn, "forward")
+        by_weight = xp.grad(lambda w, h: fn("entropy", h, w))
+        return [
+            *jvp(fw.once(of), tuple(arrays), tuple(tangents)),
+            fw.vmap(fw.once(of))(*stacked),
+            fw.vmap(fw.once(by_weight))(stacked[1], stacked[0]),
+        ]
+
+    with block_size(elements):
+        got = found(linear)
+    for one, other in zip(got, found(plain), strict=True):
+        close(fw, one, fw.numpy(other))
+
+
+#: rows, classes and features such that a block of 8 rows has more logits than any array but the whole's
+ROWS, CLASSES, FEATURES, BLOCK = 64, 32, 3, 8 * 32
+
+
+@pytest.mark.parametrize("name", ["kl", "js", "entropy"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_memory_on_torch(fw: Framework, name: str, reduction: str, dtype: str) -> None:
+    if fw.name != "torch":
+        pytest.skip("is about PyTorch's memory")
+    torch = fw.module
+    fn = {"kl": xp.linear_kl_divergence, "js": xp.linear_js_divergence, "entropy": xp.linear_entropy}[name]
+    shapes = ((ROWS, FEATURES), (CLASSES, FEATURES)) * (1 if name == "entropy" else 2)
+    arrays = [torch.randn(shape).to(getattr(torch, dtype)).requires_grad_() for shape in shapes]
+    where, weights, watch = torch.arange(ROWS) % 3 > 0, torch.rand(ROWS), Largest(torch)
+    with watch.mode:
+        with block_size(BLOCK):
+            value = fn(*arrays, reduction=reduction, where=where, weights=weights)
+        kept = watch.kept()
+        value.sum().backward(retain_graph=True)
+        value.sum().backward()
+    assert watch.larger_than(BLOCK) == 0
+    assert kept <= sum(x.numel() for x in arrays) + 8 * ROWS
+    with watch.mode, block_size(None):
+        fn(*arrays)
+    assert watch.larger_than(BLOCK) > 0  # it would have been seen
+
+
+@pytest.mark.parametrize(
+    ("call", "again"),
+    [
+        ({"reduction": "mean"}, False),
+        ({"reduction": "sum", "where": [True] * 7, "weights": [0.5] * 7}, False),
+        ({"reduction": "none"}, True),
+        ({"weights": [0.5] * 7, "learned": True}, True),
+        ({"dtype": "float16"}, True),
+        ({"dtype": "bfloat16"}, False),
+        ({"retained": True}, True),
+    ],
+)
+def test_how_often_torch_evaluates_a_block(
+    fw: Framework, monkeypatch: pytest.MonkeyPatch, call: dict[str, Any], again: bool
+) -> None:
+    """Once, but where a gradient cannot be known in the pass forward."""
+    if fw.name != "torch":
+        pytest.skip("is about PyTorch's passes")
+    torch, blocks, block = fw.module, [], Work.block
+    monkeypatch.setattr(Work, "block", lambda work, index: blocks.append(index) or block(work, index))
+    options = dict(call)
+    dtype = getattr(torch, options.pop("dtype", "float64"))
+    learned, retained = options.pop("learned", False), options.pop("retained", False)
+    given = {name: torch.tensor(x) if isinstance(x, list) else x for name, x in options.items()}
+    if learned:
+        given["weights"].requires_grad_()
+    hidden, weight = (torch.tensor(x).to(dtype).requires_grad_() for x in (HIDDEN_P, WEIGHT_P))
+    with block_size(8):
+        value = xp.linear_entropy(hidden, weight, **given).sum()
+    assert len(blocks) == 4
+    value.backward(retain_graph=retained)
+    if retained:
+        assert len(blocks) == 4
+        value.backward()
+    assert len(blocks) == (8 if again else 4)
+    assert hidden.grad.isfinite().all() and weight.grad.isfinite().all()
+
+
+def test_gradients_that_are_not_wanted(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen layer, as a teacher's, has none; and costs none."""
+    if fw.name != "torch":
+        pytest.skip("is about requires_grad")
+    torch, block, needed = fw.module, Work.terms, []
+    monkeypatch.setattr(Work, "terms", lambda w, a, k: needed.append([x.requires_grad for x in a]) or block(w, a, k))
+    for wanted in ((False, False, True, True), (True, False, True, False), (False, True, False, False)):
+        needed.clear()
+        arrays = [torch.tensor(x, requires_grad=want) for x, want in zip(BOTH, wanted, strict=True)]
+        with block_size(8):
+            value = xp.linear_kl_divergence(*arrays)
+        value.backward()
+        assert needed == [list(wanted)] * 4
+        assert [x.grad is not None for x in arrays] == list(wanted)
+        found = [x.grad for x in arrays if x.grad is not None]
+        for x in arrays:
+            x.grad = None
+        plain("forward", *arrays).backward()
+        for one, other in zip(found, [x.grad for x in arrays if x.grad is not None], strict=True):
+            close(fw, one, fw.numpy(other))
+
+
+def intermediates(jaxpr: Any) -> Iterator[int]:
+    """How many elements each has that a program makes, those of the programs within it too."""
+    for equation in jaxpr.eqns:
+        yield from (x.aval.size for x in equation.outvars)
+        for parameter in equation.params.values():
+            for each in parameter if isinstance(parameter, (list, tuple)) else [parameter]:
+                inner = getattr(each, "jaxpr", each)
+                if hasattr(inner, "eqns"):
+                    yield from intermediates(inner)
+
+
+@pytest.mark.parametrize("name", ["kl", "js", "entropy"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_memory_on_jax(fw: Framework, name: str, masked: bool) -> None:
+    if fw.name != "jax":
+        pytest.skip("is about XLA's memory")
+    jax = fw.module
+    fn = {"kl": xp.linear_kl_divergence, "js": xp.linear_js_divergence, "entropy": xp.linear_entropy}[name]
+
+    def largest(rows: int, classes: int, features: int) -> int:
+        shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((rows, features), (classes, features))]
+        arrays = shapes * (1 if name == "entropy" else 2)
+        call = {"where": jax.ShapeDtypeStruct((rows,), bool)} if masked else {}
+        both = jax.value_and_grad(lambda arrays, call: fn(*arrays, **call))
+        return max(intermediates(jax.make_jaxpr(both)(arrays, call).jaxpr))
+
+    with block_size(BLOCK):
+        assert largest(ROWS, CLASSES, FEATURES) == BLOCK
+        assert largest(ROWS - 1, CLASSES, FEATURES) == BLOCK
+    with block_size(None):
+        assert largest(ROWS, CLASSES, FEATURES) >= ROWS * CLASSES
+    assert largest(4096, 20_000, 16) <= 2**22  # of 82 million logits
+
+
+def test_memory_on_numpy(fw: Framework) -> None:
+    if fw.name != "numpy":
+        pytest.skip("is about NumPy's memory")
+    hidden, weight = RNG.standard_normal((256, 4)), RNG.standard_normal((4096, 4))
+    block = 8 * 4096 * hidden.itemsize
+    peaks = []
+    for elements in (8 * 4096, None):
+        with block_size(elements):
+            xp.linear_entropy(hidden, weight)
+            tracemalloc.start()
+            try:
+                xp.linear_entropy(hidden, weight)
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+    assert peaks[0] < 5 * block < 32 * block < peaks[1]
+
+
+def test_what_jax_has_compiled_for_another_size(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not run where it is called alone; what a user compiles keeps the size it was compiled with."""
+    if fw.name != "jax":
+        pytest.skip("is about JAX's programs")
+    import xpenalties.backends.jax._backend as backend
+
+    sizes: list[int] = []
+    mapped = backend._mapped
+    monkeypatch.setattr(backend, "_mapped", lambda work, size: sizes.append(size) or mapped(work, size))
+    hidden, weight = fw.array(RNG.standard_normal((11, 2))), fw.array(RNG.standard_normal((3, 2)))
+    want = fw.numpy(plain("entropy", hidden, weight))
+    for elements in (6, None, 12, 6, 12, 33, 32):
+        with block_size(elements):
+            close(fw, xp.linear_entropy(hidden, weight), want)
+    assert sizes == [6, 12, 32]  # and the whole for None and for 33, which is all there is
+    compiled = fw.module.jit(xp.linear_entropy)
+    for elements in (9, 15):
+        with block_size(elements):
+            close(fw, compiled(hidden, weight), want)
+    assert sizes == [6, 12, 32, 9]
+
+
+MAPS = "must have shape (classes, features) for a `hidden{0}` of shape (..., features), got {1} and {2}. Transpose a"
+REFUSED: list[tuple[str, list[tuple[int, ...]], str]] = [
+    ("linear_entropy", [(7, 3), (3,)], "`weight` " + MAPS.format("", "(3,)", "(7, 3)")),
+    ("linear_entropy", [(7, 3), (2, 4, 3)], "`weight` " + MAPS.format("", "(2, 4, 3)", "(7, 3)")),
+    ("linear_entropy", [(7, 3), (3, 4)], "`weight` " + MAPS.format("", "(3, 4)", "(7, 3)")),
+    ("linear_entropy", [(7, 3), (0, 3)], "`weight` " + MAPS.format("", "(0, 3)", "(7, 3)")),
+    ("linear_entropy", [(7, 0), (4, 0)], "`weight` " + MAPS.format("", "(4, 0)", "(7, 0)")),
+    ("linear_entropy", [(), (4, 3)], "`weight` " + MAPS.format("", "(4, 3)", "()")),
+    ("linear_kl_divergence", [(7, 3), (3, 4), (7, 3), (4, 3)], "`weight_p` " + MAPS.format("_p", "(3, 4)", "(7, 3)")),
+    ("linear_js_divergence", [(7, 3), (4, 3), (7, 5), (4, 3)], "`weight_q` " + MAPS.format("_q", "(4, 3)", "(7, 5)")),
+    (
+        "linear_kl_divergence",
+        [(7, 3), (4, 3), (6, 3), (4, 3)],
+        "`hidden_p` and `hidden_q` must have the same shape but for their features, got (7, 3) and (6, 3). Broadcast",
+    ),
+    (
+        "linear_kl_divergence",
+        [(7, 3), (4, 3), (1, 7, 3), (4, 3)],
+        "`hidden_p` and `hidden_q` must have the same shape but for their features, got (7, 3) and (1, 7, 3). Broad",
+    ),
+    (
+        "linear_js_divergence",
+        [(7, 3), (4, 3), (7, 5), (6, 5)],
+        "`weight_p` and `weight_q` must have the same number of classes, got 4 and 6. Cut or pad one",
+    ),
+    (
+        "linear_kl_divergence",
+        [(7, 3), (4, 3)],
+        "takes 4 arrays (hidden_p, weight_p, hidden_q, weight_q), got 2 by position. Pass arrays by position",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "shapes", "message"), REFUSED, ids=lambda value: str(value)[:50])
+def test_refused_shapes(fw: Framework, name: str, shapes: list[tuple[int, ...]], message: str) -> None:
+    kind = TypeError if "takes" in message else ValueError
+    with pytest.raises(kind) as caught:
+        getattr(xp, name)(*[fw.array(np.zeros(shape)) for shape in shapes])
+    assert str(caught.value).startswith(f"{name}: {message}")
+
+
+def test_refused_dtypes_and_masks(fw: Framework) -> None:
+    hidden, weight = fw.array(HIDDEN_P), fw.array(WEIGHT_P)
+    with pytest.raises(TypeError, match=r"^linear_entropy: `weight` must be real floating point, got .*int64.*Cast it"):
+        xp.linear_entropy(hidden, fw.array(np.ones((4, 3), dtype=np.int64)))
+    with pytest.raises(TypeError, match=r"^linear_entropy: `weight` must be real floating point, got .*complex.*Take"):
+        xp.linear_entropy(hidden, fw.array(WEIGHT_P + 0j))
+    with pytest.raises(
+        ValueError, match=r"^linear_entropy: `where` must broadcast to the terms' shape \(7,\), got \(7,"
+    ):
+        xp.linear_entropy(hidden, weight, where=fw.array(np.ones((7, 3)) > 0))
+    with pytest.raises(ValueError, match=r"^linear_entropy: `weights` must broadcast to the terms' shape \(7,\), got"):
+        xp.linear_entropy(hidden, weight, weights=fw.array(np.ones(4)))
+    assert math.isfinite(float(xp.linear_entropy(hidden, weight, weights=fw.array(np.ones(7)))))

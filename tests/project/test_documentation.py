@@ -1,0 +1,91 @@
+"""The site's pages: every public name is in the reference, and the recipe of a matrix of one's own runs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROWS, SELECTED
+
+if not {row["name"] for row in ROWS if row["required"]} <= set(SELECTED):
+    pytest.skip("wants all of the frameworks", allow_module_level=True)
+
+pytestmark = pytest.mark.docs
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "xpenalties"
+RECIPE = re.compile(r"^```\{code-block\} \w+\n:caption: (\S+)\n\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> object:
+    """What makes the pages; it does not need Sphinx for that."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    from tests.command_line import reference
+
+    return reference
+
+
+def listed(path: Path) -> list[str]:
+    """The names in the `__all__` of a file, read as text."""
+    for statement in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+            return [each.value for each in statement.value.elts if isinstance(each, ast.Constant)]  # type: ignore[attr-defined]
+    return []
+
+
+def public_files() -> dict[str, Path]:
+    """The files without an underscore, by module; of the backends their package only."""
+    files = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if not any(part.startswith("_") for part in parts) and parts[:-1] != ("xpenalties", "backends"):
+            files[".".join(parts)] = path
+    return files
+
+
+@pytest.mark.filterwarnings("ignore:::lightning|transformers|keras|torch")
+def test_the_reference_has_every_public_name(reference) -> None:
+    import xpenalties
+
+    wanted = {f"{module}.{name}" for module, path in public_files().items() for name in listed(path)}
+    wanted |= {f"xpenalties.{name}" for name in xpenalties.__all__}
+    assert len(wanted) > 100
+    text = "\n".join(reference.text(page) for page in reference.pages())
+    found = re.findall(r"^\.\. auto(?:function|class|data|module):: (\S+)$", text, re.MULTILINE)
+    assert sorted(wanted - set(found)) == []
+    assert len(found) == len(set(found))
+
+
+@pytest.mark.filterwarnings("ignore:::lightning|transformers|keras|torch")
+def test_what_is_in_the_reference_is_described(reference) -> None:
+    for page in reference.pages():
+        lines = reference.summary(page)
+        assert [line for line in lines if line.endswith(": ")] == []
+
+
+def test_a_matrix_of_ones_own(tmp_path: Path) -> None:
+    files = dict(RECIPE.findall((ROOT / "docs" / "guide" / "backends.md").read_text("utf-8")))
+    assert set(files) == {"backends.toml", "conftest.py", "test_roughness.py", "noxfile.py"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, "utf-8")
+
+    def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
+        command = (sys.executable, "-m", *command)
+        return subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, **env}, capture_output=True, text=True, check=False
+        )
+
+    found = run("pytest", "-q", "-p", "no:cacheprovider", TEST_BACKENDS="numpy,torch,jax,strict")
+    assert "12 passed" in found.stdout, found.stdout
+    found = run("pytest", "-q", "-p", "no:cacheprovider", TEST_BACKENDS="cupy")
+    assert found.returncode == 1 and "KeyError: 'cupy'" in found.stdout
+    found = run("nox", "--list")
+    assert found.returncode == 0 and all(f"* {name}" in found.stdout for name in ("numpy", "torch", "jax", "strict"))

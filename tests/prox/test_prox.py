@@ -1,0 +1,444 @@
+"""Proximal operators by their definition, an independent minimiser, the Moreau identity, and their zeros."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import xpenalties as xp
+from tests.conftest import selected
+from tests.helpers.harness import Framework, close
+from xpenalties import prox
+
+RNG = np.random.default_rng(11)
+SCALE = 0.6
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A proximal operator, the function that it belongs to, and the projection that its conjugate is."""
+
+    function: Callable[..., Any]
+    penalty: Callable[[Any], float]  # of NumPy's arrays; infinite where there is a bound
+    dual: Callable[[Any], Any] | None = None  # what is left of x: Moreau
+    options: dict[str, Any] = field(default_factory=dict)
+    complex: bool = True
+    scaled: bool = True
+
+    def __call__(self, x: Any, **more: Any) -> Any:
+        return self.function(x, **{**({"scale": SCALE} if self.scaled else {}), **self.options, **more})
+
+
+def ball(x: Any, axis: int, radius: float) -> Any:
+    """The projection on balls of the L2 norm."""
+    return x * np.minimum(1, radius / np.linalg.norm(x, axis=axis, keepdims=True))
+
+
+def singular_ball(x: Any) -> Any:
+    u, s, vh = np.linalg.svd(x, full_matrices=False)
+    return (u * np.minimum(s, SCALE)[..., None, :]) @ vh
+
+
+def within(inside: Any) -> float:
+    return 0.0 if inside else math.inf
+
+
+OPERATORS = {
+    "l1": Operator(prox.l1, lambda x: float(xp.l1(x)), lambda x: x * np.minimum(1, SCALE / np.abs(x))),
+    "l2": Operator(prox.l2, lambda x: float(xp.l2(x))),
+    "elastic_net": Operator(prox.elastic_net, lambda x: float(xp.elastic_net(x))),
+    "elastic_net, mostly l1": Operator(
+        prox.elastic_net, lambda x: float(xp.elastic_net(x, l1_ratio=0.9)), options={"l1_ratio": 0.9}
+    ),
+    "group_lasso": Operator(
+        prox.group_lasso, lambda x: float(xp.group_lasso(x)), lambda x: ball(x, -1, SCALE * math.sqrt(x.shape[-1]))
+    ),
+    "group_lasso, of columns": Operator(
+        prox.group_lasso,
+        lambda x: float(xp.group_lasso(x, axis=0)),
+        lambda x: ball(x, 0, SCALE * math.sqrt(x.shape[0])),
+        {"axis": 0},
+    ),
+    "nuclear_norm": Operator(
+        prox.nuclear_norm, lambda x: float(np.sum(np.linalg.svd(x, compute_uv=False))), singular_ball
+    ),
+    "box": Operator(
+        prox.box,
+        lambda x: within(np.all((x >= -0.3) & (x <= 0.8))),
+        options={"low": -0.3, "high": 0.8},
+        complex=False,
+        scaled=False,
+    ),
+    "simplex": Operator(
+        prox.simplex,
+        lambda x: within(np.all(x >= 0) and np.allclose(np.sum(x, axis=-1), 1, atol=1e-9)),
+        complex=False,
+        scaled=False,
+    ),
+    "simplex, of columns": Operator(
+        prox.simplex,
+        lambda x: within(np.all(x >= 0) and np.allclose(np.sum(x, axis=0), 2.5, atol=1e-9)),
+        options={"radius": 2.5, "axis": 0},
+        complex=False,
+        scaled=False,
+    ),
+}
+each = pytest.mark.parametrize("name", OPERATORS)
+SHRINKS = ["l1", "elastic_net", "group_lasso", "nuclear_norm"]
+
+
+def test_all_are_here() -> None:
+    assert {operator.function for operator in OPERATORS.values()} == {
+        getattr(prox, name) for name in prox.__all__ if name not in ("prox_step", "sparsity")
+    }
+
+
+@each
+def test_definition(fw: Framework, name: str) -> None:
+    """x - prox(x) is a subgradient there of what is scaled, which no other point does better by: for convex functions
+    that is to be the minimum."""
+    operator = OPERATORS[name]
+    for _ in range(5):
+        x = RNG.normal(size=(3, 4))
+        found = fw.numpy(operator(fw.array(x)))
+        scale = SCALE if operator.scaled else 1.0
+        here = scale * operator.penalty(found)
+        assert here < math.inf
+        for spread in (1e-3, 0.1, 1.0, 10.0):
+            for _ in range(20):
+                there = found + spread * RNG.normal(size=x.shape)
+                if not operator.scaled:  # of what is within bounds
+                    there = fw.numpy(operator(fw.array(there)))
+                assert scale * operator.penalty(there) >= here + np.sum((x - found) * (there - found)) - 1e-9
+
+
+@each
+def test_an_independent_minimiser(fw: Framework, name: str) -> None:
+    operator = OPERATORS[name]
+    if not operator.scaled:
+        pytest.skip("a bound is no function to minimise, see the definition")
+    x = RNG.normal(size=(2, 2))
+
+    def objective(z: Any) -> float:
+        z = z.reshape(x.shape)
+        return float(0.5 * np.sum((z - x) ** 2)) + SCALE * operator.penalty(z)
+
+    best = minimize(objective, x.ravel(), method="Powell", options={"xtol": 1e-10, "ftol": 1e-14})
+    best = minimize(objective, best.x, method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-14, "maxiter": 4000})
+    np.testing.assert_allclose(fw.numpy(operator(fw.array(x))).ravel(), best.x, atol=1e-4)
+
+
+@each
+def test_moreau(fw: Framework, name: str) -> None:
+    """What a norm's operator takes away is the projection on the dual norm's ball."""
+    operator = OPERATORS[name]
+    if operator.dual is None:
+        pytest.skip("is no norm")
+    x = RNG.normal(size=(3, 4))
+    np.testing.assert_allclose(fw.numpy(operator(fw.array(x))) + operator.dual(x), x, rtol=1e-12, atol=1e-14)
+
+
+@each
+def test_complex(fw: Framework, name: str) -> None:
+    """By the definition, as of pairs of real numbers."""
+    operator = OPERATORS[name]
+    x = RNG.normal(size=(3, 4)) + 1j * RNG.normal(size=(3, 4))
+    if not operator.complex:
+        with pytest.raises(TypeError, match=rf"^{operator.function.__name__}: `x` must be real floating point, got"):
+            operator(fw.array(x))
+        return
+    found = fw.numpy(operator(fw.array(x)))
+    here = SCALE * operator.penalty(found)
+    for _ in range(40):
+        there = found + RNG.normal(size=x.shape) + 1j * RNG.normal(size=x.shape)
+        assert SCALE * operator.penalty(there) >= here + np.sum(np.real(np.conj(x - found) * (there - found))) - 1e-9
+
+
+@each
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_dtypes(fw: Framework, name: str, dtype: str) -> None:
+    if dtype not in fw.dtypes:
+        pytest.skip(f"has no {dtype}")
+    operator = OPERATORS[name]
+    x = RNG.normal(size=(3, 4))
+    got = operator(fw.array(x, dtype))
+    assert got.dtype == fw.dtype(dtype) and tuple(got.shape) == (3, 4)
+    want = fw.numpy(operator(fw.array(fw.numpy(fw.array(x, dtype)))))
+    tolerance = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-5, "float64": 0}[dtype]
+    np.testing.assert_allclose(fw.numpy(got), want, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", SHRINKS)
+def test_exact_zeros(fw: Framework, name: str) -> None:
+    operator = OPERATORS[name]
+    small = RNG.normal(size=(3, 4)) * 0.01
+    assert np.count_nonzero(fw.numpy(operator(fw.array(small)))) == 0
+    assert np.count_nonzero(fw.numpy(operator(fw.array(small), scale=0.0))) == 12
+    close(fw, operator(fw.array(small), scale=0), small)
+    assert np.count_nonzero(fw.numpy(operator(fw.array(np.zeros((3, 4))), scale=0.0))) == 0
+
+
+def test_lower_rank(fw: Framework) -> None:
+    if fw.name == "dask":
+        pytest.skip("Dask decomposes one matrix, no batch")
+    operator = OPERATORS["nuclear_norm"]
+    x = RNG.normal(size=(2, 5, 3))  # a batch
+    got = fw.numpy(operator(fw.array(x), scale=1.5))
+    singular = np.linalg.svd(x, compute_uv=False)
+    np.testing.assert_allclose(np.linalg.svd(got, compute_uv=False), np.maximum(singular - 1.5, 0), atol=1e-12)
+    close(fw, operator(fw.array(x[0]), scale=1.5), got[0])
+
+
+def test_a_box_of_one_side(fw: Framework) -> None:
+    x = np.asarray([-2.0, 0.5, 3.0])
+    close(fw, prox.box(fw.array(x), low=0), np.maximum(x, 0))
+    close(fw, prox.box(fw.array(x), high=1), np.minimum(x, 1))
+    close(fw, prox.box(fw.array(x)), x)
+    close(fw, prox.box(fw.array(x, "float32"), low=-1e300, high=1e300), x)  # what float32 does not hold
+
+
+def test_simplex_of_large_and_masked(fw: Framework) -> None:
+    operator = OPERATORS["simplex"]
+    close(fw, operator(fw.array(np.asarray([1e9, 1e9 - 0.5, -math.inf]))), np.asarray([0.75, 0.25, 0.0]))
+    close(fw, operator(fw.array(np.asarray([-7.0]))), np.asarray([1.0]))
+    close(fw, operator(fw.array(np.asarray([3e38, -3e38]), "float32")), np.asarray([1.0, 0.0]))  # without a warning
+    x = RNG.normal(size=(1000,)) * 10
+    got = fw.numpy(operator(fw.array(x)))
+    assert got.sum() == pytest.approx(1, rel=1e-12) and got.min() == 0
+
+
+@each
+def test_nan_is_not_lost(fw: Framework, name: str) -> None:
+    if "nuclear" in name:
+        pytest.skip("what a decomposition makes of NaN is the framework's")
+    x = RNG.normal(size=(3, 4))
+    x[1, 1] = math.nan
+    assert np.isnan(fw.numpy(OPERATORS[name](fw.array(x)))[1, 1])
+
+
+@each
+def test_scales_are_arrays_too(fw: Framework, name: str) -> None:
+    operator = OPERATORS[name]
+    if not operator.scaled:
+        pytest.skip("has no scale")
+    x = fw.array(RNG.normal(size=(3, 4)))
+    want = fw.numpy(operator(x))
+    close(fw, operator(x, scale=fw.array(np.asarray(SCALE))), want)
+    got = operator(fw.array(fw.numpy(x), "float32"), scale=fw.array(np.asarray(SCALE)))
+    assert got.dtype == fw.dtype("float32")  # a scale widens nothing
+    close(fw, operator(x, scale=np.float64(SCALE)), want)
+
+
+@each
+def test_compiled(fw: Framework, name: str) -> None:
+    if not fw.has_jit:
+        pytest.skip(fw.row["no_jit"])
+    operator = OPERATORS[name]
+    given, counts = ["scale"] if operator.scaled else [], set()
+    compiled, count = fw.compile(lambda x, *scale: operator(x, **dict(zip(given, scale, strict=True))))
+    for scale in (0.1, 0.5, 0.7):
+        x = fw.array(RNG.normal(size=(3, 4)))
+        arrays = [fw.array(np.asarray(scale)) for _ in given]
+        close(fw, compiled(x, *arrays), fw.numpy(operator(x, **dict.fromkeys(given, scale))))
+        counts.add(count())
+    assert len(counts) == 1  # torch.compile tries a 0-d tensor's number first, and starts again
+
+
+@each
+@pytest.mark.needs("autodiff")
+def test_gradients(fw: Framework, name: str) -> None:
+    if "nuclear" in name and fw.name in ("numpy", "strict"):
+        pytest.skip("autograd has no derivative of the standard's svd")
+    operator = OPERATORS[name]
+    x, factors = RNG.normal(size=(3, 4)), RNG.normal(size=(3, 4))
+
+    def of(x: Any) -> Any:
+        return xp.namespace(x).sum(operator(x) * fw.array(factors))
+
+    got, step = fw.numpy(xp.grad(of)(fw.array(x))), 1e-6
+    for index in np.ndindex(x.shape):
+        moved = np.zeros_like(x)
+        moved[index] = step
+        up, down = (float(np.sum(fw.numpy(operator(fw.array(x + sign * moved))) * factors)) for sign in (1, -1))
+        assert got[index] == pytest.approx((up - down) / (2 * step), abs=1e-7)
+
+
+@each
+@pytest.mark.needs("autodiff")
+def test_gradients_by_scales(fw: Framework, name: str) -> None:
+    operator = OPERATORS[name]
+    if not operator.scaled or ("nuclear" in name and fw.name in ("numpy", "strict")):
+        pytest.skip("has no scale, or autograd no derivative of the standard's svd")
+    x, factors = RNG.normal(size=(3, 4)), RNG.normal(size=(3, 4))
+
+    def of(scale: Any) -> Any:
+        found = operator(fw.array(x), scale=scale)
+        return xp.namespace(found).sum(found * fw.array(factors))
+
+    up, down = (float(np.sum(fw.numpy(operator(fw.array(x), scale=SCALE + d)) * factors)) for d in (1e-6, -1e-6))
+    assert float(xp.grad(of)(fw.array(np.asarray(SCALE)))) == pytest.approx((up - down) / 2e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", ["l1", "elastic_net", "group_lasso"])
+@pytest.mark.parametrize("size", [1e-30, 1e-18, 1e-3, 1e18])
+@pytest.mark.needs("autodiff")
+def test_gradients_of_large_and_small(fw: Framework, name: str, size: float) -> None:
+    """Where a warm-up begins, at a scale of 0."""
+    x = fw.array(np.asarray([[size, -size]]), "float32")
+    for scale in (0.0, 1e-6 * size):
+        got = fw.numpy(xp.grad(lambda x, s=scale: xp.namespace(x).sum(x * 0 + OPERATORS[name](x, scale=s)))(x))
+        np.testing.assert_allclose(
+            got, 1.0, rtol=1e-2 if size > 1e10 or scale else 1e-5
+        ) if name != "elastic_net" else None
+        assert np.all(np.isfinite(got))
+
+
+@each
+def test_nothing(fw: Framework, name: str) -> None:
+    operator = OPERATORS[name]
+    for shape in ((0, 4), (3, 0)):
+        assert tuple(operator(fw.array(np.zeros(shape))).shape) == shape
+
+
+def test_sparse_regression(fw: Framework) -> None:
+    """Steps of a fixed size on a least-squares problem come to the solution that its own conditions describe."""
+    a, noise = RNG.normal(size=(60, 12)), 0.05 * RNG.normal(size=60)
+    b = a[:, :3] @ np.asarray([2.0, -1.5, 1.0]) + noise
+    gram, target, weight = a.T @ a / 60, a.T @ b / 60, 0.1
+    rate = 1 / float(np.linalg.eigvalsh(gram)[-1])
+    x, matrix, vector = fw.array(np.zeros(12)), fw.array(gram), fw.array(target)
+    for _ in range(400):
+        x = prox.l1(x - rate * (matrix @ x - vector), scale=rate * weight)
+    found = fw.numpy(x)
+    gradient = target - gram @ found
+    assert np.count_nonzero(found) == 3
+    np.testing.assert_allclose(gradient[found != 0], weight * np.sign(found[found != 0]), atol=1e-9)
+    assert np.all(np.abs(gradient) <= weight + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: prox.l1(x, scale=-1.0), ValueError, r"^l1: `scale` must be in \[0, inf\), got -1\.0"),
+        (lambda x: prox.l1(x, scale="a"), TypeError, r"^l1: `scale` must be a number in \[0, inf\), got str"),
+        (lambda x: prox.l1(x, scale=x), ValueError, r"^l1: `scale` must be 0-d, got shape \(2, 3\)\. Index it"),
+        (
+            lambda x: prox.elastic_net(x, scale=1, l1_ratio=2),
+            ValueError,
+            r"^elastic_net: `l1_ratio` must be in \[0, 1\]",
+        ),
+        (
+            lambda x: prox.group_lasso(x, scale=1, axis=2),
+            ValueError,
+            r"^group_lasso: `axis` must be an axis of `x`, got 2",
+        ),
+        (
+            lambda x: prox.nuclear_norm(x[0, :], scale=1),
+            ValueError,
+            r"^nuclear_norm: `x` must have at least 2 axes, got",
+        ),
+        (lambda x: prox.box(x, low="a"), TypeError, r"^box: `low` must be a number in \(-inf, inf\), got str"),
+        (lambda x: prox.box(x, low=1, high=0), ValueError, r"^box: `low` must not be above `high`, got 1\.0 and 0\.0"),
+        (lambda x: prox.simplex(x, radius=0), ValueError, r"^simplex: `radius` must be in \(0, inf\), got 0"),
+        (lambda x: prox.simplex(x, axis=-3), ValueError, r"^simplex: `axis` must be an axis of `x`, got -3 for shape"),
+        (
+            lambda x: prox.simplex(x[0, 0]),
+            ValueError,
+            r"^simplex: `axis` must be an axis of `x`, got -1 for shape \(\)",
+        ),
+    ],
+)
+def test_errors(fw: Framework, call: Callable[[Any], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(fw.array(np.ones((2, 3))))
+
+
+def test_errors_of_kinds(fw: Framework) -> None:
+    with pytest.raises(TypeError, match=r"^l1: `x` must be real or complex floating point, got .*int"):
+        prox.l1(fw.array(np.asarray([1, 2])), scale=1.0)
+    with pytest.raises(TypeError, match=r"^l1: `scale` must be real, got .*int"):
+        prox.l1(fw.array(np.ones(2)), scale=fw.array(np.asarray(1)))
+
+
+def test_a_step_of_a_tree(fw: Framework) -> None:
+    kernel, bias = fw.array(np.asarray([0.25, -2.0, 1.0])), fw.array(np.asarray([0.25]))
+    tree = {"layers": [{"kernel": kernel, "bias": bias}], "steps": 3}
+    new = prox.prox_step(prox.l1, tree, match="kernel", scale=0.5)
+    close(fw, new["layers"][0]["kernel"], np.asarray([0.0, -1.5, 0.5]))
+    assert new["layers"][0]["bias"] is bias
+    assert new["steps"] == 3
+    new = prox.prox_step(prox.box, tree, exclude="bias", low=0.0)
+    close(fw, new["layers"][0]["kernel"], np.asarray([0.25, 0.0, 1.0]))
+    close(fw, prox.sparsity(tree), np.asarray(0.0))
+    close(fw, prox.sparsity(new), np.asarray(0.25))
+    close(fw, prox.sparsity(new, match="kernel"), np.asarray(1 / 3))
+
+
+def test_sparsity(fw: Framework) -> None:
+    for dtype in fw.dtypes:
+        x = fw.array(np.asarray([0.0, -0.0, math.nan, 3.0]), dtype)
+        share = prox.sparsity(x)
+        assert share.dtype == fw.dtype("float64" if dtype == "float64" else "float32")
+        close(fw, share, np.asarray(0.5))
+    close(fw, prox.sparsity(fw.array(np.asarray([0j, 1j]))), np.asarray(0.5))
+    close(fw, prox.sparsity(fw.array(np.zeros((0, 3)))), np.asarray(0.0))
+    assert float(fw.numpy(prox.sparsity(fw.array(np.zeros(33_333), "float32")))) == 1.0
+
+
+def test_sparsity_beyond_32_bits() -> None:
+    many = np.broadcast_to(np.zeros(1, np.float32), (2**16, 2**15))
+    assert prox.sparsity({"a": many[:, :1], "b": np.ones(2**16, np.float32)}) == 0.5
+    torch = selected("torch", reason="counts without memory")
+    share = prox.sparsity(torch.empty(2**33, device="meta"))
+    assert share.dtype == torch.float32
+    assert share.shape == ()
+
+
+def test_counts_of_32_bits_do_not_overflow() -> None:
+    jax = selected("jax", reason="has 32 bits unless it is asked for more")
+    for shape, counted_in in (((2**16, 2**14), "i32[]"), ((2**16, 2**16), "f32[]")):
+        program = str(jax.make_jaxpr(prox.sparsity)(jax.ShapeDtypeStruct(shape, "float32")))
+        assert f":{counted_in} = reduce_sum" in program
+
+
+@pytest.mark.needs("jit")
+def test_a_step_compiled(fw: Framework) -> None:
+    def step(tree: Any) -> Any:
+        new = prox.prox_step(prox.l1, tree, scale=0.5, match="kernel")
+        return new, prox.sparsity(new)
+
+    run, compilations = fw.compile(step)
+    for factor in (1.0, 2.0):
+        new, share = run({"kernel": fw.array(factor * np.asarray([0.4, -2.0])), "bias": fw.array(np.zeros(2))})
+        close(fw, share, np.asarray(0.75 if factor == 1 else 0.5))
+        close(fw, new["kernel"], np.asarray([0.0, -1.5] if factor == 1 else [0.3, -3.5]))
+    assert compilations() == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: prox.prox_step("l1", np.ones(2)), TypeError, "^prox_step: `operator` must be a callable, got 'l1'"),
+        (
+            lambda: prox.prox_step(prox.l1, {"a": np.ones(2)}, match="b", scale=1),
+            ValueError,
+            "^prox_step: each pattern",
+        ),
+        (lambda: prox.sparsity({}), ValueError, "^sparsity: `tree` must hold a floating-point array"),
+    ],
+)
+def test_errors_of_trees(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_an_error_says_where() -> None:
+    with pytest.raises(ValueError, match=r"^l1: `scale` must be in") as caught:
+        prox.prox_step(prox.l1, {"a": np.ones(2)}, scale=-1)
+    assert caught.value.__notes__ == ["in prox_step, at 'a'"]
