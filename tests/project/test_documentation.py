@@ -27,7 +27,7 @@ def reference(monkeypatch: pytest.MonkeyPatch) -> object:
     """What makes the pages; it does not need Sphinx for that."""
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    from tests.command_line import reference
+    import reference
 
     return reference
 
