@@ -1,7 +1,7 @@
-"""The fields of a penalty's table: how each is read, written and described, said once.
+"""The fields of a penalty's table: how each is read, written and described in the schema, said once.
 
-Reader, writer and schema walk `FIELDS`. A new argument of `Penalty` that is plain data, with an annotation, is a field
-by itself; any other needs one entry in `_SPECIAL`.
+Reader, writer and schema walk `FIELDS`. An argument of `Penalty` that is plain data becomes a field without an entry
+here, by its annotation. Any other argument needs one entry in `_SPECIAL`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .weights import read_weight, weight_definitions, write_weight
 
 __all__ = ["FIELDS", "VERSION", "Field"]
 
-VERSION = 1  # of the format; a file of another one is refused
+VERSION = 1  # of the format; files of other versions are refused
 
 
 def _no_definitions() -> dict[str, JSONSchema]:
@@ -38,25 +38,30 @@ def _not_narrowed(spec: Spec) -> JSONSchema | None:
 class Field(NamedTuple):
     """One key of a penalty's table.
 
-    A `Spec` is that of the table's penalty, None for a registered one.
+    read
+        Takes the place for errors, the key's value, and the spec of the table's penalty, None for a registered one.
+        Returns the argument of `Penalty`.
+    write
+        Takes the caller for errors and a penalty. Returns the key's value, None to leave the key out.
+    schema
+        Returns the schema of the key's value.
+    definitions
+        Returns the definitions that `schema` and `narrowed` refer to.
+    narrowed
+        Takes the spec of one of this package's penalties. Returns a narrower schema for it, False to forbid the key,
+        None to add nothing.
     """
 
-    #: The key.
     name: str
-    #: Returns the argument for `Penalty`. Takes the place for errors and the key's value.
     read: Callable[[str, Any, Spec | None], Any]
-    #: Returns the key's value, None to leave the key out. Takes the caller for errors.
     write: Callable[[str, Penalty], Any]
-    #: Returns the schema of the key's value.
     schema: Callable[[], JSONSchema]
-    #: Returns the definitions that `schema` and `narrowed` refer to.
     definitions: Callable[[], dict[str, JSONSchema]] = _no_definitions
-    #: Returns what more the schema says for one of this package's penalties, None for nothing.
     narrowed: Callable[[Spec], JSONSchema | bool | None] = _not_narrowed
 
 
 def _data_field(name: str) -> Field:
-    """Describe an argument that is data as it is, which `Penalty` checks."""
+    """Return the field of an argument that is plain data. `Penalty` checks its value."""
     return Field(
         name,
         read=lambda place, value, spec: value,
@@ -66,7 +71,7 @@ def _data_field(name: str) -> Field:
 
 
 def _function_of(penalty: Penalty) -> Callable[..., Any]:
-    """Return the function of arrays, which a penalty over trees holds inside."""
+    """Return the function of arrays, for a penalty over trees the one that it applies to each leaf."""
     return penalty.fn.fn if isinstance(penalty.fn, OverTree) else penalty.fn  # type: ignore[return-value]
 
 
@@ -142,9 +147,9 @@ _SPECIAL = (
 
 
 def _all_fields() -> tuple[Field, ...]:
-    """Return the fields in the order of a table's keys: `penalty` and `tree` stand for `fn`."""
+    """Return the fields in the order of a table's keys. `penalty` and `tree` stand for the argument `fn`."""
     special = {field.name: field for field in _SPECIAL}
-    names = ("penalty", "tree", *(each.name for each in fields(Penalty) if each.name != "fn"))
+    names = ("penalty", "tree", *(argument.name for argument in fields(Penalty) if argument.name != "fn"))
     return tuple(special.get(name) or _data_field(name) for name in names)
 
 

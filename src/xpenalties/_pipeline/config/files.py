@@ -68,9 +68,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in one object.")
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} occurs twice in one object. Remove one.")
     return table
 
 
 def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"numbers must be finite, got {constant}.")
+    raise ValueError(f"numbers must be finite, got {constant}. Write a finite number.")

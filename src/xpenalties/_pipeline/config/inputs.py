@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
 from ..._core.registry import OWN
 from .json_schema import JSONSchema, table_schema
-from .places import check_keys, checked_name, checked_string, checked_table
+from .places import check_keys, checked_name, checked_string
 from .plain import registered_name
 
 __all__ = ["inputs_definitions", "read_inputs", "write_inputs"]
@@ -19,10 +20,14 @@ def read_inputs(place: str, value: Any) -> Any:
         return value
     if isinstance(value, (list, tuple)):
         return tuple(checked_string(f"{place}[{i}]", name) for i, name in enumerate(value))
-    table = checked_table(place, value)
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{place}: must be a name, a list of names or a table, got {value!r}. Put names in quotes.")
+    table = value
     check_keys(place, table, ("attributes", "function"))
     if len(table) != 1:
-        raise ValueError(f"{place}: must have one key, `attributes` or `function`, got {len(table)}.")
+        raise ValueError(
+            f"{place}: must have one key, `attributes` or `function`, got {len(table)}. Write one of them."
+        )
     if "function" in table:
         return OWN[checked_name(f"{place}.function", table["function"], "function", OWN)]
     return _read_attributes(f"{place}.attributes", table["attributes"])

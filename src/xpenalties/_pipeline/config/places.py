@@ -27,23 +27,26 @@ def errors_at(place: str) -> Iterator[None]:
 def checked_table(place: str, value: Any) -> Mapping[str, Any]:
     """Return `value` if it is a table."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{place}: must be a table, got {value!r}.")
+        raise TypeError(f"{place}: must be a table, got {value!r}. Write keys with values.")
     return value
 
 
 def checked_string(place: str, value: Any) -> str:
     """Return `value` if it is a string."""
     if not isinstance(value, str):
-        raise TypeError(f"{place}: must be a string, got {value!r}.")
+        raise TypeError(f"{place}: must be a string, got {value!r}. Put it in quotes.")
     return value
 
 
 def checked_scalar(place: str, value: Any) -> Any:
     """Return `value` if it is a finite number, a string, a boolean or None."""
     if not isinstance(value, _SCALARS):
-        raise TypeError(f"{place}: must be a number, a string or a boolean, got {value!r}.")
+        raise TypeError(
+            f"{place}: must be a number, a string or a boolean, got {value!r}. Set anything else in a registered "
+            "function."
+        )
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{place}: must be finite, got {value!r}.")
+        raise ValueError(f"{place}: must be finite, got {value!r}. Write a finite number.")
     return value
 
 

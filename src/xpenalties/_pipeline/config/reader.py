@@ -1,6 +1,6 @@
-"""Pipelines from configurations: data as TOML and JSON have it, checked key by key so that errors can say where.
+"""Pipelines from configurations: data of TOML or JSON, checked key by key so that errors can name the place.
 
-A place is a string: "a.toml: penalties[1].weight". What a `Penalty` or a schedule checks is left to it.
+A place is a string: "a.toml: penalties[1].weight". Arguments that `Penalty` or a schedule checks are not checked here.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ def _check_version(place: str, document: Mapping[str, Any]) -> None:
         raise ValueError(f"{place}: `version` is missing. Add version {VERSION}.")
     version = document["version"]
     if type(version) is not int or version != VERSION:
-        raise ValueError(f"{place}: `version` must be {VERSION}, the only one that is read, got {version!r}.")
+        raise ValueError(
+            f"{place}: `version` must be {VERSION}, the only one that is read, got {version!r}. Write {VERSION}, or "
+            "upgrade xpenalties for a later one."
+        )
 
 
 def _penalties(place: str, value: Any) -> Iterator[Penalty]:
@@ -63,7 +66,7 @@ def _penalties(place: str, value: Any) -> Iterator[Penalty]:
             check_keys(f"{place}[{i}]", table, _PENALTY_KEYS, "penalty")
             yield _penalty(f"{place}[{i}]", table)
     else:
-        raise TypeError(f"{place}: must be a list or a table of penalties, got {value!r}.")
+        raise TypeError(f"{place}: must be a list or a table of penalties, got {value!r}. Write [] for none.")
 
 
 def _penalty_by_name(place: str, entry: Any, name: str) -> Penalty:

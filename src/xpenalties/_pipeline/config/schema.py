@@ -14,16 +14,16 @@ __all__ = ["config_schema"]
 
 
 def config_schema() -> dict[str, Any]:
-    """The JSON Schema of `Pipeline.from_config`, for editors: completion, descriptions, and errors while one types.
+    """Return the JSON Schema of `Pipeline.from_config`: editors use it to complete, describe and check as you type.
 
-    Made of the functions' signatures, and with the names that `register` has given so far. It does not know of what
-    depends on two values at once, such as names that occur twice, or steps that must go up.
+    It is made of the functions' signatures and the names registered so far. It cannot check rules about two values at
+    once, such as unique names or ascending steps.
 
     Returns
     -------
     dict
-        Of draft 2020-12. In a JSON file, ``"$schema"`` may name the file that it was written to; in TOML, editors take
-        the comment ``#:schema pipeline.schema.json``.
+        JSON Schema, draft 2020-12. Write it to a file, and name that file in a JSON configuration under ``"$schema"``,
+        or in a TOML configuration in the comment ``#:schema pipeline.schema.json``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pipelines as configurations: the data that `load` makes them of, without what is so by default."""
+"""Pipelines as configurations: the data that `load` reads, without defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .files import write
 
 __all__ = ["save"]
 
-_DEFAULTS = {each.name: each.default for each in fields(Penalty)}
+_DEFAULTS = {argument.name: argument.default for argument in fields(Penalty)}
 
 
 def save(penalties: Iterable[Penalty], name: str, path: str | PathLike[str] | None) -> dict[str, Any]:
