@@ -92,10 +92,11 @@ def erase(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Lint and formatting."""
-    session.install(*group("lint"))
+    """Lint, formatting, and imports that go down only."""
+    session.install("-e", ".", *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports")
 
 
 @nox.session
