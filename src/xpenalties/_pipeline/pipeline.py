@@ -14,7 +14,8 @@ from .._core.pytrees import node
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation, Settings
-from .config.reader import load, save
+from .config.reader import load
+from .config.writer import save
 from .penalty import Penalty
 
 __all__ = ["Pipeline", "Static"]
