@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._arrays.numerics import stop_gradient
 from .._core.checks import POSITIVE, named
+from .._core.optional import require
 from .._core.pytrees import flatten
 from ..backends import is_array, namespace
 from .report import Report, to_floats
@@ -162,7 +163,8 @@ class GradientHistory:
         ModuleNotFoundError
             Without pandas.
         """
-        pandas = _imported("to_pandas", "pandas", "pandas")
+        with require("pandas", needed_by="GradientHistory.to_pandas", install="pandas"):
+            import pandas
         rows = self.rows()
         table: DataFrame = pandas.DataFrame(rows, columns=_columns(rows)).set_index("step")
         return table
@@ -198,7 +200,8 @@ class GradientHistory:
             For a width that is no positive number, and where no report has been kept.
         """
         width = named("GradientHistory.plot", POSITIVE, "width", width)
-        _imported("plot", "matplotlib", '"xpenalties[plot]"')
+        with require("Matplotlib", needed_by="GradientHistory.plot", install="xpenalties[plot]"):
+            import_module("matplotlib")
         if not self._kept:
             raise ValueError("GradientHistory.plot: a report must have been kept, got none. Append one first.")
         from .plot import drawn
@@ -262,12 +265,3 @@ def _pairs(report: Report) -> dict[str, float]:
 
 def _columns(rows: list[dict[str, float | int]]) -> list[str]:
     return list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
-
-
-def _imported(method: str, module: str, requirement: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"GradientHistory.{method}: {module} must be installed, got {error}. Run pip install {requirement}."
-        ) from error

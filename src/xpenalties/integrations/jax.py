@@ -14,12 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import Any
 
-try:
+from .._core.optional import require
+
+with require("JAX", needed_by=__name__, install="xpenalties[jax]"):
     import jax
-except ImportError as error:
-    raise ModuleNotFoundError(
-        f'{__name__} needs JAX. Install it: pip install "xpenalties[jax]".', name="jax"
-    ) from error
 
 from .._pipeline.regularized_loss import RegularizedLoss
 from ..transforms._base import GradientTransformation, checked_transform

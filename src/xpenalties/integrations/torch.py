@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-try:
+from .._core.optional import require
+
+with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
     import torch
-except ImportError as error:
-    raise ModuleNotFoundError(
-        f'{__name__} needs PyTorch. Install it: pip install "xpenalties[torch]".', name="torch"
-    ) from error
 
 from .._core.checks import nearest
 from .._pipeline.pipeline import Pipeline

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
+
+from ..._core.optional import require
 
 __all__ = ["read", "write"]
 
@@ -46,13 +47,9 @@ def _from_toml(text: str) -> Any:
 
 
 def _to_toml(data: dict[str, Any]) -> str:
-    try:
-        tomli_w = import_module("tomli_w")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Pipeline.to_config: tomli_w must be installed to write TOML, got {error}. Run pip install tomli-w, or "
-            "write a .json file."
-        ) from error
+    package, remedy = "tomli-w to write TOML", ", or write a .json file"
+    with require(package, needed_by="Pipeline.to_config", install="tomli-w", remedy=remedy):
+        import tomli_w
     try:
         text: str = tomli_w.dumps(data)
     except TypeError as error:
