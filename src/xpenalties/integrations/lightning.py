@@ -27,7 +27,7 @@ from .._pipeline.pipeline import Pipeline
 from .._reports.report import PenaltyReport, Report
 from ..backends.torch import BACKEND
 from ..controllers import Controller
-from ._inputs import Lazily, asked_for, found_in
+from ._named_inputs import Lazily, asked_for, found_in
 from .torch import Capture, paths_of
 
 __all__ = ["PipelineCallback"]

@@ -27,7 +27,7 @@ from .._core.checks import nearest
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ._inputs import asked_for
+from ._named_inputs import asked_for
 from ._torch_optimizers import Attached, attach, parameter_groups
 
 __all__ = ["Attached", "Capture", "WrappedLoss", "attach", "capture", "parameter_groups", "train_step", "wrap_loss"]

@@ -27,7 +27,7 @@ from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ._inputs import Lazily, asked_for
+from ._named_inputs import Lazily, asked_for
 from ._trainer_state import Begins, Run
 
 __all__ = ["PipelineLoss"]

@@ -9,6 +9,8 @@ Functions have the names, and the factors, of the penalties whose sums they belo
 projections. They return an array like `x`, of its dtype; half precision is computed in float32. They can be traced.
 """
 
-from ._operators import box, elastic_net, group_lasso, l1, l2, nuclear_norm, prox_step, simplex, sparsity
+from ._operators import elastic_net, group_lasso, l1, l2, nuclear_norm
+from ._projections import box, simplex
+from ._trees import prox_step, sparsity
 
 __all__ = ["box", "elastic_net", "group_lasso", "l1", "l2", "nuclear_norm", "prox_step", "simplex", "sparsity"]

@@ -16,21 +16,11 @@ weight (Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019)
 through the updates call them under `torch.no_grad`.
 """
 
-from ._chaining import (
-    GradientTransformation,
-    NoiseState,
-    StepState,
-    adaptive_gradient_clipping,
-    add_elastic_net_decay,
-    add_l1_decay,
-    add_l2_decay,
-    add_noise,
-    apply_updates,
-    centralize,
-    chain,
-    clip_by_global_norm,
-    proximal,
-)
+from ._base import GradientTransformation, StepState
+from ._chaining import apply_updates, chain
+from ._clipping import adaptive_gradient_clipping, centralize, clip_by_global_norm
+from ._decay import add_elastic_net_decay, add_l1_decay, add_l2_decay, proximal
+from ._noise import NoiseState, add_noise
 
 __all__ = [
     "GradientTransformation",

@@ -6,6 +6,7 @@ path, is written with dots between keys, fields and indices: ``encoder.layers.0.
 floating-point arrays are left out.
 """
 
-from ._over_tree import OverTree, Selection, over_tree
+from ._over_tree import OverTree, over_tree
+from ._selection import Selection
 
 __all__ = ["OverTree", "Selection", "over_tree"]

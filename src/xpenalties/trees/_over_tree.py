@@ -1,10 +1,4 @@
-"""Penalties over trees of parameters: nests of arrays, some of whose leaves are meant.
-
-A tree is a dict, list, tuple, named tuple or dataclass of arrays or of other trees, a pytree that JAX knows (Flax's and
-Equinox's are), a state dict, or a module of PyTorch's, which stands for its parameters by name. Where a leaf is, its
-path, is written with dots between keys, fields and indices: ``encoder.layers.0.weight``. Leaves that are no
-floating-point arrays are left out.
-"""
+"""`over_tree`: a penalty of arrays, summed over the selected leaves of a tree."""
 
 from __future__ import annotations
 
@@ -18,7 +12,7 @@ from .._penalties.spec import Spec, spec_of
 from ..backends import backend_of, is_array
 from ._selection import Given, Patterns, Selected, Selection, beside, unique
 
-__all__ = ["OverTree", "Selection", "over_tree"]
+__all__ = ["OverTree", "over_tree"]
 
 _POWERS: dict[str, Callable[[float], tuple[float, float]]] = {
     "l1": lambda l1_ratio: (1.0, 0.0),
