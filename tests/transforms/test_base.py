@@ -104,7 +104,7 @@ def test_modules_and_their_gradients() -> None:
     torch.testing.assert_close(updates["weight"], 0.5 * model.weight)
     assert updates["bias"] is None
     with pytest.raises(
-        TypeError, match=r"clip_by_global_norm: `updates` must be a nest .*, got builtins\.generator at ''"
+        TypeError, match=r"clip_by_global_norm: `updates` must be a tree .*, got builtins\.generator at ''"
     ):
         transforms.clip_by_global_norm(1.0).update((p.grad for p in model.parameters()), ())
 

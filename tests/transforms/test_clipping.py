@@ -139,7 +139,7 @@ X = np.ones((2, 2))
         (
             lambda: transforms.clip_by_global_norm(1.0).update({"a": np.ma.masked_array([1.0])}, ()),
             TypeError,
-            r"must be a nest of arrays of one framework, got numpy\.ma\S*MaskedArray at 'a'\. Pass what it holds",
+            r"must be a tree of arrays of one framework, got numpy\.ma\S*MaskedArray at 'a'\. Pass what it holds",
         ),
         (lambda: transforms.clip_by_global_norm(0), ValueError, r"`max_norm` must be in \(0, inf\), got 0"),
         (lambda: transforms.adaptive_gradient_clipping(0), ValueError, "`clipping` must be in"),

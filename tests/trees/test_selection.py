@@ -92,7 +92,7 @@ def test_errors_when_made(given: dict[str, Any], error: type[Exception], message
             ValueError,
             r"must hold a floating-point array to select, got none \(kernel: no array, f",
         ),
-        ({}, None, ValueError, r"got none \(it is empty\)\. Pass a nest of arrays"),
+        ({}, None, ValueError, r"got none \(it is empty\)\. Pass a tree of arrays"),
         (3, None, ValueError, r"got none \(it: no array, int\)"),
         (
             {"kernel": np.ones(2)},
@@ -119,7 +119,7 @@ def test_errors_of_a_call(tree: Any, match: Any, error: type[Exception], message
     ],
 )
 def test_what_is_not_seen_is_refused(tree: Any, got: str) -> None:
-    with pytest.raises(TypeError, match=f"^over_tree: `tree` must be a nest of arrays of one framework, got .*{got}"):
+    with pytest.raises(TypeError, match=f"^over_tree: `tree` must be a tree of arrays of one framework, got .*{got}"):
         over_tree("l2")(tree)
 
 

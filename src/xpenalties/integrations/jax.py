@@ -20,7 +20,7 @@ with require("JAX", needed_by=__name__, install="xpenalties[jax]"):
     import jax
 
 from .._pipeline.regularized_loss import RegularizedLoss
-from ..transforms._base import GradientTransformation, checked_transform
+from ..transforms._base import GradientTransformation, check_transform
 from ..transforms._chaining import apply_updates
 
 __all__ = ["sown", "train_step"]
@@ -90,7 +90,7 @@ def train_step(
         raise TypeError(f"train_step: `forward` must be callable, got {type(forward).__qualname__}. Pass a function.")
     if not isinstance(loss, RegularizedLoss):
         raise TypeError(f"train_step: `loss` must be a RegularizedLoss, got {type(loss).__qualname__}. Make one.")
-    checked_transform("train_step", "optimizer", optimizer)
+    check_transform("train_step", "optimizer", optimizer)
     options: dict[str, Any] = {"track_grad_norms": track_grad_norms, "gradient_conflicts": gradient_conflicts}
     if wrt is not None:
         options["wrt"] = wrt if isinstance(wrt, str) else tuple(wrt)

@@ -10,27 +10,27 @@ from typing import Any, TypeVar, cast
 from .._core.checks import NON_NEGATIVE, integer, named
 from ..backends import backend_of, common_backend, is_array_beside
 
-__all__ = ["cast_like", "checked", "quiet"]
+__all__ = ["cast_like", "checked", "proximal_operator"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _AXIS = integer()
 
 
-def quiet(operator: F) -> F:
-    """`operator` of what is an array, without NumPy's remarks on what overflows: that is seen in the result."""
+def proximal_operator(function: F) -> F:
+    """Check that `x` is an array, and compute without NumPy's warnings of overflow: the result shows it."""
 
-    @wraps(operator)
-    def wrapped(x: Any, /, **options: Any) -> Any:
-        backend = common_backend(operator.__name__, ["x"], [x])
-        return backend.run(operator, (x,), options)
+    @wraps(function)
+    def operator(x: Any, /, **options: Any) -> Any:
+        backend = common_backend(function.__name__, ["x"], [x])
+        return backend.run(function, (x,), options)
 
-    return cast(F, wrapped)
+    return cast(F, operator)
 
 
 def checked(name: str, x: Any, scale: Any, *, axis: int | None = None, real: bool = False) -> tuple[Any, Any, Any]:
-    """The namespace, `x` in the dtype to compute in, and `scale`, all checked."""
+    """Check the arguments. Return the namespace, `x` in the dtype to compute in, and `scale`."""
     backend = backend_of(x)
-    assert backend is not None  # see `quiet`
+    assert backend is not None  # `proximal_operator` has checked it
     kind, working, _ = backend.dtype(x.dtype)
     if kind != "real" and (real or kind != "complex"):
         raise TypeError(
@@ -41,7 +41,7 @@ def checked(name: str, x: Any, scale: Any, *, axis: int | None = None, real: boo
     wide = x if working is None else backend.xp.astype(x, working)
     if isinstance(scale, Real) or not is_array_beside(scale, x):
         return backend.xp, wide, named(name, NON_NEGATIVE, "scale", scale)
-    backend = common_backend(name, ["x", "scale"], [x, scale])  # a tracer's, if it is of one of them
+    backend = common_backend(name, ["x", "scale"], [x, scale])  # the tracer's, if one of them is traced
     return backend.xp, wide, _checked_scale(name, backend, wide, scale)
 
 
@@ -54,8 +54,8 @@ def _checked_scale(name: str, backend: Any, x: Any, scale: Any) -> Any:
     return scale if scale.dtype == real else backend.xp.astype(scale, real)
 
 
-def cast_like(x: Any, found: Any) -> Any:
-    """What was found, in the dtype of `x`."""
-    backend = backend_of(found)
+def cast_like(x: Any, result: Any) -> Any:
+    """Cast the result to the dtype of `x`."""
+    backend = backend_of(result)
     assert backend is not None
-    return found if found.dtype == x.dtype else backend.xp.astype(found, x.dtype)
+    return result if result.dtype == x.dtype else backend.xp.astype(result, x.dtype)

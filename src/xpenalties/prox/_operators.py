@@ -8,25 +8,25 @@ from typing import Any
 from .._arrays.numerics import matmul, safe_norm, soft_threshold, unit
 from .._core.checks import Interval, named, number
 from .._core.types import Array
-from ._base import cast_like, checked, quiet
+from ._base import cast_like, checked, proximal_operator
 
 __all__ = ["elastic_net", "group_lasso", "l1", "l2", "nuclear_norm"]
 
 _SHARE = number(Interval(0, 1))
 
 
-@quiet
+@proximal_operator
 def l1(x: Array, /, *, scale: Any) -> Array:
-    r"""The proximal operator of `l1`: soft thresholding.
+    r"""Apply the proximal operator of `l1`: soft thresholding.
 
-    :math:`x (1 - s / |x|)` where :math:`|x| > s`, else exactly 0.
+    :math:`x (1 - s / |x|)` if :math:`|x| > s`, else exactly 0.
 
     Parameters
     ----------
     x : array, shape (...)
         Real or complex floating point.
     scale : float or 0-d array
-        :math:`s`, what the penalty is multiplied by, >= 0: the learning rate times the weight.
+        :math:`s`, the factor of the penalty, >= 0: the learning rate times the weight.
 
     Returns
     -------
@@ -46,16 +46,16 @@ def l1(x: Array, /, *, scale: Any) -> Array:
     return cast_like(x, soft_threshold(xp, wide, scale))
 
 
-@quiet
+@proximal_operator
 def l2(x: Array, /, *, scale: Any) -> Array:
-    r"""The proximal operator of `l2`, the sum of squares: :math:`x / (1 + 2 s)`.
+    r"""Apply the proximal operator of `l2`, the sum of squares: :math:`x / (1 + 2 s)`.
 
     Parameters
     ----------
     x : array, shape (...)
         Real or complex floating point.
     scale : float or 0-d array
-        :math:`s`, what the penalty is multiplied by, >= 0.
+        :math:`s`, the factor of the penalty, >= 0.
 
     Returns
     -------
@@ -70,18 +70,18 @@ def l2(x: Array, /, *, scale: Any) -> Array:
     return cast_like(x, wide / (1 + 2 * scale))
 
 
-@quiet
+@proximal_operator
 def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
-    r"""The proximal operator of `elastic_net`: soft thresholding, and a factor.
+    r"""Apply the proximal operator of `elastic_net`: soft thresholding, then scaling.
 
-    By :math:`s \alpha`, and 1 over :math:`1 + 2 s (1 - \alpha)`.
+    Soft thresholding by :math:`s \alpha`, divided by :math:`1 + 2 s (1 - \alpha)`.
 
     Parameters
     ----------
     x : array, shape (...)
         Real or complex floating point.
     scale : float or 0-d array
-        :math:`s`, what the penalty is multiplied by, >= 0.
+        :math:`s`, the factor of the penalty, >= 0.
     l1_ratio : float, default 0.5
         :math:`\alpha`, the share of the L1 part, in [0, 1].
 
@@ -99,20 +99,20 @@ def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
     return cast_like(x, soft_threshold(xp, wide, scale * share) / (1 + 2 * scale * (1 - share)))
 
 
-@quiet
+@proximal_operator
 def group_lasso(x: Array, /, *, scale: Any, axis: int = -1) -> Array:
-    r"""The proximal operator of `group_lasso`: whole groups become exactly 0.
+    r"""Apply the proximal operator of `group_lasso`: whole groups become exactly 0.
 
-    :math:`x_g (1 - s \sqrt{k} / \|x_g\|)` where :math:`\|x_g\| > s \sqrt{k}`, else 0, for groups of :math:`k` elements.
+    :math:`x_g (1 - s \sqrt{k} / \|x_g\|)` if :math:`\|x_g\| > s \sqrt{k}`, else 0, for groups of :math:`k` elements.
 
     Parameters
     ----------
     x : array, shape (...)
         Real or complex floating point.
     scale : float or 0-d array
-        :math:`s`, what the penalty is multiplied by, >= 0.
+        :math:`s`, the factor of the penalty, >= 0.
     axis : int, default -1
-        The axis along which a group lies.
+        The axis along which the elements of a group lie.
 
     Returns
     -------
@@ -132,18 +132,18 @@ def group_lasso(x: Array, /, *, scale: Any, axis: int = -1) -> Array:
     return cast_like(x, xp.where(norm <= threshold, 0.0, wide - threshold * unit(wide, axis=axis)))
 
 
-@quiet
+@proximal_operator
 def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
-    r"""The proximal operator of the nuclear norm, the sum of singular values: what is left is of lower rank.
+    r"""Apply the proximal operator of the nuclear norm, the sum of singular values: the result has a lower rank.
 
-    The singular values, thresholded as by `l1`.
+    Soft thresholding of the singular values, as `l1` does it.
 
     Parameters
     ----------
     x : array, shape (..., m, n)
         Real or complex floating point. Leading axes are a batch of matrices.
     scale : float or 0-d array
-        :math:`s`, what the norm is multiplied by, >= 0.
+        :math:`s`, the factor of the norm, >= 0.
 
     Returns
     -------
@@ -151,8 +151,8 @@ def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
 
     Notes
     -----
-    By a singular value decomposition, which may raise an error for NaN. Its derivative is infinite or NaN where
-    singular values are equal, or one is 0.
+    The singular value decomposition may raise an error for NaN. Its derivative is infinite or NaN if singular values
+    are equal or one is 0.
 
     References
     ----------

@@ -9,21 +9,21 @@ from .._arrays.numerics import stop_gradient
 from .._core.checks import FINITE, POSITIVE, named
 from .._core.types import Array
 from ..backends import backend_of, namespace
-from ._base import cast_like, checked, quiet
+from ._base import cast_like, checked, proximal_operator
 
 __all__ = ["box", "simplex"]
 
 
-@quiet
+@proximal_operator
 def box(x: Array, /, *, low: float | None = None, high: float | None = None) -> Array:
-    """The projection on a box: each element within bounds.
+    """Project onto a box: clip each element to the bounds.
 
     Parameters
     ----------
     x : array, shape (...)
         Real floating point.
     low, high : float, optional
-        The bounds; None: none on that side.
+        The bounds. None means no bound on that side.
 
     Returns
     -------
@@ -39,19 +39,19 @@ def box(x: Array, /, *, low: float | None = None, high: float | None = None) -> 
     high = None if high is None else named("box", FINITE, "high", high)
     if low is not None and high is not None and low > high:
         raise ValueError(f"box: `low` must not be above `high`, got {low} and {high}. Swap them.")
-    most = float(xp.finfo(wide.dtype).max)
-    if low is not None and low > -most:
+    largest = float(xp.finfo(wide.dtype).max)
+    if low is not None and low > -largest:
         wide = xp.where(wide < low, low, wide)
-    if high is not None and high < most:
+    if high is not None and high < largest:
         wide = xp.where(wide > high, high, wide)
     return cast_like(x, wide)
 
 
-@quiet
+@proximal_operator
 def simplex(x: Array, /, *, radius: float = 1.0, axis: int = -1) -> Array:
-    r"""The projection on a simplex: what is >= 0 and sums to `radius` along an axis.
+    r"""Project onto a simplex: elements >= 0 that sum to `radius` along an axis.
 
-    :math:`\max(x - \theta, 0)`, with the :math:`\theta` that makes the sum right.
+    :math:`\max(x - \theta, 0)`, with the :math:`\theta` that gives this sum.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def simplex(x: Array, /, *, radius: float = 1.0, axis: int = -1) -> Array:
     radius : float, default 1.0
         The sum, > 0.
     axis : int, default -1
-        The axis along which it is.
+        The axis of the sum.
 
     Returns
     -------
@@ -82,21 +82,21 @@ def simplex(x: Array, /, *, radius: float = 1.0, axis: int = -1) -> Array:
     axis = axis % x.ndim
     constant = stop_gradient(wide)
     top = namespace(constant).max(constant, axis=axis, keepdims=True)
-    kept = _support(constant - top, radius, axis)
-    wide = wide - top  # the same projection, and sums that do not cancel
-    total = xp.sum(xp.where(kept, wide, 0.0), axis=axis, keepdims=True)
-    theta = (total - radius) / xp.sum(xp.astype(kept, wide.dtype), axis=axis, keepdims=True)
-    return cast_like(x, xp.where(kept, wide - theta, 0.0))
+    support = _support(constant - top, radius, axis)
+    wide = wide - top  # the projection stays the same, and the sums do not cancel
+    total = xp.sum(xp.where(support, wide, 0.0), axis=axis, keepdims=True)
+    theta = (total - radius) / xp.sum(xp.astype(support, wide.dtype), axis=axis, keepdims=True)
+    return cast_like(x, xp.where(support, wide - theta, 0.0))
 
 
 def _support(x: Any, radius: float, axis: int) -> Any:
-    """Where the projection of `x`, whose largest elements are 0, is above 0; NaN is kept."""
+    """Return a mask: True where the projection is > 0, or NaN. The largest elements of `x` must be 0."""
     backend = backend_of(x)
     assert backend is not None
     xp, size = backend.xp, x.shape[axis]
     ordered = xp.sort(x, axis=axis, descending=True)
     ranks = xp.arange(1, size + 1, dtype=x.dtype, device=backend.device(x))
     ranks = xp.reshape(ranks, tuple(size if i == axis else 1 for i in range(x.ndim)))
-    below = ordered * ranks <= backend.cumulative_sum(ordered, axis) - radius
-    # the elements that are left out are the smallest
-    return ~(x <= xp.max(xp.where(below, ordered, -math.inf), axis=axis, keepdims=True))
+    outside = ordered * ranks <= backend.cumulative_sum(ordered, axis) - radius
+    # the elements outside of the support are the smallest
+    return ~(x <= xp.max(xp.where(outside, ordered, -math.inf), axis=axis, keepdims=True))

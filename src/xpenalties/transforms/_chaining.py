@@ -8,30 +8,31 @@ from typing import Any
 
 from ..backends import flatten_with_paths_of, is_array, namespace
 from ..trees._selection import Selected, as_nest
-from ._base import GradientTransformation, checked_state, checked_transform, in_working_dtype, with_params
+from ._base import GradientTransformation, check_state, check_transform, in_working_dtype, with_params
 
 __all__ = ["apply_updates", "chain"]
 
 
 def chain(*transforms: Any) -> GradientTransformation:
-    """One transform after the other.
+    """Apply transforms one after the other.
 
     Parameters
     ----------
     *transforms : GradientTransformation
-        Of this package, or of Optax, which takes JAX's arrays. `update` hands more arguments on to those that take any.
+        Of this package, or Optax's, which take JAX's arrays. `update` passes extra keyword arguments on to the
+        transforms that take any.
 
     Returns
     -------
     GradientTransformation
-        Its state is the tuple of theirs.
+        Its state is the tuple of their states.
 
     Raises
     ------
     TypeError
-        For what has no `init` and `update`; by `update`, for a state that is no tuple.
+        If a transform has no `init` and `update`. `update` raises it if the state is not a tuple.
     ValueError
-        By `update`, for a state of another number of transforms.
+        `update` raises it if the state is of another number of transforms.
 
     Examples
     --------
@@ -39,46 +40,48 @@ def chain(*transforms: Any) -> GradientTransformation:
     >>> both.init({"w": np.ones((2, 2))})
     ((), ())
     """
-    for i, each in enumerate(transforms):
-        checked_transform("chain", f"transforms[{i}]", each)
+    for i, transform in enumerate(transforms):
+        check_transform("chain", f"transforms[{i}]", transform)
+    takes_extra = [
+        any(p.kind is p.VAR_KEYWORD for p in signature(transform.update).parameters.values())
+        for transform in transforms
+    ]
 
     def init(params: Any) -> tuple[Any, ...]:
-        return tuple(each.init(params) for each in transforms)
-
-    more = [any(p.kind is p.VAR_KEYWORD for p in signature(each.update).parameters.values()) for each in transforms]
+        return tuple(transform.init(params) for transform in transforms)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, tuple[Any, ...]]:
-        checked_state("chain", tuple, state)
+        check_state("chain", tuple, state)
         if len(state) != len(transforms):
             raise ValueError(
                 f"chain: `state` must have a part for each of {len(transforms)} transforms, got {len(state)}. Call "
                 "`init` first."
             )
-        following = []
-        for each, part, takes_more in zip(transforms, state, more, strict=True):
-            updates, after = each.update(updates, part, params, **(extra if takes_more else {}))
-            following.append(after)
-        return updates, tuple(following)
+        next_states = []
+        for transform, its_state, takes in zip(transforms, state, takes_extra, strict=True):
+            updates, next_state = transform.update(updates, its_state, params, **(extra if takes else {}))
+            next_states.append(next_state)
+        return updates, tuple(next_states)
 
     return GradientTransformation(init, update)
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """The parameters after a step: their sums with the updates, in the parameters' dtypes.
+    """Add updates to parameters, and keep the parameters' dtypes.
 
     Parameters
     ----------
-    params, updates : nests of arrays
-        Where there is no update, such as None, a parameter stays as it is.
+    params, updates : pytrees of arrays
+        A parameter without an update, such as None, is returned unchanged.
 
     Returns
     -------
-    nest of arrays, as `params`
+    pytree of arrays, as `params`
 
     Raises
     ------
     TypeError, ValueError
-        For updates of another framework, and for those at paths that `params` lack.
+        If updates are of another framework, or at paths that `params` lack.
 
     Examples
     --------
@@ -86,11 +89,12 @@ def apply_updates(params: Any, updates: Any) -> Any:
     {'w': array([1.5]), 'b': array([2.])}
     """
     leaves, rebuild, paths = flatten_with_paths_of(as_nest(params))
-    new, _, new_paths = flatten_with_paths_of(as_nest(updates))
-    places = [i for i, x in enumerate(new) if is_array(x) and getattr(x.dtype, "itemsize", True)]  # float0 is nothing
-    pairs = with_params("apply_updates", Selected(new, iter, new_paths, places), params)
-    where = places if new_paths == paths else [paths.index(new_paths[i]) for i in places]
-    for i, (update, param) in zip(where, pairs, strict=True):
-        moved = in_working_dtype("apply_updates", operator.add, [param, update])
-        leaves[i] = moved if moved.dtype == param.dtype else namespace(moved).astype(moved, param.dtype)
+    changes, _, change_paths = flatten_with_paths_of(as_nest(updates))
+    # JAX's float0 has no itemsize: it stands for no update
+    indices = [i for i, x in enumerate(changes) if is_array(x) and getattr(x.dtype, "itemsize", True)]
+    pairs = with_params("apply_updates", Selected(changes, iter, change_paths, indices), params)
+    targets = indices if change_paths == paths else [paths.index(change_paths[i]) for i in indices]
+    for i, (update, param) in zip(targets, pairs, strict=True):
+        new = in_working_dtype("apply_updates", operator.add, [param, update])
+        leaves[i] = new if new.dtype == param.dtype else namespace(new).astype(new, param.dtype)
     return rebuild(iter(leaves))

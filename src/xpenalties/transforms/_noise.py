@@ -8,7 +8,7 @@ from .._arrays.scalars import scalar
 from .._core.checks import NON_NEGATIVE
 from ..backends import common_backend
 from ..trees._selection import Patterns
-from ._base import GradientTransformation, checked_state, counted, in_working_dtype, initial_step
+from ._base import GradientTransformation, check_state, in_working_dtype, incremented, initial_step
 
 __all__ = ["NoiseState", "add_noise"]
 
@@ -18,22 +18,22 @@ class NoiseState(NamedTuple):
 
     #: The number of updates so far, a 0-d array.
     step: Any
-    #: What to draw from next.
+    #: The generator for the next update.
     rng: Any
 
 
 def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformation:
-    r"""Add Gaussian noise that fades: with variance :math:`\eta / (1 + t)^\gamma` at step :math:`t`.
+    r"""Add Gaussian noise whose variance decays: :math:`\eta / (1 + t)^\gamma` at step :math:`t`.
 
     Parameters
     ----------
     eta : float or 0-d array
         The variance at step 0, >= 0; Neelakantan et al. try 0.01, 0.3 and 1.
     gamma : float or 0-d array, default 0.55
-        How fast it fades, >= 0.
+        How fast the variance decays, >= 0.
     rng : generator
-        A JAX key, which each state has another one of; or a `torch.Generator` or `numpy.random.Generator`, which
-        drawing changes.
+        A JAX key, from which each state gets a new one; or a `torch.Generator` or `numpy.random.Generator`, which
+        each draw changes.
 
     Returns
     -------
@@ -42,12 +42,12 @@ def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformatio
     Raises
     ------
     TypeError, ValueError
-        For options of a wrong kind or value; by `update` for a generator that is not of the arrays' framework, and for
-        complex arrays.
+        If an option is of a wrong kind or value. `update` raises it if the generator is not of the arrays' framework,
+        or arrays are complex.
 
     Notes
     -----
-    As `optax.add_noise`, of which it has not the very numbers.
+    Same distribution as `optax.add_noise`, but other random numbers.
 
     References
     ----------
@@ -69,23 +69,23 @@ def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformatio
         return NoiseState(initial_step("add_noise", params), rng)
 
     def update(updates: Any, state: NoiseState, params: Any = None) -> tuple[Any, NoiseState]:
-        checked_state("add_noise", NoiseState, state)
+        check_state("add_noise", NoiseState, state)
         selected = everything.find("add_noise", "updates", updates)
-        arrays = selected.chosen()
+        arrays = selected.arrays()
         if not arrays:
-            return updates, state._replace(step=counted(state.step))
-        backend = common_backend("add_noise", [selected.paths[i] for i in selected.places], arrays)
-        following, *rngs = backend.split("add_noise", state.rng, len(arrays) + 1)
-        drawn = iter(rngs)
+            return updates, state._replace(step=incremented(state.step))
+        backend = common_backend("add_noise", selected.array_paths(), arrays)
+        next_rng, *rngs = backend.split("add_noise", state.rng, len(arrays) + 1)
+        remaining = iter(rngs)
 
         def noisy(update: Any, time: Any, eta: Any, gamma: Any) -> Any:
             if backend.dtype(update.dtype).kind != "real":
                 raise TypeError(f"add_noise: `updates` must be real, got {update.dtype}. Split it into its parts.")
             deviation = (eta / (1 + time) ** gamma) ** 0.5
-            return update + deviation * backend.normal("add_noise", next(drawn), tuple(update.shape), update)
+            return update + deviation * backend.normal("add_noise", next(remaining), tuple(update.shape), update)
 
-        figures = state.step, eta, gamma
-        new = selected.replaced([in_working_dtype("add_noise", noisy, [x], *figures) for x in arrays])
-        return new, NoiseState(counted(state.step), following)
+        scalars = state.step, eta, gamma
+        noisy_updates = selected.replaced([in_working_dtype("add_noise", noisy, [x], *scalars) for x in arrays])
+        return noisy_updates, NoiseState(incremented(state.step), next_rng)
 
     return GradientTransformation(init, update)
