@@ -1,7 +1,7 @@
 """Composable regularization penalties for any framework's arrays.
 
-The mathematics of each penalty is written once against the Python array API standard and dispatched at call time by the
-arrays it is given: NumPy, CuPy, PyTorch, JAX, and whatever else follows the standard.
+The mathematics of each penalty is written once, against the Python array API standard. At call time the arrays decide
+which framework computes it: NumPy, CuPy, PyTorch, JAX, or any other library that follows the standard.
 """
 
 from importlib.metadata import version

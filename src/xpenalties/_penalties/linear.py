@@ -29,8 +29,8 @@ def _layers_check(name: str) -> Any:
                 )
         if shapes[0][:-1] != shapes[-2][:-1]:
             raise ValueError(
-                f"{name}: `hidden_p` and `hidden_q` must have the same shape but for their features, got {shapes[0]} "
-                f"and {shapes[-2]}. Broadcast them explicitly."
+                f"{name}: `hidden_p` and `hidden_q` must have the same shape except for the features, got {shapes[0]} "
+                f"and {shapes[-2]}. Broadcast them explicitly, in the order hidden_p, weight_p, hidden_q, weight_q."
             )
         if shapes[1][0] != shapes[-1][0]:
             raise ValueError(

@@ -192,7 +192,7 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
     x : array, shape (...)
         Real or complex floating point.
     delta : float, default 1.0
-        Magnitude at which the square ends and the line begins, > 0, in units of `x`.
+        Where the square ends, > 0, in units of `x`.
 
     Returns
     -------

@@ -129,7 +129,8 @@ def _vectors(x: Any, axis: str, per_sample: bool) -> Any:
 def _check_samples(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
     shape = tuple(arrays[0].shape)
     if len(shape) != 2 or shape[0] == 1:
-        raise ValueError(f"covariance: `x` must have shape (n, d) with n >= 2, got {shape}. Reshape it to two axes.")
+        hint = "Reshape it to two axes" if len(shape) != 2 else "A single sample has no covariance"
+        raise ValueError(f"covariance: `x` must have shape (n, d) with n >= 2, got {shape}. {hint}.")
 
 
 @penalty(terms="whole", reduction="sum", requires=_check_samples)
