@@ -473,7 +473,7 @@ CASES = [
         laws=("nonnegative", "even"),
         bad=[
             Bad.rng,
-            ({"projections": 0}, ValueError, r"`projections` must be 1 at least, got 0. One estimates without bias"),
+            ({"projections": 0}, ValueError, r"`projections` must be at least 1, got 0. One is an unbiased"),
             ({"projections": 1.5}, TypeError, r"`projections` must be an integer, got 1.5"),
         ],
         **{**FUNCTION, "fn": curved},
