@@ -134,8 +134,9 @@ def test_clip_by_global_norm(fw: Framework, factor: float) -> None:
     norm = math.hypot(*g.ravel(), *s)
     shrink = 1.0 if norm < 0.5 else 0.5 / norm
     with np.errstate(invalid="ignore"):
-        close(fw, found["a"], g * shrink, rtol=5e-7)
-        close(fw, found["b"][0], s * shrink, rtol=5e-7)
+        rtol = (16 / 2 + 3) * 2**-24  # the root of 16 squares, in any order, and three operations, in float32
+        close(fw, found["a"], g * shrink, rtol=rtol)
+        close(fw, found["b"][0], s * shrink, rtol=rtol)
 
 
 def test_clip_of_nothing(fw: Framework) -> None:
@@ -420,7 +421,8 @@ def test_as_optax(ours: Callable[[], Any], name: str, arguments: tuple[Any, ...]
             found.append(new)
         for key in shapes:
             np.testing.assert_allclose(found[1][key], found[0][key], rtol=2e-6, atol=1e-7, err_msg=f"{step} {key}")
-            np.testing.assert_array_equal(found[2][key], found[1][key])
+            # two programs, of which XLA may fuse one's product and sum and not the other's
+            np.testing.assert_allclose(found[2][key], found[1][key], rtol=2**-22, atol=1e-7)
 
 
 @pytest.mark.mixed
