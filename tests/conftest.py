@@ -27,6 +27,7 @@ ROWS = tomllib.loads((Path(__file__).parents[1] / "backend_matrix/backends.toml"
 # the tests compile thousands of tiny programs and run each once: spend nothing on optimising them
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 _uses_of_jax = count(1)
+_states: dict[str, Any] = {}  # of each module's RNG, as its import left it
 if find_spec("hypothesis") is not None:  # the session `bare` lacks it
     from hypothesis import settings
 
@@ -125,8 +126,11 @@ def quietly() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
-    """What PyTorch draws is the same each time, whichever tests ran before."""
+def seeded(request: pytest.FixtureRequest) -> None:
+    """Let PyTorch and a module's RNG draw the same numbers each time, whichever tests ran before."""
+    rng = getattr(request.module, "RNG", None)
+    if rng is not None:
+        rng.bit_generator.state = _states.setdefault(request.module.__name__, rng.bit_generator.state)
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(0)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import xpenalties as xp
+from tests.helpers.clocks import PATIENCE
 from tests.helpers.harness import Framework, close
 from tests.matrix.cases import CASES, Case, arrays_of, options_of
 from tests.matrix.test_masks import masks
@@ -411,13 +412,13 @@ def test_sizes_of_threads() -> None:
         found.append(chosen(7))
         with block_size(2):
             here.set()
-            assert there.wait(10)
+            assert there.wait(PATIENCE)
             found.append(chosen(7))
 
     with block_size(3):
         thread = threading.Thread(target=other)
         thread.start()
-        assert here.wait(10)
+        assert here.wait(PATIENCE)
         found.append(chosen(7))
         there.set()
         thread.join()

@@ -148,7 +148,8 @@ def test_as_optax(ours: Callable[[], Any], name: str, arguments: tuple[Any, ...]
             found.append(new)
         for key in shapes:
             np.testing.assert_allclose(found[1][key], found[0][key], rtol=2e-6, atol=1e-7, err_msg=f"{step} {key}")
-            np.testing.assert_array_equal(found[2][key], found[1][key])
+            # two programs, of which XLA may fuse one's product and sum and not the other's
+            np.testing.assert_allclose(found[2][key], found[1][key], rtol=2**-22, atol=1e-7)
 
 
 @pytest.mark.mixed
