@@ -51,7 +51,7 @@ def test_quickstart_tracks_gradients(backend: str, tmp_path: Path, capsys: pytes
     assert is_picture(picture)
 
 
-@pytest.mark.skipif("numpy" not in SELECTED, reason="is about the quickstart's default backend")
+@pytest.mark.only("numpy", reason="is about the quickstart's default backend")
 def test_quickstart_needs_matplotlib_to_track_only(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "matplotlib", None)  # imports of it fail
@@ -73,7 +73,7 @@ def test_wgan_gp(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert is_picture(picture)
 
 
-@pytest.mark.skipif("torch" not in SELECTED, reason="is about PyTorch")
+@pytest.mark.only("torch", reason="is about PyTorch")
 def test_async_penalty(capsys: pytest.CaptureFixture[str]) -> None:
     with example("async_penalty") as main, pytest.warns(RuntimeWarning, match="'expected_cost' was dropped"):
         accuracy, dropped, report = main(["--steps", "20"])
