@@ -55,7 +55,7 @@ def test_quickstart_tracks_gradients(backend: str, tmp_path: Path, capsys: pytes
     assert is_picture(picture)
 
 
-@pytest.mark.skipif("numpy" not in SELECTED, reason="is about the quickstart's default backend")
+@pytest.mark.only("numpy", reason="is about the quickstart's default backend")
 def test_quickstart_needs_matplotlib_to_track_only(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "matplotlib", None)  # imports of it fail
@@ -104,7 +104,7 @@ def stall_for_good(module: Any) -> None:
     module.count, module.ask = counted, asked
 
 
-@pytest.mark.skipif("torch" not in SELECTED, reason="is about PyTorch")
+@pytest.mark.only("torch", reason="is about PyTorch")
 def test_async_penalty(capsys: pytest.CaptureFixture[str]) -> None:
     with example("async_penalty") as main:
         stall_for_good(sys.modules["async_penalty"])
