@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..backends import backend_of, common_backend, in_dynamo, namespace
-from ..backends._fast_path import Attempt, is_attempted
+from ..backends import backend_of, common_backend, namespace
+from ..backends._fast_path import guards_are_skipped as care_is_left_out
 
 __all__ = [
     "abs_",
@@ -36,11 +36,6 @@ __all__ = [
     "unit",
     "wide",
 ]
-
-
-def care_is_left_out() -> bool:
-    """Whether extreme values need no care, for a result that is not finite is computed again; see `_attempt`."""
-    return not in_dynamo() and is_attempted()
 
 
 def stop_gradient(x: Any) -> Any:
@@ -93,10 +88,7 @@ def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
 def global_norm(arrays: Sequence[Any]) -> Any:
     """The L2 norm of several arrays together."""
     backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
-    attempt = backend.attempt(tuple(arrays))
-    if not isinstance(attempt, Attempt):  # JAX has one for itself
-        return backend.run(_global_norm, tuple(arrays), {})
-    return backend.run(attempt, (_global_norm, tuple(arrays), {}), {})
+    return backend.run_fast(_global_norm, tuple(arrays), {})
 
 
 def _global_norm(*arrays: Any) -> Any:
