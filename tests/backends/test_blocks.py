@@ -20,7 +20,7 @@ from tests.matrix.cases import CASES, Case, arrays_of, options_of
 from tests.matrix.test_masks import masks
 from xpenalties import Penalty, Pipeline, block_size
 from xpenalties.backends import backend_of
-from xpenalties.backends._blocks import LEAST, Work, chosen
+from xpenalties.backends._blocks import AUTOMATIC, BLOCK_SIZE, LEAST, Work
 
 INF = math.inf
 ROWS = [case for case in CASES if case.kind_of_terms == "rows"]
@@ -363,6 +363,12 @@ def test_memory_on_numpy(fw: Framework, name: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < most * block, peak / block
+
+
+def chosen(automatic: int | None) -> int | None:
+    """Elements of a block if the device would like `automatic`."""
+    elements = BLOCK_SIZE.get()
+    return automatic if elements == AUTOMATIC else elements
 
 
 @pytest.mark.parametrize(
