@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._arrays.numerics import total
+from .._core.static_key import HasStaticKey
 from .._penalties.calls import checked_options, resolved
 from .._penalties.spec import Spec, spec_of
 from ..backends import backend_of, is_array
@@ -94,7 +95,7 @@ def _factors(spec: Spec | None, options: Mapping[str, Any]) -> tuple[float, floa
 
 
 @dataclass(frozen=True, eq=False)
-class OverTree:
+class OverTree(HasStaticKey):
     """What `over_tree` returns."""
 
     fn: Callable[..., Any]
