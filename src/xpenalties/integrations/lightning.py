@@ -21,9 +21,10 @@ with require("Lightning", needed_by=__name__, install="xpenalties[lightning]"):
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from .._core.checks import POSITIVE_INTEGER, named, nearest
-from .._pipeline.computation import Computation, Settings
+from .._pipeline.computation import Computation
 from .._pipeline.gradient_tracking import Gradients, Tracked
 from .._pipeline.pipeline import Pipeline
+from .._pipeline.settings import Settings
 from .._reports.report import PenaltyReport, Report
 from ..backends.torch import BACKEND
 from ..controllers import Controller

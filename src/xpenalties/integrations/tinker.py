@@ -23,10 +23,11 @@ with require("Tinker's SDK with PyTorch", needed_by=__name__, install="xpenaltie
 
 from .._core.checks import nearest
 from .._core.concurrency import Task, on_threads
-from .._pipeline.computation import Settings, is_coroutine_function
+from .._pipeline.computation import is_coroutine_function
 from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
+from .._pipeline.settings import Settings
 from .._reports.report import Report
 from ..backends.torch import BACKEND
 

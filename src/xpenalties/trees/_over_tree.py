@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._arrays.numerics import total
+from .._core.static_key import HasStaticKey
 from .._penalties.calls import checked_options, resolved
 from .._penalties.spec import Spec, spec_of
 from ..backends import backend_of, is_array
@@ -88,7 +89,7 @@ def _factors(spec: Spec | None, options: Mapping[str, Any]) -> tuple[float, floa
 
 
 @dataclass(frozen=True, eq=False)
-class OverTree:
+class OverTree(HasStaticKey):
     """A penalty of trees, made by `over_tree`."""
 
     fn: Callable[..., Any]
