@@ -13,7 +13,7 @@ import xpenalties as xp
 from tests.helpers.samples import mine, pair
 from xpenalties import Pipeline, config_schema
 from xpenalties._core.registry import OWN
-from xpenalties._pipeline.pipeline import Static
+from xpenalties._pipeline.static import Static
 
 __all__ = ["LINEAR", "NAMED", "REFUSED", "VALIDATOR", "anything", "both", "entry", "halving", "loads", "same", "weight"]
 
@@ -35,7 +35,11 @@ NAMED = {"mine": mine, "a pair": pair, "halving": halving, "both": both, "anythi
 
 def same(a: Pipeline, b: Pipeline) -> bool:
     """Compare as a compiled function does, and by the weights that it takes."""
-    return Static(a) == Static(b) and [p.weight for p in a] == [p.weight for p in b] and repr(a) == repr(b)
+    return (
+        Static(a.penalties, a.name) == Static(b.penalties, b.name)
+        and [p.weight for p in a] == [p.weight for p in b]
+        and repr(a) == repr(b)
+    )
 
 
 def entry(**keys: Any) -> Any:

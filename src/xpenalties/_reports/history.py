@@ -165,7 +165,8 @@ class GradientHistory:
         ModuleNotFoundError
             If pandas is not installed.
         """
-        pandas = require("GradientHistory.to_pandas", "pandas", "Run pip install pandas.")
+        with require("pandas", needed_by="GradientHistory.to_pandas", install="pandas"):
+            import pandas
         rows = self.rows()
         table: DataFrame = pandas.DataFrame(rows, columns=_columns(rows)).set_index("step")
         return table
@@ -200,7 +201,8 @@ class GradientHistory:
             If `width` is not a positive number, or no report has been kept.
         """
         width = named("GradientHistory.plot", POSITIVE, "width", width)
-        require("GradientHistory.plot", "matplotlib", 'Run pip install "xpenalties[plot]".')
+        with require("Matplotlib", needed_by="GradientHistory.plot", install="xpenalties[plot]"):
+            import matplotlib  # noqa: F401
         if not self._reports:
             raise ValueError("GradientHistory.plot: a report must have been kept, got none. Append one first.")
         from .plot import draw

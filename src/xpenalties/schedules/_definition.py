@@ -17,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec
 from .._arrays.scalars import Python
 from .._core.checks import checks_of, named, nearest
 from .._core.registry import MAKERS
+from .._core.static_key import HasStaticKey
 from ..backends import backend_of
 
 __all__ = ["At", "Schedule", "schedule"]
@@ -91,7 +92,7 @@ def _python_number(number: Any) -> Any:
 
 
 @dataclass(frozen=True, repr=False)
-class Schedule:
+class Schedule(HasStaticKey):
     """A function of the step, made by `xpenalties.schedules`. Two with the same arguments are equal."""
 
     name: str

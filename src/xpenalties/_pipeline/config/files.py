@@ -47,7 +47,9 @@ def _from_toml(text: str) -> Any:
 
 
 def _to_toml(data: dict[str, Any]) -> str:
-    tomli_w = require("Pipeline.to_config", "tomli_w", "Run pip install tomli-w, or write a .json file.")
+    package, remedy = "tomli-w to write TOML", ", or write a .json file"
+    with require(package, needed_by="Pipeline.to_config", install="tomli-w", remedy=remedy):
+        import tomli_w
     try:
         text: str = tomli_w.dumps(data)
     except TypeError as error:
