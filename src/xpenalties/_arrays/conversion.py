@@ -48,29 +48,29 @@ def to_like(x: Any, like: Any) -> Any:
 
 
 def _lent(x: Any, source: Backend, target: Backend) -> Any:
-    exported = source.exported(x)
+    exported = source.exchange.exported(x)
     if exported is None:
         raise TypeError("no numbers")
-    return target.lend(exported)
+    return target.exchange.borrowed(exported)
 
 
 def _moved(x: Any, target: Backend, like: Any) -> Any:
     source = backend_of(x)
     if source is None:
         return x
-    if source.requires_grad(x) or source.traces or source.is_tracing(x):
+    if source.autodiff.requires_grad(x) or source.traces or source.tracing.is_tracing(x):
         raise TypeError(
             f"to_like: `x` must be without gradients, got an array of {source.library} that is differentiated or "
             "traced. They end here; detach it first, if that is meant."
         )
     if source.library != target.library:
         try:
-            with target.lending():
+            with target.exchange.borrowing():
                 x = _lent(x, source, target)
         except (TypeError, ValueError, RuntimeError, BufferError) as error:
             raise TypeError(
                 f"to_like: `x` must be what {target.library} takes by DLPack, got {x.dtype} of {source.library} "
                 f"({error}). Cast it, or move it to the host first."
             ) from error
-    device = array_api_compat.device(target.stop_gradient(like))
+    device = array_api_compat.device(target.autodiff.stop_gradient(like))
     return x if array_api_compat.device(x) == device else array_api_compat.to_device(x, device)

@@ -41,7 +41,7 @@ def on_loan(
     device = next(owner.device(leaf) for leaf in leaves if _is_of(owner, leaf))
     token = _LENT.set(True)
     try:
-        with lender.lending():
+        with lender.exchange.borrowing():
             args, kwargs = _exchanged((args, dict(kwargs)), owner, partial(_lent, owner, lender))
             out = function(*args, **kwargs)
     except Exception as error:
@@ -52,12 +52,12 @@ def on_loan(
         raise
     finally:
         _LENT.reset(token)
-    return _exchanged(out, lender, lambda x: lender.return_to(owner, x, device))
+    return _exchanged(out, lender, lambda x: lender.exchange.return_to(owner, x, device))
 
 
 def _lent(owner: Backend, lender: Backend, x: Any) -> Any:
-    exported = owner.exported(x)
-    return x if exported is None else lender.lend(exported)
+    exported = owner.exchange.exported(x)
+    return x if exported is None else lender.exchange.borrowed(exported)
 
 
 def _exchanged(nest: Any, backend: Backend, exchange: Callable[[Any], Any]) -> Any:

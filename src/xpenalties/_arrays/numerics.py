@@ -42,7 +42,7 @@ def stop_gradient(x: Any) -> Any:
     """`x` as a constant."""
     backend = backend_of(x)
     assert backend is not None
-    return backend.stop_gradient(x)
+    return backend.autodiff.stop_gradient(x)
 
 
 def wide(x: Any) -> Any:
@@ -88,13 +88,13 @@ def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
 def global_norm(arrays: Sequence[Any]) -> Any:
     """The L2 norm of several arrays together."""
     backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
-    return backend.run_fast(_global_norm, tuple(arrays), {})
+    return backend.evaluation.run_fast(_global_norm, tuple(arrays), {})
 
 
 def _global_norm(*arrays: Any) -> Any:
     if care_is_left_out():
         backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
-        values, places = backend.power_sum(0.0, 1.0, arrays)
+        values, places = backend.evaluation.power_sum(0.0, 1.0, arrays)
         rest = [backend.xp.sum(square(wide(x))) for i, x in enumerate(arrays) if i not in places]
         return backend.xp.sqrt(_unspoilt(total([*values, *rest])))
     norms = [safe_norm(wide(x)) for x in arrays]

@@ -164,7 +164,7 @@ def interpolated_gradient_penalty(
     caller = "interpolated_gradient_penalty"
     shape = (real.shape[0],) + (1,) * (real.ndim - 1)
     if alpha is None:
-        alpha = _backend(real).uniform(caller, rng, shape, real)
+        alpha = _backend(real).random.uniform(caller, rng, shape, real)
     else:
         alpha = _per_sample(caller, alpha, real, shape)
     gradient = _gradient(caller, fn, alpha * real + (1 - alpha) * fake, True)
@@ -220,7 +220,7 @@ def jacobian_penalty(
     if projections < 1:
         raise ValueError(f"{caller}: `projections` must be 1 at least, got {projections}. One estimates without bias.")
     out, pull = _traced(caller, fn, x, _requires_a_row_each)
-    signs = _backend(out).uniform(caller, rng, (projections, *out.shape), out)
+    signs = _backend(out).random.uniform(caller, rng, (projections, *out.shape), out)
     xp = namespace(signs, out)
     signs = xp.where(signs < 0.5, -1.0, xp.ones_like(signs))
     total: Any = 0.0
@@ -247,7 +247,7 @@ def _traced(
         requires(caller, backend, out, x)
         return out, []
 
-    out, _, pull = backend.vjp(of_leaves, [x])
+    out, _, pull = backend.autodiff.vjp(of_leaves, [x])
 
     def gradient(cotangent: Any) -> Any:
         (found,) = pull(cotangent)
@@ -256,7 +256,7 @@ def _traced(
                 f"{caller}: `fn` must return what depends on `x` by operations with derivatives, got a value that does "
                 "not. Do not detach it, and compute with `namespace(x)`."
             )
-        return backend.differentiated_again(caller, found)
+        return backend.autodiff.checked_twice(caller, found)
 
     return out, gradient
 

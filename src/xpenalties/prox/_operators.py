@@ -36,7 +36,7 @@ def _quiet(operator: F) -> F:
     @wraps(operator)
     def quiet(x: Any, /, **options: Any) -> Any:
         backend = common_backend(operator.__name__, ["x"], [x])
-        return backend.run(operator, (x,), options)
+        return backend.evaluation.run(operator, (x,), options)
 
     return cast(F, quiet)
 

@@ -147,6 +147,6 @@ def in_working_dtype(name: str, change: Callable[..., Any], arrays: Sequence[Any
     given = [
         backend.moved(xp.astype(x, dtype), arrays[0]) if array else x for x, array in zip(figures, own, strict=True)
     ]
-    found = backend.run(change, (*widened, *given), {})
+    found = backend.evaluation.run(change, (*widened, *given), {})
     dtype = arrays[0].dtype if len(arrays) == 1 else xp.result_type(*arrays)
     return found if found.dtype == dtype else xp.astype(found, dtype)

@@ -118,14 +118,14 @@ def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformatio
         if not arrays:
             return updates, state._replace(step=counted(state.step))
         backend = common_backend("add_noise", [selected.paths[i] for i in selected.places], arrays)
-        following, *rngs = backend.split("add_noise", state.rng, len(arrays) + 1)
+        following, *rngs = backend.random.split("add_noise", state.rng, len(arrays) + 1)
         drawn = iter(rngs)
 
         def noisy(update: Any, time: Any, eta: Any, gamma: Any) -> Any:
             if backend.dtype(update.dtype).kind != "real":
                 raise TypeError(f"add_noise: `updates` must be real, got {update.dtype}. Split it into its parts.")
             deviation = (eta / (1 + time) ** gamma) ** 0.5
-            return update + deviation * backend.normal("add_noise", next(drawn), tuple(update.shape), update)
+            return update + deviation * backend.random.normal("add_noise", next(drawn), tuple(update.shape), update)
 
         figures = state.step, eta, gamma
         new = selected.replaced([in_working_dtype("add_noise", noisy, [x], *figures) for x in arrays])

@@ -135,7 +135,7 @@ class OverTree:
         if self.factors is not None and not others:
             backend = backend_of(selected.leaves[selected.places[0]])
             assert backend is not None
-            values, places = backend.power_sum(*self.factors, selected.chosen())
+            values, places = backend.evaluation.power_sum(*self.factors, selected.chosen())
         return total(values + [self._value(*row) for i, row in enumerate(rows) if i not in places])
 
     def static_key(self) -> tuple[Any, ...]:
