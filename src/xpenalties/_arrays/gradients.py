@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 
 from ..backends import Backend, backend_of, common_backend, flatten_of, is_array
-from .lending import lender_of, on_loan
+from .interchange import lender_of, on_loan
 from .numerics import global_norm
 
 __all__ = ["explained", "grad", "grad_norm", "value_and_grad"]

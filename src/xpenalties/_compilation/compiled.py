@@ -11,7 +11,7 @@ from functools import wraps
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar, overload
 
-from .._arrays.lending import are_lent
+from .._arrays.interchange import are_lent
 from .._core.pytrees import node
 from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline

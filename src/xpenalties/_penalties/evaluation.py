@@ -13,7 +13,7 @@ from functools import partial
 from types import NoneType
 from typing import Any, NamedTuple
 
-from .._arrays.lending import lender_of, on_loan
+from .._arrays.interchange import lender_of, on_loan
 from .._arrays.numerics import broadcasts, count, ratio
 from .._core.checks import POSITIVE, member
 from ..backends import Backend, backend_of, common_backend, is_array_beside

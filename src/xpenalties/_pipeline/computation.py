@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from .. import telemetry
-from .._arrays.lending import lender_of, on_loan
+from .._arrays.interchange import lender_of, on_loan
 from .._core.checks import POSITIVE, POSITIVE_INTEGER, member, named
 from .._core.concurrency import Outcome, Task, on_event_loop, on_threads
 from .._penalties.spec import spec_of
