@@ -1,7 +1,7 @@
 """Composable regularization penalties for any framework's arrays.
 
-The mathematics of each penalty is written once against the Python array API standard and dispatched at call time by the
-arrays it is given: NumPy, CuPy, PyTorch, JAX, and whatever else follows the standard.
+The mathematics of each penalty is written once, against the Python array API standard. At call time the arrays decide
+which framework computes it: NumPy, CuPy, PyTorch, JAX, or any other library that follows the standard.
 """
 
 from importlib.metadata import version
@@ -17,11 +17,13 @@ from ._penalties import divergences as _divergences
 from ._penalties import gradient_penalties as _gradient_penalties
 from ._penalties import linear as _linear
 from ._penalties import norms as _norms
+from ._penalties import partial_divergences as _partial_divergences
 from ._penalties import representations as _representations
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
 from ._penalties.linear import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
+from ._penalties.partial_divergences import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
 from ._pipeline import regularized_loss as _regularized_loss
 from ._pipeline.config.schema import config_schema
@@ -37,6 +39,7 @@ from .backends._blocks import block_size
 __all__ = [
     *_norms.__all__,
     *_divergences.__all__,
+    *_partial_divergences.__all__,
     *_linear.__all__,
     *_representations.__all__,
     *_gradient_penalties.__all__,

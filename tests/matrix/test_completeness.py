@@ -42,8 +42,8 @@ def test_every_public_name_is_documented() -> None:
 
 def test_public_penalties_state_what_they_take_and_return() -> None:
     for name, function in REGISTRY.items():
-        for section in ("Parameters\n", "Returns\n", "Other Parameters\n", "Notes\n", "References\n", "Examples\n"):
-            assert section in (function.__doc__ or ""), (name, section)
+        for section in ("Parameters", "Returns", "Raises", "Other Parameters", "Notes", "References", "Examples"):
+            assert f"{section}\n---" in (function.__doc__ or ""), (name, section)
 
 
 def test_signatures_have_the_options_and_no_more() -> None:

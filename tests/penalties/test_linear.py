@@ -469,6 +469,10 @@ def test_what_jax_has_compiled_for_another_size(fw: Framework, monkeypatch: pyte
 
 
 MAPS = "must have shape (classes, features) for a `hidden{0}` of shape (..., features), got {1} and {2}. Transpose a"
+ROWS_DIFFER = (
+    "must have the same shape except for the features, got {}. "
+    "Broadcast them explicitly, in the order hidden_p, weight_p, hidden_q, weight_q."
+)
 REFUSED: list[tuple[str, list[tuple[int, ...]], str]] = [
     ("linear_entropy", [(7, 3), (3,)], "`weight` " + MAPS.format("", "(3,)", "(7, 3)")),
     ("linear_entropy", [(7, 3), (2, 4, 3)], "`weight` " + MAPS.format("", "(2, 4, 3)", "(7, 3)")),
@@ -481,12 +485,17 @@ REFUSED: list[tuple[str, list[tuple[int, ...]], str]] = [
     (
         "linear_kl_divergence",
         [(7, 3), (4, 3), (6, 3), (4, 3)],
-        "`hidden_p` and `hidden_q` must have the same shape but for their features, got (7, 3) and (6, 3). Broadcast",
+        "`hidden_p` and `hidden_q` " + ROWS_DIFFER.format("(7, 3) and (6, 3)"),
     ),
     (
         "linear_kl_divergence",
         [(7, 3), (4, 3), (1, 7, 3), (4, 3)],
-        "`hidden_p` and `hidden_q` must have the same shape but for their features, got (7, 3) and (1, 7, 3). Broad",
+        "`hidden_p` and `hidden_q` " + ROWS_DIFFER.format("(7, 3) and (1, 7, 3)"),
+    ),
+    (  # both hidden states before both weights
+        "linear_kl_divergence",
+        [(7, 3), (7, 3), (4, 3), (4, 3)],
+        "`hidden_p` and `hidden_q` " + ROWS_DIFFER.format("(7, 3) and (4, 3)"),
     ),
     (
         "linear_js_divergence",

@@ -1,4 +1,4 @@
-"""A check for debugging, outside of any trace: it looks at values, so it waits for the device."""
+"""A check for debugging, outside of any trace. It reads values, so it waits for the device."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ __all__ = ["check_finite"]
 
 
 def check_finite(x: Array, /) -> Array:
-    """`x` itself, or an error that says what is not finite in it.
+    """Return `x` itself if all of its elements are finite, and raise an error otherwise.
 
     Parameters
     ----------
     x : array, shape (...)
-        Real or complex floating point, eager.
+        Real or complex floating point. It must be an eager array: the values are read, and the call waits for them.
 
     Returns
     -------
     array
-        The very `x`, so that the call can stand inside an expression.
+        `x` itself, so that you can put the call inside an expression. Gradients pass through it.
 
     Raises
     ------
     ValueError
-        If `x` holds NaN or infinities: how many of each, and the index of the first.
+        If `x` contains NaN or infinities. The message counts both and gives the index of the first.
     TypeError
-        If `x` is no floating-point array, or a tracer's, whose values are not known yet.
+        If `x` is not a floating-point array, or is traced, as under jax.jit or a vmap, and so has no values yet.
 
     Examples
     --------
@@ -39,13 +39,13 @@ def check_finite(x: Array, /) -> Array:
     """
     backend = common_backend("check_finite", ["x"], [x])
     if backend.dtype(x.dtype).kind not in ("real", "complex"):
-        raise TypeError(f"check_finite: `x` must be floating point, got {x.dtype}. Others are always finite.")
+        raise TypeError(f"check_finite: `x` must be floating point, got {x.dtype}. Other dtypes are always finite.")
     xp = backend.xp
     finite = xp.isfinite(x)
     try:
         if bool(xp.all(finite)):
             return x
-    except (TypeError, RuntimeError) as error:  # what the tracers of JAX, and of torch.vmap, raise
+    except (TypeError, RuntimeError) as error:  # raised by the tracers of JAX and of torch.vmap
         raise TypeError(
             "check_finite: `x` must be an eager array, got one without values. Call it outside of jit, grad and vmap."
         ) from error
@@ -54,8 +54,8 @@ def check_finite(x: Array, /) -> Array:
     position = int(xp.argmax(xp.astype(~xp.reshape(finite, (-1,)), xp.int32)))
     index: list[int] = []
     for length in reversed(x.shape):
-        position, along = divmod(position, length)
-        index.insert(0, along)
+        position, index_on_axis = divmod(position, length)
+        index.insert(0, index_on_axis)
     raise ValueError(
         f"check_finite: `x` must be finite, got {nan} NaN and {inf} Inf of {math.prod(x.shape)} "
         f"elements, the first at {tuple(index)}."

@@ -6,34 +6,34 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from .._arrays.gradients import explained
-from .._arrays.numerics import safe_norm, square, wide
+from .._arrays.numerics import array_backend, safe_norm, square, wide
 from .._core.checks import NonNegative
 from .._core.types import Array
-from ..backends import Backend, backend_of, common_backend, namespace
+from ..backends import common_backend, namespace
 from .decorator import Shared, penalty
+from .input_gradients import Function, check_sample_outputs, input_gradient, value_and_pullback
 from .spec import Shape
 
 __all__ = ["gradient_penalty", "interpolated_gradient_penalty", "jacobian_penalty"]
-
-Function = Callable[[Any], Any]
 
 
 def _terms(options: Mapping[str, Any]) -> Shape:
     return "samples" if options["per_sample"] else "whole"
 
 
-def _samples(caller: str, name: str) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None]:
-    def requires(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+def _samples_check(caller: str, name: str) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None]:
+    """Return a check that the array has an axis of samples."""
+
+    def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         if arrays[0].ndim == 0 and options.get("per_sample", True):
             raise ValueError(
                 f"{caller}: `{name}` must have at least 1 axis, that of the samples, got shape (). Add one."
             )
 
-    return requires
+    return check
 
 
-@penalty(terms=_terms, reduction="mean", requires=_samples("gradient_penalty", "x"))
+@penalty(terms=_terms, reduction="mean", requires=_samples_check("gradient_penalty", "x"))
 def gradient_penalty(
     fn: Function,
     x: Array,
@@ -44,11 +44,12 @@ def gradient_penalty(
     per_sample: bool = True,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Distance of the norm of a function's gradient from a target, such as a critic's Lipschitz constant.
+    r"""Squared distance of the norm of a function's gradient from a target, such as a critic's Lipschitz constant.
 
-    :math:`(\|\nabla_x f(x)\|_2 - t)^2` for each sample, with :math:`t` = `target_norm`; `one_sided`:
-    :math:`\max(0, \|\nabla_x f(x)\|_2 - t)^2`. With ``target_norm=0`` it is :math:`\|\nabla_x f(x)\|_2^2`: R1 [2]_ on
-    real samples, R2 on generated ones, without their factor 1/2.
+    Each term is :math:`(\|\nabla_x f(x)\|_2 - t)^2` for a sample, with :math:`t` = `target_norm`. If `one_sided` is
+    True, it is :math:`\max(0, \|\nabla_x f(x)\|_2 - t)^2`. With ``target_norm=0`` it is
+    :math:`\|\nabla_x f(x)\|_2^2`: R1 [2]_ if the samples are real ones and R2 if they are generated, without their
+    factor 1/2.
 
     Parameters
     ----------
@@ -56,34 +57,37 @@ def gradient_penalty(
         Takes `x` and returns one value for each sample, shape (n,) or (n, 1), not reduced over the batch. With
         ``per_sample=False`` it returns a single value, shape ().
     x : array, shape (n, ...)
-        Samples along the first axis, in the dtype that `fn` takes.
+        Samples along the first axis, real floating point, in the dtype that `fn` takes.
     target_norm : float, default 1.0
-        The norm to have, >= 0.
+        The norm that the gradient should have, >= 0.
     one_sided : bool, default False
-        Whether a norm below the target is as good as the target itself.
+        If True, a norm below the target costs nothing.
     per_sample : bool, default True
-        One norm for each sample, over all other axes. False: one norm over all of `x`.
+        If True, take one norm for each sample, over all other axes. If False, take one norm over all of `x`.
 
     Returns
     -------
     array, shape () or with ``reduction="none"`` (n,)
-        Float32 at least. Differentiable with respect to what `fn` computes with, its parameters, and to `x`.
+        In float32 or wider. Differentiable with respect to the parameters that `fn` uses, and with respect to `x`.
 
     Raises
     ------
-    ValueError
-        If `fn` returns another shape, or a value that does not depend on `x` (where the framework can tell: PyTorch in
-        eager mode, and NumPy).
     TypeError
-        If `fn` takes its array out of the framework, see `namespace`.
+        If `x` is not a real floating-point array, `fn` is not callable or does not return real arrays of the same
+        framework, `fn` uses functions of another framework (see `namespace`), or an option has the wrong type.
+    ValueError
+        If `fn` returns another shape or, as far as the framework can tell (PyTorch in eager mode, and NumPy), a value
+        that does not depend on `x`; if `x` has no axis of samples, or an option is out of range.
     NotImplementedError
-        For arrays without automatic differentiation where there is none to borrow, see `value_and_grad`. From PyTorch's
-        backward pass: if `fn` holds what PyTorch cannot differentiate twice, such as flash attention.
+        If the arrays' library has no automatic differentiation and there is none to borrow, see `value_and_grad`; in
+        PyTorch's backward pass, if `fn` contains what PyTorch cannot differentiate twice, such as flash attention.
 
     Notes
     -----
-    Gradient 0, of every order, where the norm is 0 and the target is not. `fn` sees a masked-out sample as zeros. It
-    must treat samples independently of each other, or the norm of one has a part in the others: no batch norm.
+    `fn` must treat samples independently: with batch norm, for example, the gradient of one sample would contain parts
+    of the others. `fn` sees a masked-out sample as zeros.
+
+    At the target the slope is 0. If the norm is 0 and the target is not, gradients of every order are 0.
 
     References
     ----------
@@ -101,11 +105,11 @@ def gradient_penalty(
     >>> gradient_penalty(critic, x, target_norm=0, reduction="none").tolist()
     [25.0, 1.0]
     """
-    gradient = _gradient("gradient_penalty", fn, x, per_sample)
-    return _deviation(gradient, target_norm, one_sided, per_sample)
+    gradient = input_gradient("gradient_penalty", fn, x, per_sample=per_sample)
+    return _squared_deviation(gradient, target_norm, one_sided=one_sided, per_sample=per_sample)
 
 
-@penalty(terms="samples", reduction="mean", requires=_samples("interpolated_gradient_penalty", "real"))
+@penalty(terms="samples", reduction="mean", requires=_samples_check("interpolated_gradient_penalty", "real"))
 def interpolated_gradient_penalty(
     fn: Function,
     real: Array,
@@ -120,35 +124,41 @@ def interpolated_gradient_penalty(
 ) -> Array:
     r"""`gradient_penalty` at random points between real and generated samples, as in WGAN-GP [1]_.
 
-    :math:`(\|\nabla f(\alpha x + (1 - \alpha) \tilde x)\|_2 - t)^2`, :math:`\alpha \sim U(0, 1)` for each sample.
+    Each term is :math:`(\|\nabla f(\alpha x + (1 - \alpha) \tilde x)\|_2 - t)^2` for a real sample :math:`x` and a
+    generated one :math:`\tilde x`, with :math:`t` = `target_norm` and one :math:`\alpha \sim U(0, 1)` for each pair.
 
     Parameters
     ----------
     fn : callable
         Takes the points and returns one value for each sample, shape (n,) or (n, 1).
     real, fake : array, shape (n, ...)
-        Same shape; the gradient flows into both, so that generated samples are usually detached first.
+        Samples along the first axis, real floating point, of the same shape. Gradients flow into both, so you will
+        usually detach the generated samples first.
     target_norm, one_sided
         As for `gradient_penalty`.
-    alpha : array, shape (n,), optional
-        The share of `real` in each point, in place of a random one. (n, 1, ...) is taken too.
+    alpha : array, shape (n,) or (n, 1, ...), optional
+        The share of `real` in each point, instead of a random one.
     rng : generator, optional
-        torch.Generator, numpy.random.Generator or JAX key; NumPy's serves PyTorch and others as well. By default the
-        framework's own generator; JAX has none, so there a key is required, another one at each step.
+        Where the random numbers come from: a torch.Generator for PyTorch, a key for JAX, a numpy.random.Generator for
+        any framework but JAX. By default the framework's own generator. JAX has none: pass a new key at each step.
 
     Returns
     -------
     array, shape () or with ``reduction="none"`` (n,)
-        Float32 at least.
+        In float32 or wider.
 
     Raises
     ------
-    ValueError, TypeError, NotImplementedError
-        As `gradient_penalty`; for an `alpha` that is not one number for each sample; for another kind of `rng`.
+    TypeError
+        As `gradient_penalty`; also if `alpha` is not a real floating-point array, or `rng` is of another kind.
+    ValueError
+        As `gradient_penalty`; also if `alpha` does not have one number for each sample.
+    NotImplementedError
+        As `gradient_penalty`.
 
     Notes
     -----
-    Gradient 0, of every order, where the norm is 0 and the target is not.
+    If the norm is 0 and the target is not, gradients of every order are 0.
 
     References
     ----------
@@ -164,45 +174,51 @@ def interpolated_gradient_penalty(
     caller = "interpolated_gradient_penalty"
     shape = (real.shape[0],) + (1,) * (real.ndim - 1)
     if alpha is None:
-        alpha = _backend(real).random.uniform(caller, rng, shape, real)
+        alpha = array_backend(real).random.uniform(caller, rng, shape, real)
     else:
-        alpha = _per_sample(caller, alpha, real, shape)
-    gradient = _gradient(caller, fn, alpha * real + (1 - alpha) * fake, True)
-    return _deviation(gradient, target_norm, one_sided, True)
+        alpha = _checked_alpha(caller, alpha, real, shape)
+    gradient = input_gradient(caller, fn, alpha * real + (1 - alpha) * fake, per_sample=True)
+    return _squared_deviation(gradient, target_norm, one_sided=one_sided, per_sample=True)
 
 
-@penalty(terms="samples", reduction="mean", requires=_samples("jacobian_penalty", "x"))
+@penalty(terms="samples", reduction="mean", requires=_samples_check("jacobian_penalty", "x"))
 def jacobian_penalty(
     fn: Function, x: Array, /, *, projections: int = 1, rng: Any = None, **shared: Unpack[Shared]
 ) -> Array:
     r"""Squared Frobenius norm of a function's Jacobian for each sample, estimated by random projections.
 
-    Hutchinson's :math:`\|J\|_F^2 = E \|J^T v\|_2^2`, averaged over `projections` vectors :math:`v` of independent +-1.
+    Each term estimates :math:`\|J\|_F^2 = E \|J^T v\|_2^2` for a sample (Hutchinson [2]_), by the mean over
+    `projections` vectors :math:`v` whose elements are 1 or -1 with equal probability.
 
     Parameters
     ----------
     fn : callable
-        Takes `x` and returns an array of shape (n, ...), each sample's outputs.
+        Takes `x` and returns the outputs of each sample, an array of shape (n, ...). As for `gradient_penalty`, it must
+        treat samples independently.
     x : array, shape (n, ...)
-        Samples along the first axis.
+        Samples along the first axis, real floating point.
     projections : int, default 1
-        How many vectors, and passes back through `fn`, >= 1. The estimate has no bias with any number.
+        Number of vectors, and of backward passes through `fn`; >= 1. The estimate is unbiased for any number.
     rng : generator, optional
         As for `interpolated_gradient_penalty`.
 
     Returns
     -------
     array, shape () or with ``reduction="none"`` (n,)
-        Float32 at least.
+        In float32 or wider.
 
     Raises
     ------
-    ValueError, TypeError, NotImplementedError
-        As `gradient_penalty`; if `projections` is below 1; for another kind of `rng`.
+    TypeError
+        As `gradient_penalty`; also if `rng` is of another kind.
+    ValueError
+        As `gradient_penalty`; also if `projections` is below 1.
+    NotImplementedError
+        As `gradient_penalty`.
 
     Notes
     -----
-    No factor 1/2. Exact for any vectors where the outputs' gradients are orthogonal, as for elementwise functions.
+    No factor 1/2. The estimate is exact if the gradients of the outputs are orthogonal, as for elementwise functions.
 
     References
     ----------
@@ -218,121 +234,42 @@ def jacobian_penalty(
     """
     caller = "jacobian_penalty"
     if projections < 1:
-        raise ValueError(f"{caller}: `projections` must be 1 at least, got {projections}. One estimates without bias.")
-    out, pull = _traced(caller, fn, x, _requires_a_row_each)
-    signs = _backend(out).random.uniform(caller, rng, (projections, *out.shape), out)
+        raise ValueError(f"{caller}: `projections` must be at least 1, got {projections}. One is an unbiased estimate.")
+    out, pullback = value_and_pullback(caller, fn, x, check_sample_outputs)
+    signs = array_backend(out).random.uniform(caller, rng, (projections, *out.shape), out)
     xp = namespace(signs, out)
     signs = xp.where(signs < 0.5, -1.0, xp.ones_like(signs))
     total: Any = 0.0
     for i in range(projections):
-        total = total + xp.sum(square(_rows(pull(signs[i, ...]))), axis=1)
+        total = total + xp.sum(square(_rows(pullback(signs[i, ...]))), axis=1)
     return total / projections
 
 
-def _gradient(caller: str, fn: Function, x: Any, per_sample: bool) -> Any:
-    """The gradient of the sum of what `fn` returns: that of each sample's value, where samples are independent."""
-    out, pull = _traced(caller, fn, x, _requires_a_value_each if per_sample else _requires_one_value)
-    return pull(namespace(out).ones_like(out))
-
-
-def _traced(
-    caller: str, fn: Function, x: Any, requires: Callable[[str, Backend, Any, Any], None]
-) -> tuple[Any, Callable[[Any], Any]]:
-    """What `fn` returns, checked, and what pulls a cotangent of that back to a gradient by `x`."""
-    backend = _backend(x)
-
-    def of_leaves(leaves: list[Any]) -> tuple[Any, list[Any]]:
-        with explained(caller, backend):
-            out = fn(leaves[0])
-        requires(caller, backend, out, x)
-        return out, []
-
-    out, _, pull = backend.autodiff.vjp(of_leaves, [x])
-
-    def gradient(cotangent: Any) -> Any:
-        (found,) = pull(cotangent)
-        if found is None:
-            raise ValueError(
-                f"{caller}: `fn` must return what depends on `x` by operations with derivatives, got a value that does "
-                "not. Do not detach it, and compute with `namespace(x)`."
-            )
-        return backend.autodiff.checked_twice(caller, found)
-
-    return out, gradient
-
-
-def _backend(x: Any) -> Backend:
-    backend = backend_of(x)
-    assert backend is not None
-    return backend
-
-
-def _requires_real(caller: str, backend: Backend, out: Any) -> None:
-    found = backend_of(out)
-    if found is None or found.library != backend.library:
-        raise TypeError(
-            f"{caller}: `fn` must return a {backend.library} array, as it was given, got "
-            f"{type(out).__module__}.{type(out).__qualname__}. Compute with `namespace(x)`."
-        )
-    kind = found.dtype(out.dtype).kind
-    if kind != "real":
-        hint = "Take the real part" if kind == "complex" else "Compute with `namespace(x)`, in floating point"
-        raise TypeError(f"{caller}: `fn` must return real floating-point values, got {out.dtype}. {hint}.")
-
-
-def _requires_a_value_each(caller: str, backend: Backend, out: Any, x: Any) -> None:
-    _requires_real(caller, backend, out)
-    shape, n = tuple(out.shape), x.shape[0]
-    if shape[:1] != (n,) or math.prod(shape[1:]) != 1:
-        raise ValueError(
-            f"{caller}: `fn` must return one value for each sample, shape ({n},) or ({n}, 1), got {shape}. Do not "
-            "reduce over the batch, and pick or sum a sample's outputs."
-        )
-
-
-def _requires_one_value(caller: str, backend: Backend, out: Any, x: Any) -> None:
-    _requires_real(caller, backend, out)
-    if math.prod(out.shape) != 1:
-        raise ValueError(
-            f"{caller}: `fn` must return a single value, shape (), got {tuple(out.shape)}. Reduce it with sum or mean, "
-            "or pass per_sample=True."
-        )
-
-
-def _requires_a_row_each(caller: str, backend: Backend, out: Any, x: Any) -> None:
-    _requires_real(caller, backend, out)
-    if tuple(out.shape[:1]) != tuple(x.shape[:1]):
-        raise ValueError(
-            f"{caller}: `fn` must return each sample's outputs, shape ({x.shape[0]}, ...), got {tuple(out.shape)}. Do "
-            "not reduce over the batch."
-        )
-
-
-def _per_sample(caller: str, alpha: Any, x: Any, shape: tuple[int, ...]) -> Any:
-    """`alpha` of shape (n, 1, ...) and the dtype of `x`."""
+def _checked_alpha(caller: str, alpha: Any, x: Any, shape: tuple[int, ...]) -> Any:
+    """Return `alpha`, checked, in `shape` (n, 1, ...) and the dtype of `x`."""
     backend = common_backend(caller, ("real", "alpha"), (x, alpha))
     if backend.dtype(alpha.dtype).kind != "real":
         raise TypeError(f"{caller}: `alpha` must be real floating point, got {alpha.dtype}. Cast it first.")
-    given = tuple(alpha.shape)
-    if given not in (shape, shape[:1]):
+    if tuple(alpha.shape) not in (shape, shape[:1]):
         raise ValueError(
-            f"{caller}: `alpha` must have one number for each sample, shape {shape[:1]}, got {given}. Broadcast it "
-            "explicitly."
+            f"{caller}: `alpha` must have one number for each sample, shape {shape[:1]}, got {tuple(alpha.shape)}. "
+            "Broadcast it explicitly."
         )
     xp = backend.xp
     return xp.reshape(alpha if alpha.dtype == x.dtype else xp.astype(alpha, x.dtype), shape)
 
 
 def _rows(gradient: Any) -> Any:
-    """A row for each sample."""
+    """Return the gradient as one row for each sample, in at least float32."""
     shape = gradient.shape
     return namespace(gradient).reshape(wide(gradient), (shape[0], math.prod(shape[1:])))
 
 
-def _deviation(gradient: Any, target: float, one_sided: bool, per_sample: bool) -> Any:
+def _squared_deviation(gradient: Any, target: float, *, one_sided: bool, per_sample: bool) -> Any:
+    """Return the squared distance of the gradient's norm from the target."""
     rows, axis = (_rows(gradient), 1) if per_sample else (wide(gradient), None)
     xp = namespace(rows)
-    if target == 0:  # no root to take and square again, which would lose the second derivative at 0
+    if target == 0:  # no root that is squared again, which would lose the second derivative at 0
         return xp.sum(square(rows), axis=axis)
     excess = safe_norm(rows, axis=axis) - target
     return square(xp.where(excess > 0, excess, 0.0) if one_sided else excess)

@@ -1,25 +1,24 @@
-"""Divergences of the distributions that a linear map makes of hidden states, without the logits ever being whole."""
+"""Divergences and entropies straight from hidden states and output layers; the logits are never stored as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import linear, log_probabilities, wide
+from .._arrays.numerics import linear, wide
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
-from .divergences import kl, negative_entropy
-from .jensen_shannon import jensen_shannon
+from .log_probabilities import jensen_shannon, kl, log_probabilities, negative_entropy
 
 __all__ = ["linear_kl_divergence", "linear_js_divergence", "linear_entropy"]
 
 
-def _requires_maps(name: str) -> Any:
-    """A check that each weight has a row for each class, as long as the hidden states are, and all the same classes."""
+def _layers_check(name: str) -> Any:
+    """Return a check that each weight fits its hidden states, and that all have the same rows and classes."""
 
-    def requires(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         shapes = [tuple(x.shape) for x in arrays]
         suffixes = ("_p", "_q") if len(arrays) == 4 else ("",)
         for suffix, hidden, weight in zip(suffixes, shapes[::2], shapes[1::2], strict=True):
@@ -30,8 +29,8 @@ def _requires_maps(name: str) -> Any:
                 )
         if shapes[0][:-1] != shapes[-2][:-1]:
             raise ValueError(
-                f"{name}: `hidden_p` and `hidden_q` must have the same shape but for their features, got {shapes[0]} "
-                f"and {shapes[-2]}. Broadcast them explicitly."
+                f"{name}: `hidden_p` and `hidden_q` must have the same shape except for the features, got {shapes[0]} "
+                f"and {shapes[-2]}. Broadcast them explicitly, in the order hidden_p, weight_p, hidden_q, weight_q."
             )
         if shapes[1][0] != shapes[-1][0]:
             raise ValueError(
@@ -39,10 +38,11 @@ def _requires_maps(name: str) -> Any:
                 f"{shapes[-1][0]}. Cut or pad one to the other's classes."
             )
 
-    return requires
+    return check
 
 
 def _log_probabilities(hidden: Any, weight: Any, temperature: float) -> Any:
+    """Return the log-probabilities of the logits `hidden @ weight.T`, in at least float32."""
     xp = namespace(hidden, weight)
     if hidden.dtype != weight.dtype:
         dtype = xp.result_type(hidden.dtype, weight.dtype)
@@ -55,7 +55,7 @@ def _log_probabilities(hidden: Any, weight: Any, temperature: float) -> Any:
     terms="rows",
     reduction="mean",
     matrices=("weight_p", "weight_q"),
-    requires=_requires_maps("linear_kl_divergence"),
+    requires=_layers_check("linear_kl_divergence"),
 )
 def linear_kl_divergence(
     hidden_p: Array,
@@ -68,33 +68,44 @@ def linear_kl_divergence(
     temperature: Positive = 1.0,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Kullback-Leibler divergence of the distributions that two linear maps make of hidden states.
+    r"""Kullback-Leibler divergence between the outputs of two linear layers, from their hidden states.
 
-    `kl_divergence` of the logits :math:`h_P W_P^T` and :math:`h_Q W_Q^T`, which are computed for a few rows at a time
-    and never kept, in the pass forward as in the pass back.
+    Each term is the `kl_divergence` of a row of the logits :math:`h_P W_P^T` and :math:`h_Q W_Q^T`. The logits are
+    computed for a few rows at a time and never stored as a whole, in the forward pass or in the backward pass.
 
     Parameters
     ----------
     hidden_p, hidden_q : array, shape (..., features)
-        Hidden states. Same shape but for the features, of which a teacher may have more.
+        Hidden states, real floating point. Their shapes may differ in the number of features only: a teacher may have
+        more of them.
     weight_p, weight_q : array, shape (classes, features)
-        The output layers, as torch.nn.Linear has them; the transpose of Flax's and Keras' kernels.
+        Weights of the output layers, as torch.nn.Linear stores them; the kernels of Flax and Keras are the transpose.
     direction : {"forward", "reverse", "symmetric"}, default "forward"
         KL(P||Q), KL(Q||P) or the mean of both.
     temperature : float, default 1.0
-        Of both distributions, > 0.
+        Both distributions become softmax(logits / temperature); > 0.
 
     Returns
     -------
     array, shape () or with ``reduction="none"`` (...)
-        In nats, float32 at least.
+        In nats, in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If an input is not a real floating-point array, or an option has the wrong type.
+    ValueError
+        If the shapes do not fit each other, or an option is out of range.
 
     Notes
     -----
-    Logits are computed in the dtype of hidden states and weight, as the layer does, and all else in float32 at least.
-    With "sum" and "mean" PyTorch computes the gradients in the pass forward. With "none", learned `weights` and
-    float16, as in JAX always, the blocks are computed again in the pass back. NumPy's gradients keep the logits, and so
-    does a second derivative. For a bias append it to the weight, and 1 to the hidden states.
+    The logits are computed in the dtype of the hidden states and the weight, as the layer computes them, and everything
+    after them in float32 or wider. For a layer with a bias, append the bias to the weight as one more column, and 1 to
+    each hidden state.
+
+    With "sum" and "mean" PyTorch computes the gradients during the forward pass. With "none", with learned `weights`,
+    with float16, and always in JAX, the backward pass computes the blocks again. NumPy's gradients and second
+    derivatives store the logits.
 
     References
     ----------
@@ -115,7 +126,7 @@ def linear_kl_divergence(
     terms="rows",
     reduction="mean",
     matrices=("weight_p", "weight_q"),
-    requires=_requires_maps("linear_js_divergence"),
+    requires=_layers_check("linear_js_divergence"),
 )
 def linear_js_divergence(
     hidden_p: Array,
@@ -128,30 +139,37 @@ def linear_js_divergence(
     temperature: Positive = 1.0,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Generalised Jensen-Shannon divergence of the distributions that two linear maps make of hidden states.
+    r"""Jensen-Shannon divergence between the outputs of two linear layers, from their hidden states.
 
-    `js_divergence` of the logits :math:`h_P W_P^T` and :math:`h_Q W_Q^T`, which are computed for a few rows at a time
-    and never kept.
+    Each term is the `js_divergence` of a row of the logits :math:`h_P W_P^T` and :math:`h_Q W_Q^T`. The logits are
+    computed for a few rows at a time and never stored as a whole.
 
     Parameters
     ----------
     hidden_p, hidden_q : array, shape (..., features)
-        Hidden states. Same shape but for the features.
+        Hidden states, real floating point. Their shapes may differ in the number of features only.
     weight_p, weight_q : array, shape (classes, features)
-        The output layers, as torch.nn.Linear has them.
+        Weights of the output layers, as torch.nn.Linear stores them.
     beta : float, default 0.5
-        Weight of P, in [0, 1].
+        Weight of P, in [0, 1]. At both ends the divergence is 0.
     temperature : float, default 1.0
-        Of both distributions, > 0.
+        Both distributions become softmax(logits / temperature); > 0.
 
     Returns
     -------
     array, shape () or with ``reduction="none"`` (...)
-        In nats, between 0 and log 2 but for rounding, float32 at least.
+        In nats, in float32 or wider. Each term is between 0 and log 2, up to rounding.
+
+    Raises
+    ------
+    TypeError
+        If an input is not a real floating-point array, or an option has the wrong type.
+    ValueError
+        If the shapes do not fit each other, or an option is out of range.
 
     Notes
     -----
-    As for `linear_kl_divergence`.
+    Dtypes, biases and memory are as for `linear_kl_divergence`.
 
     References
     ----------
@@ -168,7 +186,7 @@ def linear_js_divergence(
     return jensen_shannon(log_p, log_q, beta=beta, axis=-1)
 
 
-@penalty(terms="rows", reduction="mean", matrices=("weight",), requires=_requires_maps("linear_entropy"))
+@penalty(terms="rows", reduction="mean", matrices=("weight",), requires=_layers_check("linear_entropy"))
 def linear_entropy(
     hidden: Array,
     weight: Array,
@@ -179,31 +197,39 @@ def linear_entropy(
     temperature: Positive = 1.0,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Shannon entropy of the distribution that a linear map makes of hidden states.
+    r"""Shannon entropy of the output of a linear layer, from its hidden states.
 
-    `entropy` of the logits :math:`h W^T`, which are computed for a few rows at a time and never kept.
+    Each term is the `entropy` of a row of the logits :math:`h W^T`. The logits are computed for a few rows at a time
+    and never stored as a whole.
 
     Parameters
     ----------
     hidden : array, shape (..., features)
-        Hidden states.
+        Hidden states, real floating point.
     weight : array, shape (classes, features)
-        The output layer, as torch.nn.Linear has it.
+        Weight of the output layer, as torch.nn.Linear stores it.
     mode : {"penalty", "bonus"}, default "penalty"
-        "penalty" is :math:`+H`, "bonus" :math:`-H`.
+        The sign: +H sharpens the distribution, -H rewards exploration.
     normalize : bool, default False
-        Divide by the log of the number of classes.
+        Divide by the log of the number of classes, so that H is in [0, 1].
     temperature : float, default 1.0
-        The distribution becomes softmax(h W^T / temperature); > 0.
+        The distribution becomes softmax(logits / temperature); > 0.
 
     Returns
     -------
     array, shape () or with ``reduction="none"`` (...)
-        In nats, or a share of the maximum with `normalize`; float32 at least.
+        In nats, or with `normalize` a share of the largest entropy; in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If an input is not a real floating-point array, or an option has the wrong type.
+    ValueError
+        If the shapes do not fit each other, or an option is out of range.
 
     Notes
     -----
-    As for `linear_kl_divergence`.
+    Dtypes, biases and memory are as for `linear_kl_divergence`.
 
     References
     ----------

@@ -16,7 +16,7 @@ __all__ = ["l1", "l2", "elastic_net", "huber", "group_lasso"]
 
 @penalty(terms="elements", reduction="sum", complex=True)
 def l1(x: Array, /, **shared: Unpack[Shared]) -> Array:
-    r"""L1 norm: the sum of magnitudes, which drives elements to zero.
+    r"""L1 norm: the sum of absolute values, which drives elements to zero.
 
     Each term is :math:`|x|`.
 
@@ -27,12 +27,17 @@ def l1(x: Array, /, **shared: Unpack[Shared]) -> Array:
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` that of `x`
-        Real, float32 at least.
+    array, shape () or with ``reduction="none"`` the shape of `x`
+        Real, in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a real or complex floating-point array.
 
     Notes
     -----
-    Slope 0 at ``x == 0`` on every backend.
+    Slope 0 at ``x == 0`` on every backend. The term of a complex number is its magnitude.
 
     References
     ----------
@@ -46,8 +51,8 @@ def l1(x: Array, /, **shared: Unpack[Shared]) -> Array:
     return abs_(x)
 
 
-def _requires_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    """`center` is None, "mean", a number, or an array that `x` can be moved by."""
+def _check_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    """Check that `center` is None, "mean", a number, or an array that can be subtracted from `x`."""
     x, center = arrays[0], options.get("center")
     if center is None:
         return
@@ -66,30 +71,38 @@ def _requires_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Non
         raise ValueError(f"l2: `center` must broadcast to `x`, got {shape} for {to}. Reshape it.")
 
 
-@penalty(terms="elements", reduction="sum", complex=True, extras=("kept",), requires=_requires_center)
+@penalty(terms="elements", reduction="sum", complex=True, extras=("kept",), requires=_check_center)
 def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **shared: Unpack[Shared]) -> Array:
-    r"""Squared L2 norm: the sum of squares, by default around zero.
+    r"""Squared L2 norm: the sum of squared distances from a center, by default zero.
 
-    Each term is :math:`|c|^2` with :math:`c = x - \text{center}`, clipped to ``[-clip, clip]``.
+    Each term is :math:`|x - \text{center}|^2`, and at most :math:`\text{clip}^2`.
 
     Parameters
     ----------
     x : array, shape (...)
         Real or complex floating point.
     center : "mean", number or array, optional
-        What to pull toward: the mean of the kept elements of `x`, a number, or an array that broadcasts to `x`, such as
-        earlier weights (L2-SP [1]_).
+        The point to pull `x` toward: "mean" is the mean of all elements that are not masked out; an array must
+        broadcast to `x`, such as earlier weights (L2-SP [1]_).
     clip : float, optional
-        Magnitude > 0 beyond which a term is constant, so that outliers add no gradient.
+        Distance from the center, > 0, beyond which a term is constant, so that outliers have no gradient.
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` that of `x`
-        Real, float32 at least.
+    array, shape () or with ``reduction="none"`` the shape of `x`
+        Real, in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a real or complex floating-point array, or `center` or `clip` has the wrong type.
+    ValueError
+        If `center` is another string or does not broadcast to `x`, or `clip` is not > 0.
 
     Notes
     -----
-    No factor 1/2. At the clip's edge the slope is that of the inside. "mean" is differentiated through.
+    No factor 1/2. At a distance of exactly `clip` the slope is that of the inside. The gradient includes that of the
+    mean.
 
     References
     ----------
@@ -104,25 +117,26 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     >>> float(l2(x, center=1.0, clip=2.0))
     8.0
     """
-    kept: Any = shared.get("kept")
+    mask: Any = shared.get("kept")
     if center is not None:
-        x = x - _center(x, center, kept)
-        if kept is not None:  # what is masked out in `x` may be NaN in `center`
-            x = namespace(x, kept).where(kept, x, 0.0)
+        x = x - _center(x, center, mask)
+        if mask is not None:  # `center` may be NaN where `x` is masked out
+            x = namespace(x, mask).where(mask, x, 0.0)
     if clip is None:
         return square(x)
     xp = namespace(x)
-    outside = abs_(x) > clip
-    inside = square(xp.where(outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
-    return xp.where(outside, clip * clip, inside)
+    is_outside = abs_(x) > clip
+    inside = square(xp.where(is_outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
+    return xp.where(is_outside, clip * clip, inside)
 
 
-def _center(x: Any, center: Any, kept: Any) -> Any:
+def _center(x: Any, center: Any, mask: Any) -> Any:
+    """Return the number or the array to subtract from `x`."""
     if isinstance(center, str):
         xp = namespace(x)
-        return xp.mean(x) if kept is None else ratio(xp.sum(x), count(kept, x.dtype))
+        return xp.mean(x) if mask is None else ratio(xp.sum(x), count(mask, x.dtype))
     if not is_array_beside(center, x):
-        return float(center)  # NumPy's scalars would widen what they meet
+        return float(center)  # a NumPy scalar would widen the dtype of `x`
     return center if center.dtype == x.dtype else namespace(x, center).astype(center, x.dtype)
 
 
@@ -141,8 +155,15 @@ def elastic_net(x: Array, /, *, l1_ratio: UnitInterval = 0.5, **shared: Unpack[S
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` that of `x`
-        Real, float32 at least.
+    array, shape () or with ``reduction="none"`` the shape of `x`
+        Real, in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a real or complex floating-point array, or `l1_ratio` has the wrong type.
+    ValueError
+        If `l1_ratio` is not in [0, 1].
 
     Notes
     -----
@@ -162,9 +183,9 @@ def elastic_net(x: Array, /, *, l1_ratio: UnitInterval = 0.5, **shared: Unpack[S
 
 @penalty(terms="elements", reduction="sum", complex=True)
 def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Array:
-    r"""Huber's function: a square near zero, linear beyond. Smooth L1.
+    r"""Huber's function: a square near zero, linear beyond; also called smooth L1.
 
-    Each term is :math:`x^2 / 2` where :math:`|x| \le \delta`, else :math:`\delta (|x| - \delta / 2)`.
+    Each term is :math:`|x|^2 / 2` if :math:`|x| \le \delta`, else :math:`\delta (|x| - \delta / 2)`.
 
     Parameters
     ----------
@@ -175,12 +196,20 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` that of `x`
-        Real, float32 at least.
+    array, shape () or with ``reduction="none"`` the shape of `x`
+        Real, in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a real or complex floating-point array, or `delta` has the wrong type.
+    ValueError
+        If `delta` is not > 0.
 
     Notes
     -----
-    Factor 1/2 on the square, as in Huber's paper and optax.huber_loss; torch's smooth_l1_loss is this over `delta`.
+    Factor 1/2 on the square, as in Huber's paper and optax.huber_loss. torch.nn.functional.smooth_l1_loss is this
+    divided by `delta`. Value and slope are continuous; at ``|x| == delta`` the second derivative is that of the square.
 
     References
     ----------
@@ -193,32 +222,39 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
     """
     xp = namespace(x)
     magnitude = abs_(x)
-    outside = magnitude > delta
-    inside = square(xp.where(outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
-    return xp.where(outside, delta * (magnitude - delta / 2), 0.5 * inside)
+    is_outside = magnitude > delta
+    inside = square(xp.where(is_outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
+    return xp.where(is_outside, delta * (magnitude - delta / 2), 0.5 * inside)
 
 
 @penalty(terms="rows", reduction="sum", complex=True)
 def group_lasso(x: Array, /, *, axis: int = -1, **shared: Unpack[Shared]) -> Array:
-    r"""Group lasso: the L2 norms of groups, which drives whole groups to zero.
+    r"""Group lasso: the sum of the groups' L2 norms, which drives whole groups to zero.
 
-    Each term is :math:`\sqrt{k}\,\|x_g\|_2` for a group of :math:`k` elements that lies along `axis`.
+    Each term is :math:`\sqrt{k}\,\|x_g\|_2` for a group :math:`x_g` of :math:`k` elements, which lies along `axis`.
 
     Parameters
     ----------
     x : array, shape (...)
         Real or complex floating point.
     axis : int, default -1
-        The axis along which a group lies.
+        The axis along which each group lies.
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` that of `x` without `axis`
-        Real, float32 at least.
+    array, shape () or with ``reduction="none"`` the shape of `x` without `axis`
+        Real, in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a real or complex floating-point array, or `axis` has the wrong type.
+    ValueError
+        If `x` has no such axis.
 
     Notes
     -----
-    Gradient 0, of every order, at a group of zeros.
+    At a group of zeros, gradients of every order are 0.
 
     References
     ----------

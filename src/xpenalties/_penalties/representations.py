@@ -1,4 +1,4 @@
-"""Structure of representations: orthogonality, decorrelation, agreement, size."""
+"""Structure of representations: orthogonality, decorrelation, consistency, size."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import abs_, care_is_left_out, identity, matmul, safe_norm, square, stop_gradient, unit
+from .._arrays.numerics import abs_, guards_are_skipped, identity, matmul, safe_norm, square, unit
 from .._core.checks import NonNegative
 from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
-from .divergences import symmetric_kl
-from .jensen_shannon import jensen_shannon
+from .log_probabilities import jensen_shannon, symmetric_kl
 from .spec import Shape
+from .spectral import squared_spectral_distance
 
 __all__ = ["orthogonality", "covariance", "consistency", "output_magnitude"]
 
 
-def _requires_two_axes(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+def _check_two_axes(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
     if arrays[0].ndim < 2:
         raise ValueError(f"orthogonality: `x` must have at least 2 axes, got shape {tuple(arrays[0].shape)}. Add one.")
 
 
-def _gram_terms(options: Mapping[str, Any]) -> Shape:
+def _orthogonality_terms(options: Mapping[str, Any]) -> Shape:
     return "matrices" if options["per_sample"] else "whole"
 
 
-@penalty(terms=_gram_terms, reduction="sum", requires=_requires_two_axes)
+@penalty(terms=_orthogonality_terms, reduction="sum", requires=_check_two_axes)
 def orthogonality(
     x: Array,
     /,
@@ -38,35 +38,49 @@ def orthogonality(
     per_sample: bool = False,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""How far vectors are from orthogonal, by their Gram matrix :math:`G = X X^T`.
+    r"""Distance of vectors from orthogonal ones, measured by their Gram matrix :math:`G = X X^T`.
 
-    soft: :math:`\sum_{i \ne j} G_{ij}^2`; hard: :math:`\|G - I\|_F^2`; spectral: :math:`\|G - I\|_2^2` (SRIP [1]_).
+    "soft" is :math:`\sum_{i \ne j} G_{ij}^2`, "hard" is :math:`\|G - I\|_F^2`, and "spectral" is
+    :math:`\|G - I\|_2^2` (SRIP [1]_), the square of the largest absolute eigenvalue of :math:`G - I`.
 
     Parameters
     ----------
     x : array, shape (rows, d) or (..., sequence, vocabulary)
-        At least two axes.
+        Real floating point, with at least two axes.
     mode : {"soft", "hard", "spectral"}, default "soft"
-        What of G to penalise.
+        How to measure the distance. "soft" does not penalize the vectors' lengths.
     axis : {"rows", "sequence", "vocabulary"}, default "rows"
-        Which vectors: of [batch, seq, vocab], "rows" takes X as [batch * seq, vocab], "sequence" as
-        [seq, batch * vocab], "vocabulary" as [vocab, batch * seq].
+        Which vectors are the rows of X. For an `x` of shape [batch, seq, vocab], X is [batch * seq, vocab] for "rows",
+        [seq, batch * vocab] for "sequence" and [vocab, batch * seq] for "vocabulary".
     normalize : bool, default True
-        Divide each vector by its L2 norm first; a zero vector stays zero, with gradient 0.
+        Divide each vector by its L2 norm first. A zero vector stays zero, with gradient 0.
     per_sample : bool, default False
-        One Gram matrix for each leading index, instead of one over all of them.
+        Take one Gram matrix for each leading index, instead of one over all of them.
 
     Returns
     -------
-    array, shape () or with ``per_sample=True, reduction="none"`` that of the leading axes
-        Float32 at least.
+    array, shape () or with ``per_sample=True, reduction="none"`` the shape of the leading axes
+        In float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a real floating-point array, or an option has the wrong type.
+    ValueError
+        If `x` has fewer than two axes, or an option is not one of its names.
+    NotImplementedError
+        If `mode` is "spectral" and the array library has no ``linalg.eigh``.
 
     Notes
     -----
-    The n x n Gram matrix of n vectors of length d < n is never built: the d x d one has the same Frobenius norm and
-    the same nonzero eigenvalues. "soft" is then the difference of two sums, with the rounding error of
-    :math:`\sum_i \|x_i\|^4`: little, unless a few unnormalised vectors are much longer than the others. Where the
-    largest eigenvalue of "spectral" is a multiple one, the gradient is that of one of its eigenvectors.
+    No factor: the sum is over ordered pairs, so each pair of vectors counts twice.
+
+    For n vectors of length d < n, the n x n Gram matrix is never built: the d x d one has the same Frobenius norm and
+    the same nonzero eigenvalues. "soft" is then a difference of two sums, rounded relative to
+    :math:`\sum_i \|x_i\|^4`. That is small unless a few vectors are much longer than the others and `normalize` is
+    False.
+
+    If several eigenvalues attain the maximum of "spectral", the gradient is that of one of their eigenvectors.
 
     References
     ----------
@@ -88,11 +102,11 @@ def orthogonality(
     transposed = xp.matrix_transpose(vectors)
     gram = matmul(vectors, transposed) if n <= d else matmul(transposed, vectors)
     if mode == "spectral":
-        return _spectral(gram, wide=n > d)
+        return squared_spectral_distance(gram, has_zero=n > d)
     eye = identity(gram)
     if mode == "soft" and n <= d:
         return xp.sum(square(gram * (1 - eye)), axis=(-2, -1))
-    # ||G - I||^2 of the larger matrix is that of the smaller one plus 1 for each eigenvalue 0 that it lacks
+    # if n > d, ||G - I||^2 of the n x n matrix is that of the d x d one, plus 1 for each of its n - d more zeros
     hard = xp.sum(square(gram - eye), axis=(-2, -1)) + max(n - d, 0)
     if mode == "hard":
         return hard
@@ -100,7 +114,7 @@ def orthogonality(
 
 
 def _vectors(x: Any, axis: str, per_sample: bool) -> Any:
-    """`x` as [..., n, d]: the vectors whose Gram matrix to take."""
+    """Return `x` as [..., n, d]: the n vectors whose Gram matrix to take."""
     xp = namespace(x)
     if per_sample:
         return xp.matrix_transpose(x) if axis == "vocabulary" else x
@@ -112,64 +126,42 @@ def _vectors(x: Any, axis: str, per_sample: bool) -> Any:
     return xp.matrix_transpose(rows) if axis == "vocabulary" else rows
 
 
-def _spectral(gram: Any, *, wide: bool) -> Any:
-    """(largest |eigenvalue - 1|)^2; with `wide`, 0 is an eigenvalue too that `gram` does not show.
-
-    The eigenvectors enter as constants, so that ties between eigenvalues put no 1/0 into a derivative. One step of
-    perturbation theory from them is right to first order, and the Rayleigh quotient squares the error: value, first and
-    second derivative are exact.
-    """
-    xp = namespace(gram)
-    if not hasattr(xp.linalg, "eigh"):
-        raise NotImplementedError(
-            f"orthogonality: mode='spectral' needs linalg.eigh, which {xp.__name__} lacks. Use 'soft' or 'hard'."
-        )
-    constant = stop_gradient(gram)
-    eigenvalues, eigenvectors = namespace(constant).linalg.eigh(constant)
-    low, high = eigenvalues[..., 0], eigenvalues[..., -1]
-    from_top = high - 1 >= 1 - low
-    value = xp.where(from_top, high, low)
-    vector = xp.where(from_top[..., None], eigenvectors[..., -1], eigenvectors[..., 0])
-    gap = value[..., None] - eigenvalues
-    scale = xp.max(xp.abs(eigenvalues), axis=-1, keepdims=True)
-    tied = xp.abs(gap) <= scale * (8 * gram.shape[-1] * xp.finfo(gram.dtype).eps)  # what eigh makes of a tie
-    inverse_gap = xp.where(tied, 0.0, 1 / xp.where(tied, 1.0, gap))
-
-    change = matmul(gram - constant, vector[..., None])  # zero, but not its derivative
-    step = matmul(eigenvectors, inverse_gap[..., None] * matmul(xp.matrix_transpose(eigenvectors), change))
-    v = vector[..., None] + step
-    rayleigh = xp.sum(v * matmul(gram, v), axis=(-2, -1)) / xp.sum(v * v, axis=(-2, -1))
-    deviation = square(rayleigh - 1)
-    return xp.where(xp.abs(value - 1) < 1, 1.0, deviation) if wide else deviation
-
-
-def _requires_samples(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+def _check_samples(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
     shape = tuple(arrays[0].shape)
     if len(shape) != 2 or shape[0] == 1:
-        raise ValueError(f"covariance: `x` must have shape (n, d) with n >= 2, got {shape}. Reshape it to two axes.")
+        hint = "Reshape it to two axes" if len(shape) != 2 else "A single sample has no covariance"
+        raise ValueError(f"covariance: `x` must have shape (n, d) with n >= 2, got {shape}. {hint}.")
 
 
-@penalty(terms="whole", reduction="sum", requires=_requires_samples)
+@penalty(terms="whole", reduction="sum", requires=_check_samples)
 def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
-    r"""Squared covariances between features, which decorrelates them (VICReg's covariance term).
+    r"""Sum of squared covariances between features, which decorrelates them (VICReg's covariance term).
 
-    :math:`\frac{1}{d} \sum_{i \ne j} C_{ij}^2` with :math:`C` the covariance of the d columns, n - 1 in its
-    denominator.
+    :math:`\frac{1}{d} \sum_{i \ne j} C_{ij}^2`, where :math:`C` is the covariance matrix of the d columns, with
+    denominator n - 1.
 
     Parameters
     ----------
     x : array, shape (n, d)
-        n >= 2 samples of d features, or none.
+        n samples of d features, real floating point; n >= 2, or 0 for an empty batch, whose value is 0.
 
     Returns
     -------
     array, shape ()
-        Float32 at least.
+        In float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a real floating-point array.
+    ValueError
+        If `x` does not have two axes, or has a single sample.
 
     Notes
     -----
-    The smaller of the d x d and the n x n matrix is built. With n x n (d > n) the value is the difference of two
-    sums, with the rounding error of the sum of squared variances.
+    Each pair of features counts twice, as in VICReg. Only the smaller one of the d x d and the n x n matrix is built.
+    If that is the n x n one (d > n), the value is a difference of two sums, rounded relative to the sum of the squared
+    variances.
 
     References
     ----------
@@ -192,11 +184,11 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     return scale * (xp.sum(square(matmul(centered, transposed))) - xp.sum(square(variances)))
 
 
-def _metric_terms(options: Mapping[str, Any]) -> Shape:
+def _consistency_terms(options: Mapping[str, Any]) -> Shape:
     return "elements" if options["metric"] in ("mse", "l1") else "rows"
 
 
-@penalty(terms=_metric_terms, reduction="mean")
+@penalty(terms=_consistency_terms, reduction="mean")
 def consistency(
     a: Array,
     b: Array,
@@ -208,26 +200,34 @@ def consistency(
 ) -> Array:
     r"""Distance between two outputs that should agree, such as those for an input and its augmentation.
 
-    mse: :math:`(a - b)^2`; l1: :math:`|a - b|`; cosine: :math:`1 - \cos(a, b)`; kl: the mean of :math:`KL(A\|B)` and
-    :math:`KL(B\|A)`; js: the Jensen-Shannon divergence.
+    Each term is :math:`(a - b)^2` for "mse", :math:`|a - b|` for "l1", :math:`1 - \cos(a, b)` for "cosine", the mean of
+    :math:`KL(A\|B)` and :math:`KL(B\|A)` for "kl", and the Jensen-Shannon divergence for "js".
 
     Parameters
     ----------
     a, b : array, shape (...)
-        Same shape; log-probabilities for "kl" and "js".
+        Real floating point, of the same shape. Log-probabilities (natural logarithm) for "kl" and "js".
     metric : {"mse", "l1", "cosine", "kl", "js"}, default "mse"
-        "mse" and "l1" have one term for each element, the others one for each row.
+        The distance. "mse" and "l1" have one term for each element, the others one for each row.
     axis : int, default -1
-        The axis of a row's features or classes.
+        The axis along which a row lies: its features or its classes. "mse" and "l1" do not use it.
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` that of the inputs, without `axis` for "cosine", "kl" and "js"
-        Float32 at least.
+    array, shape () or with ``reduction="none"`` the shape of the inputs, for "cosine", "kl" and "js" without `axis`
+        In float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If an input is not a real floating-point array, or an option has the wrong type.
+    ValueError
+        If the shapes differ, the inputs have no such axis, or `metric` is not one of its names.
 
     Notes
     -----
-    The cosine of a zero vector and any other is 0, with gradient 0. Slope 0 of "l1" where a = b.
+    No factor 1/2. "l1" has slope 0 where a = b. The cosine with a zero vector is 0, with gradient 0 for both vectors.
+    "kl" and "js" treat probabilities of 0 as `kl_divergence` and `js_divergence` do.
 
     References
     ----------
@@ -249,9 +249,9 @@ def consistency(
 
 
 def _cosine_distance(a: Any, b: Any, *, axis: int) -> Any:
-    """1 - cos as half the squared distance of the unit vectors, which does not cancel for close ones."""
+    """Return 1 - cos as half the squared distance of the unit vectors, which does not cancel if they are close."""
     xp = namespace(a, b)
-    if care_is_left_out():
+    if guards_are_skipped():
         a, b = (x / xp.expand_dims(safe_norm(x, axis=axis), axis=axis) for x in (a, b))
         return 0.5 * xp.sum(square(a - b), axis=axis)
     a, b = unit(a, axis=axis), unit(b, axis=axis)
@@ -264,27 +264,34 @@ def _cosine_distance(a: Any, b: Any, *, axis: int) -> Any:
 def output_magnitude(
     x: Array, /, *, target: NonNegative = 1.0, norm: Literal["rms", "l2"] = "rms", **shared: Unpack[Shared]
 ) -> Array:
-    r"""Squared distance of the outputs' overall size from a target: a cheap proxy of a gradient penalty.
+    r"""Squared distance of the outputs' overall size from a target: a cheap stand-in for a gradient penalty.
 
-    :math:`(\|x\| - \text{target})^2` over all of `x`.
+    :math:`(\|x\| - \text{target})^2`, with one norm over all of `x`.
 
     Parameters
     ----------
     x : array, shape (...)
-        Outputs.
+        Outputs, real floating point.
     target : float, default 1.0
-        The size to have, >= 0, in units of `x`.
+        The size that the outputs should have, >= 0, in units of `x`.
     norm : {"rms", "l2"}, default "rms"
-        Root of the mean, or of the sum, of squares.
+        How to measure the size: the root of the mean of squares, or of their sum.
 
     Returns
     -------
     array, shape ()
-        Float32 at least.
+        In float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a real floating-point array, or an option has the wrong type.
+    ValueError
+        If an option is out of range.
 
     Notes
     -----
-    Gradient 0, of every order, where `x` is all zeros and the target is not 0.
+    No factor 1/2. If `x` is all zeros and the target is not 0, gradients of every order are 0.
 
     References
     ----------
@@ -296,6 +303,6 @@ def output_magnitude(
     16.0
     """
     elements = math.prod(x.shape) if norm == "rms" else 1
-    if target == 0:  # no root to take and square again, which would lose the second derivative at 0
+    if target == 0:  # no root that is squared again, which would lose the second derivative at 0
         return namespace(x).sum(square(x)) / elements
     return square(safe_norm(x) / elements**0.5 - target)

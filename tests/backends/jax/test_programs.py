@@ -17,14 +17,14 @@ from tests.matrix import oracle
 from xpenalties import Pipeline, block_size
 from xpenalties._penalties import evaluation
 
+pytestmark = pytest.mark.only("jax", reason="is about JAX")
+
 RNG = np.random.default_rng(29)
 _columns = count(4)
 
 
 @pytest.fixture
 def jax(fw: Framework) -> Any:
-    if fw.name != "jax":
-        pytest.skip("is about JAX")
     return fw.module
 
 

@@ -1,0 +1,97 @@
+"""Gradients of a user's function with respect to its input, with checks of what the function returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .._arrays.gradients import explained
+from .._arrays.numerics import array_backend
+from ..backends import Backend, backend_of, namespace
+
+__all__ = ["Function", "check_sample_outputs", "input_gradient", "value_and_pullback"]
+
+Function = Callable[[Any], Any]
+OutputCheck = Callable[
+    [str, Backend, Any, Any], None
+]  # of the caller's name, its backend, what `fn` returned, its input
+
+
+def input_gradient(caller: str, fn: Function, x: Any, *, per_sample: bool) -> Any:
+    """Return the gradient of the sum of what `fn` returns.
+
+    If `fn` treats samples independently, this is the gradient of each sample's value.
+    """
+    out, pullback = value_and_pullback(caller, fn, x, _check_sample_values if per_sample else _check_single_value)
+    return pullback(namespace(out).ones_like(out))
+
+
+def value_and_pullback(
+    caller: str, fn: Function, x: Any, check_output: OutputCheck
+) -> tuple[Any, Callable[[Any], Any]]:
+    """Return what `fn` returns, checked, and a function from a cotangent of that to a gradient with respect to `x`."""
+    backend = array_backend(x)
+
+    def of_leaves(leaves: list[Any]) -> tuple[Any, list[Any]]:
+        with explained(caller, backend):
+            out = fn(leaves[0])
+        check_output(caller, backend, out, x)
+        return out, []
+
+    out, _, pull = backend.autodiff.vjp(of_leaves, [x])
+
+    def pullback(cotangent: Any) -> Any:
+        (gradient,) = pull(cotangent)
+        if gradient is None:
+            raise ValueError(
+                f"{caller}: `fn` must return what depends on `x` by operations with derivatives, got a value that does "
+                "not. Do not detach it, and compute with `namespace(x)`."
+            )
+        return backend.autodiff.checked_twice(caller, gradient)
+
+    return out, pullback
+
+
+def _check_real(caller: str, backend: Backend, out: Any) -> None:
+    out_backend = backend_of(out)
+    if out_backend is None or out_backend.library != backend.library:
+        raise TypeError(
+            f"{caller}: `fn` must return a {backend.library} array, as it was given, got "
+            f"{type(out).__module__}.{type(out).__qualname__}. Compute with `namespace(x)`."
+        )
+    kind = out_backend.dtype(out.dtype).kind
+    if kind != "real":
+        hint = "Take the real part" if kind == "complex" else "Compute with `namespace(x)`, in floating point"
+        raise TypeError(f"{caller}: `fn` must return real floating-point values, got {out.dtype}. {hint}.")
+
+
+def _check_sample_values(caller: str, backend: Backend, out: Any, x: Any) -> None:
+    """Check that `fn` returned one value for each sample."""
+    _check_real(caller, backend, out)
+    shape, n = tuple(out.shape), x.shape[0]
+    if shape[:1] != (n,) or math.prod(shape[1:]) != 1:
+        raise ValueError(
+            f"{caller}: `fn` must return one value for each sample, shape ({n},) or ({n}, 1), got {shape}. Do not "
+            "reduce over the batch, and pick or sum a sample's outputs."
+        )
+
+
+def _check_single_value(caller: str, backend: Backend, out: Any, x: Any) -> None:
+    """Check that `fn` returned one value for all samples together."""
+    _check_real(caller, backend, out)
+    if math.prod(out.shape) != 1:
+        raise ValueError(
+            f"{caller}: `fn` must return a single value, shape (), got {tuple(out.shape)}. Reduce it with sum or mean, "
+            "or pass per_sample=True."
+        )
+
+
+def check_sample_outputs(caller: str, backend: Backend, out: Any, x: Any) -> None:
+    """Check that `fn` returned any number of values for each sample."""
+    _check_real(caller, backend, out)
+    if tuple(out.shape[:1]) != tuple(x.shape[:1]):
+        raise ValueError(
+            f"{caller}: `fn` must return each sample's outputs, shape ({x.shape[0]}, ...), got {tuple(out.shape)}. Do "
+            "not reduce over the batch."
+        )

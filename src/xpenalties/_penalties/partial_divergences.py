@@ -1,0 +1,172 @@
+"""KL divergence from a part of the classes: the k best ones, or those of sampled tokens. Natural logarithms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Unpack
+
+from .._arrays.numerics import stop_gradient
+from .._core.types import Array
+from ..backends import namespace
+from .decorator import Shared, penalty
+from .log_probabilities import is_log_zero, kl, log_probabilities
+
+__all__ = ["topk_kl_divergence", "sampled_kl"]
+
+_LARGEST_LOGIT = 256.0  # up to this size of logits, `z - logsumexp(z)` is as exact as topk_kl_divergence assumes
+
+
+@penalty(terms="rows", reduction="mean", extras=("eps",))
+def topk_kl_divergence(
+    log_p: Array,
+    log_q: Array,
+    /,
+    *,
+    tail: Literal["bucket", "renormalize", "truncate"] = "bucket",
+    axis: int = -1,
+    **shared: Unpack[Shared],
+) -> Array:
+    r"""KL divergence from the log-probabilities of the same k classes, as a teacher's API gives them.
+
+    Each term is :math:`\sum_{i \le k} p_i (\log p_i - \log q_i)`; `tail` says what happens to all other classes.
+
+    Parameters
+    ----------
+    log_p, log_q : array, shape (..., k)
+        Log-probabilities of the same k classes, out of more. Real floating point, of the same shape.
+    tail : {"bucket", "renormalize", "truncate"}, default "bucket"
+        "bucket" takes all other classes as one more class, "renormalize" makes the k probabilities sum to 1, and
+        "truncate" leaves the other classes out.
+    axis : int, default -1
+        The axis of the k classes.
+
+    Returns
+    -------
+    array, shape () or with ``reduction="none"`` the shape of the inputs without `axis`
+        In nats, in float32 or wider. With "bucket" it is a lower bound of the KL divergence over all classes.
+
+    Raises
+    ------
+    TypeError
+        If an input is not a real floating-point array, or an option has the wrong type.
+    ValueError
+        If the shapes differ, the inputs have no such axis, or `tail` is not one of its names.
+
+    Notes
+    -----
+    "bucket" needs the rest of each distribution, 1 minus the sum of its k probabilities, of which a part may be
+    rounding:
+
+    - A rest of P counts as 0 if it is at most eps (1 + log k), with the eps of the inputs' dtype, the coarser one if
+      they differ. Rounding the k log-probabilities may leave as much.
+    - If Q has no rest, because its k probabilities sum to 1 or more, and P has one, the value is +inf, as for any class
+      with p > 0 and q = 0. There a rest of P up to 256 eps of the dtype computed in, 3e-5 in float32, also counts as 0:
+      `z - logsumexp(z)` may leave as much.
+
+    In half precision a rest of a few percent may be rounding, so compute the log-probabilities in float32.
+    "renormalize" is finite even if Q has no rest, and "truncate" may be negative.
+
+    References
+    ----------
+    .. [1] Cover & Thomas, "Elements of information theory", 2nd ed., Wiley 2006, section 2.7 (log-sum inequality).
+
+    Examples
+    --------
+    >>> log_p, log_q = np.log([0.5, 0.25]), np.log([0.25, 0.25])
+    >>> round(float(topk_kl_divergence(log_p, log_q)), 4)
+    0.1733
+    """
+    if tail == "renormalize":
+        log_p = log_probabilities(log_p, axis=axis, temperature=1.0, from_logits=True)
+        log_q = log_probabilities(log_q, axis=axis, temperature=1.0, from_logits=True)
+    over_k = kl(log_p, log_q, direction="forward", axis=axis)
+    if tail != "bucket":
+        return over_k
+    xp = namespace(log_p, log_q)
+    rest_p, rest_q = 1 - xp.sum(xp.exp(log_p), axis=axis), 1 - xp.sum(xp.exp(log_q), axis=axis)
+    rounding = shared["eps"] * (1 + math.log(log_p.shape[axis]))  # type: ignore[typeddict-item]
+    q_has_rest = rest_q > 0
+    no_rest_of_q = xp.astype(~q_has_rest, rest_p.dtype)
+    p_has_rest = rest_p > rounding + no_rest_of_q * (_LARGEST_LOGIT * xp.finfo(log_p.dtype).eps)
+    log_rest_p = xp.log(xp.where(p_has_rest, rest_p, 1.0))
+    log_rest_q = xp.where(q_has_rest, xp.log(xp.where(q_has_rest, rest_q, 1.0)), -math.inf)
+    return over_k + rest_p * xp.where(p_has_rest, log_rest_p - log_rest_q, 0.0)
+
+
+@penalty(terms="elements", reduction="mean")
+def sampled_kl(
+    log_p: Array,
+    log_q: Array,
+    /,
+    *,
+    estimator: Literal["k1", "k2", "k3"] = "k3",
+    gradient: Literal["value", "k2"] = "value",
+    **shared: Unpack[Shared],
+) -> Array:
+    r"""Monte Carlo estimate of KL(P||Q) from the log-probabilities of tokens drawn from P.
+
+    With :math:`r = \log q - \log p`, each term is :math:`-r` for "k1", :math:`r^2 / 2` for "k2" and
+    :math:`e^r - 1 - r` for "k3".
+
+    Parameters
+    ----------
+    log_p, log_q : array, shape (...)
+        Log-probabilities of the drawn tokens: `log_p` under the policy, which drew them, and `log_q` under the
+        reference. Real floating point, of the same shape.
+    estimator : {"k1", "k2", "k3"}, default "k3"
+        "k1" is unbiased. "k2" has less variance and a bias. "k3" is unbiased and never negative.
+    gradient : {"value", "k2"}, default "value"
+        "value" differentiates the estimator itself. "k2" gives its value the gradient of k2, the only one of the three
+        whose expected gradient is that of the KL divergence if the tokens are drawn from the current policy.
+
+    Returns
+    -------
+    array, shape () or with ``reduction="none"`` the shape of the inputs
+        In nats, in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If an input is not a real floating-point array, or an option has the wrong type.
+    ValueError
+        If the shapes differ, or an option is not one of its names.
+
+    Notes
+    -----
+    A token of log-probability -inf in both arrays, a masked one, adds 0. If only one of the two is -inf, the term is
+    what the formula gives: inf or -inf.
+
+    References
+    ----------
+    .. [1] Schulman, "Approximating KL divergence", 2020, http://joschu.net/blog/kl-approx.html
+
+    Examples
+    --------
+    >>> log_p, log_q = np.log([0.5, 0.5]), np.log([0.25, 0.5])
+    >>> round(float(sampled_kl(log_p, log_q, estimator="k1")), 4)
+    0.3466
+    """
+    xp = namespace(log_p, log_q)
+    is_masked = is_log_zero(log_p) & is_log_zero(log_q)
+    r = xp.where(is_masked, 0.0, log_q - log_p)
+    if estimator == "k2":
+        return 0.5 * r * r
+    value = -r if estimator == "k1" else _k3(xp, r)
+    return value if gradient == "value" else _with_gradient_of_k2(xp, value, r)
+
+
+def _k3(xp: Any, r: Any) -> Any:
+    """Return e^r - 1 - r, without inf - inf."""
+    is_infinite = r == math.inf
+    finite_r = xp.where(is_infinite, 0.0, r)
+    return xp.where(is_infinite, math.inf, xp.expm1(finite_r) - finite_r)
+
+
+def _with_gradient_of_k2(xp: Any, value: Any, r: Any) -> Any:
+    """Return `value` with the gradient of r^2 / 2."""
+    r = xp.where(value == -math.inf, 0.0, r)  # no gradient, or minimizing would pursue -inf
+    k2 = 0.5 * r * r
+    is_finite = xp.isfinite(k2)  # inf - inf would be NaN
+    finite_r = xp.where(is_finite, r, 0.0)
+    finite_k2 = 0.5 * finite_r * finite_r
+    return xp.where(is_finite, stop_gradient(value) + (finite_k2 - stop_gradient(finite_k2)), k2)
