@@ -11,7 +11,7 @@ from functools import wraps
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar, overload
 
-from .._arrays.lending import are_lent
+from .._arrays.interchange import are_lent
 from .._core.pytrees import node
 from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline
@@ -241,7 +241,7 @@ class _Programs:
             backend = backend_of(leaf)
             if backend is not None and not isinstance(leaf, Real):  # NumPy's scalars are numbers
                 found[backend.library] = backend
-        if not any(backend.compiles() for backend in found.values()):
+        if not any(backend.tracing.compiles() for backend in found.values()):
             return None
         if len(found) > 1:
             raise TypeError(

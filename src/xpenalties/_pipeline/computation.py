@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from .. import telemetry
-from .._arrays.lending import lender_of, on_loan
+from .._arrays.interchange import lender_of, on_loan
 from .._core.concurrency import Outcome, Task, on_event_loop, on_threads
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
@@ -209,7 +209,7 @@ class Computation:
     def _carried(self) -> list[Callable[[], AbstractContextManager[Any]]]:
         """The modes of this thread, by the inputs' frameworks."""
         found = (backend_of(leaf) for leaf in flatten_of(self._inputs)[0])
-        return [each.carried() for each in dict.fromkeys(found) if each is not None]
+        return [each.evaluation.thread_modes() for each in dict.fromkeys(found) if each is not None]
 
     def _is_traced(self) -> bool:
         return is_traced((self._inputs, self._job.step, [(p.weight, p.options) for p in self._penalties]))

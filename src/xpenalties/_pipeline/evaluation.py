@@ -95,7 +95,7 @@ def _figures(job: Job, penalty: Penalty, inputs: tuple[Any, ...], due: Any) -> F
         value, metrics = _checked(job, penalty, call(penalty, arguments, with_metrics=job.reported), given)
         return [value, *_arrays_of(metrics, backend).values()]
 
-    value, *arrays = backend.when(due, compute)
+    value, *arrays = backend.tracing.when(due, compute)
     return value, metrics | dict(zip(_arrays_of(metrics, backend), arrays, strict=True))
 
 
@@ -133,7 +133,7 @@ def _tracked(job: Job, tracked: Tracked, penalty: Penalty, weight: Any, due: Any
 
     backend = tracked.backend
     try:
-        value, arrays, pull = backend.vjp(of_leaves, tracked.arrays, again=False)
+        value, arrays, pull = backend.autodiff.vjp(of_leaves, tracked.arrays, again=False)
         gradient = pull(backend.xp.ones_like(value))
     except Exception as error:
         if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
@@ -172,9 +172,9 @@ def is_traced(nest: Any) -> bool:
     if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return True
     found = [(leaf, backend) for leaf in flatten_of(nest)[0] if (backend := backend_of(leaf)) is not None]
-    if any(backend.is_tracing(leaf) for leaf, backend in found):
+    if any(backend.tracing.is_tracing(leaf) for leaf, backend in found):
         return True
-    return any(backend.in_trace() for backend in {backend for _, backend in found})
+    return any(backend.tracing.in_trace() for backend in {backend for _, backend in found})
 
 
 def _described(x: Any) -> str:

@@ -44,7 +44,7 @@ class Tracked:
                 f"{caller}: gradients are by arrays of one framework, got {' and '.join(sorted(libraries))}. Name the "
                 "inputs to differentiate by with `wrt=`."
             )
-        requiring = {i: each for i, each in found.items() if each.requires_grad(self._leaves[i])}
+        requiring = {i: each for i, each in found.items() if each.autodiff.requires_grad(self._leaves[i])}
         if requiring and wrt is None:
             found = requiring
         self.backend = next((each for each in found.values() if each.traces), next(iter(found.values())))
@@ -123,13 +123,13 @@ class Gradients:
 
     def add(self, name: str, gradient: list[Any], factor: Any) -> tuple[Any, Any]:
         """The norms of a gradient and of `factor` times it, which is added to the total's."""
-        xp, stop = self._backend.xp, self._backend.stop_gradient
+        xp, stop = self._backend.xp, self._backend.autodiff.stop_gradient
         gradient = [None if g is None else wide(stop(g)) for g in gradient]
         norm = self._norm(gradient)
         factor = stop(factor) if backend_of(factor) is not None else factor
         for i, (total, g) in enumerate(zip(self._total, gradient, strict=True)):
             if g is not None:
-                self._total[i] = g * factor if total is None else self._backend.add_multiple(total, g, factor)
+                self._total[i] = g * factor if total is None else self._backend.autodiff.add_multiple(total, g, factor)
         if self._units is not None:
             divisor = xp.where(norm == 0, xp.ones_like(norm), norm)
             self._units[name] = [None if g is None else g / divisor for g in gradient]
@@ -137,7 +137,7 @@ class Gradients:
 
     def of_total(self, total: Any) -> Any:
         """`total`, whose gradient is the sum of those that were added, if all were."""
-        return self._backend.with_gradient(total, self._arrays, self._total) if self.complete else total
+        return self._backend.autodiff.with_gradient(total, self._arrays, self._total) if self.complete else total
 
     def total_norm(self) -> Any:
         """The norm of the weighted sum, None where a part of it is not known."""
@@ -154,7 +154,7 @@ class Gradients:
         return cosines
 
     def _norm(self, gradient: list[Any]) -> Any:
-        squares = [self._backend.squared_norm(g) for g in gradient if g is not None]
+        squares = [self._backend.autodiff.squared_norm(g) for g in gradient if g is not None]
         return self._backend.xp.sqrt(sum(squares[1:], squares[0]) if squares else self._zero())
 
     def _dot(self, a: list[Any], b: list[Any]) -> Any:
@@ -164,5 +164,5 @@ class Gradients:
         return sum(products[1:], products[0]) if products else self._zero()
 
     def _zero(self) -> Any:
-        array = wide(self._backend.stop_gradient(self._arrays[0]))
+        array = wide(self._backend.autodiff.stop_gradient(self._arrays[0]))
         return self._backend.xp.sum(self._backend.xp.reshape(array, (-1,))[:0])

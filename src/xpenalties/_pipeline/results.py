@@ -85,7 +85,7 @@ def metric_of(penalty: Penalty, name: str, metric: Any) -> Any:
     assert backend is not None
     if backend.dtype(metric.dtype).kind == "complex":
         raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be real, got {metric.dtype}. Take its size.")
-    return backend.stop_gradient(metric)
+    return backend.autodiff.stop_gradient(metric)
 
 
 def zero_like(name: str, inputs: tuple[Any, ...], parts: Iterable[Callable[..., Any]]) -> Any:

@@ -183,7 +183,7 @@ class CustomLoss:
 
     def _on_event_loop(self, logprobs: Any, batch: _Batch) -> tuple[Any, Report]:
         """On a thread of its own: the SDK calls losses where an event loop is running already."""
-        modes = BACKEND.carried()
+        modes = BACKEND.evaluation.thread_modes()
 
         def run() -> tuple[Any, Report]:
             with modes():

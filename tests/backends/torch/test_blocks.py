@@ -18,7 +18,7 @@ from tests.helpers.harness import Framework
 from tests.matrix.cases import Case, options_of
 from tests.matrix.test_masks import masks
 from xpenalties import Penalty, Pipeline, block_size
-from xpenalties.backends._blocks import Work
+from xpenalties.backends._work import Work
 
 pytestmark = pytest.mark.only("torch", reason="is about PyTorch")
 
@@ -778,7 +778,7 @@ def test_a_formula_that_leaves_an_array_out(torch: Any) -> None:
     assert backend is not None
     work = Work(lambda x, y: (x * y.detach()).sum(1), {}, backend.xp, None, (x, y), None, False, 1)
     with block_size(8):
-        terms, _ = backend.evaluate(work)
+        terms, _ = backend.evaluation.evaluate(work)
     terms.sum().backward()
     assert_same(torch, [x.grad], [y.detach()])
     assert y.grad is None or not y.grad.any()
