@@ -155,7 +155,7 @@ class Pipeline:
             timeout=timeout,
             on_error=on_error,
         )
-        return Computation(self.name, self.penalties, inputs, step, settings).reported()
+        return Computation(self.name, self.penalties, inputs, step, settings).total_and_report()
 
     async def compute_async(
         self,
@@ -175,8 +175,8 @@ class Pipeline:
             As for `compute`; a penalty may return an awaitable of what it would return.
         """
         settings = Settings.of(self.name, timeout=timeout, on_error=on_error, asynchronous=True)
-        computation = Computation(self.name, self.penalties, inputs, step, settings, asynchronous=True)
-        return await computation.run_on_event_loop()
+        computation = Computation(self.name, self.penalties, inputs, step, settings)
+        return await computation.total_and_report_async()
 
     def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Pipeline:
         """The same with other weights, by name."""

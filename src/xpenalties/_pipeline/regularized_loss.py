@@ -112,7 +112,7 @@ class RegularizedLoss:
             timeout=timeout,
             on_error=on_error,
         )
-        return self._computation(inputs, step, settings).reported()
+        return self._computation(inputs, step, settings).total_and_report()
 
     async def compute_async(
         self,
@@ -129,13 +129,11 @@ class RegularizedLoss:
             As for `Pipeline.compute_async`.
         """
         settings = Settings.of(self.pipeline.name, timeout=timeout, on_error=on_error, asynchronous=True)
-        return await self._computation(inputs, step, settings, asynchronous=True).run_on_event_loop()
+        return await self._computation(inputs, step, settings).total_and_report_async()
 
-    def _computation(
-        self, inputs: tuple[Any, ...], step: Any, settings: Settings | None, *, asynchronous: bool = False
-    ) -> Computation:
+    def _computation(self, inputs: tuple[Any, ...], step: Any, settings: Settings | None) -> Computation:
         pipe, base = self.pipeline, self._base
-        return Computation(pipe.name, pipe.penalties, inputs, step, settings, base=base, asynchronous=asynchronous)
+        return Computation(pipe.name, pipe.penalties, inputs, step, settings, base=base)
 
     def tree_flatten(self) -> tuple[tuple[Pipeline], Static]:
         """The pipeline, and the base loss: how JAX sees it."""
