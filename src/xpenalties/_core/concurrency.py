@@ -180,11 +180,18 @@ async def _run(task: Task) -> Outcome | BaseException:
 
 async def _call_and_await(task: Task, timeout: ref[asyncio.Timeout], call: Callable[[], Any]) -> Any:
     """Call a function, on a thread if `task` is blocking, and await what it returns if that can be awaited."""
-    result = await _call_on_thread(task.name, timeout, call) if task.blocking else call()
-    return await result if inspect.isawaitable(result) else result
+    result, error = await _attempt_on_thread(task.name, timeout, call) if task.blocking else _attempt(call)
+    if error is None:
+        return await result if inspect.isawaitable(result) else result
+    try:
+        raise error
+    finally:
+        del error  # see _in_order
 
 
-async def _call_on_thread(name: str, timeout: ref[asyncio.Timeout], call: Callable[[], Any]) -> Any:
+async def _attempt_on_thread(
+    name: str, timeout: ref[asyncio.Timeout], call: Callable[[], Any]
+) -> tuple[Any, BaseException | None]:
     """Call a function on a thread, and wait for it unless `timeout` expires."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
@@ -201,21 +208,16 @@ async def _call_on_thread(name: str, timeout: ref[asyncio.Timeout], call: Callab
         try:
             await asyncio.wait([ended])  # unlike the future itself, it can be cancelled and awaited again
         except asyncio.CancelledError as request:
+            cancelled = request
             limit = timeout()
             if limit is not None and limit.expired():
                 ended.add_done_callback(lambda ended: _close(ended.result()[0]))
-                raise
-            cancelled = request
+                return None, cancelled
     result, error = ended.result()
     if cancelled is not None and inspect.isawaitable(result):
         _close(result)
-        error = cancelled
-    if error is None:
-        return result
-    try:
-        raise error
-    finally:
-        del ended, error, cancelled  # see _in_order
+        return None, cancelled
+    return result, error
 
 
 def _start_thread(name: str, call: Callable[[], Any], on_end: OnEnd) -> None:
