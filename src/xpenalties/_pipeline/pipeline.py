@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any, Literal
 
 from .._core.checks import nearest
-from .._core.pytrees import node
+from .._core.pytrees import register
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation
@@ -20,7 +20,7 @@ from .static import Static
 __all__ = ["Pipeline"]
 
 
-@node
+@register
 @dataclass(frozen=True, init=False, eq=False)
 class Pipeline:
     """A named, weighted sum of penalties: sum of weight_i * penalty_i.
