@@ -106,7 +106,7 @@ def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapp
     return compiled
 
 
-@node
+@node(leaves=("target",), static=("_total", "_reported"))
 class Compiled:
     """A pipeline or loss that is compiled, see `compile`: called as it is, and like it immutable.
 
@@ -207,20 +207,6 @@ class Compiled:
     def _with(self, pipeline: Pipeline) -> Compiled:
         """One that shares what has been compiled."""
         return remade(self, target=with_pipeline(self.target, pipeline))
-
-    def tree_flatten(self) -> tuple[tuple[Target], tuple[_Programs, _Programs]]:
-        """The target, and what has been compiled: how JAX sees it."""
-        return (self.target,), (self._total, self._reported)
-
-    def tree_keys(self) -> tuple[str]:
-        """The name of what `tree_flatten` returns first."""
-        return ("target",)
-
-    @classmethod
-    def tree_unflatten(cls, static: tuple[_Programs, _Programs], children: Iterable[Any]) -> Compiled:
-        """The inverse of `tree_flatten`. Takes anything as a target, for JAX puts placeholders there."""
-        (target,) = children
-        return cls(target, *static)
 
 
 class _Programs:

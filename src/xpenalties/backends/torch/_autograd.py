@@ -11,7 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .._blocks import block_size
 from ..base import Autodiff, OfLeaves, Pull
 from ._tracing import is_tracing
-from ._twice_differentiable import OnceDifferentiableCheck, nodes_from
+from ._twice_differentiable import OnceDifferentiableCheck
 
 __all__ = ["TorchAutodiff"]
 
@@ -85,7 +85,9 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
         own = [x.view_as(x) if wanted and x.requires_grad else x.detach().requires_grad_() for x in leaves]
         hidden = {id(x) for x in own if x.is_leaf}
         traced, aux = fn(own)
-    value, *aux = (x if wanted and _needs_grad(x, hidden) else x.detach() for x in (traced, *aux))
+    keep = wanted and traced.requires_grad and _needs_grad(traced, hidden)
+    value = traced if keep else traced.detach()
+    aux = [x if wanted and x.requires_grad and _needs_grad(x, hidden) else x.detach() for x in aux]
     if not traced.requires_grad:
         return value, aux, lambda cotangent: [None] * len(leaves)
 
@@ -144,5 +146,14 @@ def _needs_grad(x: Any, hidden: set[int]) -> bool:
     """Whether `x` depends on anything that requires a gradient beside the hidden leaves, ids of tensors."""
     if x.grad_fn is None:
         return bool(x.requires_grad) and id(x) not in hidden
-    leaves = (getattr(node, "variable", None) for node in nodes_from([x.grad_fn]))
-    return any(leaf is not None and id(leaf) not in hidden and leaf not in _COTANGENTS for leaf in leaves)
+    nodes, seen = [x.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in hidden and leaf not in _COTANGENTS:
+            return True
+        nodes += [following for following, _ in node.next_functions]
+    return False
