@@ -28,7 +28,7 @@ from .._reports.report import PenaltyReport, Report
 from ..backends.torch import BACKEND
 from ..controllers import Controller
 from ._named_inputs import LazyInputs, lookup, select_inputs
-from .torch import Capture, paths_of
+from ._torch_capture import Capture, paths_of
 
 __all__ = ["PipelineCallback"]
 
