@@ -26,8 +26,8 @@ from .._pipeline.pipeline import Pipeline
 from .._pipeline.settings import Settings
 from .._reports.report import PenaltyReport, Report
 from ..controllers import Controller
-from ._named_inputs import Lazily, asked_for, found_in
-from .torch import Capture, paths_of
+from ._named_inputs import LazyInputs, lookup, select_inputs
+from ._torch_capture import Capture, paths_of
 
 __all__ = ["PipelineCallback"]
 
@@ -215,7 +215,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
 
     def penalties(self, module: LightningModule, found: Mapping[str, Any], batch: Any) -> Any:
         """The weighted sum of the penalties, observed and logged, beside what `training_step` has returned."""
-        own_inputs = Lazily(params=lambda: dict(module.named_parameters()), batch=lambda: batch)
+        own_inputs = LazyInputs(params=lambda: dict(module.named_parameters()), batch=lambda: batch)
         parts: list[Any] = [found, own_inputs, {} if self._capture is None else self._capture]
         if len(set().union(*parts)) != sum(map(len, parts)):
             raise ValueError(
@@ -225,9 +225,9 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         step = module.trainer.global_step
         weights = {name: state["weight"] for name, state in self._states.items()}
         pipe = self.pipe.with_weights(weights) if weights else self.pipe
-        inputs, by = asked_for(pipe, *parts), None
+        inputs, by = select_inputs(pipe, *parts), None
         if self.track_every is not None and step % self.track_every == 0:
-            by = {name: found_in("PipelineCallback: `wrt`", name, *parts) for name in self.wrt}
+            by = {name: lookup("PipelineCallback: `wrt`", name, *parts) for name in self.wrt}
         penalties, self.report = _computed(pipe, found["loss"], inputs, step, by)
         for name, (_, observe) in self._controllers.items():
             part = self.report.regularizers.get(name)
