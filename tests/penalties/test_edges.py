@@ -1,4 +1,4 @@
-"""Norms and structure at 0, at ties and kinks, and what holds of every penalty: NaN, half precision, shapes."""
+"""Norms and representations at 0, at ties and kinks; NaN, half precision and shapes for all penalties."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def test_curvature_where_the_slope_is_zero(fw: Framework) -> None:
     np.testing.assert_allclose(curvature(fw, lambda x: xp.elastic_net(x, l1_ratio=0.25), x, c), 1.5 * c)
     for norm, scale in (("rms", 4), ("l2", 1)):
         zeros = np.zeros(4)
-        found = curvature(fw, lambda x, norm=norm: xp.output_magnitude(x, target=0.0, norm=norm), zeros, c)
-        np.testing.assert_allclose(found, 2 * c / scale)
+        got = curvature(fw, lambda x, norm=norm: xp.output_magnitude(x, target=0.0, norm=norm), zeros, c)
+        np.testing.assert_allclose(got, 2 * c / scale)
         assert (curvature(fw, lambda x, norm=norm: xp.output_magnitude(x, norm=norm), zeros, c) == 0).all()
 
 
 @autodiff
-def test_edges_of_huber_and_clip_belong_to_the_inside(fw: Framework) -> None:
+def test_huber_and_clip_at_the_edge_have_the_slope_of_the_inside(fw: Framework) -> None:
     x = np.asarray([2.0, -2.0])
     assert fw.numpy(xp.grad(lambda x: xp.l2(x, clip=2.0))(fw.array(x))).tolist() == [4.0, -4.0]
     assert curvature(fw, lambda x: xp.l2(x, clip=2.0), x, np.ones(2)).tolist() == [2.0, 2.0]
@@ -79,7 +79,7 @@ def test_spectral_gradient_at_eigenvalues_equal_up_to_rounding(fw: Framework) ->
             x = scale * rotation
             first, second = first_and_second(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), x)
             assert np.linalg.norm(first) == pytest.approx(abs(4 * scale * (scale**2 - 1)))
-            assert np.abs(second).max() < 1e4 * max(scale, 1) ** 5  # one over a gap of rounding would make it 1e15
+            assert np.abs(second).max() < 1e4 * max(scale, 1) ** 5  # 1 / a gap of rounding would be 1e15
 
 
 @autodiff
@@ -88,18 +88,18 @@ def test_spectral_curvature_of_close_eigenvalues(fw: Framework) -> None:
     for b in (1.0, 1.9, 1.999):
         x, a = np.diag([2.0, b]), 2.0
         along = np.asarray([[0.0, 1.0], [0.0, 0.0]])
-        found = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), x, along)
-        by_lambda = 2 * (a**2 - 1)
-        assert found[0, 1] == pytest.approx(by_lambda * 2 * (1 + b**2 / (a**2 - b**2)))
-        assert found[1, 0] == pytest.approx(by_lambda * 2 * a * b / (a**2 - b**2))
+        got = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), x, along)
+        slope_of_lambda = 2 * (a**2 - 1)
+        assert got[0, 1] == pytest.approx(slope_of_lambda * 2 * (1 + b**2 / (a**2 - b**2)))
+        assert got[1, 0] == pytest.approx(slope_of_lambda * 2 * a * b / (a**2 - b**2))
 
 
 @autodiff
-def test_spectral_curvature_of_eigenvalues_that_are_not_equal(fw: Framework) -> None:
+def test_spectral_curvature_of_almost_equal_eigenvalues(fw: Framework) -> None:
     a, b = 2.0, 2 - 1e-6
     along = np.asarray([[0.0, 1.0], [0.0, 0.0]])
-    found = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), np.diag([a, b]), along)
-    assert found[0, 1] == pytest.approx(2 * (a**2 - 1) * 2 * (1 + b**2 / (a**2 - b**2)))
+    got = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), np.diag([a, b]), along)
+    assert got[0, 1] == pytest.approx(2 * (a**2 - 1) * 2 * (1 + b**2 / (a**2 - b**2)))
 
 
 def test_spectral_without_eigh(fw: Framework) -> None:
@@ -162,8 +162,8 @@ def test_zero_rows(fw: Framework) -> None:
 
 
 ROWS = np.asarray([[3.0, 4.0], [4.0, 3.0]])
-#: penalties of these rows, their values, and by which power of the rows' scale they grow
-OF_SIZES: dict[str, tuple[Callable[..., Any], float, int]] = {
+#: penalties of these rows, with their values and the power of the rows' scale that they grow with
+SCALED: dict[str, tuple[Callable[..., Any], float, int]] = {
     "group_lasso": (lambda x: xp.group_lasso(x[:1, :]), 5 * 2**0.5, 1),
     "cosine": (lambda x: xp.consistency(x[:1, :], x[1:, :], metric="cosine"), 0.04, 0),
     "orthogonality": (xp.orthogonality, 2 * 0.96**2, 0),
@@ -171,25 +171,25 @@ OF_SIZES: dict[str, tuple[Callable[..., Any], float, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", OF_SIZES)
+@pytest.mark.parametrize("name", SCALED)
 @pytest.mark.parametrize("exponent", [-30, -20, 19, 30])
-def test_sizes_whose_squares_leave_the_range(fw: Framework, name: str, exponent: int) -> None:
+def test_numbers_whose_squares_overflow_or_underflow(fw: Framework, name: str, exponent: int) -> None:
     if fw.name == "dask" and name == "spectral":
         pytest.skip("dask has no eigh")
-    fn, want, power = OF_SIZES[name]
+    fn, want, power = SCALED[name]
     scale = 10.0**exponent
     x = fw.array(scale * ROWS, "float32")
     assert float(fn(x)) == pytest.approx(want * scale**power, rel=1e-5)
     if fw.has_autodiff:
         got = fw.numpy(xp.grad(fn)(x)).astype(np.float64)
-        usual = fw.numpy(xp.grad(fn)(fw.array(ROWS, "float32"))) * scale ** (power - 1)
-        np.testing.assert_allclose(got, usual, rtol=1e-3, atol=1e-5 * np.abs(usual).max())
+        want = fw.numpy(xp.grad(fn)(fw.array(ROWS, "float32"))) * scale ** (power - 1)
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5 * np.abs(want).max())
 
 
 def test_complex_numbers_of_any_size(fw: Framework) -> None:
     for exponent in (-39, -30, 19, 30):
         if exponent == -39 and fw.name == "jax":
-            continue  # flushes numbers as small to 0
+            continue  # it flushes subnormal numbers to 0
         scale = 10.0**exponent
         x = fw.array(scale * np.asarray([[3 + 4j, 0j], [1j, 1.0]]), "complex64")
         got = fw.numpy(xp.group_lasso(x, reduction="none")) / scale
@@ -235,7 +235,7 @@ def test_complex_half(fw: Framework) -> None:
     assert xp.l2(x, reduction="none").dtype == fw.module.float32
 
 
-def test_shapes_that_are_refused(fw: Framework) -> None:
+def test_refused_shapes_axes_and_centers(fw: Framework) -> None:
     def array(*shape: int) -> Any:
         return fw.array(np.ones(shape))
 
@@ -292,7 +292,7 @@ def test_a_normalizer_of_0(fw: Framework) -> None:
 
 
 @autodiff
-def test_gradient_by_a_center(fw: Framework) -> None:
+def test_gradient_with_respect_to_a_center(fw: Framework) -> None:
     x, where = fw.array(np.asarray([1.0, 2.0, math.nan])), fw.array(np.asarray([True, False, False]))
     center = fw.array(np.asarray([0.25, math.nan, 0.0]))
     for clip in (None, 5.0):
@@ -303,7 +303,7 @@ def test_gradient_by_a_center(fw: Framework) -> None:
 
 
 @autodiff
-def test_terms_of_a_center_that_is_traced(fw: Framework) -> None:
+def test_terms_of_a_traced_center(fw: Framework) -> None:
     x, where = fw.array(np.asarray([1.0, 2.0])), fw.array(np.asarray([True, False]))
 
     def fn(c: Any) -> Any:

@@ -45,8 +45,8 @@ def value_and_pullback(
         (gradient,) = pull(cotangent)
         if gradient is None:
             raise ValueError(
-                f"{caller}: `fn` must return what depends on `x` by operations with derivatives, got a value that does "
-                "not. Do not detach it, and compute with `namespace(x)`."
+                f"{caller}: `fn` must return a value that depends on `x` by differentiable operations, got one that "
+                "does not. Do not detach it, and compute with `namespace(x)`."
             )
         return backend.differentiated_again(caller, gradient)
 
