@@ -67,7 +67,7 @@ def gradient_penalty(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` (n,)
+    array, shape (), or (n,) with ``reduction="none"``
         In float32 or wider. Differentiable with respect to the parameters that `fn` uses, and with respect to `x`.
 
     Raises
@@ -144,7 +144,7 @@ def interpolated_gradient_penalty(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` (n,)
+    array, shape (), or (n,) with ``reduction="none"``
         In float32 or wider.
 
     Raises
@@ -204,7 +204,7 @@ def jacobian_penalty(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` (n,)
+    array, shape (), or (n,) with ``reduction="none"``
         In float32 or wider.
 
     Raises

@@ -59,7 +59,7 @@ def orthogonality(
 
     Returns
     -------
-    array, shape () or with ``per_sample=True, reduction="none"`` the shape of the leading axes
+    array, shape (), or that of the leading axes with ``per_sample=True, reduction="none"``
         In float32 or wider.
 
     Raises
@@ -214,7 +214,7 @@ def consistency(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of the inputs, for "cosine", "kl" and "js" without `axis`
+    array, shape (), or that of the inputs with ``reduction="none"``, without `axis` for "cosine", "kl" and "js"
         In float32 or wider.
 
     Raises
