@@ -74,7 +74,8 @@ def gradient_penalty(
     ------
     TypeError
         If `x` is not a real floating-point array, `fn` is not callable or does not return real arrays of the same
-        framework, `fn` uses functions of another framework (see `namespace`), or an option has the wrong type.
+        framework, `fn` takes its input out of the framework, for example by NumPy's functions or float() (see
+        `namespace`), or an option has the wrong type.
     ValueError
         If `fn` returns another shape or, as far as the framework can tell (PyTorch in eager mode, and NumPy), a value
         that does not depend on `x`; if `x` has no axis of samples, or an option is out of range.

@@ -54,6 +54,7 @@ def value_and_pullback(
 
 
 def _check_real(caller: str, backend: Backend, out: Any) -> None:
+    """Check that `fn` returned a real floating-point array of the framework of its input."""
     out_backend = backend_of(out)
     if out_backend is None or out_backend.library != backend.library:
         raise TypeError(
