@@ -1,8 +1,13 @@
 """Every check of this project, one session each: people and CI run the same, `nox`, or `nox -s torch` for one.
 
+Plain `nox` is what a change has to pass, in minutes. `nox -t full` is everything: also the oldest versions, other
+interpreters, all rows of tests/matrix/cases.py, the integrations, the site, and full coverage. `nox -t ci` is the part
+of it that .ci/run has time for after plain `nox`.
+
 The backends and their requirements are read from backend_matrix/backends.toml: there is no second list. Each session
 has an environment of its own. Those that run tests leave coverage data and results behind, under their own names, so
-that a session replaces what it left before; plain `nox` starts by erasing all of it.
+that a session replaces what it left before; plain `nox` and `nox -t full` start by erasing all of it. Sessions that run
+side by side start in the order of this file: the longest come first.
 """
 
 from __future__ import annotations
@@ -25,7 +30,12 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 ROWS: list[dict[str, Any]] = tomllib.loads((ROOT / "backend_matrix" / "backends.toml").read_text("utf-8"))["backend"]
 REQUIRED = [row for row in ROWS if row["required"]]
 PYTHON = ROWS[0]["python"][0]
+ONCE = f"{ROWS[0]['name']}-{PYTHON}"  # runs the tests that do not depend on a backend
 ONE_FRAMEWORK = "not mixed and not integrations and not docs"  # those need more
+
+COMPILED = [row for row in REQUIRED if row["jit"]]  # these take the longest
+FULL = "full"
+CI = "ci"
 
 nox.needs_version = ">=2026.10.20"
 nox.options.allow_parallel = True  # all but those that look at the others' files
@@ -33,13 +43,17 @@ nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
-    *("erase", "lint", "types"),
-    *(row["name"] for row in ROWS),
-    *("oldest", "mixed", "integrations", "bare", "doctest", "docs", "build", "coverage", "report"),
+    *("erase", *(row["name"] for row in COMPILED)),
+    *("mixed", "doctest", ONCE),
+    *(row["name"] for row in ROWS if row not in (ROWS[0], *COMPILED) and (row["required"] or "needs" in row)),
+    *("types", "lint"),
 ]
-if len(sys.argv) == 1:  # plain `nox`: a session per core. One that is asked for by name shows its output as it comes
+if len(sys.argv) == 1 or sys.argv[1] in (
+    "-t",
+    "--tags",
+):  # a session per core. Named ones show their output as it comes
     nox.options.parallel = os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each: threads that share one cost more than they give
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each: threads that share one cost more than they give
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 
@@ -67,99 +81,104 @@ def newest(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def run_tests(
-    session: nox.Session, requirements: list[str], backends: str, *options: str, results: bool = True
+    session: nox.Session,
+    requirements: list[str],
+    backends: str,
+    marks: str,
+    *,
+    once: bool = True,
+    results: bool = True,
+    spread: bool = True,
 ) -> None:
-    """Run tests under coverage; what an earlier run of this session left behind is removed first."""
+    """Run the tests that match `marks` under coverage; what an earlier run of this session left behind is removed.
+
+    Without `once`, the tests that do not depend on a backend are left to the session `ONCE`. A session that runs alone
+    is spread over all cores, unless `spread` is False.
+    """
     stem = session.name.replace("(", "-").rstrip(")")
     written = RESULTS / f"{stem}.json"
-    for old in (written, *COVERAGE.glob(f".coverage.{stem}.*")):
+    for old in (written, *COVERAGE.glob(f".coverage.{stem}*")):
         old.unlink(missing_ok=True)
     session.install(*requirements)
     COVERAGE.mkdir(exist_ok=True)
     env = {"XPENALTIES_TEST_BACKENDS": backends, "COVERAGE_FILE": str(COVERAGE / f".coverage.{stem}")}
     if results:
         env["XPENALTIES_MATRIX_RESULTS"] = str(written)
-    options = ("-o", f"cache_dir={session.create_tmp()}", *options)  # sessions that run side by side share nothing
-    session.run("coverage", "run", "--parallel-mode", "-m", "pytest", "tests", *options, *session.posargs, env=env)
+    if not once:
+        env["XPENALTIES_TEST_ONCE"] = ONCE
+    options = ["-o", f"cache_dir={session.create_tmp()}"]  # sessions that run side by side share nothing
+    if spread and not session.parallel:
+        options += ["-n", "auto", "--dist", "worksteal"]
+    command = ("pytest", "tests", "-m", marks, "--cov", "--cov-report=", *options)
+    session.run(*command, *session.posargs, env=env)
 
 
-@nox.session(python=False, allow_parallel=False)
+@nox.session(python=False, allow_parallel=False, tags=[FULL])
 def erase(session: nox.Session) -> None:
     """Remove coverage data and results of earlier runs."""
     for old in (*ROOT.glob(".coverage"), *COVERAGE.glob(".coverage.*"), *RESULTS.glob("*.json")):
         old.unlink()
 
 
-@nox.session
-def lint(session: nox.Session) -> None:
-    """Lint and formatting."""
-    session.install(*group("lint"))
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
-
-
-@nox.session
-def types(session: nox.Session) -> None:
-    """Strict type check of the package, and of how users' calls are seen."""
-    session.install(*group("types"))
-    session.run("mypy")
-
-
 def tests_of(row: dict[str, Any]) -> Callable[[nox.Session], None]:
-    """The session of one backend."""
+    """Return the session of one backend."""
 
     def run(session: nox.Session) -> None:
         if "needs" in row and not has_cuda():
             session.skip(f"{row['name']} did not run: it needs {row['needs']}, and `nvidia-smi -L` finds none")
-        run_tests(session, ["-e", ".", *group("tests"), *row["newest"]], row["name"], "-m", ONE_FRAMEWORK)
+        marks = f"{ONE_FRAMEWORK} and not full" if row in COMPILED else ONE_FRAMEWORK
+        requirements = ["-e", ".", *group("tests"), *row["newest"]]
+        run_tests(session, requirements, row["name"], marks, once=row is ROWS[0])
 
     run.__doc__ = f"Tests on {row['name']}, at its newest."
     return run
 
 
 def has_cuda() -> bool:
-    """Whether there is a CUDA device."""
+    """Return whether there is a CUDA device."""
     if shutil.which("nvidia-smi") is None:
         return False
     return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
 
 
-for row in ROWS:
+for row in [*COMPILED, *(row for row in ROWS if row not in COMPILED)]:
     # a list of one would put the version into the session's name
     python = row["python"] if len(row["python"]) > 1 else row["python"][0]
-    nox.session(name=row["name"], python=python)(tests_of(row))
+    nox.session(name=row["name"], python=python, tags=[FULL])(tests_of(row))
 
 
-@nox.session(python=PYTHON)
-def mixed(session: nox.Session) -> None:
-    """Tests that need several frameworks, examples and peers in one environment."""
-    requirements = ["-e", ".[examples]", *group("tests"), *group("peers"), *group("optional"), *newest(REQUIRED)]
-    run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "-m", "mixed", results=False)
+@nox.session(python=PYTHON, tags=[FULL, CI])
+@nox.parametrize("row", [nox.param(row, id=row["name"]) for row in COMPILED])
+def rows(session: nox.Session, row: dict[str, Any]) -> None:
+    """Tests that a backend's session leaves out, because they compile much: rows of cases.py like others."""
+    requirements = ["-e", ".", *group("tests"), *row["newest"]]
+    run_tests(session, requirements, row["name"], f"{ONE_FRAMEWORK} and full", once=False)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, tags=[FULL, CI])
+@nox.parametrize("row", [nox.param(row, id=row["name"]) for row in ROWS if row["oldest"]])
+def oldest(session: nox.Session, row: dict[str, Any]) -> None:
+    """Tests at the lowest versions that the package claims to support, except those of what no version changes."""
+    requirements = ["-e", ".", *group("tests"), *row["oldest"]]
+    run_tests(session, requirements, row["name"], f"{ONE_FRAMEWORK} and not newest", once=False)
+
+
+@nox.session(python=PYTHON, tags=[FULL, CI])
 def integrations(session: nox.Session) -> None:
     """Tests of the integrations with the packages themselves, and their examples."""
     requirements = ["-e", ".[examples]", *group("tests"), *group("integrations"), *newest(REQUIRED)]
     session.env["XPENALTIES_TEST_INTEGRATIONS"] = "1"  # one that is not there is an error
-    run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "-m", "integrations", results=False)
+    run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "integrations", results=False)
 
 
-@nox.session(python=PYTHON)
-def bare(session: nox.Session) -> None:
-    """Tests of the installed package with its runtime dependency only, so without any framework."""
-    run_tests(session, [".", *group("run")], "", "-m", "bare", results=False)
+@nox.session(python=PYTHON, tags=[FULL])
+def mixed(session: nox.Session) -> None:
+    """Tests that need several frameworks, examples and peers in one environment."""
+    requirements = ["-e", ".[examples]", *group("tests"), *group("peers"), *group("optional"), *newest(REQUIRED)]
+    run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "mixed", results=False)
 
 
-@nox.session(python=PYTHON)
-@nox.parametrize("row", [nox.param(row, id=row["name"]) for row in ROWS if row["oldest"]])
-def oldest(session: nox.Session, row: dict[str, Any]) -> None:
-    """Tests at the lowest versions that the package claims to support, but those of what no version changes."""
-    options = ("-m", f"{ONE_FRAMEWORK} and not newest")
-    run_tests(session, ["-e", ".", *group("tests"), *row["oldest"]], row["name"], *options)
-
-
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, tags=[FULL])
 def doctest(session: nox.Session) -> None:
     """The examples in docstrings, README.md and docs/, and the recipe of CONTRIBUTING.md."""
     session.install("-e", ".", *group("docs"), *group("integrations"), *newest(REQUIRED))
@@ -168,7 +187,7 @@ def doctest(session: nox.Session) -> None:
     session.run("pytest", "tests", "-m", "docs", *session.posargs, env=env)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, tags=[FULL, CI])
 def docs(session: nox.Session) -> None:
     """The site, strictly: each page executed, each public name in the reference, each link followed."""
     session.install("-e", ".[examples]", *group("site"), *group("integrations"), *newest(REQUIRED))
@@ -178,7 +197,7 @@ def docs(session: nox.Session) -> None:
     session.run("python", "docs/check_links.py", str(built / "html"))
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, tags=[FULL, CI])
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, check their metadata, and try the installed wheel."""
     dist = Path(session.create_tmp()) / "dist"
@@ -191,14 +210,36 @@ def build(session: nox.Session) -> None:
     session.run("pytest", "tests", "-m", "smoke", env={"XPENALTIES_TEST_BACKENDS": "numpy"})
 
 
-@nox.session(python=PYTHON, allow_parallel=False)
+@nox.session(tags=[FULL])
+def types(session: nox.Session) -> None:
+    """Strict type check of the package, and of how users' calls are seen."""
+    session.install(*group("types"))
+    session.run("mypy")
+
+
+@nox.session(python=PYTHON, tags=[FULL, CI])
+def bare(session: nox.Session) -> None:
+    """Tests of the installed package with its runtime dependency only, so without any framework."""
+    run_tests(session, [".", *group("run")], "", "bare", results=False, spread=False)
+
+
+@nox.session(tags=[FULL])
+def lint(session: nox.Session) -> None:
+    """Lint, formatting, and imports that go down only."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", env={"PYTHONPATH": "src"})
+
+
+@nox.session(python=PYTHON, allow_parallel=False, default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Times and peak memory beside the peers', into benchmarks/RESULTS.md. Not part of plain `nox`: 15 minutes."""
+    """Times and peak memory beside the peers', into benchmarks/RESULTS.md. Only by name: 15 minutes."""
     session.install("-e", ".", *group("benchmarks"), *newest(REQUIRED))
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 
-@nox.session(allow_parallel=False)
+@nox.session(allow_parallel=False, tags=[FULL, CI])
 def coverage(session: nox.Session) -> None:
     """All sessions' coverage together, which must be full."""
     session.install(*group("run"))
@@ -206,7 +247,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", "--fail-under=100")
 
 
-@nox.session(python=False, allow_parallel=False)
+@nox.session(python=False, allow_parallel=False, tags=[FULL, CI])
 def report(session: nox.Session) -> None:
     """Write backend_matrix/REPORT.md from the sessions' results."""
     session.run(sys.executable, "backend_matrix/report.py", external=True)

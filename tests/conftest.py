@@ -1,21 +1,18 @@
-"""Which backends run, the fixtures that tests take them from, and the results that the matrix's table is made of.
+"""The fixtures of all tests, the backends that run, and the results that the matrix's table is made of.
 
 XPENALTIES_TEST_BACKENDS says what must run, separated by commas; without it, whatever of backends.toml is installed.
 A backend that is named and does not import is an error. Nothing here imports NumPy, for the session `bare` lacks it.
+The markers and what they do are in helpers/collection.py.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import sys
-import tomllib
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module, metadata
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -23,36 +20,24 @@ from typing import Any
 
 import pytest
 
-ROWS = tomllib.loads((Path(__file__).parents[1] / "backend_matrix/backends.toml").read_text())["backend"]
+from tests.helpers.collection import MARKERS, ROWS, SELECTED, Leftovers, deselect, frameworks
+from tests.helpers.results import Results
+
+__all__ = ["ROWS", "SELECTED", "integration", "quiet", "selected"]
+
 # the tests compile thousands of tiny programs and run each once: spend nothing on optimising them
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 _uses_of_jax = count(1)
+_states: dict[str, Any] = {}  # of each module's RNG, as its import left it
 if find_spec("hypothesis") is not None:  # the session `bare` lacks it
     from hypothesis import settings
 
     settings.register_profile("the same each time", deadline=None, derandomize=True, database=None)
     settings.load_profile("the same each time")
-COLUMNS = ("eager", "jit", "gradient", "second gradient", "dtypes")
-
-
-def _selected() -> list[str]:
-    named = os.environ.get("XPENALTIES_TEST_BACKENDS")
-    names = [row["name"] for row in ROWS]
-    if named is None:
-        return [row["name"] for row in ROWS if find_spec(row["module"].partition(".")[0]) is not None]
-    chosen = [name.strip() for name in named.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise pytest.UsageError(f"XPENALTIES_TEST_BACKENDS names {unknown}, backends.toml has {names}")
-    missing = [
-        row["module"] for row in ROWS if row["name"] in chosen and find_spec(row["module"].partition(".")[0]) is None
-    ]
-    if missing:
-        raise pytest.UsageError(f"XPENALTIES_TEST_BACKENDS asks for {missing}, which cannot be imported")
-    return chosen
-
-
-SELECTED = _selected()
 
 
 def selected(module: str, *, reason: str) -> Any:
@@ -90,32 +75,22 @@ if find_spec("numpy") is None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for line in (
-        "column(name): the column of the matrix's table that a test fills",
-        "needs(what): autodiff, jit: skipped, with the reason from backends.toml, where a backend lacks it",
-        "docs: runs the examples of docstrings and pages",
-        "integrations: needs the packages of the integrations, in one environment",
-        "mixed: needs several frameworks in one environment",
-        "newest: is about this package's own code only, and runs at the newest versions",
-        "bare: runs with the runtime dependency only",
-        "smoke: a few seconds, for an installed wheel",
-    ):
+    for line in MARKERS:
         config.addinivalue_line("markers", line)
+    if path := os.environ.get("XPENALTIES_MATRIX_RESULTS"):
+        config.pluginmanager.register(Results(Path(path)))
+    if session := os.environ.get("XPENALTIES_TEST_ONCE"):
+        config.pluginmanager.register(Leftovers(session), "leftovers")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "fw" in metafunc.fixturenames:
-        lacks = {row["name"]: row for row in ROWS}
-        values = []
-        for name in SELECTED:
-            marks = [
-                pytest.mark.skip(reason=lacks[name][f"no_{what}"])
-                for mark in metafunc.definition.iter_markers("needs")
-                for what in mark.args
-                if not lacks[name][what]
-            ]
-            values.append(pytest.param(name, id=name, marks=marks))
-        metafunc.parametrize("fw", values, indirect=True)
+        metafunc.parametrize("fw", frameworks(metafunc.definition), indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    deselect(config, items)
 
 
 @pytest.fixture
@@ -125,8 +100,11 @@ def quietly() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
-    """What PyTorch draws is the same each time, whichever tests ran before."""
+def seeded(request: pytest.FixtureRequest) -> None:
+    """Let PyTorch and a module's RNG draw the same numbers each time, whichever tests ran before."""
+    rng = getattr(request.module, "RNG", None)
+    if rng is not None:
+        rng.bit_generator.state = _states.setdefault(request.module.__name__, rng.bit_generator.state)
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(0)
@@ -183,62 +161,3 @@ def _lacking(request: pytest.FixtureRequest) -> None:
         reason = params["case"].lacking.get(params["fw"])
         if reason:
             pytest.skip(reason)
-
-
-class Results:
-    """Outcomes of the tests that fill a column, counted by function and backend."""
-
-    def __init__(self) -> None:
-        self.cells: Counter[tuple[str, str, str, str]] = Counter()
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        report = yield
-        column = item.get_closest_marker("column")
-        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if (
-            column is not None
-            and "case" in params
-            and "fw" in params
-            and (call.when == "call" or report.outcome != "passed")
-        ):
-            self.cells[params["case"].name, params["fw"], column.args[0], report.outcome] += 1
-        return report
-
-    def write(self, path: Path) -> None:
-        keys = sorted({key[:3] for key in self.cells}, key=lambda key: (key[0], key[1], COLUMNS.index(key[2])))
-        packages = ("array-api-compat", "autograd", "numpy", "torch", "jax", "array-api-strict", "dask", "cupy-cuda13x")
-        found = {}
-        for package in packages:
-            try:
-                found[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cells = [
-            {
-                "function": function,
-                "backend": backend,
-                "column": column,
-                **{
-                    outcome: self.cells[function, backend, column, outcome]
-                    for outcome in ("passed", "failed", "skipped")
-                },
-            }
-            for function, backend, column in keys
-        ]
-        content = {"session": path.stem, "versions": {"python": platform.python_version(), **found}, "cells": cells}
-        path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-_results = Results()
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.pluginmanager.register(_results)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    path = os.environ.get("XPENALTIES_MATRIX_RESULTS")
-    if path:
-        _results.write(Path(path))

@@ -1,8 +1,8 @@
-"""Controllers: weights that follow what is observed in training, such as the KL divergence from a reference.
+"""Controllers: weights that follow an observation of training, such as the KL divergence from a reference.
 
-A controller is two pure functions. `init` returns a state, and `step` of a state and an observation the weight to go on
-with and the next state. A state is plain data, a dict of a number or a 0-d array: it can be saved, and passed through
-`jax.jit`. Nothing else remembers anything::
+A controller is two pure functions. `init` returns a state. `step` takes a state and an observation, and returns the
+next weight and the next state. A state is a dict of a number or a 0-d array: you can save it, and pass it through
+`jax.jit`. There is no other state::
 
     controller = adaptive_kl(0.2, target=6.0)
     state = controller.init()
@@ -27,24 +27,24 @@ from .backends import backend_of, common_backend
 __all__ = ["Controller", "adaptive_kl", "target_entropy"]
 
 State = dict[str, Any]
-_SHARE = number(Interval(0, 1, low_open=True))
+_FRACTION = number(Interval(0, 1, low_open=True))
 
 
 @dataclass(frozen=True)
 class Controller(ABC):
-    """What `adaptive_kl` and `target_entropy` return: a pair of pure functions, `init` and `step`."""
+    """A pair of pure functions, `init` and `step`. Made by `adaptive_kl` and `target_entropy`."""
 
     name: str
     initial: float
 
     def init(self, like: Any = None) -> State:
-        """The first state.
+        """Return the first state.
 
         Parameters
         ----------
         like : array, optional
-            The state is a 0-d array of its framework, device and dtype (float32 at least), so that a compiled step is
-            given arrays from the beginning; by default a Python float.
+            The state becomes a 0-d array of its framework, device and dtype (float32 at least), so that a compiled
+            step takes arrays from the start. By default the state is a Python float.
         """
         if like is None:
             return {"weight": self.initial}
@@ -58,45 +58,47 @@ class Controller(ABC):
         return {"weight": backend.xp.asarray(self.initial, dtype=dtype, device=device)}
 
     def step(self, state: Mapping[str, Any], observed: Any) -> tuple[Any, State]:
-        """The next weight, and the state to go on with.
+        """Return the next weight and the next state.
 
         Parameters
         ----------
         state : dict
-            What `init` or `step` has returned.
+            The result of `init` or the last `step`.
         observed : number or 0-d array
-            What training has come to. One that is NaN makes the weight NaN, if it is an array; a number is refused.
+            The value to control. An array that is NaN makes the weight NaN; a number that is NaN raises.
 
         Returns
         -------
         tuple of number or 0-d array, and dict
-            Constants: no gradient goes through them.
+            Constants: no gradient flows through them.
         """
         if not isinstance(state, Mapping) or set(state) != {"weight"}:
             raise TypeError(f"{self.name}: `state` must be what `init` or `step` returned, got {state!r}. Pass that.")
-        given = state["weight"]
-        before = _scalar(self.name, "weight", given, beside=observed)
-        observed = _scalar(self.name, "observed", observed, beside=given)
-        named_arrays = {n: x for n, x in (("state", before), ("observed", observed)) if type(x) is not float}
-        if not named_arrays:
+        before = _scalar(self.name, "weight", state["weight"], other=observed)
+        observed = _scalar(self.name, "observed", observed, other=state["weight"])
+        arrays = {name: x for name, x in (("state", before), ("observed", observed)) if type(x) is not float}
+        if not arrays:
             weight = before * self.factor(observed)
             return weight, {"weight": weight}
-        backend = common_backend(self.name, list(named_arrays), list(named_arrays.values()))
+        backend = common_backend(self.name, list(arrays), list(arrays.values()))
         weight = before * self.factor(observed if type(observed) is float else wide(observed))
-        if type(before) is not float and weight.dtype != before.dtype:  # a state stays what it is, as loops want it
+        if type(before) is not float and weight.dtype != before.dtype:  # compiled loops need a state of one dtype
             weight = backend.xp.astype(weight, before.dtype)
         return weight, {"weight": weight}
 
     @abstractmethod
     def factor(self, observed: Any) -> Any:
-        """What `step` multiplies the weight by."""
+        """Return the factor by which `step` multiplies the weight."""
 
 
-def _scalar(caller: str, name: str, value: Any, *, beside: Any) -> Any:
-    """A Python float, or a 0-d array as a constant. NumPy's scalars are numbers beside another framework's arrays."""
-    backend, other = backend_of(value), backend_of(beside)
-    foreign = backend is not None and other is not None and other.library != backend.library
-    if backend is None or isinstance(value, Integral) or (foreign and isinstance(value, Real)):
+def _scalar(caller: str, name: str, value: Any, *, other: Any) -> Any:
+    """Return a Python float, or a 0-d array as a constant.
+
+    If `other` is another framework's array, a NumPy scalar counts as a number.
+    """
+    backend, other_backend = backend_of(value), backend_of(other)
+    differs = backend is not None and other_backend is not None and other_backend.library != backend.library
+    if backend is None or isinstance(value, Integral) or (differs and isinstance(value, Real)):
         return named(caller, FINITE, name, value)
     if tuple(value.shape) != ():
         raise ValueError(f"{caller}: `{name}` must be 0-d, got shape {tuple(value.shape)}. Take its mean.")
@@ -105,7 +107,7 @@ def _scalar(caller: str, name: str, value: Any, *, beside: Any) -> Any:
     return stop_gradient(value)
 
 
-def _functions(x: Any) -> Any:
+def _namespace(x: Any) -> Any:
     backend = None if type(x) is float else backend_of(x)
     return Python if backend is None else backend.xp
 
@@ -117,7 +119,7 @@ class _AdaptiveKL(Controller):
     clip: float
 
     def factor(self, observed: Any) -> Any:
-        xp = _functions(observed)
+        xp = _namespace(observed)
         error = observed / self.target - 1
         error = xp.where(error > self.clip, self.clip, error)
         error = xp.where(error < -self.clip, -self.clip, error)
@@ -130,24 +132,24 @@ class _TargetEntropy(Controller):
     rate: float
 
     def factor(self, observed: Any) -> Any:
-        return _functions(observed).exp(self.rate * (self.target - observed))
+        return _namespace(observed).exp(self.rate * (self.target - observed))
 
 
 def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float = 0.2) -> Controller:
-    r"""A weight that keeps a KL divergence near a target.
+    r"""Control a weight so that a KL divergence stays near a target.
 
-    Each step multiplies it by :math:`1 + g \, \mathrm{clip}(KL / \text{target} - 1, -c, c)`.
+    Each step multiplies the weight by :math:`1 + g \, \mathrm{clip}(KL / \text{target} - 1, -c, c)`.
 
     Parameters
     ----------
     initial : float
         The first weight, > 0.
     target : float
-        The divergence to have, > 0, in the units of what is observed.
+        The desired divergence, > 0, in the units of the observation.
     gain : float, default 0.1
-        :math:`g` in (0, 1]; libraries that have a horizon divide the size of a batch by it.
+        :math:`g`, in (0, 1]. In libraries with a horizon, it is the batch size divided by the horizon.
     clip : float, default 0.2
-        :math:`c` in (0, 1]: the largest relative error that counts. Times `gain` below 1.
+        :math:`c`, in (0, 1]: larger relative errors are clipped to it. ``clip * gain`` must be below 1.
 
     Returns
     -------
@@ -156,7 +158,7 @@ def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float
     Raises
     ------
     TypeError, ValueError
-        For arguments of another kind or value.
+        If an argument has the wrong type or value.
 
     References
     ----------
@@ -172,8 +174,8 @@ def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float
     """
     initial = named("adaptive_kl", POSITIVE, "initial", initial)
     target = named("adaptive_kl", POSITIVE, "target", target)
-    gain = named("adaptive_kl", _SHARE, "gain", gain)
-    clip = named("adaptive_kl", _SHARE, "clip", clip)
+    gain = named("adaptive_kl", _FRACTION, "gain", gain)
+    clip = named("adaptive_kl", _FRACTION, "clip", clip)
     if gain * clip >= 1:
         raise ValueError(
             f"adaptive_kl: `gain` times `clip` must be below 1, got {gain} and {clip}. The weight would be 0 for good."
@@ -182,29 +184,29 @@ def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float
 
 
 def target_entropy(initial: float, *, target: float, rate: float = 3e-4) -> Controller:
-    r"""A weight for an entropy bonus that keeps a policy's entropy near a target.
+    r"""Control the weight of an entropy bonus so that a policy's entropy stays near a target.
 
-    Each step multiplies it by :math:`e^{r (\text{target} - H)}`: gradient descent on the logarithm of the weight, as
-    soft actor-critic tunes its temperature.
+    Each step multiplies the weight by :math:`e^{r (\text{target} - H)}`. This is gradient descent on the logarithm of
+    the weight, as soft actor-critic tunes its temperature.
 
     Parameters
     ----------
     initial : float
         The first weight, > 0.
     target : float
-        The entropy to have, in nats; below 0 for continuous actions, for example.
+        The desired entropy, in nats. It may be negative, as for continuous actions.
     rate : float, default 3e-4
-        :math:`r`, > 0, for each nat.
+        :math:`r`, > 0, per nat.
 
     Returns
     -------
     Controller
-        What it observes is the entropy :math:`H`, of ``entropy(mode="bonus")`` the value with its sign changed.
+        It observes the entropy :math:`H`. That is the negated value of ``entropy(mode="bonus")``.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of another kind or value.
+        If an argument has the wrong type or value.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""What handlers are told of each computation of a pipeline: that it began, what it found, how long it took, or failed.
+"""Events of each computation of a pipeline: when it starts, what it returns, how long it takes, and errors.
 
 Without handlers nothing is measured. A handler runs in the thread that computes, between two penalties.
 """
@@ -17,33 +17,33 @@ __all__ = ["Event", "LoggingHandler", "add_handler", "remove_handler"]
 _LOGGER = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # figures may be arrays, which neither compare nor hash as one
+@dataclass(frozen=True, kw_only=True, eq=False)  # fields may be arrays, which have no == and hash
 class Event:
-    """One thing that happened in a computation.
+    """The start or the end of a computation, or of one penalty in it.
 
     Attributes
     ----------
     kind : {"start", "stop", "exception"}
-        A "start" is followed by one of the others.
+        Each "start" is followed by a "stop" or an "exception".
     pipeline : str
         Name of the pipeline.
     penalty : str or None
-        Name of the penalty, "base_loss" for a base loss; None where the event is about the whole computation.
+        Name of the penalty, "base_loss" for a base loss; None if the event is about the whole computation.
     computation : int
-        The same in all events of one computation, and in no other's of this process.
+        A number that all events of one computation share, unique in this process.
     time : float
-        When that which the event is about began, in seconds since the epoch: `time.time`.
+        When the penalty or the computation started, in seconds since the epoch: `time.time`.
     step : int or 0-d array, optional
-        As the pipeline was given it.
+        The step passed to the pipeline.
     duration : float or None
-        Seconds on the host, by a monotonic clock; a device that computes asynchronously may still be at work.
+        Seconds on the host, by a monotonic clock. An asynchronous device may still be computing.
     weight, value, contribution, grad_norm
-        As in `PenaltyReport`, of the whole computation the loss total and its gradient's norm; None where not known.
-        Numbers and detached 0-d arrays: reading one may wait for the device.
+        As in `PenaltyReport`. For the whole computation, the loss total and its gradient's norm. None if not known.
+        They are numbers or detached 0-d arrays; reading an array may wait for the device.
     error : BaseException or None
-        What was raised, in an "exception".
+        The exception raised, in an "exception" event.
     report : Report or None
-        In the "stop" of a whole computation.
+        In the "stop" event of a whole computation.
     """
 
     kind: Literal["start", "stop", "exception"]
@@ -62,31 +62,31 @@ class Event:
 
 
 _Handler = TypeVar("_Handler", bound=Callable[[Event], object])
-_handlers: tuple[Callable[[Event], object], ...] = ()  # replaced, never changed: who reads it needs no lock
+_handlers: tuple[Callable[[Event], object], ...] = ()  # replaced, never changed, so that reading needs no lock
 _replacing = Lock()
 _computations = count(1)
 
 
 def add_handler(handler: _Handler) -> _Handler:
-    """Call `handler` with each event from now on, after those that were added before. Also a decorator.
+    """Call `handler` with each event from now on, after earlier handlers. Also a decorator.
 
     Parameters
     ----------
     handler : callable
-        Takes one `Event`; what it returns is ignored. An Exception that it raises is logged by "xpenalties.telemetry",
-        and the computation goes on. It may be called from several threads, and must not compute a pipeline itself.
+        Takes one `Event`; its result is ignored. If it raises an Exception, the logger "xpenalties.telemetry" logs it
+        and the computation continues. It may be called from several threads, and must not compute a pipeline itself.
 
     Returns
     -------
     callable
-        `handler`, as `remove_handler` takes it.
+        `handler`, to be passed to `remove_handler`.
 
     Raises
     ------
     TypeError
-        For what cannot be called, and for a class: an instance handles events.
+        If `handler` is not callable or is a class; pass an instance.
     ValueError
-        For a handler that was added already.
+        If `handler` was added already.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def add_handler(handler: _Handler) -> _Handler:
     stop None 3.0
     >>> telemetry.remove_handler(show)
     """
-    global _handlers  # noqa: PLW0603 - one name to read is the cheapest `active`
+    global _handlers  # noqa: PLW0603 - reading one name is the cheapest `active`
     if not callable(handler) or isinstance(handler, type):
         raise TypeError(f"add_handler: `handler` must be a function of one Event, got {handler!r}. Pass a callable.")
     with _replacing:
@@ -114,40 +114,40 @@ def add_handler(handler: _Handler) -> _Handler:
 
 
 def remove_handler(handler: Callable[[Event], object]) -> None:
-    """Call `handler` no more.
+    """Stop calling `handler`.
 
     Parameters
     ----------
     handler : callable
-        What `add_handler` was given.
+        A handler passed to `add_handler`.
 
     Raises
     ------
     ValueError
-        For a handler that is not there.
+        If `handler` was not added.
     """
     global _handlers  # noqa: PLW0603
     with _replacing:
-        left = tuple(each for each in _handlers if each != handler)
-        if len(left) == len(_handlers):
+        others = tuple(other for other in _handlers if other != handler)
+        if len(others) == len(_handlers):
             raise ValueError(
                 f"remove_handler: `handler` must be one that was added, got {handler!r}. Pass the same object."
             )
-        _handlers = left
+        _handlers = others
 
 
 class LoggingHandler:
-    """A handler that logs a line for each penalty and computation that stopped, and what was raised.
+    """A handler that logs one line for each penalty and computation, and exceptions.
 
-    Figures are read, which may wait for the device, only where `logger` is enabled for `level`: by default it is not,
-    before something like ``logging.basicConfig(level=logging.INFO)``.
+    Numbers are read, which may wait for the device, only if `logger` is enabled for `level`. By default it is not: call
+    ``logging.basicConfig(level=logging.INFO)``, for example.
 
     Parameters
     ----------
     logger : logging.Logger, optional
-        By default the one that is named "xpenalties".
+        By default the logger "xpenalties".
     level : int, default logging.INFO
-        Of the lines with figures; exceptions are logged as errors, with their traceback.
+        Level of the lines with numbers. Exceptions are logged as errors, with their traceback.
     """
 
     def __init__(self, logger: logging.Logger | None = None, level: int = logging.INFO) -> None:
@@ -159,7 +159,7 @@ class LoggingHandler:
         if event.kind == "exception":
             self.logger.error("%s raised %r", _subject(event), event.error, exc_info=event.error)
         elif event.kind == "stop" and self.logger.isEnabledFor(self.level):
-            self.logger.log(self.level, "%s: %s", _subject(event), _figures(event))
+            self.logger.log(self.level, "%s: %s", _subject(event), _numbers(event))
 
 
 def _subject(event: Event) -> str:
@@ -167,24 +167,24 @@ def _subject(event: Event) -> str:
     return subject if event.step is None else f"{subject}, step {event.step}"
 
 
-def _figures(event: Event) -> str:
-    figures = {
+def _numbers(event: Event) -> str:
+    numbers = {
         "weight": event.weight,
         "total" if event.penalty is None else "value": event.value,
         "contribution": event.contribution,
         "grad norm": event.grad_norm,
     }
-    found = [f"{name} {float(value):.6g}" for name, value in figures.items() if value is not None]
-    return ", ".join(found if event.duration is None else [*found, f"{1e3 * event.duration:.3f} ms"])
+    texts = [f"{name} {float(value):.6g}" for name, value in numbers.items() if value is not None]
+    return ", ".join(texts if event.duration is None else [*texts, f"{1e3 * event.duration:.3f} ms"])
 
 
 def active() -> bool:
-    """Whether there is a handler: without one, the pipeline makes no events."""
+    """Return whether there is a handler. Without one, pipelines make no events."""
     return bool(_handlers)
 
 
 def emit(event: Event) -> None:
-    """Call each handler, whatever the others raise."""
+    """Call each handler, even if another one raises."""
     for handler in _handlers:
         try:
             handler(event)
@@ -193,5 +193,5 @@ def emit(event: Event) -> None:
 
 
 def next_computation() -> int:
-    """A number that no other computation of this process has."""
+    """Return a number for a computation, unique in this process."""
     return next(_computations)

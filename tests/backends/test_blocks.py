@@ -14,20 +14,18 @@ import numpy as np
 import pytest
 
 import xpenalties as xp
+from tests.helpers.clocks import PATIENCE
 from tests.helpers.harness import Framework, close
 from tests.matrix.cases import CASES, Case, arrays_of, options_of
 from tests.matrix.test_masks import masks
 from xpenalties import Penalty, Pipeline, block_size
 from xpenalties.backends import backend_of
-from xpenalties.backends._blocks import LEAST, Work, chosen
+from xpenalties.backends._blocks import AUTOMATIC, BLOCK_SIZE, LEAST, Work
 
 INF = math.inf
-ROWS = [case for case in CASES if case.function.spec.shape_of_terms(case.options) == "rows"]  # type: ignore[attr-defined]
+ROWS = [case for case in CASES if case.kind_of_terms == "rows"]
 RNG = np.random.default_rng(17)
 X, Y = RNG.standard_normal((7, 4)), RNG.standard_normal((7, 4))
-
-of_rows = pytest.mark.parametrize("case", ROWS, ids=lambda case: case.id)
-
 
 ELSEWHERE = {
     "jax": "XLA is given the whole, but for linear maps: test_linear.py has those",
@@ -35,12 +33,11 @@ ELSEWHERE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _rows(request: pytest.FixtureRequest) -> None:
-    """Skip the rows of cases.py where they would show nothing."""
-    params = getattr(getattr(request.node, "callspec", None), "params", {})
-    if "case" in params and params.get("fw") in ELSEWHERE:
-        pytest.skip(ELSEWHERE[params["fw"]])
+def of_rows(test: Callable[..., None]) -> Callable[..., None]:
+    """Parametrize a test by the rows of cases.py whose terms are rows, except on backends where they show nothing."""
+    for name, reason in ELSEWHERE.items():
+        test = pytest.mark.without(name, reason=reason)(test)
+    return pytest.mark.parametrize("case", ROWS, ids=lambda case: case.id)(test)
 
 
 @pytest.fixture
@@ -177,9 +174,8 @@ def test_where_blocks_lie(shape: tuple[int, ...], axis: int, elements: int, bloc
 
 
 @pytest.mark.parametrize("elements", [1, 8, 27, 28, 29, None])
+@pytest.mark.without("jax", "strict", "dask", reason="never in blocks, or only on request")
 def test_what_is_cut(fw: Framework, cut: list[Any], elements: int | None) -> None:
-    if fw.name in ("jax", "strict", "dask"):
-        pytest.skip("never in blocks, or only on request")
     with block_size(elements):
         xp.kl_divergence(fw.array(X), fw.array(Y), from_logits=True)
     assert len(cut) == {1: 7, 8: 4, 27: 2}.get(elements or 0, 0)  # what is no larger than a block has none
@@ -194,9 +190,8 @@ def automatic(x: Any, matrices: tuple[int, ...] = ()) -> int:
     return found
 
 
+@pytest.mark.only("numpy", "torch", reason="is about CPUs, without a compiler")
 def test_the_size_chosen_for_the_device(fw: Framework, cut: list[Any]) -> None:
-    if fw.name not in ("numpy", "torch"):
-        pytest.skip("is about CPUs, without a compiler")
     rows = automatic(fw.array(X)) // 1024
     assert 2**16 <= 1024 * rows <= 2**22  # of 4 bytes each: not so few that it is slow, nor too many for a cache
     x = fw.array(np.zeros((LEAST // 1024 + 1, 1024)), "float32")
@@ -226,9 +221,8 @@ def test_nothing_but_rows_is_cut(fw: Framework, cut: list[Any]) -> None:
     assert not cut
 
 
+@pytest.mark.only("jax", reason="others have no compiler, or torch/test_blocks.py asks it")
 def test_nothing_is_cut_for_a_compiler(fw: Framework, cut: list[Any]) -> None:
-    if fw.name != "jax":
-        pytest.skip("has no compiler, or torch/test_blocks.py asks it")
     with block_size(4):
         for fn in (xp.z_loss, xp.group_lasso, xp.entropy):
             assert math.isfinite(float(fn(fw.array(X), where=fw.array(X[:, 0] > 0))))
@@ -279,10 +273,9 @@ def test_edges(fw: Framework, at_edges: Callable[..., Any], dtype: str) -> None:
 
 
 @pytest.mark.needs("autodiff")
+@pytest.mark.without("jax", reason="XLA is given the whole")
 def test_gradients_at_edges(fw: Framework, at_edges: Callable[..., Any]) -> None:
     """The first one in blocks; a second one is through the whole, but for what it starts from."""
-    if fw.name == "jax":
-        pytest.skip("XLA is given the whole")
     p, q = (fw.array(np.asarray(rows)) for rows in zip(*EDGES.values(), strict=True))
 
     def of_finite(terms: Any) -> Any:
@@ -354,9 +347,8 @@ OF_A_BLOCK: dict[str, tuple[int, Callable[..., Any]]] = {
 
 
 @pytest.mark.parametrize("name", OF_A_BLOCK)
+@pytest.mark.only("numpy", reason="is about NumPy's memory")
 def test_memory_on_numpy(fw: Framework, name: str) -> None:
-    if fw.name != "numpy":
-        pytest.skip("is about NumPy's memory")
     x, y = (np.random.default_rng(seed).standard_normal((256, 8192), np.float32) for seed in (0, 1))
     block = 4 * automatic(x)
     assert x.nbytes >= 4 * block
@@ -371,6 +363,12 @@ def test_memory_on_numpy(fw: Framework, name: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < most * block, peak / block
+
+
+def chosen(automatic: int | None) -> int | None:
+    """Elements of a block if the device would like `automatic`."""
+    elements = BLOCK_SIZE.get()
+    return automatic if elements == AUTOMATIC else elements
 
 
 @pytest.mark.parametrize(
@@ -411,13 +409,13 @@ def test_sizes_of_threads() -> None:
         found.append(chosen(7))
         with block_size(2):
             here.set()
-            assert there.wait(10)
+            assert there.wait(PATIENCE)
             found.append(chosen(7))
 
     with block_size(3):
         thread = threading.Thread(target=other)
         thread.start()
-        assert here.wait(10)
+        assert here.wait(PATIENCE)
         found.append(chosen(7))
         there.set()
         thread.join()
@@ -487,9 +485,8 @@ def test_a_generator_keeps_its_size_to_itself(fw: Framework) -> None:
         assert chosen(7) == 7
 
 
+@pytest.mark.only("strict", "dask", reason="is about what the standard alone describes")
 def test_backends_that_are_not_cut_unasked(fw: Framework, cut: list[Any]) -> None:
-    if fw.name not in ("strict", "dask"):
-        pytest.skip("is about what the standard alone describes")
     x = fw.array(np.zeros((3, 2**20)), "float32")
     backend = backend_of(x)
     assert backend is not None

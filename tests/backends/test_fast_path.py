@@ -12,49 +12,49 @@ import xpenalties as xp
 from tests.helpers.harness import Framework, close
 from xpenalties import Penalty, Pipeline, block_size
 from xpenalties.backends._blocks import keep_pages
-from xpenalties.backends._fast_path import Attempt, is_attempted
+from xpenalties.backends._fast_path import FastPath, guards_are_skipped
 
 INF = math.inf
 
 
-def told(attempt: Attempt, value: float, *, asks: bool = True) -> list[bool]:
+def told(fast_path: FastPath, value: float, *, skips: bool = True) -> list[bool]:
     """Whether masks were left out, in each evaluation of a formula that returns `value`."""
     seen: list[bool] = []
 
     def formula(x: float) -> float:
-        seen.append(asks and is_attempted())
+        seen.append(skips and guards_are_skipped())
         return x
 
-    assert attempt(formula, (value,), {}) == value
+    assert fast_path(formula, (value,), {}) == value
     return seen
 
 
 def test_what_is_finite_stays() -> None:
-    attempt = Attempt(math.isfinite)
-    assert told(attempt, 1.0) == [True] == told(attempt, 2.0)
-    assert not is_attempted()
+    fast_path = FastPath(math.isfinite)
+    assert told(fast_path, 1.0) == [True] == told(fast_path, 2.0)
+    assert not guards_are_skipped()
 
 
 def test_what_is_not_finite_is_evaluated_again_and_so_are_those_after_it() -> None:
-    attempt = Attempt(math.isfinite)
-    assert told(attempt, INF) == [True, False]
-    assert told(attempt, 1.0) == [False] == told(attempt, INF)
+    fast_path = FastPath(math.isfinite)
+    assert told(fast_path, INF) == [True, False]
+    assert told(fast_path, 1.0) == [False] == told(fast_path, INF)
 
 
-def test_a_formula_that_does_not_ask_is_not_looked_at() -> None:
+def test_a_formula_without_guards_is_not_looked_at() -> None:
     def finite(x: float) -> bool:
         raise AssertionError(x)
 
-    assert told(Attempt(finite), INF, asks=False) == [False]
+    assert told(FastPath(finite), INF, skips=False) == [False]
 
 
-def test_an_exception_ends_an_attempt() -> None:
+def test_an_exception_ends_the_fast_path() -> None:
     def formula() -> None:
-        raise KeyError(is_attempted())
+        raise KeyError(guards_are_skipped())
 
     with pytest.raises(KeyError, match="True"):
-        Attempt(math.isfinite)(formula, (), {})
-    assert not is_attempted()
+        FastPath(math.isfinite)(formula, (), {})
+    assert not guards_are_skipped()
 
 
 PAIRS = {

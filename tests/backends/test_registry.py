@@ -127,10 +127,9 @@ print(sorted(others & set(sys.modules)))
     assert out.stdout.strip() == "[]", mine
 
 
+@pytest.mark.only("torch", reason="is about torch.compile")
 def test_compiled_before_the_first_eager_call(fw: Framework) -> None:
     """torch.compile meets the type first: nothing in the look-up may break its graph or make it warn."""
-    if fw.name != "torch":
-        pytest.skip("is about torch.compile")
     for order in ("import torch, xpenalties", "import xpenalties, torch"):
         program = f"""
 import warnings; warnings.simplefilter("error")

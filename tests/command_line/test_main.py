@@ -145,7 +145,7 @@ def test_files_that_are_nested_too_deeply(tmp_path: Path, capsys: pytest.Capture
     path = tmp_path / "a.json"
     path.write_text("[" * 100_000)
     assert main(["check", str(path)]) == 1
-    assert capsys.readouterr().err == f"{path}: it must not be nested as deeply as this.\n"
+    assert capsys.readouterr().err == f"{path}: must not be nested this deeply. Use fewer levels.\n"
 
 
 @bare

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROWS, SELECTED, selected
-from xpenalties import __main__ as command_line
 from xpenalties import __version__, namespace
 from xpenalties.__main__ import main
+from xpenalties._command_line import commands
 from xpenalties._command_line import self_check as _self_check
 from xpenalties._command_line.self_check import FRAMEWORKS, Framework, Installed, look
 from xpenalties._core.registry import REGISTRY
@@ -26,7 +26,7 @@ bare = pytest.mark.bare
 
 def only(monkeypatch: pytest.MonkeyPatch, *frameworks: Framework) -> None:
     """As if there were these alone."""
-    monkeypatch.setattr(command_line, "FRAMEWORKS", frameworks)
+    monkeypatch.setattr(commands, "FRAMEWORKS", frameworks)
 
 
 def missing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

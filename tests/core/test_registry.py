@@ -94,10 +94,10 @@ def test_a_function_may_be_defined_again() -> None:
         (
             lambda: register(""),
             ValueError,
-            r"^register: `name` must not be empty, begin with <, nor one of this package's, got ''",
+            r"^register: `name` must not be empty, begin with <, or be one of this package's, got ''",
         ),
-        (lambda: register("l1", mine), ValueError, r"nor one of this package's, got 'l1'\. Pass another\.$"),
-        (lambda: register("linear", mine), ValueError, r"nor one of this package's, got 'linear'"),
+        (lambda: register("l1", mine), ValueError, r"or be one of this package's, got 'l1'\. Pass another\.$"),
+        (lambda: register("linear", mine), ValueError, r"or be one of this package's, got 'linear'"),
         (lambda: register("three", 3), TypeError, r"^register: `fn` must be callable, got int\. Pass a function\.$"),
         (lambda: register("mine", pair), ValueError, r"^register: `name` must be new, got 'mine', which is <function"),
         (lambda: register("mine")(lambda x: x), ValueError, r"must be new, got 'mine'.* Pass another\.$"),

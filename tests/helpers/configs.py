@@ -13,7 +13,7 @@ import xpenalties as xp
 from tests.helpers.samples import mine, pair
 from xpenalties import Pipeline, config_schema
 from xpenalties._core.registry import OWN
-from xpenalties._pipeline.pipeline import Static
+from xpenalties._pipeline.static import Static
 
 __all__ = ["LINEAR", "NAMED", "REFUSED", "VALIDATOR", "anything", "both", "entry", "halving", "loads", "same", "weight"]
 
@@ -35,7 +35,11 @@ NAMED = {"mine": mine, "a pair": pair, "halving": halving, "both": both, "anythi
 
 def same(a: Pipeline, b: Pipeline) -> bool:
     """To a compiled function, and in the weights that it takes."""
-    return Static(a) == Static(b) and [p.weight for p in a] == [p.weight for p in b] and repr(a) == repr(b)
+    return (
+        Static(a.penalties, a.name) == Static(b.penalties, b.name)
+        and [p.weight for p in a] == [p.weight for p in b]
+        and repr(a) == repr(b)
+    )
 
 
 def entry(**more: Any) -> Any:
@@ -48,9 +52,13 @@ def weight(name: str, **more: Any) -> Any:
 
 LINEAR = {"start": 0.0, "end": 1.0, "steps": 10}
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
-    "no table": (3, TypeError, r"^from_config: must be a table, got 3\.$"),
+    "no table": (3, TypeError, r"^from_config: must be a table, got 3\. Write keys with values\.$"),
     "no version": ({"penalties": []}, ValueError, r"^from_config: `version` is missing\. Add version 1\.$"),
-    "version": ({"version": 2}, ValueError, r"^from_config: `version` must be 1, the only one that is read, got 2\.$"),
+    "version": (
+        {"version": 2},
+        ValueError,
+        r"^from_config: `version` must be 1, the only one that is read, got 2\. Write 1, or upgrade xpenalties",
+    ),
     "version true": ({"version": True, "penalties": []}, ValueError, r"`version` must be 1, .*, got True"),
     "no penalties": ({"version": 1}, ValueError, r"^from_config: `penalties` is missing\. Add it\.$"),
     "unknown": (
@@ -104,9 +112,9 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         r"weight\.pieces: a table is a schedule .*, got '0'\. Pieces are a list of pairs\.$",
     ),
-    "inputs": (entry(inputs=3), TypeError, r"penalties\[0\]\.inputs: must be a table, got 3"),
+    "inputs": (entry(inputs=3), TypeError, r"penalties\[0\]\.inputs: must be a name, a list .* or a table, got 3"),
     "inputs of 3": (entry(inputs=["a", 3]), TypeError, r"inputs\[1\]: must be a string, got 3"),
-    "inputs callable": (entry(inputs=both), TypeError, r"inputs: must be a table, got <function both"),
+    "inputs callable": (entry(inputs=both), TypeError, r"inputs: must be a name, .* or a table, got <function both"),
     "inputs' key": (entry(inputs={"attribute": "a"}), ValueError, r"inputs: unknown key 'attribute', .*'attributes'"),
     "inputs of nothing": (entry(inputs={}), ValueError, r"must have one key, `attributes` or `function`, got 0"),
     "inputs twice": (entry(inputs={"attributes": "a", "function": "both"}), ValueError, r"must have one key, .* got 2"),

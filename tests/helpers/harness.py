@@ -21,6 +21,9 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
+Compiled = tuple[Callable[..., Any], Callable[[], int]]
+
+
 class Framework:
     """What the tests need of a backend, by default as the array API standard has it."""
 
@@ -60,8 +63,11 @@ class Framework:
     def _numpy(self, x: Any) -> Any:
         return x
 
-    def compile(self, fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], int]]:
-        """The compiled function, without graph breaks, and how often it has been compiled."""
+    def compile(self, fn: Callable[..., Any], *, traced_only: bool = False) -> Compiled:
+        """Return the function, compiled without graph breaks, and how often it has been compiled.
+
+        `traced_only` stops after the trace, if the framework can: its graph runs as it is.
+        """
         raise NotImplementedError(self.row["no_jit"])
 
     def once(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,11 +97,11 @@ class Torch(Framework):
         x = x.detach()
         return (x.double() if x.is_floating_point() else x).numpy()
 
-    def compile(self, fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], int]]:
+    def compile(self, fn: Callable[..., Any], *, traced_only: bool = False) -> Compiled:
         from torch._dynamo.testing import CompileCounterWithBackend
 
         self.module.compiler.reset()
-        counter = CompileCounterWithBackend("aot_eager")
+        counter = CompileCounterWithBackend("eager" if traced_only else "aot_eager")
         return self.module.compile(fn, fullgraph=True, backend=counter), lambda: counter.frame_count
 
     def vmap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,7 +118,7 @@ class Jax(Framework):
     def _array(self, x: Any, dtype: str | None) -> Any:
         return self.module.numpy.asarray(x) if dtype is None else self.module.numpy.asarray(x, dtype=self.dtype(dtype))
 
-    def compile(self, fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[[], int]]:
+    def compile(self, fn: Callable[..., Any], *, traced_only: bool = False) -> Compiled:
         traced = []
 
         def counted(*args: Any) -> Any:

@@ -16,6 +16,7 @@ from xpenalties.integrations.lightning import PipelineCallback
 
 def main(out: Path) -> None:
     """Train on half of each of one process' batches; each process writes what it has come to into the folder `out`."""
+    torch.set_default_dtype(torch.float64)
     rank = int(os.environ["RANK"])
     half = slice(8 * rank, 8 * rank + 8)
     module = Classifier()

@@ -52,15 +52,13 @@ def by_hand(hidden: Any, logits: Any, labels: Any, kernels: list[Any], step: Any
 
 def batches() -> list[tuple[Any, Any]]:
     rng = np.random.default_rng(1)
-    return [
-        (jnp.asarray(rng.normal(size=(16, 6)), jnp.float32), jnp.asarray(rng.integers(0, 3, 16))) for _ in range(STEPS)
-    ]
+    return [(jnp.asarray(rng.normal(size=(16, 6)), float), jnp.asarray(rng.integers(0, 3, 16))) for _ in range(STEPS)]
 
 
 def arrays() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     shapes = {"kernel_0": (6, 8), "bias_0": (8,), "kernel_1": (8, 3), "bias_1": (3,)}
-    return {name: jnp.asarray(rng.normal(size=shape) / 3, jnp.float32) for name, shape in shapes.items()}
+    return {name: jnp.asarray(rng.normal(size=shape) / 3, float) for name, shape in shapes.items()}
 
 
 def hidden_and_logits(params: Any, x: Any) -> tuple[Any, Any]:
@@ -74,9 +72,11 @@ def forward(params: Any, x: Any, labels: Any) -> dict[str, Any]:
 
 
 def close(a: Any, b: Any) -> None:
+    """Compare what was computed in float64, see the fixture of that name."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for mine, theirs in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-6)
+        assert mine.dtype == theirs.dtype == jnp.float64
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
 def trained_by_hand(total: Callable[..., Any], params: Any, optimizer: Any) -> Any:
@@ -93,6 +93,7 @@ def trained_by_hand(total: Callable[..., Any], params: Any, optimizer: Any) -> A
     return params
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("jit", [True, False])
 def test_training_as_by_hand(jit: bool) -> None:
     def total(params: Any, x: Any, labels: Any, step: Any) -> Any:
@@ -156,10 +157,12 @@ class Network(nnx.Module):
     """With a batch statistic and random numbers, which are state too."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
-        self.first = nnx.Linear(6, 8, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        dtype = jnp.zeros(()).dtype  # Flax's own default is float32
+        self.first = nnx.Linear(6, 8, param_dtype=dtype, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, param_dtype=dtype, rngs=rngs)
+        self.norm.mean, self.norm.var = nnx.BatchStat(jnp.zeros(8, dtype)), nnx.BatchStat(jnp.ones(8, dtype))
         self.drop = nnx.Dropout(0.1, rngs=rngs)
-        self.last = nnx.Linear(8, 3, rngs=rngs)
+        self.last = nnx.Linear(8, 3, param_dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Any) -> Any:
         hidden = nnx.tanh(self.norm(self.first(x)))
@@ -167,6 +170,7 @@ class Network(nnx.Module):
         return self.last(self.drop(hidden))
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("more", [False, True])
 def test_optimizers_of_other_parameters_names(more: bool) -> None:
     """They are passed by position: their names may be those of what is passed by name to others."""
@@ -187,6 +191,7 @@ def test_optimizers_of_other_parameters_names(more: bool) -> None:
     close(*found)
 
 
+@pytest.mark.usefixtures("float64")
 def test_flax_as_by_hand() -> None:
     model = Network(nnx.Rngs(0))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
@@ -219,10 +224,11 @@ def test_flax_as_by_hand() -> None:
     close(nnx.to_pure_dict(params), nnx.to_pure_dict(nnx.state(theirs, nnx.Param)))
     assert not np.array_equal(params["first"]["kernel"][...], model.first.kernel[...])
     again = nnx.merge(graph, params, rest)
-    np.testing.assert_allclose(again.norm.mean[...], theirs.norm.mean[...], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(again.norm.mean[...], theirs.norm.mean[...], rtol=1e-9, atol=1e-9)
     assert report.flat()["decay/value"] > 0
 
 
+@pytest.mark.usefixtures("float64")
 def test_flax_in_its_own_words() -> None:
     """The pipeline inside of nnx.grad, with the model itself as the tree."""
     ours, theirs = Network(nnx.Rngs(0)), Network(nnx.Rngs(0))
@@ -241,6 +247,7 @@ def test_flax_in_its_own_words() -> None:
     close(nnx.to_pure_dict(nnx.grad(total)(ours)), nnx.to_pure_dict(nnx.grad(by_own_words)(theirs)))
 
 
+@pytest.mark.usefixtures("float64")
 def test_paths_in_flax_modules() -> None:
     model = Network(nnx.Rngs(0))
     over = trees.over_tree("l2", match="kernel$")
@@ -302,6 +309,7 @@ def test_what_is_sown() -> None:
         sown(3)
 
 
+@pytest.mark.usefixtures("float64")
 def test_equinox_as_by_hand() -> None:
     model = eqx.nn.MLP(6, 3, 8, 1, activation=jnp.tanh, key=jax.random.key(0))
     params, static = eqx.partition(model, eqx.is_inexact_array)

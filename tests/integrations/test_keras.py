@@ -25,6 +25,8 @@ import keras, numpy as np
 from xpenalties import Penalty, Pipeline
 from xpenalties.integrations.keras import KerasRegularizer
 
+keras.config.set_floatx("float64")  # in float32 the steps would amplify how a processor rounds
+
 def trained(kernel, bias, activity):
     keras.utils.set_random_seed(0)
     dense = keras.layers.Dense(8, activation="tanh", kernel_regularizer=kernel, bias_regularizer=bias,
@@ -32,7 +34,7 @@ def trained(kernel, bias, activity):
     model = keras.Sequential([keras.Input((6,)), dense, keras.layers.Dense(3)])
     model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(320, 6)).astype("float32"), rng.integers(0, 3, 320)
+    x, y = rng.normal(size=(320, 6)).astype("float64"), rng.integers(0, 3, 320)
     model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
     return model, float(model.evaluate(x, y, verbose=0)), x, y
 
@@ -46,6 +48,7 @@ again = keras.models.load_model(sys.argv[1])
 pairs = zip(ours.get_weights(), theirs.get_weights(), strict=True)
 print(json.dumps({
     "backend": keras.backend.backend(),
+    "dtypes": [str(each.dtype) for each in ours.get_weights()],
     "off by": max(float(np.max(np.abs(a - b))) for a, b in pairs),
     "loss": loss,
     "theirs": their_loss,
@@ -60,7 +63,7 @@ def test_training_as_keras_own(backend: str, tmp_path: Path) -> None:
     """20 steps, saved and loaded."""
     run = subprocess.run(
         [sys.executable, "-c", TRAINING, str(tmp_path / "model.keras")],
-        env={**os.environ, "KERAS_BACKEND": backend, "KERAS_HOME": str(tmp_path)},
+        env={**os.environ, "KERAS_BACKEND": backend, "KERAS_HOME": str(tmp_path), "JAX_ENABLE_X64": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -68,9 +71,10 @@ def test_training_as_keras_own(backend: str, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["backend"] == backend
-    assert found["off by"] < 1e-6
-    assert found["loss"] == pytest.approx(found["theirs"], rel=1e-6)
-    assert found["again"] == pytest.approx(found["loss"], rel=1e-6)
+    assert set(found["dtypes"]) == {"float64"}
+    assert found["off by"] < 1e-9
+    assert found["loss"] == pytest.approx(found["theirs"], rel=1e-9)
+    assert found["again"] == pytest.approx(found["loss"], rel=1e-9)
     assert [each["penalty"] for each in found["config"]["config"]["penalties"]] == ["l1", "l2"]
 
 

@@ -28,6 +28,7 @@ with warnings.catch_warnings():
 pytestmark = [pytest.mark.integrations, pytest.mark.usefixtures("quietly")]
 
 
+@pytest.mark.usefixtures("float64")
 def test_all_processes_reduce_at_each_step() -> None:
     """Also one that has observed nothing, where the penalty is not due; its weight stays."""
     pipe = Pipeline([Penalty("entropy", inputs="logits", every=2, options={"from_logits": True})])
@@ -66,6 +67,7 @@ def test_what_is_logged() -> None:
     assert figures["train/loss_total"] == pytest.approx(total)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("wrt", [None, "hidden", ("params",)])
 def test_gradient_norms_on_some_steps(wrt: Any) -> None:
     tracked: list[bool] = []
@@ -156,6 +158,7 @@ def test_norms_of_what_does_not_depend() -> None:
     assert found[2] == pytest.approx([root, root, 1.5 * root])
 
 
+@pytest.mark.usefixtures("float64")
 def test_controllers_and_checkpoints(tmp_path: Path) -> None:
     before = Classifier()
     reference = log_softmax(before.head(before.encoder(batches()[0][0])), -1).detach()

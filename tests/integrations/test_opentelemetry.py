@@ -248,7 +248,7 @@ def test_example() -> None:
     assert failed == 0 and attempted == 4
 
 
-@pytest.mark.parametrize("found", [None, ModuleType("other")], ids=["nothing", "another package of the name"])
+@pytest.mark.parametrize("found", [None, ModuleType("opentelemetry")], ids=["nothing", "another package of the name"])
 def test_without_opentelemetry(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", found)
     monkeypatch.delitem(sys.modules, bridge.__name__)

@@ -128,7 +128,7 @@ def test_without_the_packages(missing: str, monkeypatch: pytest.MonkeyPatch) -> 
         patched.delitem(sys.modules, "xpenalties.integrations.tinker")
         with pytest.raises(
             ModuleNotFoundError,
-            match=r"needs Tinker's SDK and PyTorch\. Install them: pip install \"xpenalties\[tinker\]\"",
+            match=r"needs Tinker's SDK with PyTorch\. Install it: pip install \"xpenalties\[tinker\]\"",
         ) as caught:
             importlib.import_module("xpenalties.integrations.tinker")
         assert caught.value.name == missing

@@ -30,15 +30,23 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, before: Callable[[
         optimizer.step()
 
 
+@pytest.mark.usefixtures("float64")
 def test_clipping_as_pytorch() -> None:
     ours, theirs = network(), network()
     optimizer = sgd(ours)
     attach(optimizer, transforms.clip_by_global_norm(0.1))
     train(ours, optimizer)
-    train(theirs, sgd(theirs), lambda: nn.utils.clip_grad_norm_(theirs.parameters(), 0.1))
+
+    def clip() -> None:
+        norm = nn.utils.clip_grad_norm_(theirs.parameters(), float("inf"))
+        assert norm > 0.1
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.1 * (1 + 1e-6 / float(norm)))  # it divides by norm + 1e-6
+
+    train(theirs, sgd(theirs), clip)
     close(ours, theirs)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("named", [True, False])
 def test_decay_as_adam_and_adamw(named: bool) -> None:
     def adam(model: nn.Module) -> torch.optim.Optimizer:
@@ -59,6 +67,7 @@ def test_decay_as_adam_and_adamw(named: bool) -> None:
     close(ours, theirs)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "transform",
     [
@@ -107,6 +116,7 @@ def test_paths_by_model_and_by_place() -> None:
     assert model[0].weight.grad is None
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_state_is_saved() -> None:
     def made() -> tuple[nn.Sequential, torch.optim.Optimizer, Any]:
         model = network()

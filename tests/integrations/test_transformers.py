@@ -32,6 +32,7 @@ with warnings.catch_warnings():
 pytestmark = [pytest.mark.integrations, pytest.mark.usefixtures("quietly")]
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("accumulated", [1, 3])
 def test_training_as_by_hand(accumulated: int, tmp_path: Path) -> None:
     ours, theirs, reference = network(), network(), network(seed=3)
@@ -46,6 +47,7 @@ def test_training_as_by_hand(accumulated: int, tmp_path: Path) -> None:
     close(reference, network(seed=3))
 
 
+@pytest.mark.usefixtures("float64")
 def test_without_penalties_as_the_trainer(tmp_path: Path) -> None:
     ours, theirs = network(), network()
     trainer(ours, PipelineLoss(Pipeline()), tmp_path, accumulated=2).train()
@@ -114,6 +116,7 @@ def test_labels_that_the_collator_shifts(tmp_path: Path) -> None:
     assert shifted == pytest.approx(usual, rel=1e-5)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("accumulated", [1, 3])
 def test_several_processes_as_one(accumulated: int, tmp_path: Path) -> None:
     """Parameters and logs, where two processes train on halves of what one trains on."""
@@ -131,6 +134,7 @@ def test_several_processes_as_one(accumulated: int, tmp_path: Path) -> None:
         assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("own", [False, True])
 def test_a_step_without_labels_that_count(own: bool, tmp_path: Path) -> None:
     """As of prompts that fill the context: it changes nothing."""
@@ -166,6 +170,7 @@ def test_evaluation(tmp_path: Path) -> None:
     assert set(made.state.log_history[-1]) <= {"loss", "step", "epoch"}
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_reference_that_is_a_function(tmp_path: Path) -> None:
     ours, theirs, reference = network(), network(), network(seed=3)
     calls: list[set[str]] = []

@@ -89,6 +89,7 @@ def test_logs_of_accumulated_batches(tmp_path: Path) -> None:
     assert "penalties/decay/value" not in made.state.log_history[-1]
 
 
+@pytest.mark.usefixtures("float64")
 def test_several_trainers_and_runs(tmp_path: Path) -> None:
     """Each has its own model, steps and logs; and so has each run of one."""
     pipe = Pipeline([Penalty(trees.over_tree("l2"), name="decay", inputs="params", weight=0.1)])

@@ -23,8 +23,10 @@ def batches(steps: int = STEPS) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def close(a: nn.Module, b: nn.Module) -> None:
+    """Compare parameters that were trained in float64, see the fixture of that name."""
     for (name, mine), theirs in zip(a.named_parameters(), b.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6, msg=name)
+        assert mine.dtype == theirs.dtype == torch.float64
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9, msg=name)
 
 
 def sgd(model: nn.Module, **options: Any) -> torch.optim.Optimizer:

@@ -17,6 +17,7 @@ from xpenalties.integrations.transformers import PipelineLoss
 
 def main(out: Path, accumulated: int, drops: str = "") -> None:
     """Train on what one process trains on, and write the first process' parameters and logs to `out`."""
+    torch.set_default_dtype(torch.float64)
     pipe, calls = PIPE, []
 
     def teacher(labels: torch.Tensor) -> torch.Tensor:  # not there at the second process' first call

@@ -100,7 +100,7 @@ class ByHand:
         log_p = log_softmax(logits, -1)
         entropy = -(log_p.exp() * log_p).sum()
         weight = min(0.1 + 0.02 * self.trainer.state.global_step, 0.3)
-        total = cross_entropy(logits, labels, reduction="sum")
+        total = cross_entropy(logits.float(), labels, reduction="sum")  # in float32, as the Trainer's own
         total = total + 0.5 * kl_div(reference, log_p, log_target=True, reduction="sum") - weight * entropy
         total = total + 0.01 * (logits.logsumexp(-1) ** 2).sum() + 0.001 * (logits**2).sum()
         decay = sum((p**2).sum() for name, p in self.model.named_parameters() if "mlp" in name and "weight" in name)

@@ -6,6 +6,7 @@ that it obeys, and calls that it must refuse. `test_completeness.py` fails for a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from tests.helpers.harness import Framework
 from tests.matrix import oracle
 from xpenalties import namespace
 
-__all__ = ["CASES", "KEY", "Case", "arrays_of", "options_of"]
+__all__ = ["CASES", "KEY", "Case", "arrays_of", "at_once", "options_of"]
 
 _rng = np.random.default_rng(20260101)
 
@@ -90,8 +91,23 @@ class Case:
 
     @property
     def id(self) -> str:
+        """Return the function and options, and the shape if that is what rows differ in."""
+        return self.label if _LABELS[self.label] == 1 else f"{self.label}-{'x'.join(map(str, self.arrays[0].shape))}"
+
+    @property
+    def label(self) -> str:
         shown = ",".join(f"{k}={'array' if isinstance(v, np.ndarray) else v}" for k, v in self.options.items())
         return f"{self.name}({shown})" if shown else self.name
+
+    @property
+    def kind_of_terms(self) -> str:
+        """Return what a term of this row belongs to: elements, rows, samples, matrices, or the whole."""
+        return self.function.spec.shape_of_terms(self.options)  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def stands_for_others(self) -> bool:
+        """Whether this is the first row of its penalty and kind of terms."""
+        return _FIRST[self.function, self.kind_of_terms] is self
 
     def terms(self, *arrays: np.ndarray) -> np.ndarray:
         """Return the oracle's terms."""
@@ -124,6 +140,11 @@ def options_of(case: Case, fw: Framework, dtype: str | None = None) -> dict[str,
         k: fw.array(v, dtype) if isinstance(v, np.ndarray) else fw.key(0) if v is KEY else v
         for k, v in case.options.items()
     }
+
+
+def at_once(case: Case, fw: Framework, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `fn` as one program, see `Framework.once`; for rows that stand for others as it is, call by call."""
+    return fn if case.stands_for_others else fw.once(fn)
 
 
 class Bad:
@@ -561,3 +582,6 @@ CASES = [
         **LINEAR,
     ),
 ]
+
+_LABELS = Counter(case.label for case in CASES)
+_FIRST = {(case.function, case.kind_of_terms): case for case in reversed(CASES)}

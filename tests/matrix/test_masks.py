@@ -9,7 +9,7 @@ import pytest
 
 import xpenalties as xp
 from tests.helpers.harness import Framework, close
-from tests.matrix.cases import CASES, Case, arrays_of, options_of
+from tests.matrix.cases import CASES, Case, arrays_of, at_once, options_of
 
 pytestmark = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 REDUCTIONS = ("sum", "mean", "none")
@@ -33,7 +33,7 @@ def masks(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 def over_inputs(case: Case, kept: np.ndarray, x: np.ndarray) -> np.ndarray:
     """The terms' mask in the shape of the input `x`."""
-    kind = case.function.spec.shape_of_terms(case.options)
+    kind = case.kind_of_terms
     if kind == "elements":
         return kept
     if kind == "rows":
@@ -57,28 +57,44 @@ def test_masks(case: Case, fw: Framework) -> None:
     else:
         w, terms = where, case.terms(*case.arrays)
         weighted = terms
-    arrays = [fw.array(x) for x in poisoned]
-    call = dict(where=fw.array(where), **options)
-    close(fw, case(*arrays, reduction="none", **call), np.where(w, terms, 0))
-    close(fw, case(*arrays, reduction="sum", **call), terms[w].sum())
-    close(fw, case(*arrays, reduction="mean", **call), terms[w].mean())
-    close(fw, case(*arrays, reduction="mean", normalizer=7, **call), terms[w].sum() / 7)
-    close(fw, case(*arrays, reduction="none", normalizer=fw.array(7.0), **call), np.where(w, terms, 0) / 7)
-
-    call["weights"] = fw.array(weights)
     total = (weighted * weights)[kept].sum()
-    close(fw, case(*arrays, reduction="none", **call), np.where(kept, weighted * weights, 0))
-    close(fw, case(*arrays, reduction="sum", **call), total)
-    close(fw, case(*arrays, reduction="mean", **call), total / weights[kept].sum())
-    del call["where"]
-    poisoned = case.changed(lambda x: np.where(over_inputs(case, weights > 0, x), x, np.inf))
+    wanted = {
+        "none": np.where(w, terms, 0),
+        "sum": terms[w].sum(),
+        "mean": terms[w].mean(),
+        "mean by 7": terms[w].sum() / 7,
+        "none by 7": np.where(w, terms, 0) / 7,
+        "weighted none": np.where(kept, weighted * weights, 0),
+        "weighted sum": total,
+        "weighted mean": total / weights[kept].sum(),
+    }
+    infinite = case.changed(lambda x: np.where(over_inputs(case, weights > 0, x), x, np.inf))
     if not mean_center:
-        got = case(*[fw.array(x) for x in poisoned], reduction="mean", **call)
-        close(fw, got, (terms * weights).sum() / weights.sum())
+        wanted["by weights alone"] = (terms * weights).sum() / weights.sum()
+
+    def values(arrays: list[Any], infinite: list[Any], where: Any, weights: Any, seven: Any) -> dict[str, Any]:
+        call = {"where": where, **options}
+        both = {"weights": weights, **call}
+        got = {
+            **{reduction: case(*arrays, reduction=reduction, **call) for reduction in REDUCTIONS},
+            "mean by 7": case(*arrays, reduction="mean", normalizer=7, **call),
+            "none by 7": case(*arrays, reduction="none", normalizer=seven, **call),
+            **{f"weighted {reduction}": case(*arrays, reduction=reduction, **both) for reduction in REDUCTIONS},
+        }
+        if not mean_center:
+            got["by weights alone"] = case(*infinite, reduction="mean", weights=weights, **options)
+        return got
+
+    inputs = [[fw.array(x) for x in arrays] for arrays in (poisoned, infinite)]
+    got = at_once(case, fw, values)(*inputs, fw.array(where), fw.array(weights), fw.array(np.asarray(7.0)))
+    assert set(got) == set(wanted)
+    for name, want in wanted.items():
+        close(fw, got[name], want)
 
 
 @pytest.mark.column("eager")
 @pytest.mark.newest
+@pytest.mark.representative
 def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
     terms = case.terms(*case.arrays)
     options = options_of(case, fw)
@@ -94,16 +110,21 @@ def test_masks_of_lower_rank(case: Case, fw: Framework) -> None:
 
 @pytest.mark.column("eager")
 @pytest.mark.newest
+@pytest.mark.representative
 def test_nothing_kept(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
     arrays = [fw.array(x) for x in case.changed(lambda x: np.full(x.shape, np.nan))]
-    nothing = {"where": fw.array(np.asarray(False))}
-    for reduction in REDUCTIONS:
-        assert (fw.numpy(case(*arrays, reduction=reduction, **nothing, **options)) == 0).all()
-    got = case(*arrays, reduction="mean", normalizer=fw.array(0.0), **nothing, **options)
-    assert fw.numpy(got) == 0
-    weights = fw.array(np.asarray(0.0))
-    assert fw.numpy(case(*arrays, reduction="mean", weights=weights, **options)) == 0
+
+    def values(arrays: list[Any], nothing: Any, zero: Any) -> dict[str, Any]:
+        return {
+            **{reduction: case(*arrays, reduction=reduction, where=nothing, **options) for reduction in REDUCTIONS},
+            "normalizer": case(*arrays, reduction="mean", normalizer=zero, where=nothing, **options),
+            "weights": case(*arrays, reduction="mean", weights=zero, **options),
+        }
+
+    got = at_once(case, fw, values)(arrays, fw.array(np.asarray(False)), fw.array(np.asarray(0.0)))
+    for name, value in got.items():
+        assert (fw.numpy(value) == 0).all(), name
 
 
 @pytest.mark.column("gradient")
@@ -129,26 +150,32 @@ def test_gradient_under_masks(case: Case, fw: Framework) -> None:
 @pytest.mark.needs("autodiff")
 @pytest.mark.newest
 def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
-    arrays, options = arrays_of(case, fw), options_of(case, fw)
+    options = options_of(case, fw)
     terms = case.terms(*case.arrays)
     w = np.random.default_rng(3).random(terms.shape) + 0.1
 
-    def by_weights(weights: Any, reduction: str) -> Any:
-        return case(*arrays, weights=weights, reduction=reduction, **options)
+    def gradients(arrays: list[Any], weights: Any, row: Any, normalizer: Any) -> dict[str, Any]:
+        def by_weights(weights: Any, reduction: str) -> Any:
+            return xp.grad(lambda w: case(*arrays, weights=w, reduction=reduction, **options))(weights)
 
-    def gradient(weights: Any, reduction: str) -> Any:
-        return fw.once(xp.grad(lambda w: by_weights(w, reduction)))(weights)
+        got = {reduction: by_weights(weights, reduction) for reduction in ("sum", "mean")}
+        if terms.ndim > 1:
+            got["broadcast"] = by_weights(row, "sum")
+        return {**got, "normalizer": xp.grad(lambda n: case(*arrays, normalizer=n, **options))(normalizer)}
 
-    close(fw, gradient(fw.array(w), "sum"), terms)
-    close(fw, gradient(fw.array(w), "mean"), (terms - (w * terms).sum() / w.sum()) / w.sum())
+    row = w[0] if terms.ndim > 1 else w
+    inputs = (arrays_of(case, fw), fw.array(w), fw.array(row), fw.array(np.asarray(4.0)))
+    got = at_once(case, fw, gradients)(*inputs)
+    close(fw, got["sum"], terms)
+    close(fw, got["mean"], (terms - (w * terms).sum() / w.sum()) / w.sum())
     if terms.ndim > 1:  # the gradient of what is broadcast is a sum
-        close(fw, gradient(fw.array(w[0]), "sum"), terms.sum(axis=0), atol=1e-10)
-    by_normalizer = xp.grad(lambda n: case(*arrays, normalizer=n, **options))
-    close(fw, by_normalizer(fw.array(np.asarray(4.0))), -terms.sum() / 16)
+        close(fw, got["broadcast"], terms.sum(axis=0), atol=1e-10)
+    close(fw, got["normalizer"], -terms.sum() / 16)
 
 
 @pytest.mark.column("dtypes")
 @pytest.mark.newest
+@pytest.mark.representative
 def test_weights_and_normalizer_do_not_change_the_dtype(case: Case, fw: Framework) -> None:
     arrays, options = arrays_of(case, fw, "float32"), options_of(case, fw, "float32")
     want = fw.numpy(case(*arrays, reduction="sum", **options))
@@ -176,6 +203,7 @@ def test_second_gradient_under_masks(case: Case, fw: Framework) -> None:
 @pytest.mark.column("gradient")
 @pytest.mark.needs("autodiff")
 @pytest.mark.newest
+@pytest.mark.representative
 def test_gradient_of_nothing_kept(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
     arrays = [fw.array(x) for x in case.changed(lambda x: np.full(x.shape, np.nan))]
@@ -186,25 +214,9 @@ def test_gradient_of_nothing_kept(case: Case, fw: Framework) -> None:
     assert (fw.numpy(fw.once(xp.grad(of))(*arrays)) == 0).all()
 
 
-@pytest.mark.column("jit")
-@pytest.mark.needs("jit")
-def test_compiled_with_masks(case: Case, fw: Framework) -> None:
-    where, weights = masks(case)
-    options = options_of(case, fw)
-
-    def masked(arrays: list[Any], where: Any, weights: Any, normalizer: Any) -> Any:
-        return case(*arrays, where=where, weights=weights, normalizer=normalizer, **options)
-
-    compiled, count = fw.compile(masked)
-    given = (arrays_of(case, fw), fw.array(where), fw.array(weights), fw.array(3.0))
-    close(fw, compiled(*given), fw.numpy(masked(*given)))
-    once = count()  # for a 0-d normalizer torch.compile starts over within the first call
-    compiled(*given)
-    assert count() == once
-
-
 @pytest.mark.column("eager")
 @pytest.mark.newest
+@pytest.mark.representative
 def test_refused_masks(case: Case, fw: Framework) -> None:
     arrays, options = arrays_of(case, fw), options_of(case, fw)
     terms = case.terms(*case.arrays)

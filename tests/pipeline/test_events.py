@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 import xpenalties as xp
+from tests.helpers.clocks import PATIENCE
 from tests.helpers.harness import Framework
 from tests.helpers.samples import L1, L2, X, with_metrics
 from xpenalties import Penalty, Pipeline, RegularizedLoss, backends, telemetry
 from xpenalties._core import concurrency as _execution
+from xpenalties._pipeline import events as _events
 from xpenalties.telemetry import Event
 
-PATIENCE = 30.0
 BOTH = Pipeline({"l1": 0.5, "l2": 2.0}, name="training")
 
 
@@ -37,6 +38,36 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Event]]:
         assert (mine[0].kind, mine[0].penalty) == ("start", None) and mine[-1].penalty is None
 
 
+class Clock:
+    """The module `time` to a computation: a second passes at each look at its clock, and more where a test says so."""
+
+    def __init__(self) -> None:
+        self.now, self.looks, self._lock = 0.0, 0, threading.Lock()
+        self.looked_four_times = threading.Event()
+
+    def time(self) -> float:
+        return 1e9 + self.now
+
+    def perf_counter(self) -> float:
+        with self._lock:
+            self.now += 1.0
+            self.looks += 1
+            if self.looks == 4:
+                self.looked_four_times.set()
+            return self.now
+
+    def forward(self, seconds: float) -> None:
+        with self._lock:
+            self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(_events, "time", clock)
+    return clock
+
+
 def kinds(events: list[Event]) -> list[tuple[str, str | None]]:
     return [(event.kind, event.penalty) for event in events]
 
@@ -49,17 +80,17 @@ SEQUENTIAL = [("start", None), ("start", "l1"), ("stop", "l1"), ("start", "l2"),
 
 
 @pytest.mark.smoke
-def test_order_and_figures(fw: Framework, seen: list[Event]) -> None:
+def test_order_and_figures(fw: Framework, seen: list[Event], clock: Clock) -> None:
     step = fw.array(np.asarray(7))
-    before = time.time()
+    before = clock.time()
     total, report = BOTH.compute(fw.array(X), step=step)
-    after = time.time()
+    after = clock.time()
     assert kinds(seen) == SEQUENTIAL
     assert {event.pipeline for event in seen} == {"training"} and len({event.computation for event in seen}) == 1
     assert all(event.step is step for event in seen) and all(before <= event.time <= after for event in seen)
     for i in (1, 3, 0):  # an end has the time of its start
         end = seen[{0: 5, 1: 2, 3: 4}[i]]
-        assert end.time == seen[i].time and 0 < end.duration < after - before + 1e-3 and seen[i].duration is None
+        assert end.time == seen[i].time and 0 < end.duration <= after - before and seen[i].duration is None
     assert seen[5].duration >= seen[2].duration + seen[4].duration
     for event, name, weight in ((seen[2], "l1", 0.5), (seen[4], "l2", 2.0)):
         part = report.regularizers[name]
@@ -117,31 +148,46 @@ def test_tracked(fw: Framework, seen: list[Event], execution: str) -> None:
     assert float(found[None].grad_norm) == float(report.total_grad_norm) and found["one"].grad_norm is None
 
 
-def test_durations(fw: Framework, seen: list[Event]) -> None:
+def test_durations(fw: Framework, seen: list[Event], clock: Clock) -> None:
     def slow(x: Any) -> float:
-        time.sleep(0.05)
+        clock.forward(100.0)
         return 1.0
 
     async def asleep(x: Any) -> float:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
+        clock.forward(100.0)
         return 1.0
 
     pipe = Pipeline([Penalty(slow), Penalty("l1"), Penalty(lambda x: slow(x), name="again")])  # noqa: PLW0108
     pipe.compute(fw.array(X))
     pipe.compute(fw.array(X), execution="threads", max_workers=1)
-    asyncio.run(Pipeline([Penalty(asleep), Penalty("l1"), Penalty(slow)]).compute_async(fw.array(X)))
-    for event in seen:
-        if event.kind == "stop" and event.penalty in ("slow", "again", "asleep"):
-            assert 0.049 < event.duration < 0.5
-    wholes = [event.duration for event in seen if event.kind == "stop" and event.penalty is None]
-    assert wholes[0] > 0.099 and wholes[1] > 0.099 and wholes[2] > 0.049
+    for fn in (asleep, slow):
+        asyncio.run(Pipeline([Penalty(fn), Penalty("l1", enabled=False)]).compute_async(fw.array(X)))
+    stops = [event for event in seen if event.kind == "stop"]
+    assert [event.duration for event in stops if event.penalty in ("slow", "again", "asleep")] == [101.0] * 6
+    assert [event.duration for event in stops if event.penalty == "l1"] == [1.0] * 2
+    # a second at each look: two for each penalty, and one at the end
+    assert [event.duration for event in stops if event.penalty is None] == [207.0, 207.0, 103.0, 103.0]
 
 
-def test_durations_are_of_the_penalty_alone(fw: Framework, seen: list[Event]) -> None:
+def test_durations_are_of_the_penalty_alone(fw: Framework, seen: list[Event], clock: Clock) -> None:
     """Not of the wait for the others."""
-    pipe = Pipeline([Penalty(lambda x: 1.0, name="quick"), Penalty(lambda x: time.sleep(0.3) or 1.0, name="slow")])
+
+    def slow(x: Any) -> float:
+        assert clock.looked_four_times.wait(PATIENCE)  # the beginnings of all three, and the end of "quick"
+        clock.forward(100.0)
+        return 1.0
+
+    pipe = Pipeline([Penalty(lambda x: 1.0, name="quick"), Penalty(slow)])
     pipe.compute(fw.array(X), execution="threads", max_workers=2)
-    assert next(event.duration for event in seen if event.kind == "stop" and event.penalty == "quick") < 0.2
+    found = {event.penalty: event.duration for event in seen if event.kind == "stop"}
+    assert found["quick"] < 4.0 and found["slow"] > 100.0
+
+
+def test_the_clocks_are_the_hosts(fw: Framework, seen: list[Event]) -> None:
+    BOTH(fw.array(X))
+    assert all(event.time > 1e9 for event in seen) and _events.time is time
+    assert all(event.duration >= 0 for event in seen if event.kind == "stop")
 
 
 # failures
@@ -190,13 +236,21 @@ def test_a_coroutine_that_fails(fw: Framework, seen: list[Event]) -> None:
 
 @pytest.mark.parametrize("execution", ["threads", "async"])
 @pytest.mark.parametrize("on_error", ["raise", "drop"])
-def test_timeouts(fw: Framework, seen: list[Event], execution: str, on_error: str) -> None:
-    release = threading.Event()
+def test_timeouts(
+    fw: Framework, seen: list[Event], monkeypatch: pytest.MonkeyPatch, execution: str, on_error: str
+) -> None:
+    begun, release, start = threading.Event(), threading.Event(), _execution._start_thread
 
     def slow(x: Any) -> float:
+        begun.set()
         assert release.wait(PATIENCE)
         return 1.0
 
+    def started(name: str, *args: Any) -> None:
+        start(name, *args)
+        assert name != "slow" or begun.wait(PATIENCE)  # before its timeout, however busy the machine
+
+    monkeypatch.setattr(_execution, "_start_thread", started)
     pipe = Pipeline([Penalty("l1", timeout=PATIENCE), Penalty(slow)])
     options = {"timeout": 0.02, "on_error": on_error}
     before = set(threading.enumerate())
@@ -213,7 +267,7 @@ def test_timeouts(fw: Framework, seen: list[Event], execution: str, on_error: st
             thread.join(PATIENCE)
     ends = {event.penalty: event for event in seen if event.kind != "start"}
     assert ends["slow"].kind == "exception" and isinstance(ends["slow"].error, TimeoutError)
-    assert 0.01 < ends["slow"].duration < 5 and ends[None].kind == ("exception" if on_error == "raise" else "stop")
+    assert ends["slow"].duration > 0.01 and ends[None].kind == ("exception" if on_error == "raise" else "stop")
 
 
 @pytest.mark.parametrize("on_error", ["raise", "drop"])

@@ -95,6 +95,22 @@ def test_a_callable_without_a_hash(fw: Framework) -> None:
     assert float(fw.module.jit(lambda pipe, x: pipe(x))(pipe, fw.array(X))) == L1
 
 
+def test_a_users_own_static_key_is_not_asked(fw: Framework) -> None:
+    class Scaled:
+        def __init__(self, scale: Any) -> None:
+            self.scale = scale
+
+        def __call__(self, x: Any) -> Any:
+            return xp.l1(self.scale * x)
+
+        def static_key(self) -> tuple[Any, ...]:
+            return ()
+
+    total = fw.module.jit(lambda pipe, x: pipe(x))
+    for scale in (1.0, 2.0):
+        assert float(total(Pipeline([Penalty(Scaled(scale), name="p")]), fw.array(X))) == scale * L1
+
+
 def test_a_report_goes_through_a_map(fw: Framework) -> None:
     part = xp.PenaltyReport(1.0, 2.0, 3.0, 4.0, 5.0, {"z": 6.0, "a": 7.0})
     report = xp.Report(8.0, xp.PenaltyReport(9.0, 10.0, 11.0), {"z": part, "a": part}, 12.0, 13.0)

@@ -293,9 +293,13 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pandas", "matplotlib"):
         monkeypatch.setitem(sys.modules, module, None)
     history = history_of(report_of({}))
-    with pytest.raises(ModuleNotFoundError, match=r"^GradientHistory.to_pandas: .* Run pip install pandas\.") as caught:
+    with pytest.raises(
+        ModuleNotFoundError, match=r"^GradientHistory.to_pandas needs .*: pip install pandas\."
+    ) as caught:
         history.to_pandas()
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
-    with pytest.raises(ModuleNotFoundError, match=r'^GradientHistory.plot: .*install "xpenalties\[plot\]"\.') as caught:
+    with pytest.raises(
+        ModuleNotFoundError, match=r'^GradientHistory.plot needs .*install "xpenalties\[plot\]"\.'
+    ) as caught:
         history.plot()
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)

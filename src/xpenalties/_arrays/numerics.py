@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from ..backends import Backend, backend_of, common_backend, in_dynamo, namespace
-from ..backends._fast_path import Attempt, is_attempted
+from ..backends import Backend, backend_of, common_backend, namespace
+from ..backends._fast_path import guards_are_skipped
 
 __all__ = [
     "abs_",
@@ -36,11 +36,6 @@ __all__ = [
 
 #: `backend_of` for what is certainly an array, so that there is a backend.
 array_backend = cast(Callable[[Any], Backend], backend_of)
-
-
-def guards_are_skipped() -> bool:
-    """Return True on the fast path, where a result that is not finite is recomputed with guards; see `_fast_path`."""
-    return not in_dynamo() and is_attempted()
 
 
 def stop_gradient(x: Any) -> Any:
@@ -87,10 +82,7 @@ def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
 def global_norm(arrays: Sequence[Any]) -> Any:
     """Return the L2 norm of several arrays together."""
     backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
-    attempt = backend.attempt(tuple(arrays))
-    if not isinstance(attempt, Attempt):  # JAX has its own kind of attempt
-        return backend.run(_global_norm, tuple(arrays), {})
-    return backend.run(attempt, (_global_norm, tuple(arrays), {}), {})
+    return backend.run_fast(_global_norm, tuple(arrays), {})
 
 
 def _global_norm(*arrays: Any) -> Any:

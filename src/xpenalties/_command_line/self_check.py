@@ -1,7 +1,7 @@
-"""What is installed, and every penalty on each of it beside stored values, for the command line.
+"""The self-check of the command line: what is installed, and every penalty on it compared with stored values.
 
-The values are in _reference.json, which tests/reference.py writes from the definitions. A framework that is broken is a
-finding like any other.
+The values are in _reference.json, which tests/command_line/reference.py writes from the definitions. A framework that
+is broken is a result like any other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..backends import NoAutodiffError, backend_of, lender_of, namespace
 __all__ = ["FRAMEWORKS", "Check", "Framework", "Installed", "check", "look"]
 
 _TOLERANCES = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-4, "float64": 1e-9}
-_OWN = {"numpy": "autograd", "torch": "torch.autograd, torch.func", "jax": "jax.vjp"}
+_AUTODIFF = {"numpy": "autograd", "torch": "torch.autograd, torch.func", "jax": "jax.vjp"}
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "x sin x": lambda x: x * namespace(x).sin(x),
     "sum of x sin x": lambda x: namespace(x).sum(x * namespace(x).sin(x), axis=1),
@@ -33,22 +33,22 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass
 class Installed:
-    """What was found out about a framework."""
+    """A framework that is installed, and what it can do."""
 
-    dtypes: list[str]  # of floats; the last is checked with
+    dtypes: list[str]  # floating-point; all penalties are checked in the last one
     devices: list[str] = field(default_factory=lambda: ["cpu"])
-    accelerator: str | None = None  # where to check beside the default device, in float32: not all have float64
+    accelerator: str | None = None  # a second device to check on, in float32: not all have float64
     note: str = ""
-    staged: Callable[[Any], Any] = lambda fn: fn  # makes one program of a function, where it would be many small ones
+    staged: Callable[[Any], Any] = lambda fn: fn  # compiles a function to one program, if it would be many small ones
     name: str = ""
     version: str = ""
-    autodiff: str = ""  # empty where there is none, and `note` says what to do
+    autodiff: str = ""  # empty if there is none; `note` then says what to do
     error: str = ""  # why it does not work
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        given = {name: getattr(self, name) for name in ("name", "version", "devices", "autodiff", "dtypes")}
-        return given | {"note": self.note, "error": self.error}
+        """Return the fields that are shown, as JSON has them."""
+        names = ("name", "version", "devices", "autodiff", "dtypes", "note", "error")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Framework:
 
     def is_installed(self) -> bool:
         specs = [find_spec(name) for name in (self.name, *self.needs)]
-        return all(spec is not None and spec.origin is not None for spec in specs)  # a folder of that name has none
+        return all(spec is not None and spec.origin is not None for spec in specs)  # None for a folder of that name
 
 
 @dataclass
 class Check:
-    """A value, or the gradient by an array, at the element that is the furthest off."""
+    """A value, or a gradient with respect to one array, at the element with the largest error."""
 
     backend: str
     device: str
@@ -77,7 +77,7 @@ class Check:
     of: str
     expected: float | None = None
     got: float | None = None
-    difference: float = math.inf  # relative to what is expected, absolute where that is below 1
+    difference: float = math.inf  # relative to `expected`, absolute if that is below 1
     error: str = ""
 
     @property
@@ -85,44 +85,44 @@ class Check:
         return self.difference <= _TOLERANCES[self.dtype]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it, which has no NaN and no infinities: these are strings."""
-        given = {**asdict(self), "passed": self.passed}
-        return {key: str(x) if isinstance(x, float) and not math.isfinite(x) else x for key, x in given.items()}
+        """Return the fields as JSON has them. It has no NaN and no infinities, so these are strings."""
+        values = {**asdict(self), "passed": self.passed}
+        return {key: str(x) if isinstance(x, float) and not math.isfinite(x) else x for key, x in values.items()}
 
     def __str__(self) -> str:
         what = f"{self.penalty} ({self.case})" if self.case else self.penalty
-        said = f"not raise, got {self.error}" if self.error else f"be {self.expected:.9g}, got {self.got:.9g}"
-        return f"{self.backend}, {self.device}, {self.dtype}: {what}: {self.of} must {said}"
+        rule = f"not raise, got {self.error}" if self.error else f"be {self.expected:.9g}, got {self.got:.9g}"
+        return f"{self.backend}, {self.device}, {self.dtype}: {what}: {self.of} must {rule}"
 
 
 def look(framework: Framework) -> Installed:
-    """What there is to say of a framework that is installed."""
+    """Return what an installed framework can do."""
     try:
-        found = framework.look()
-        found.version = import_module(framework.name).__version__
-        if found.devices:
-            found.autodiff, lacks = _autodiff(import_module(framework.namespace))
-            found.note = found.note or lacks
+        installed = framework.look()
+        installed.version = import_module(framework.name).__version__
+        if installed.devices:
+            installed.autodiff, remedy = _autodiff(import_module(framework.namespace))
+            installed.note = installed.note or remedy
     except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
-        found = Installed([], [], error=_said(error))
-    found.name = framework.name
-    return found
+        installed = Installed([], [], error=_one_line(error))
+    installed.name = framework.name
+    return installed
 
 
-def check(framework: Framework, found: Installed) -> list[Check]:
-    """The stored rows on a framework's default device and on an accelerator; the first one in every dtype."""
-    if not found.devices:
+def check(framework: Framework, installed: Installed) -> list[Check]:
+    """Check the stored rows on the default device and on an accelerator, the first row in every dtype too."""
+    if not installed.devices:
         return []
     xp = import_module(framework.namespace)
-    rows, device = _reference(), found.devices[0].partition(" ")[0]
-    jobs: list[tuple[dict[str, Any], str, str | None, str]]
-    jobs = [(row, device, None, found.dtypes[-1]) for row in rows]
-    jobs += [(rows[0], device, None, dtype) for dtype in found.dtypes[:-1]]
-    if found.accelerator:
-        jobs += [(row, found.accelerator, found.accelerator, "float32") for row in rows]
+    rows, device = _reference(), installed.devices[0].partition(" ")[0]
+    runs: list[tuple[dict[str, Any], str, str | None, str]]
+    runs = [(row, device, None, installed.dtypes[-1]) for row in rows]
+    runs += [(rows[0], device, None, dtype) for dtype in installed.dtypes[:-1]]
+    if installed.accelerator:
+        runs += [(row, installed.accelerator, installed.accelerator, "float32") for row in rows]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # dask's, of a -inf - -inf that is masked, as NumPy computes it
-        return [each for job in jobs for each in _checks(xp, found, *job)]
+        warnings.simplefilter("ignore", RuntimeWarning)  # dask's, of a masked -inf - -inf, computed by NumPy
+        return [result for run in runs for result in _checks(xp, installed, *run)]
 
 
 @cache
@@ -132,10 +132,13 @@ def _reference() -> list[dict[str, Any]]:
 
 
 def _checks(
-    xp: Any, found: Installed, row: dict[str, Any], device: str, place: str | None, dtype: str
+    xp: Any, installed: Installed, row: dict[str, Any], device: str, place: str | None, dtype: str
 ) -> Iterator[Check]:
-    """A row's value and its gradients, where there is automatic differentiation."""
-    if row["function"] and not found.autodiff:
+    """Check a row's value and, if there is automatic differentiation, its gradients.
+
+    `device` is shown; `place` is where the arrays go, None for the default device.
+    """
+    if row["function"] and not installed.autodiff:
         return
 
     def array(values: Any) -> Any:
@@ -147,25 +150,25 @@ def _checks(
         return REGISTRY[row["penalty"]](*function, *arrays, **named, **row["options"])
 
     def values(arrays: list[Any], named: dict[str, Any]) -> list[Any]:
-        return [call(arrays, named), *(value_and_grad(call)(arrays, named)[1] if found.autodiff else [])]
+        return [call(arrays, named), *(value_and_grad(call)(arrays, named)[1] if installed.autodiff else [])]
 
-    where = found.name, device, dtype, row["penalty"], row["case"]
+    where = installed.name, device, dtype, row["penalty"], row["case"]
     try:
         arrays = [array(x) for x in row["arrays"].values()]
         named = {name: array(x) for name, x in row["named"].items()}
-        if row["random"] and "jax" in found.autodiff:  # the others have a generator that need not be asked for
+        if row["random"] and "jax" in installed.autodiff:  # the others have a global generator
             named["rng"] = import_module("jax").random.key(0)
         expected = {"value": row["value"]} | {f"gradient by {name}": x for name, x in row["gradient"].items()}
-        for (of, wanted), got in zip(expected.items(), found.staged(values)(arrays, named), strict=False):
-            pairs = zip(_flat(wanted), _floats(got), strict=True)
-            difference, one, other = max((_difference(*pair), *pair) for pair in pairs)
-            yield Check(*where, of, one, other, difference)
+        for (of, reference), got in zip(expected.items(), installed.staged(values)(arrays, named), strict=False):
+            pairs = zip(_flat(reference), _floats(got), strict=True)
+            difference, expected_value, value = max((_difference(*pair), *pair) for pair in pairs)
+            yield Check(*where, of, expected_value, value, difference)
     except Exception as error:  # noqa: BLE001 - any is a check that failed
-        yield Check(*where, "the call", error=_said(error))
+        yield Check(*where, "the call", error=_one_line(error))
 
 
 def _flat(values: Any) -> list[Any]:
-    return [each for value in values for each in _flat(value)] if isinstance(values, list) else [values]
+    return [leaf for value in values for leaf in _flat(value)] if isinstance(values, list) else [values]
 
 
 def _floats(x: Any) -> list[float]:
@@ -180,31 +183,33 @@ def _difference(expected: float, got: float) -> float:
     return math.inf if math.isnan(difference) else difference
 
 
-def _said(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _autodiff(xp: Any) -> tuple[str, str]:
-    """What differentiates arrays of a namespace, or what there is to do where nothing does."""
+    """Return what differentiates a namespace's arrays, and what to do if nothing does."""
     backend = backend_of(xp.asarray([0.0]))
     assert backend is not None
     try:
-        lender = lender_of(backend)
+        autodiff_backend = lender_of(backend)
     except NoAutodiffError as error:
         return "", str(error)
-    return _OWN[backend.name] if lender is backend else f"borrowed from {lender.name}", ""
+    if autodiff_backend is backend:
+        return _AUTODIFF[backend.name], ""
+    return f"borrowed from {autodiff_backend.name}", ""
 
 
 def _torch() -> Installed:
     import torch
 
-    found = Installed(["float16", "bfloat16", "float32", "float64"])
+    installed = Installed(["float16", "bfloat16", "float32", "float64"])
     if torch.accelerator.is_available():
-        found.accelerator = torch.accelerator.current_accelerator().type
-        name = getattr(torch.get_device_module(), "get_device_name", lambda place: "accelerator")
-        places = [f"{found.accelerator}:{i}" for i in range(torch.accelerator.device_count())]
-        found.devices += [f"{place} ({name(place)})" for place in places]
-    return found
+        installed.accelerator = torch.accelerator.current_accelerator().type
+        model_of = getattr(torch.get_device_module(), "get_device_name", lambda place: "accelerator")
+        places = [f"{installed.accelerator}:{i}" for i in range(torch.accelerator.device_count())]
+        installed.devices += [f"{place} ({model_of(place)})" for place in places]
+    return installed
 
 
 def _jax() -> Installed:
@@ -212,14 +217,14 @@ def _jax() -> Installed:
 
     places = [(f"{device.platform}:{device.id}", device.device_kind) for device in jax.devices()]
     devices = [place if kind == "cpu" else f"{place} ({kind})" for place, kind in places]
-    dtypes, off = ["float16", "bfloat16", "float32"], "float64 needs jax_enable_x64, which is off."
+    dtypes, note = ["float16", "bfloat16", "float32"], "float64 needs jax_enable_x64, which is off."
     if jax.config.jax_enable_x64:
-        dtypes, off = [*dtypes, "float64"], ""
+        dtypes, note = [*dtypes, "float64"], ""
 
-    def staged(fn: Any) -> Any:  # on a GPU, JAX's products have fewer digits than float32 unless they are asked for
+    def staged(fn: Any) -> Any:  # by default, matrix products on a GPU are less precise than float32
         return jax.default_matmul_precision("highest")(jax.jit(fn))
 
-    return Installed(dtypes, devices, note=off, staged=staged)
+    return Installed(dtypes, devices, note=note, staged=staged)
 
 
 def _cupy() -> Installed:

@@ -1,9 +1,9 @@
-"""Checks of the options that penalties take, read from the annotations of their signatures.
+"""Checks of Python values, made from annotations.
 
-`Literal[...]` is one of the names, `bool` a bool, `int` an integer, `float` a finite number,
-`Annotated[float, Interval(low, high)]` a number in that range, `Annotated[int, AtLeast(low)]` an integer from there on;
-`... | None` also None. An annotation that says nothing more than `Any` leaves the check to the function. Only Python
-values are looked at, never an array's.
+`Literal[...]` accepts one of its names, `bool` a bool, `int` an integer, `float` a finite number,
+`Annotated[float, Interval(low, high)]` a number in the interval, and `Annotated[int, AtLeast(low)]` an integer not
+below `low`. `... | None` accepts None too. Any other annotation, such as `Any`, accepts everything. Values of arrays
+are never read.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ __all__ = [
     "number",
 ]
 
-Check = Callable[[str, Any], Any]
+Check = Callable[[str, Any], Any]  # takes the argument's name and value, returns the value to use
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The real numbers from `low` to `high`; an infinite end is open."""
+    """The real numbers from `low` to `high`. An infinite end is open."""
 
     low: float
     high: float
@@ -61,7 +61,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The integers from `low` on."""
+    """The integers that are not below `low`."""
 
     low: int
 
@@ -73,18 +73,18 @@ PositiveInteger = Annotated[int, AtLeast(1)]
 NonNegativeInteger = Annotated[int, AtLeast(0)]
 
 
-def nearest(given: object, valid: Iterable[object]) -> str:
-    """` Did you mean ...?`, or nothing where no name is near."""
-    if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees: test_compiled has its errors
+def nearest(value: object, valid: Iterable[object]) -> str:
+    """Return " Did you mean ...?" with the nearest valid name, or an empty string if none is near."""
+    if in_dynamo():  # pragma: no cover - coverage does not see what Dynamo traces; test_compiled has these errors
         return ""
     names = [str(name) for name in valid]
-    beginnings = [name for name in names if given and name.startswith(str(given))]
-    close = beginnings or get_close_matches(str(given), names, n=1, cutoff=0.5)
+    beginnings = [name for name in names if value and name.startswith(str(value))]
+    close = beginnings or get_close_matches(str(value), names, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def number(interval: Interval) -> Check:
-    """A check for a number in `interval`, which it makes a Python float: NumPy's scalars would widen what they meet."""
+    """Make a check for a number in `interval`. It returns a Python float: a NumPy scalar would widen other dtypes."""
 
     def check(name: str, value: Any) -> float:
         if type(value) is not float:
@@ -102,12 +102,12 @@ def number(interval: Interval) -> Check:
 def _float(value: Any) -> float:
     try:
         return float(value)
-    except OverflowError:  # an integer of more digits than a float has
+    except OverflowError:  # an integer too large for a float
         return math.inf if value > 0 else -math.inf
 
 
 def member(valid: tuple[str, ...]) -> Check:
-    """A check for one of the names `valid`."""
+    """Make a check for one of the names `valid`."""
 
     def check(name: str, value: Any) -> Any:
         if isinstance(value, str) and value in valid:
@@ -119,7 +119,7 @@ def member(valid: tuple[str, ...]) -> Check:
 
 
 def named(caller: str, check: Check, name: str, value: Any) -> Any:
-    """`value` as `check` returns it; its errors name `caller`."""
+    """Check a value. Errors begin with `caller`."""
     try:
         return check(name, value)
     except (TypeError, ValueError) as error:
@@ -127,18 +127,18 @@ def named(caller: str, check: Check, name: str, value: Any) -> Any:
 
 
 def integer(least: AtLeast | None = None) -> Check:
-    """A check for a Python integer, not below `least`."""
+    """Make a check for an integer, not below `least`. It returns a Python int."""
 
     def check(name: str, value: Any) -> int:
         try:
             if isinstance(value, bool):
                 raise TypeError
-            found = operator.index(value)
+            number = operator.index(value)
         except TypeError:
             raise TypeError(f"`{name}` must be an integer, got {value!r}. Pass a Python int.") from None
-        if least is not None and found < least.low:
-            raise ValueError(f"`{name}` must be {least.low} at least, got {found}.")
-        return found
+        if least is not None and number < least.low:
+            raise ValueError(f"`{name}` must be {least.low} at least, got {number}.")
+        return number
 
     return check
 
@@ -150,7 +150,7 @@ POSITIVE_INTEGER = integer(AtLeast(1))
 
 
 def checks_of(function: Callable[..., Any], names: Iterable[str]) -> dict[str, Check]:
-    """A check for each of the arguments `names` of `function`; it returns the value to use."""
+    """Make a check for each of the arguments `names` of `function`, from its annotation."""
     hints = get_type_hints(function, include_extras=True)
     return {name: _check_of(hints[name]) for name in names}
 

@@ -1,4 +1,4 @@
-"""Callables of one's own under names, as pipelines and configurations find this package's."""
+"""The names of penalties, schedules and registered callables."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["MAKERS", "OWN", "REGISTRY", "RESERVED", "name_of", "penalty_names", 
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-REGISTRY: dict[str, Callable[..., Any]] = {}  # this package's penalties by name
-MAKERS: dict[str, Callable[..., Any]] = {}  # the functions that make its schedules
-RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's own figures
-OWN: dict[str, Callable[..., Any]] = {}  # changed by one assignment at a time, so by any thread
+REGISTRY: dict[str, Callable[..., Any]] = {}  # this package's penalties, by name
+MAKERS: dict[str, Callable[..., Any]] = {}  # the functions that make this package's schedules, by name
+RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's other entries
+OWN: dict[str, Callable[..., Any]] = {}  # registered callables; changed by single assignments, so thread-safe
 
 
 @overload
@@ -23,30 +23,30 @@ def register(name: str, fn: F, /) -> F: ...
 
 
 def register(name: str, fn: Any = None, /) -> Any:
-    """Give a callable a name, to be found by `Penalty`, `Pipeline` and configurations.
+    """Register a callable under a name that `Penalty`, `Pipeline` and configurations find. Also a decorator.
 
-    A configuration takes it for a penalty, ``{"penalty": name}``, a schedule, ``{"schedule": name}``, or what picks a
-    penalty's inputs, ``{"function": name}``, and `Pipeline.to_config` writes its name. A function or a decorator.
+    In a configuration, it may be a penalty, ``{"penalty": name}``, a schedule, ``{"schedule": name}``, or the function
+    that picks a penalty's inputs, ``{"function": name}``. `Pipeline.to_config` writes its name.
 
     Parameters
     ----------
     name : str
-        None that a penalty or a schedule of this package has.
+        Must differ from the names of this package's penalties and schedules.
     fn : callable
-        Without it, what is returned takes it.
+        Leave it out to use `register` as a decorator.
 
     Returns
     -------
     callable
-        `fn` as it is.
+        `fn`, unchanged.
 
     Raises
     ------
     TypeError
-        For a name that is not a string, or what cannot be called.
+        If `name` is not a string or `fn` is not callable.
     ValueError
-        For a name that is empty, or another callable's. The same one may be registered again, and a function that is
-        defined again, as in a notebook, takes the place of the one before.
+        If `name` is empty or names another callable. You may register the same callable again, and a function that is
+        defined again, as in a notebook, replaces the earlier one.
 
     Examples
     --------
@@ -63,37 +63,41 @@ def register(name: str, fn: Any = None, /) -> Any:
         raise TypeError(f"register: `name` must be a string, got {name!r}. Pass it before the function.")
     if not name or name.startswith("<") or name in (*REGISTRY, *MAKERS, *RESERVED):
         raise ValueError(
-            f"register: `name` must not be empty, begin with <, nor one of this package's, got {name!r}. Pass another."
+            f"register: `name` must not be empty, begin with <, or be one of this package's, got {name!r}. "
+            "Pass another."
         )
     if fn is None:
         return lambda fn: register(name, fn)
     if not callable(fn):
         raise TypeError(f"register: `fn` must be callable, got {type(fn).__qualname__}. Pass a function.")
-    before = OWN.setdefault(name, fn)
-    if not (_same(before, fn) or _defined_again(before, fn)):
-        raise ValueError(f"register: `name` must be new, got {name!r}, which is {before!r}. Pass another.")
+    earlier = OWN.setdefault(name, fn)
+    if not (_is_same(earlier, fn) or _is_defined_again(earlier, fn)):
+        raise ValueError(f"register: `name` must be new, got {name!r}, which is {earlier!r}. Pass another.")
     OWN[name] = fn
     return fn
 
 
-def _same(a: object, b: object) -> bool:
-    return a is b or (inspect.isroutine(a) and a == b)  # a method is another object each time
+def _is_same(a: object, b: object) -> bool:
+    return a is b or (inspect.isroutine(a) and a == b)  # each access to a method makes a new object
 
 
-def _defined_again(before: object, fn: object) -> bool:
-    """Whether these are from one `def` of a module; what remembers other things may be from several places."""
-    for each in (before, fn):
-        if not inspect.isfunction(each) or each.__closure__ or hasattr(each, "__wrapped__"):
+def _is_defined_again(earlier: object, fn: object) -> bool:
+    """Return whether both come from one `def` at the top of a module or class.
+
+    Closures and wrappers do not count: one `def` makes many of them.
+    """
+    for function in (earlier, fn):
+        if not inspect.isfunction(function) or function.__closure__ or hasattr(function, "__wrapped__"):
             return False
-    places = [(getattr(each, "__module__", None), getattr(each, "__qualname__", "<")) for each in (before, fn)]
+    places = [(getattr(f, "__module__", None), getattr(f, "__qualname__", "<")) for f in (earlier, fn)]
     return places[0] == places[1] and "<" not in places[0][1]
 
 
 def name_of(fn: object) -> str | None:
-    """The name that `fn` is registered under."""
-    return next((name for name, own in list(OWN.items()) if _same(own, fn)), None)
+    """Return the name that `fn` is registered under, None if there is none."""
+    return next((name for name, registered in list(OWN.items()) if _is_same(registered, fn)), None)
 
 
 def penalty_names() -> tuple[str, ...]:
-    """What `Penalty` finds."""
+    """Return the names that `Penalty` accepts."""
     return *REGISTRY, *OWN

@@ -1,4 +1,8 @@
-"""Text in columns, for a terminal: names of any characters, wide ones and those that it would act on."""
+"""Text in columns for a terminal, whatever the characters of a penalty's name.
+
+The standard library pads by characters. A Chinese, Japanese or Korean character takes two columns, so the few lines
+here that count columns keep tables straight, without a dependency such as rich.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ __all__ = ["padded", "printable", "shortened", "width_of", "wrapped"]
 
 
 def printable(text: str) -> str:
-    """On one line, and without what a terminal would act on."""
+    """Put text on one line, without control characters, which a terminal would act on."""
     return "".join(c for c in " ".join(text.split()) if not category(c).startswith("C"))
 
 
 def width_of(text: str) -> int:
-    """Columns of a terminal: two for a wide character, none for a mark on another."""
+    """Count columns of a terminal: two for a wide character, none for a combining mark."""
     return sum(map(_columns, text))
 
 
@@ -25,17 +29,17 @@ def _columns(character: str) -> int:
 
 
 def padded(text: str, width: int) -> str:
-    """With spaces after it, up to a width."""
+    """Add spaces up to a width."""
     return text + " " * (width - width_of(text))
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Lines of a width at most, those after the first indented; none of an empty text."""
+    """Break text into lines of at most a width, with all but the first indented. Empty text has no lines."""
     return wrap(text, width if width_of(text) == len(text) else width // 2, subsequent_indent=indent)
 
 
 def shortened(text: str, width: int) -> str:
-    """Its start and end, where there is no room for all of it."""
+    """Keep the start and the end of a text that is wider than `width`."""
     if width_of(text) <= width:
         return text
     end = (width - 1) // 2

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, cast, get_origin, get_type_hints
 
-from .._arrays.lending import lender_of, on_loan
 from .._core.checks import checks_of
 from .._core.registry import REGISTRY
-from ..backends import backend_of, common_backend
-from .evaluation import METRICS, evaluate, metrics, reduce
+from .evaluation import METRICS, Call, evaluate
 from .spec import SHARED, Extra, Reduction, Shape, Spec, spec_of
 
 __all__ = ["Shared", "penalty", "value_and_metrics"]
@@ -110,7 +108,7 @@ def penalty(
             normalizer: Any = None,
             **options: Any,
         ) -> Any:
-            return _value(spec, arrays, reduction, where, weights, normalizer, options)
+            return evaluate(Call(spec, arrays, reduction, where, weights, normalizer, options))
 
         function.__signature__ = _signature(formula, reduction)  # type: ignore[attr-defined]
         function.__doc__ = _docstring(formula.__doc__ or "", reduction)
@@ -122,73 +120,16 @@ def penalty(
 
 
 def value_and_metrics(
-    function: Callable[..., Any], arrays: tuple[Any, ...], options: dict[str, Any]
-) -> tuple[Any, Any]:
-    """The reduced value of a penalty, and sum, mean, min and max of the terms it kept, all from one evaluation."""
+    function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Evaluate a penalty once. Returns its reduced value, and sum, mean, min and max of the terms that count."""
     spec = spec_of(function)
     assert spec is not None
-    given = dict(options)
-    reduction, where, weights, normalizer = (given.pop(n, None) for n in SHARED)
-    value, figures = _value(
-        spec, arrays, reduction or spec.reduction, where, weights, normalizer, given, with_metrics=True
-    )
+    options = dict(options)
+    reduction = options.pop("reduction", spec.reduction)
+    where, weights, normalizer = (options.pop(name, None) for name in SHARED[1:])
+    value, figures = evaluate(Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics=True))
     return value, dict(zip(METRICS, figures, strict=True))
-
-
-def _value(
-    spec: Spec,
-    arrays: tuple[Any, ...],
-    reduction: str,
-    where: Any,
-    weights: Any,
-    normalizer: Any,
-    options: dict[str, Any],
-    *,
-    with_metrics: bool = False,
-) -> Any:
-    if spec.functions:
-        run = _lent
-    else:
-        backend = backend_of(arrays[0]) if arrays else None
-        run = _computed if backend is None or backend.staged is None else backend.staged(_computed)
-    return run(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
-
-
-def _computed(
-    spec: Spec,
-    arrays: tuple[Any, ...],
-    reduction: str,
-    where: Any,
-    weights: Any,
-    normalizer: Any,
-    options: dict[str, Any],
-    with_metrics: bool,
-) -> Any:
-    found = evaluate(spec, arrays, where, weights, options, reduction, normalizer)
-    value, total = reduce(spec, found, reduction, normalizer)
-    return (value, metrics(found, total)) if with_metrics else value
-
-
-def _lent(
-    spec: Spec,
-    arrays: tuple[Any, ...],
-    reduction: str,
-    where: Any,
-    weights: Any,
-    normalizer: Any,
-    options: dict[str, Any],
-    with_metrics: bool,
-) -> Any:
-    """The same of a penalty that differentiates: by another framework, where the arrays' own cannot."""
-    given = arrays[len(spec.functions) :][: len(spec.arrays)]
-    if given:
-        owner = common_backend(spec.name, spec.arrays[: len(given)], given)
-        lender = lender_of(spec.name, owner)
-        if lender is not owner:
-            options = spec.check_options(options)  # which makes numbers of NumPy's scalars: those are arrays to lend
-            args = (arrays, reduction, where, weights, normalizer, options, with_metrics)
-            return on_loan(spec.name, owner, lender, partial(_computed, spec), args, {})
-    return _computed(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
 
 
 def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature:

@@ -1,47 +1,71 @@
-"""From arrays to terms to a value: what every penalty does before and after its formula.
+"""Evaluate one penalty: check the call, prepare its arrays, evaluate the terms, reduce them.
 
-Checks, half precision, masks and weights come before it, the reduction and its metrics after it.
+This is what all penalties share: half precision, `where`, `weights`, `normalizer`, the reduction and its metrics. How
+the terms are computed (at once, without guards first, in blocks, as a compiled program) is for the arrays' backend to
+decide.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
+from types import NoneType
 from typing import Any, NamedTuple
 
+from .._arrays.lending import lender_of, on_loan
 from .._arrays.numerics import broadcasts, count, ratio
 from .._core.checks import POSITIVE, member
-from ..backends import Backend, backend_of, common_backend, in_dynamo, is_array_beside
-from ..backends._blocks import Work, is_small
+from ..backends import Backend, backend_of, common_backend, is_array_beside
+from ..backends._blocks import BLOCK_SIZE, Work
 from .spec import Shape, Spec
 
-__all__ = ["METRICS", "Terms", "evaluate", "metrics", "reduce"]
+__all__ = ["METRICS", "Call", "evaluate"]
 
+METRICS = ("sum", "mean", "min", "max")
 _REDUCTIONS = ("sum", "mean", "none")
+_PLAIN = (bool, int, float, str, NoneType)  # types of options that are no arrays
+
+
+class Call(NamedTuple):
+    """One call of a penalty. `check` takes its functions, which come first, out of its arrays."""
+
+    spec: Spec
+    arrays: tuple[Any, ...]
+    reduction: str
+    where: Any
+    weights: Any
+    normalizer: Any  # checked: a Python float or an array
+    options: Mapping[str, Any]
+    with_metrics: bool = False
+    functions: tuple[Any, ...] = ()
 
 
 class Terms(NamedTuple):
-    """A penalty before its weights and its reduction."""
+    """The terms of a penalty before weights and reduction."""
 
     backend: Backend
-    values: Any  # masked
-    kept: Any = None  # boolean, of the terms' shape; None: all
-    weights: Any = None  # None: all 1
-    total: Any = None  # their sum by their weights, divided by `divisor`, where it is known already
+    values: Any  # masked terms are 0
+    mask: Any = None
+    weights: Any = None
+    total: Any = None  # their weighted sum divided by `divisor`, if the backend computed it on the way
     divisor: float = 1.0
 
 
-def evaluate(
-    spec: Spec,
-    arrays: tuple[Any, ...],
-    where: Any,
-    weights: Any,
-    options: dict[str, Any],
-    reduction: str,
-    normalizer: Any,
-) -> Terms:
-    """The terms of a penalty, masked, and what to weight them with; where that is cheaper their sum at once."""
-    functions: tuple[Any, ...] = ()
+def evaluate(call: Call) -> Any:
+    """Evaluate one penalty. Returns its value, or with metrics a pair of value and `METRICS`."""
+    call, backend = check(call)
+    if call.functions:
+        return _with_autodiff(call, backend)
+    return _value(call, backend) if backend.program is None else _in_program(call, backend)
+
+
+def check(call: Call) -> tuple[Call, Backend]:
+    """Check everything but shapes, dtypes, `where` and `weights`, before anything is computed.
+
+    Returns the call with functions apart from arrays and with checked options, and the arrays' backend.
+    """
+    spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions = call
     if spec.functions:
         functions, arrays = arrays[: len(spec.functions)], arrays[len(spec.functions) :]
     if len(arrays) != len(spec.arrays):
@@ -54,61 +78,160 @@ def evaluate(
         _check_callable(spec, functions)
     if options:
         options = spec.check_options(options)
+    if reduction not in _REDUCTIONS:
+        spec.check("reduction", reduction, member(_REDUCTIONS))
     backend = common_backend(spec.name, spec.arrays, arrays)
+    if normalizer is not None:
+        normalizer = _checked_normalizer(spec, arrays[0], normalizer)
+    if functions or options or normalizer is not None:
+        call = Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions)
+    return call, backend
+
+
+def _checked_normalizer(spec: Spec, first: Any, normalizer: Any) -> Any:
+    """A number as a Python float > 0, or a real 0-d array."""
+    if not is_array_beside(normalizer, first):
+        return spec.check("normalizer", normalizer, POSITIVE)
+    backend = common_backend(spec.name, (spec.arrays[0], "normalizer"), (first, normalizer))
+    if backend.dtype(normalizer.dtype).kind in ("complex", "bool"):
+        raise TypeError(f"{spec.name}: `normalizer` must be real, got {normalizer.dtype}. Pass a count.")
+    if tuple(normalizer.shape) != ():
+        raise ValueError(
+            f"{spec.name}: `normalizer` must be a number or a 0-d array, got shape {tuple(normalizer.shape)}. "
+            "For a factor per term use `weights`."
+        )
+    return normalizer
+
+
+def _with_autodiff(call: Call, owner: Backend) -> Any:
+    """Evaluate a penalty that differentiates; in another framework if the arrays' own cannot."""
+    lender = lender_of(call.spec.name, owner)
+    if lender is owner:
+        return _value(call, owner)
+
+    def borrowed(
+        arrays: tuple[Any, ...],
+        where: Any,
+        weights: Any,
+        normalizer: Any,
+        options: Mapping[str, Any],
+        functions: tuple[Any, ...],
+    ) -> Any:
+        spec, _, reduction, *_ = call
+        return _value(
+            Call(spec, arrays, reduction, where, weights, normalizer, options, call.with_metrics, functions), lender
+        )
+
+    args = call.arrays, call.where, call.weights, call.normalizer, call.options, call.functions
+    return on_loan(call.spec.name, owner, lender, borrowed, args, {})
+
+
+def _in_program(call: Call, backend: Backend) -> Any:
+    """Evaluate a call as one compiled program for each penalty, options and shapes.
+
+    A normalizer is traced, for it changes from batch to batch. Calls that cannot be traced are evaluated without a
+    program, so that their errors speak of the arguments and not of tracers.
+    """
+    spec, arrays, reduction, where, weights, normalizer, options, with_metrics, _ = call
+    for x in (*arrays, where, weights):
+        if x is not None and backend_of(x) is not backend:
+            return _value(call, backend)
+    traced = {name: value for name, value in options.items() if backend_of(value) is backend}
+    static = tuple((name, type(value), value) for name, value in options.items() if name not in traced)
+    elements = BLOCK_SIZE.get() if spec.matrices else None  # nothing else is cut in blocks in a program
+    key = spec, reduction, with_metrics, backend, static, elements
+    try:
+        hash(key)
+        assert backend.program is not None
+        return backend.program(_of_key, key, (arrays, where, weights, normalizer, traced))
+    except (TypeError, ValueError):
+        return _value(call, backend)
+
+
+def _of_key(key: Any, traced: Any) -> Any:
+    spec, reduction, with_metrics, backend, static, _ = key
+    arrays, where, weights, normalizer, options = traced
+    options = {**{name: value for name, _, value in static}, **options}
+    return _value(Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics), backend)
+
+
+def _value(call: Call, backend: Backend) -> Any:
+    """Evaluate a call that has been checked."""
+    backend, work, mask, weights = prepare(call, backend)
+    empty = 0 in call.arrays[0].shape
+    terms = _no_terms(backend, work, mask, weights) if empty else _terms(call, backend, work, mask, weights)
+    value, total = reduce(call, terms)
+    return (value, metrics(terms, total)) if call.with_metrics else value
+
+
+def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
+    """Check the arrays, and find the dtype to compute in, the axis, the mask and the weights.
+
+    Returns the backend (another one if `where` or `weights` are traced), what to evaluate, and mask and weights of the
+    terms' shape: None for no mask, and for weights of 1.
+    """
+    spec, arrays, _, where, weights, _, options, _, functions = call
     dtype = _common_dtype(spec, backend, arrays)
-    shape = arrays[0].shape
     if spec.requires is not None:
         spec.requires(arrays, options)
-    kind = spec.shape_of_terms(options)
+    kind = spec.terms if isinstance(spec.terms, str) else spec.shape_of_terms(options)
+    shape = arrays[0].shape
     axis = options.get("axis", spec.defaults.get("axis", -1 if kind == "rows" else None))
-    axis = _axis(spec, axis, arrays[0]) if isinstance(axis, int) and (shape or kind == "rows") else 0
+    if isinstance(axis, int) and (shape or kind == "rows"):
+        if not -len(shape) <= axis < len(shape):
+            raise _no_axis(spec, axis, shape)
+        axis %= len(shape)
+    else:
+        axis = 0
     if "eps" in spec.extras:
         options = {**options, "eps": max(float(backend.xp.finfo(x.dtype).eps) for x in arrays)}
-    formula = partial(spec.formula, *functions) if functions else spec.formula
-    rows = axis if kind == "rows" else None
-    if where is None and weights is None and 0 not in shape:
-        plain = dtype is None and not spec.matrices and not spec.functions
-        if plain and (rows is None or in_dynamo() or is_small(shape)):
-            attempt = None if kind == "elements" else backend.attempt(arrays)
-            if attempt is None:
-                values = backend.run(formula, arrays, options)
-            else:
-                values = backend.run(attempt, (formula, arrays, options), {})
-            return Terms(_tracing(backend, values), values)
-        divisor = _divisor(reduction, normalizer, None if rows is None else math.prod(_terms_shape(kind, shape, axis)))
-        work = Work(formula, options, backend.xp, dtype, arrays, None, False, rows, spec.matrices, divisor)
-        values, total = backend.evaluate(work) if not spec.functions else (work.whole(), None)
-        return Terms(_tracing(backend, values), values, None, None, total, divisor or 1.0)
-
-    terms_shape = _terms_shape(kind, shape, axis)
-    backend, kept, weights = _masks(spec, backend, arrays[0], terms_shape, where, weights)
-    xp = backend.xp
-    if 0 in shape:
-        working = (dtype or backend.dtype(x.dtype).working or x.dtype for x in arrays)
-        wide = (x if x.dtype == to else xp.astype(x, to) for x, to in zip(arrays, working, strict=True))
-        kinds: list[Shape] = ["whole" if i in spec.matrices else kind for i in range(len(arrays))]
-        empty = [_no_terms(xp, x, kind, axis) for x, kind in zip(wide, kinds, strict=True)]
-        return Terms(backend, sum(empty[1:], empty[0]), kept, weights)
-    mask = _over_inputs(xp, kept, kind, axis, arrays[0].ndim)
-    factors = kept if weights is None else weights
-    takes_kept = "kept" in spec.extras
-    divisor = _divisor(reduction, normalizer, None)
-    work = Work(formula, options, xp, dtype, arrays, mask, takes_kept, rows, spec.matrices, divisor, factors)
-    values, total = backend.evaluate(work) if not spec.functions else (work.whole(), None)
-    backend = _tracing(backend, values)
-    values = backend.xp.where(kept, values, 0.0)
-    if weights is not None and weights.dtype != values.dtype:
-        weights = xp.astype(weights, values.dtype)  # float16 ones would not sum, float64 ones would widen
-    return Terms(backend, values, kept, weights, total, divisor or 1.0)
+    mask = over_inputs = None
+    if where is not None or weights is not None:
+        backend, mask, weights = _masks(spec, backend, arrays[0], _terms_shape(kind, shape, axis), where, weights)
+        over_inputs = _over_inputs(backend.xp, mask, kind, axis, len(shape))
+    work = Work(
+        partial(spec.formula, *functions) if functions else spec.formula,
+        options,
+        backend.xp,
+        dtype,
+        arrays,
+        over_inputs,
+        "kept" in spec.extras,
+        axis if kind == "rows" else None,
+        spec.matrices,
+        _divisor(call, kind, shape, axis),
+        mask if weights is None else weights,
+        kind,
+    )
+    return backend, work, mask, weights
 
 
-def _divisor(reduction: str, normalizer: Any, count: int | None) -> float | None:
-    """What the sum of `count` terms is divided by, 1 where that is an array or still unknown; None: there is no sum."""
+def _divisor(call: Call, kind: Shape, shape: Any, axis: int) -> float | None:
+    """Return the divisor of the sum if it is known before evaluation, else 1. None for reduction "none"."""
+    reduction, normalizer = call.reduction, call.normalizer
     if reduction == "none":
         return None
-    if normalizer is None:
-        return float(count) if reduction == "mean" and count is not None else 1.0
-    return float(normalizer) if type(normalizer) in (int, float) and 0 < normalizer < math.inf else 1.0
+    if type(normalizer) is float:
+        return normalizer
+    known = reduction == "mean" and normalizer is None and call.where is None and call.weights is None
+    return float(math.prod(shape) // shape[axis] or 1) if known and kind == "rows" and shape[axis] else 1.0
+
+
+def _terms(call: Call, backend: Backend, work: Work, mask: Any, weights: Any) -> Terms:
+    """Evaluate the penalty's terms. Masked terms are 0."""
+    if call.functions:  # they run as the user wrote them
+        values, total = work.whole(), None
+        backend = _tracing(backend, values)
+    else:
+        values, total = backend.evaluate(work)
+        for option in call.options.values():
+            if type(option) not in _PLAIN:
+                backend = _tracing(backend, values)
+    if mask is not None:
+        values = backend.xp.where(mask, values, 0.0)
+    if weights is not None and weights.dtype != values.dtype:
+        weights = work.xp.astype(weights, values.dtype)  # float16 ones would not sum, float64 ones would widen
+    return Terms(backend, values, mask, weights, total, work.divisor or 1.0)
 
 
 def _check_callable(spec: Spec, functions: tuple[Any, ...]) -> None:
@@ -120,9 +243,9 @@ def _check_callable(spec: Spec, functions: tuple[Any, ...]) -> None:
 
 
 def _tracing(backend: Backend, values: Any) -> Backend:
-    """The backend of `values`, if an option that is traced has made them so."""
-    found = backend_of(values)
-    return backend if found is None or not found.traces else found
+    """The backend of `values` if a function, or an option that is an array, has made them traced."""
+    actual = backend_of(values)
+    return backend if actual is None or not actual.traces else actual
 
 
 def _common_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
@@ -159,16 +282,13 @@ def _check_kind(spec: Spec, name: str, x: Any, kind: str) -> None:
         raise TypeError(f"{spec.name}: `{name}` must be {wanted}, got {x.dtype}. {hint}.")
 
 
-def _axis(spec: Spec, axis: int, x: Any) -> int:
-    """`axis` counted from the front."""
-    if x.ndim == 0:
-        raise ValueError(f"{spec.name}: `{spec.arrays[0]}` must have at least 1 axis, got shape (). Add one.")
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(
-            f"{spec.name}: `axis` must be an axis of `{spec.arrays[0]}`, got {axis} for shape {tuple(x.shape)}. "
-            f"Give one in [{-x.ndim}, {x.ndim - 1}]."
-        )
-    return axis % x.ndim
+def _no_axis(spec: Spec, axis: int, shape: Any) -> ValueError:
+    if not shape:
+        return ValueError(f"{spec.name}: `{spec.arrays[0]}` must have at least 1 axis, got shape (). Add one.")
+    return ValueError(
+        f"{spec.name}: `axis` must be an axis of `{spec.arrays[0]}`, got {axis} for shape {tuple(shape)}. "
+        f"Give one in [{-len(shape)}, {len(shape) - 1}]."
+    )
 
 
 def _terms_shape(kind: Shape, shape: Any, axis: int) -> tuple[int, ...]:
@@ -182,8 +302,19 @@ def _terms_shape(kind: Shape, shape: Any, axis: int) -> tuple[int, ...]:
     return shape[:-2] if kind == "matrices" else ()
 
 
-def _no_terms(xp: Any, x: Any, kind: Shape, axis: int) -> Any:
-    """Zeros of the terms' shape for an `x` of size 0, or for what all terms have in common, on the graph of `x`."""
+def _no_terms(backend: Backend, work: Work, mask: Any, weights: Any) -> Terms:
+    """Return zeros for arrays of size 0, on the graph of all of them. The formula is not called."""
+    xp = backend.xp
+    zeros: Any = 0.0
+    for i, x in enumerate(work.arrays):
+        dtype = work.dtype or backend.dtype(x.dtype).working or x.dtype
+        wide = x if x.dtype == dtype else xp.astype(x, dtype)
+        zeros = zeros + _summed_over_inputs(xp, wide, "whole" if i in work.matrices else work.kind, work.axis)
+    return Terms(backend, zeros, mask, weights)
+
+
+def _summed_over_inputs(xp: Any, x: Any, kind: str, axis: int | None) -> Any:
+    """Sum an array of size 0, or one that all terms share, to zeros of the terms' shape."""
     x = xp.abs(x)  # real
     if kind == "whole":
         return xp.sum(xp.reshape(x, (-1,))[:0])
@@ -237,76 +368,61 @@ def _over_inputs(xp: Any, kept: Any, kind: Shape, axis: int, ndim: int) -> Any:
     return xp.reshape(kept, (kept.shape[0],) + (1,) * (ndim - 1)) if kind == "samples" else kept
 
 
-def reduce(spec: Spec, terms: Terms, reduction: str, normalizer: Any) -> tuple[Any, Any]:
-    """The value of a penalty, and the sum of its terms by their weights, or for "none" the terms."""
-    backend, values, kept, weights, total, divisor = terms
+def reduce(call: Call, terms: Terms) -> tuple[Any, Any]:
+    """Reduce the terms. Returns the value and the weighted sum, or for "none" the weighted terms."""
+    backend, values, mask, weights, fused, divisor = terms
     xp = backend.xp
-    if reduction not in _REDUCTIONS:
-        spec.check("reduction", reduction, member(_REDUCTIONS))
-    if total is None or divisor != 1:
-        value = total
+    if fused is not None and (divisor != 1 and not call.with_metrics):
+        return fused, None
+    if fused is not None and divisor == 1:
+        total = fused
+    else:
         if weights is not None:
             values = values * weights
-        total = values if reduction == "none" else xp.sum(values)
-        if value is not None:
-            return value, total
-    if normalizer is not None:
-        return _divide(spec, total, normalizer), total
-    if reduction != "mean":
+        total = values if call.reduction == "none" else xp.sum(values)
+        if fused is not None:
+            return fused, total
+    if call.normalizer is not None:
+        return _divide(call, total), total
+    if call.reduction != "mean":
         return total, total
-    if kept is None:
-        return total / max(_size(values), 1), total
-    return ratio(total, count(kept, values.dtype) if weights is None else xp.sum(weights)), total
+    if mask is None:
+        return total / max(math.prod(values.shape), 1), total
+    return ratio(total, count(mask, values.dtype) if weights is None else xp.sum(weights)), total
 
 
-def _size(x: Any) -> int:
-    size = 1
-    for length in x.shape:
-        size *= length
-    return size
-
-
-def _divide(spec: Spec, total: Any, normalizer: Any) -> Any:
-    if not is_array_beside(normalizer, total):
-        return total / spec.check("normalizer", normalizer, POSITIVE)
-    backend = common_backend(spec.name, (spec.arrays[0], "normalizer"), (total, normalizer))
-    kind = backend.dtype(normalizer.dtype).kind
-    if kind in ("complex", "bool"):
-        raise TypeError(f"{spec.name}: `normalizer` must be real, got {normalizer.dtype}. Pass a count.")
-    if tuple(normalizer.shape) != ():
-        raise ValueError(
-            f"{spec.name}: `normalizer` must be a number or a 0-d array, got shape {tuple(normalizer.shape)}. "
-            "For a factor per term use `weights`."
-        )
+def _divide(call: Call, total: Any) -> Any:
+    """Divide by the normalizer. 0 / 0 is 0 for an array."""
+    normalizer = call.normalizer
+    if type(normalizer) is float:
+        return total / normalizer
+    backend = common_backend(call.spec.name, (call.spec.arrays[0], "normalizer"), (total, normalizer))
     if normalizer.dtype != total.dtype:
         normalizer = backend.xp.astype(normalizer, total.dtype)
     return ratio(total, normalizer)
 
 
-METRICS = ("sum", "mean", "min", "max")
-
-
 def metrics(terms: Terms, total: Any) -> tuple[Any, Any, Any, Any]:
-    """Sum (`total`) and mean of the terms, by their weights, and min and max of those kept; constants.
+    """Return sum (`total`), mean, min and max of the weighted terms that are not masked, as constants.
 
-    NaN where there is none to take a mean or an end of.
+    Mean, min and max are NaN if there are no such terms.
     """
     xp = terms.backend.xp
     stop = terms.backend.stop_gradient
     inf, nan = math.inf, math.nan
     values = stop(terms.values)
-    kept, weights = terms.kept, None if terms.weights is None else stop(terms.weights)
+    mask, weights = terms.mask, None if terms.weights is None else stop(terms.weights)
     total = stop(total)
-    size = _size(values)
+    size = math.prod(values.shape)
     if size == 0:
         return total, total * nan, total * nan, total * nan
-    if kept is None:
+    if mask is None:
         return total, total / size, *terms.backend.extrema(values)
-    share = count(kept, values.dtype) if weights is None else xp.sum(weights)
-    some = share > 0
+    share = count(mask, values.dtype) if weights is None else xp.sum(weights)
+    any_left = share > 0
     return (
         total,
-        xp.where(some, total / xp.where(some, share, 1.0), nan),
-        xp.where(some, xp.min(xp.where(kept, values, inf)), nan),
-        xp.where(some, xp.max(xp.where(kept, values, -inf)), nan),
+        xp.where(any_left, total / xp.where(any_left, share, 1.0), nan),
+        xp.where(any_left, xp.min(xp.where(mask, values, inf)), nan),
+        xp.where(any_left, xp.max(xp.where(mask, values, -inf)), nan),
     )

@@ -46,7 +46,13 @@ class Spec:
                 raise TypeError(
                     f"{self.name}: `{name}` is not an option, the options are {', '.join(valid)}.{nearest(name, valid)}"
                 )
-        return {name: self.check(name, value, self.checks[name]) for name, value in options.items()}
+        checked = {}
+        try:
+            for name, value in options.items():
+                checked[name] = self.checks[name](name, value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.name}: {error}") from None
+        return checked
 
     def check(self, name: str, value: Any, check: Check) -> Any:
         """`value` as `check` returns it; its errors name the function."""

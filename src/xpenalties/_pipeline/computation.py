@@ -7,13 +7,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from .. import telemetry
 from .._arrays.lending import lender_of, on_loan
-from .._core.checks import POSITIVE, POSITIVE_INTEGER, member, named
 from .._core.concurrency import Outcome, Task, on_event_loop, on_threads
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
@@ -21,59 +19,11 @@ from ..backends import backend_of, common_backend, flatten_of, in_dynamo, is_arr
 from .evaluation import Job, Part, constant, evaluate, is_traced
 from .events import Watch
 from .gradient_tracking import Gradients, Tracked
-from .penalty import ON_ERROR, Penalty
+from .penalty import Penalty
 from .results import zero_like
+from .settings import Settings
 
-__all__ = ["Computation", "Settings", "is_coroutine_function"]
-
-_EXECUTION = member(("sequential", "threads"))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to compute, checked."""
-
-    track: bool = False
-    wrt: tuple[str | int, ...] | None = None
-    conflicts: bool = False
-    threads: bool = False
-    max_workers: int | None = None
-    timeout: float | None = None
-    drop: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        caller: str,
-        *,
-        track_grad_norms: Any = False,
-        wrt: Any = None,
-        gradient_conflicts: Any = False,
-        timeout: Any,
-        on_error: Any,
-        execution: Any = "sequential",
-        max_workers: Any = None,
-        asynchronous: bool = False,
-    ) -> Settings:
-        """Of what a user passed; errors name `caller`."""
-        track = bool(track_grad_norms) or bool(gradient_conflicts)
-        if wrt is not None:
-            wrt = tuple(wrt) if isinstance(wrt, Iterable) and not isinstance(wrt, str) else (wrt,)
-            if any(isinstance(each, bool) or not isinstance(each, (str, int)) for each in wrt):
-                raise TypeError(f"{caller}: `wrt` must be names or positions of inputs, got {wrt!r}. Pass str or int.")
-            if not track:
-                raise ValueError(f"{caller}: `wrt` must come with track_grad_norms=True, got {wrt!r} without. Pass it.")
-        threads = named(caller, _EXECUTION, "execution", execution) == "threads"
-        if max_workers is not None:
-            max_workers = named(caller, POSITIVE_INTEGER, "max_workers", max_workers)
-        if timeout is not None:
-            timeout = named(caller, POSITIVE, "timeout", timeout)
-        for option, value in (("max_workers", max_workers), ("timeout", timeout)):
-            if value is not None and not (threads or asynchronous):
-                raise ValueError(f"{caller}: `{option}` must come with execution='threads', got {value}. Pass it.")
-        drop = named(caller, ON_ERROR, "on_error", on_error) == "drop"
-        return cls(track, wrt, bool(gradient_conflicts), threads, max_workers, timeout, drop)
-
+__all__ = ["Computation", "is_coroutine_function"]
 
 _PLAIN = Settings()
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from os import PathLike
 from typing import Any, Literal
 
@@ -13,11 +11,14 @@ from .._core.checks import nearest
 from .._core.pytrees import node
 from .._reports.report import Report
 from ..backends import register_loaded
-from .computation import Computation, Settings
-from .config.reader import load, save
+from .computation import Computation
+from .config.reader import load
+from .config.writer import save
 from .penalty import Penalty
+from .settings import Settings
+from .static import Static
 
-__all__ = ["Pipeline", "Static"]
+__all__ = ["Pipeline"]
 
 
 @node
@@ -311,7 +312,7 @@ class Pipeline:
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
         """Weights that are no schedules, and the rest: how JAX sees a pipeline."""
-        return tuple(p.weight for p in self.penalties if not callable(p.weight)), Static(self)
+        return tuple(p.weight for p in self.penalties if not callable(p.weight)), Static(self.penalties, self.name)
 
     def tree_keys(self) -> tuple[str, ...]:
         """The names of what `tree_flatten` returns first."""
@@ -323,51 +324,12 @@ class Pipeline:
         new = iter(weights)
         pipeline = object.__new__(cls)
         penalties = []
-        for old in static.pipeline.penalties:
+        for old in static.penalties:
             penalty = object.__new__(Penalty)
             penalty.__dict__.update(old.__dict__)
             if not callable(old.weight):
                 penalty.__dict__["weight"] = next(new)
             penalties.append(penalty)
         object.__setattr__(pipeline, "penalties", tuple(penalties))
-        object.__setattr__(pipeline, "name", static.pipeline.name)
+        object.__setattr__(pipeline, "name", static.name)
         return pipeline
-
-
-class Static:
-    """All of a pipeline but its weights; equal where a compiled function may be used again."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.key = (pipeline.name, *(_static_key(p) for p in pipeline.penalties))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __repr__(self) -> str:
-        return repr(self.pipeline)
-
-
-def _static_key(penalty: Penalty) -> tuple[Any, ...]:
-    schedule = penalty.weight if callable(penalty.weight) else None
-    options = tuple((name, _hashable(value)) for name, value in sorted(penalty.options.items()))
-    callables = (_hashable(penalty.fn), _hashable(schedule), _hashable(penalty.inputs))
-    how = (penalty.differentiable, penalty.enabled, penalty.every, penalty.timeout, penalty.on_error)
-    return *callables, penalty.name, options, *how
-
-
-def _hashable(value: Any) -> Any:
-    """What is equal for equal names, numbers and functions, and for any other thing only for the very same."""
-    if isinstance(value, (str, int, float)):
-        return type(value), value  # 1 == True
-    if isinstance(value, tuple):
-        return type(value), *map(_hashable, value)
-    if hasattr(value, "static_key") and not isinstance(value, type):  # a schedule's, a penalty's of trees
-        return type(value), *map(_hashable, value.static_key())
-    if isinstance(value, attrgetter):
-        return value.__reduce__()  # class and names
-    by_value = inspect.isroutine(value) or isinstance(value, type)  # an object's == may compare arrays
-    return value if by_value else id(value)

@@ -9,9 +9,11 @@ from typing import Any, Literal
 from .._core.pytrees import node
 from .._reports.report import Report
 from ..backends import register_loaded
-from .computation import Computation, Settings
+from .computation import Computation
 from .penalty import Penalty
-from .pipeline import Pipeline, Static
+from .pipeline import Pipeline
+from .settings import Settings
+from .static import Static
 
 __all__ = ["RegularizedLoss"]
 
@@ -137,7 +139,7 @@ class RegularizedLoss:
 
     def tree_flatten(self) -> tuple[tuple[Pipeline], Static]:
         """The pipeline, and the base loss: how JAX sees it."""
-        return (self.pipeline,), Static(Pipeline([self._base]))
+        return (self.pipeline,), Static((self._base,), "")
 
     def tree_keys(self) -> tuple[str]:
         """The name of what `tree_flatten` returns first."""
@@ -146,7 +148,7 @@ class RegularizedLoss:
     @classmethod
     def tree_unflatten(cls, static: Static, children: Iterable[Any]) -> RegularizedLoss:
         """The inverse of `tree_flatten`. Takes anything as a pipeline, for JAX puts placeholders there."""
-        (pipeline,), (base,) = children, static.pipeline
+        (pipeline,), (base,) = children, static.penalties
         loss = object.__new__(cls)
         for name, value in (("base_loss", base.fn), ("pipeline", pipeline), ("_base", base)):
             object.__setattr__(loss, name, value)

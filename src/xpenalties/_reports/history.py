@@ -1,4 +1,4 @@
-"""Reports over the steps of a training run: which penalty dominates, as rows and as a picture."""
+"""The reports of a training run, read as rows, as a table or as a figure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from importlib import import_module
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from .._arrays.numerics import stop_gradient
 from .._core.checks import POSITIVE, named
+from .._core.optional import require
 from .._core.pytrees import flatten
 from ..backends import is_array, namespace
 from .report import Report, to_floats
@@ -26,24 +26,24 @@ __all__ = ["GradientHistory"]
 
 
 class GradientHistory:
-    """Reports of a training run, for a person to see which penalty dominates and which pull apart.
+    """Keep the reports of a training run, to see which penalty dominates and which penalties conflict.
 
     Parameters
     ----------
     every : int, default 1
-        Keep the reports of the steps that it divides.
+        Keep only the reports of steps that `every` divides.
     maxlen : int or None, default 1000
-        How many to keep; the oldest go first. None keeps all.
+        How many reports to keep; the oldest are dropped first. None keeps all.
 
     Raises
     ------
     TypeError, ValueError
-        For what is no positive integer.
+        If `every` or `maxlen` is not a positive integer.
 
     Notes
     -----
-    Appending does not wait for the device. Reading (`rows`, `to_csv`, `to_pandas`, `plot`) moves all reports that were
-    appended since the last time off it at once; from then on they hold floats.
+    Appending does not wait for the device. Reading (`rows`, `to_csv`, `to_pandas`, `plot`) moves all new reports off
+    the device at once; from then on they hold floats.
 
     Examples
     --------
@@ -63,27 +63,27 @@ class GradientHistory:
     def __init__(self, *, every: int = 1, maxlen: int | None = 1000) -> None:
         self._every = _positive("every", every, "Pass a Python int.")
         maxlen = None if maxlen is None else _positive("maxlen", maxlen, "Pass a Python int, or None to keep all.")
-        self._kept: deque[tuple[int, Report]] = deque(maxlen=maxlen)
+        self._reports: deque[tuple[int, Report]] = deque(maxlen=maxlen)
         self._calls = 0
 
     def append(self, report: Report, step: Any = None) -> None:
-        """Keep `report`, where it is of an `every`-th step.
+        """Keep `report` if `every` divides its step.
 
         Parameters
         ----------
         report : Report
-            Its figures stay on their device. They are copied where they could be changed in place, as a learned weight
-            is by an optimizer.
+            Its numbers stay on their device. Those that could be changed in place are copied: an optimizer changes a
+            learned weight, for example.
         step : int or 0-d array of one, optional
-            By default the number of calls without a step so far. An array is read, which waits for the device. A run
-            that starts again may repeat steps.
+            By default the number of earlier calls without a step. Reading an array waits for the device. Steps may
+            repeat, as in a run that starts again.
 
         Raises
         ------
         TypeError
-            For what is no report, for a report of a function that JAX is tracing, and for a step that is no integer.
+            If `report` is not a `Report` or comes from a function that JAX is tracing, or if `step` is not an integer.
         ValueError
-            For a report of several steps at once, as jax.lax.scan and jax.vmap stack them.
+            If the report is of several steps, as jax.lax.scan and jax.vmap stack them.
         """
         if not isinstance(report, Report):
             got = type(report).__qualname__
@@ -91,57 +91,60 @@ class GradientHistory:
                 f"GradientHistory.append: `report` must be a Report, got {got}. Pass the second of what "
                 "Pipeline.compute returns."
             )
-        counts = step is None
-        step = self._calls if counts else self._numbered("append", step)
+        is_counted = step is None
+        step = self._calls if is_counted else self._checked_step("append", step)
         if step % self._every == 0:
             leaves, rebuild = flatten(report)
-            self._kept.append((step, rebuild(iter([_constant(leaf) for leaf in leaves]))))
-        self._calls += counts
+            self._reports.append((step, rebuild(iter([_constant(leaf) for leaf in leaves]))))
+        self._calls += is_counted
 
     def wants(self, step: Any) -> bool:
-        """Whether `append` would keep a report of this step, so that a loop tracks gradients only then.
+        """Return whether `append` would keep a report of this step, so that you track gradients only then.
 
         ``pipe.compute(x, step=step, track_grad_norms=history.wants(step))``
 
         Parameters
         ----------
         step : int or 0-d array of one
-            As for `append`. Not optional: where nothing was appended there is nothing to count.
+            As for `append`, but required.
         """
-        return self._numbered("wants", step) % self._every == 0
+        return self._checked_step("wants", step) % self._every == 0
 
-    def _numbered(self, method: str, step: Any) -> int:
-        """The step as an int."""
-        found = _integer(step)
-        if found is None:
+    def _checked_step(self, method: str, step: Any) -> int:
+        """Return the step as an int."""
+        number = _integer(step)
+        if number is None:
             raise TypeError(
                 f"GradientHistory.{method}: `step` must be an integer or a 0-d array of one, got {step!r}. Pass "
                 "an int, outside of functions that JAX traces."
             )
-        return found
+        return number
 
     def clear(self) -> None:
-        """Forget all reports, and the count of calls."""
-        self._kept.clear()
+        """Drop all reports and the count of calls."""
+        self._reports.clear()
         self._calls = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._reports)
 
     def __iter__(self) -> Iterator[tuple[int, Report]]:
-        return iter(tuple(self._kept))
+        return iter(tuple(self._reports))
 
     @property
     def steps(self) -> list[int]:
-        """The steps whose reports are kept, in the order they were appended."""
-        return [step for step, _ in self._kept]
+        """The steps of the kept reports, in the order in which they were appended."""
+        return [step for step, _ in self._reports]
 
     def rows(self) -> list[dict[str, float | int]]:
-        """A dict of floats for each report: "step", what `Report.flat` has, cosines as "gradient_conflicts/a/b"."""
-        return [{"step": step, **report.flat(), **_pairs(report)} for step, report in self._read()]
+        """Return a dict of floats for each report.
+
+        The keys are "step", those of `Report.flat`, and "gradient_conflicts/a/b" for cosines.
+        """
+        return [{"step": step, **report.flat(), **_conflicts(report)} for step, report in self._read()]
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write `rows` to a file of comma-separated values; what a row lacks is an empty cell.
+        """Write `rows` to a CSV file. Cells that a row lacks are empty.
 
         Parameters
         ----------
@@ -155,14 +158,15 @@ class GradientHistory:
             writer.writerows(rows)
 
     def to_pandas(self) -> DataFrame:
-        """`rows` as a DataFrame with the steps as its index; what a row lacks is NaN.
+        """Return `rows` as a DataFrame indexed by step. Cells that a row lacks are NaN.
 
         Raises
         ------
         ModuleNotFoundError
-            Without pandas.
+            If pandas is not installed.
         """
-        pandas = _imported("to_pandas", "pandas", "pandas")
+        with require("pandas", needed_by="GradientHistory.to_pandas", install="pandas"):
+            import pandas
         rows = self.rows()
         table: DataFrame = pandas.DataFrame(rows, columns=_columns(rows)).set_index("step")
         return table
@@ -170,40 +174,40 @@ class GradientHistory:
     def plot(
         self, path: str | os.PathLike[str] | None = None, *, title: str | None = None, width: float = 8.0
     ) -> Figure:
-        """Contributions and gradient norms over the steps, and the mean cosines between gradients, as a picture.
+        """Plot contributions and gradient norms over the steps, and the mean cosines between gradients.
 
-        The panel of the gradient norms is there where they were tracked, that of the cosines where conflicts were. What
-        a logarithmic axis cannot show is a gap.
+        Gradient norms have a panel if they were tracked, cosines if conflicts were. Values that a logarithmic axis
+        cannot show leave a gap.
 
         Parameters
         ----------
         path : str or path-like, optional
-            Where to save it, by its ending as PNG, SVG, PDF, ...
+            Where to save the figure. The suffix says the format: PNG, SVG, PDF, ...
         title : str, optional
             Above the panels.
         width : float, default 8.0
-            Of the picture, in inches; more where names and numbers need it. The height follows from what there is to
-            show.
+            Width of the figure in inches; names and numbers may need more. The height follows from the content.
 
         Returns
         -------
         matplotlib.figure.Figure
-            Unknown to pyplot, so that nothing is shown and nothing has to be closed.
+            It is not registered with pyplot, so it is not shown and need not be closed.
 
         Raises
         ------
         ModuleNotFoundError
-            Without matplotlib.
+            If matplotlib is not installed.
         TypeError, ValueError
-            For a width that is no positive number, and where no report has been kept.
+            If `width` is not a positive number, or no report has been kept.
         """
         width = named("GradientHistory.plot", POSITIVE, "width", width)
-        _imported("plot", "matplotlib", '"xpenalties[plot]"')
-        if not self._kept:
+        with require("Matplotlib", needed_by="GradientHistory.plot", install="xpenalties[plot]"):
+            import matplotlib  # noqa: F401
+        if not self._reports:
             raise ValueError("GradientHistory.plot: a report must have been kept, got none. Append one first.")
-        from .plot import drawn
+        from .plot import draw
 
-        figure = drawn(self.steps, [report for _, report in self._read()], width)
+        figure = draw(self.steps, [report for _, report in self._read()], width)
         if title is not None:
             figure.suptitle(title)
         if path is not None:
@@ -211,15 +215,15 @@ class GradientHistory:
         return figure
 
     def _read(self) -> deque[tuple[int, Report]]:
-        """What is kept, as floats: one transfer for all reports that are not yet."""
-        leaves, rebuild = flatten([report for _, report in self._kept])
+        """Return the reports with floats, after one transfer of all that still hold arrays."""
+        leaves, rebuild = flatten([report for _, report in self._reports])
         reports = rebuild(iter(to_floats(leaves)))
-        self._kept = deque(zip(self.steps, reports, strict=True), maxlen=self._kept.maxlen)
-        return self._kept
+        self._reports = deque(zip(self.steps, reports, strict=True), maxlen=self._reports.maxlen)
+        return self._reports
 
 
 def _integer(value: Any) -> int | None:
-    """None for what is no integer, as for one that JAX is tracing."""
+    """Return an int, or None if `value` is not an integer or JAX is tracing it."""
     try:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -227,11 +231,11 @@ def _integer(value: Any) -> int | None:
 
 
 def _positive(name: str, value: Any, remedy: str) -> int:
-    found = _integer(value)
-    if found is None or found < 1:
-        kind = TypeError if found is None else ValueError
+    number = _integer(value)
+    if number is None or number < 1:
+        kind = TypeError if number is None else ValueError
         raise kind(f"GradientHistory: `{name}` must be a positive integer, got {value!r}. {remedy}")
-    return found
+    return number
 
 
 def _constant(figure: Any) -> Any:
@@ -255,19 +259,11 @@ def _constant(figure: Any) -> Any:
     return namespace(constant).asarray(constant, copy=True)
 
 
-def _pairs(report: Report) -> dict[str, float]:
+def _conflicts(report: Report) -> dict[str, float]:
+    """Return the cosine of each pair of penalties."""
     rows = report.conflicts()
     return {f"gradient_conflicts/{a}/{b}": rows[a][b] for a, b in combinations(rows, 2)}
 
 
 def _columns(rows: list[dict[str, float | int]]) -> list[str]:
     return list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
-
-
-def _imported(method: str, module: str, requirement: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"GradientHistory.{method}: {module} must be installed, got {error}. Run pip install {requirement}."
-        ) from error

@@ -1,4 +1,4 @@
-"""The picture of a GradientHistory: lines over the steps, and the matrix of cosines. Needs matplotlib."""
+"""The figure of a GradientHistory: lines over the steps, and the matrix of cosines. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -18,40 +18,35 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-__all__ = ["drawn"]
+__all__ = ["draw"]
 
 _LONGEST = 24  # characters of a penalty's name
 _SMALL = 9  # points, of names and numbers
 _CELL = 0.36  # inches, of a number in the matrix
 _DASHES = ("-", ":", "-.", "--")
 
+_Styles = Mapping[str, dict[str, Any]]  # keyword arguments of a line, by name
 
-def drawn(steps: list[int], reports: list[Report], width: float) -> Figure:
-    """The picture of reports that hold floats: panels below each other."""
+
+def draw(steps: list[int], reports: list[Report], width: float) -> Figure:
+    """Draw reports that hold floats, as panels one below the other."""
     contributions, norms, cosines = _contributions(reports), _norms(reports), _mean_cosines(reports)
     styles = _styles([*contributions, *norms])
-    entry, label = 0.7 + _inches(styles), _inches(cosines)
+    entry, label = 0.7 + _inches(styles), _inches(cosines)  # of the legend, of the matrix
     width = max(width, 1 + entry, 1.2 + label + _CELL * len(cosines) if cosines else 0)
-    columns = max(1, int((width - 1) / entry))  # of the legend
-    panels = 1 + bool(norms)
-    heights = [0.4 + 2.6 * panels + 0.2 * math.ceil(len(styles) / columns)]
+    columns = max(1, int((width - 1) / entry))
+    heights = [0.4 + 2.6 * (1 + bool(norms)) + 0.2 * math.ceil(len(styles) / columns)]
     if cosines:
         heights.append(0.8 + label + 0.3 * len(cosines))
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
-    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]  # names stay in theirs
-    first, *others = parts[0].subplots(panels, 1, squeeze=False, sharex=True)[:, 0]
-    first.set_yscale(**_scale(contributions))
-    first.set_ylabel("contribution (loss units)")
-    handles = _draw_lines(first, steps, contributions, styles)
-    for last in others:
-        last.set_yscale("log")
-        last.set_ylabel("weighted gradient (L2 norm)")
-        handles |= _draw_lines(last, steps, norms, styles)
-    last = [first, *others][-1]
-    last.set_xlabel("step")
-    last.xaxis.set_major_locator(MaxNLocator(nbins=min(max(int(width), 2), 9), integer=True, min_n_ticks=1))
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]  # names stay in their part
+    axes = list(parts[0].subplots(1 + bool(norms), 1, squeeze=False, sharex=True)[:, 0])
+    handles = _draw_contributions(axes[0], steps, contributions, styles)
+    if norms:
+        handles |= _draw_norms(axes[1], steps, norms, styles)
+    _label_steps(axes[-1], width)
     entries = [handles[name] for name in styles]
-    first.legend(
+    axes[0].legend(
         handles=entries, loc="lower left", bbox_to_anchor=(0, 1), fontsize=_SMALL, frameon=False, ncols=columns
     )
     if cosines:
@@ -60,80 +55,98 @@ def drawn(steps: list[int], reports: list[Report], width: float) -> Figure:
 
 
 def _inches(names: Iterable[str]) -> float:
-    """How long the longest of them is, about."""
+    """Estimate the length of the longest name."""
     return 0.55 * _SMALL / 72 * max((len(_label(name)) for name in names), default=0)
 
 
 def _contributions(reports: list[Report]) -> dict[str, list[float]]:
-    """By name, in order; NaN where there is none to draw."""
+    """Return the values to draw by name, in order; NaN if there is none."""
     base = {"base_loss": [getattr(report.base_loss, "value", None) for report in reports]}
-    return _drawable({**base, **_parts(reports, "contribution")}, above=-math.inf)
+    return _drawable({**base, **_by_penalty(reports, "contribution")}, above=-math.inf)
 
 
 def _norms(reports: list[Report]) -> dict[str, list[float]]:
     base = {"base_loss": [getattr(report.base_loss, "grad_norm", None) for report in reports]}
     total = {"total_grad_norm": [report.total_grad_norm for report in reports]}
-    return _drawable({**base, **_parts(reports, "grad_norm_weighted"), **total}, above=0)
+    return _drawable({**base, **_by_penalty(reports, "grad_norm_weighted"), **total}, above=0)
 
 
-def _parts(reports: list[Report], figure: str) -> dict[str, list[float | None]]:
+def _by_penalty(reports: list[Report], field: str) -> dict[str, list[float | None]]:
     names = dict.fromkeys(name for report in reports for name in report.regularizers)
-    return {name: [getattr(report.regularizers.get(name), figure, None) for report in reports] for name in names}
+    return {name: [getattr(report.regularizers.get(name), field, None) for report in reports] for name in names}
 
 
-def _drawable(figures: Mapping[str, list[float | None]], *, above: float) -> dict[str, list[float]]:
-    """What any report has, with NaN, a gap, for what is missing or what the axis cannot show."""
+def _drawable(lines: Mapping[str, list[float | None]], *, above: float) -> dict[str, list[float]]:
+    """Return the lines that have a value. Missing values, and those the axis cannot show, become NaN: a gap."""
     return {
         name: [math.nan if value is None or not above < value < math.inf else value for value in values]
-        for name, values in figures.items()
+        for name, values in lines.items()
         if any(value is not None for value in values)
     }
 
 
 def _mean_cosines(reports: list[Report]) -> dict[str, dict[str, float]]:
-    """Over the reports that have them; NaN for two penalties that never met."""
-    found = [report.conflicts() for report in reports]
-    names = list(dict.fromkeys(name for rows in found for name in rows))
-    return {a: {b: _mean(rows.get(a, {}).get(b, math.nan) for rows in found) for b in names} for a in names}
+    """Average each cosine over the reports that have it; NaN if two penalties never occur together."""
+    matrices = [report.conflicts() for report in reports]
+    names = list(dict.fromkeys(name for rows in matrices for name in rows))
+    return {a: {b: _mean(rows.get(a, {}).get(b, math.nan) for rows in matrices) for b in names} for a in names}
 
 
 def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return fmean(known) if known else math.nan
+    numbers = [value for value in values if not math.isnan(value)]
+    return fmean(numbers) if numbers else math.nan
 
 
 def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
-    """One for each name, the same in all panels: Matplotlib's cycle for the penalties, ink for what they add up to.
+    """Return a style for each name, the same in all panels.
 
-    Where the cycle's colours are used up they come again with other dashes; its greys are left to what is no penalty.
+    Penalties take Matplotlib's color cycle without its grays, then the same colors with other dashes. The base loss and
+    the total have the color of text.
     """
     ink = matplotlib.rcParams["text.color"]
     cycle = list(matplotlib.rcParams["axes.prop_cycle"])
-    cycle = [style for style in cycle if _is_coloured(style)] or cycle
-    own = {
+    cycle = [style for style in cycle if _is_colored(style)] or cycle
+    fixed = {
         "base_loss": {"color": ink, "linestyle": "--"},
         "total_grad_norm": {"color": ink, "linestyle": "-", "linewidth": 4, "alpha": 0.25, "zorder": 1},
     }
-    penalties = [name for name in dict.fromkeys(names) if name not in own]
+    penalties = [name for name in dict.fromkeys(names) if name not in fixed]
     styles: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(penalties):
-        again, place = divmod(i, len(cycle))
-        styles[name] = cycle[place] | ({"linestyle": _DASHES[again % len(_DASHES)]} if again else {})
-    return {name: own.get(name) or styles[name] for name in dict.fromkeys(names)}
+        repeat, place = divmod(i, len(cycle))
+        styles[name] = cycle[place] | ({"linestyle": _DASHES[repeat % len(_DASHES)]} if repeat else {})
+    return {name: fixed.get(name) or styles[name] for name in dict.fromkeys(names)}
 
 
-def _is_coloured(style: Mapping[str, Any]) -> bool:
+def _is_colored(style: Mapping[str, Any]) -> bool:
     red_green_blue = to_rgb(style.get("color", "C0"))
     return max(red_green_blue) - min(red_green_blue) > 0.1
 
 
-def _draw_lines(
-    ax: Axes, steps: list[int], lines: Mapping[str, list[float]], styles: Mapping[str, dict[str, Any]]
+def _draw_contributions(
+    ax: Axes, steps: list[int], contributions: Mapping[str, list[float]], styles: _Styles
 ) -> dict[str, Line2D]:
+    ax.set_yscale(**_scale(contributions))
+    ax.set_ylabel("contribution (loss units)")
+    return _draw_lines(ax, steps, contributions, styles)
+
+
+def _draw_norms(ax: Axes, steps: list[int], norms: Mapping[str, list[float]], styles: _Styles) -> dict[str, Line2D]:
+    ax.set_yscale("log")
+    ax.set_ylabel("weighted gradient (L2 norm)")
+    return _draw_lines(ax, steps, norms, styles)
+
+
+def _label_steps(ax: Axes, width: float) -> None:
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=min(max(int(width), 2), 9), integer=True, min_n_ticks=1))
+
+
+def _draw_lines(ax: Axes, steps: list[int], lines: Mapping[str, list[float]], styles: _Styles) -> dict[str, Line2D]:
     handles = {}
     for name, values in lines.items():
-        drawn = [False, *map(math.isfinite, values), False]
-        alone = [i for i in range(len(values)) if drawn[i : i + 3] == [False, True, False]]  # no line goes there
+        is_drawn = [False, *map(math.isfinite, values), False]
+        alone = [i for i in range(len(values)) if is_drawn[i : i + 3] == [False, True, False]]  # no line goes there
         marker: dict[str, Any] = {"marker": ".", "markevery": alone} if alone else {}
         [handles[name]] = ax.plot(steps, values, label=_label(name), **styles[name], **marker)
     ax.grid(alpha=0.3)
@@ -141,16 +154,16 @@ def _draw_lines(
 
 
 def _scale(lines: Mapping[str, list[float]]) -> dict[str, Any]:
-    """A linear axis, unless half of a line would look like zero on it: then logarithmic, but for what is about zero."""
+    """Choose a linear axis, unless half of a line would look like zero on it: then logarithmic, linear around zero."""
     values = [[abs(y) for y in line if math.isfinite(y) and y != 0] for line in lines.values()]
     middles = [median(line) for line in values if line]
     largest = max(map(max, filter(None, values)), default=0.0)
     if not middles or largest < 50 * min(middles):
         return {"value": "linear"}
-    least = max(largest * 1e-6, 1e-300)  # what is smaller would take the room of the rest
+    least = max(largest * 1e-6, 1e-300)  # smaller values would take the room of the rest
     if all(y > least for line in lines.values() for y in line if not math.isnan(y)):
         return {"value": "log"}
-    return {"value": "symlog", "linthresh": 10.0 ** math.floor(math.log10(max(min(middles), least)))}  # where a tick is
+    return {"value": "symlog", "linthresh": 10.0 ** math.floor(math.log10(max(min(middles), least)))}  # at a tick
 
 
 def _draw_matrix(ax: Axes, cosines: Mapping[str, Mapping[str, float]]) -> None:
@@ -173,4 +186,4 @@ def _draw_matrix(ax: Axes, cosines: Mapping[str, Mapping[str, float]]) -> None:
 def _label(name: str) -> str:
     name = {"base_loss": "base loss", "total_grad_norm": "total"}.get(name, name)
     short = name if len(name) <= _LONGEST else name[: _LONGEST // 2] + "…" + name[1 - _LONGEST // 2 :]
-    return short.replace("$", r"\$")  # no formula
+    return short.replace("$", r"\$")  # not a formula

@@ -1,4 +1,4 @@
-"""A report's table for people: text of at most 100 columns, and HTML that reads well on light and on dark pages."""
+"""A report as a table: text of at most 100 columns, or HTML for light and dark pages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .._core.text import padded, printable, shortened, width_of, wrapped
 __all__ = ["as_html", "as_text"]
 
 _WIDEST = 100  # columns
-_LONGEST = 40  # of which a name gets at most
+_LONGEST = 40  # columns of a name, at most
 _COLUMNS = ("value", "weight", "contribution", "grad_norm", "grad_norm_weighted")
 
-# The page's own colour for text and lines, and colours of middling lightness for areas: legible on white and on black.
+# Text and lines have the page's color, bars a color of medium lightness: legible on white and on black.
 _TABLE = "border-collapse:collapse;color:inherit;text-align:right;font-variant-numeric:tabular-nums"
 _HEAD = "background:none;border-bottom:1px solid currentColor"
 _ROW = "background:none;color:inherit"
@@ -25,12 +25,12 @@ _BAR = "position:absolute;top:0;bottom:0"
 _ZERO = "width:0;border-left:1px solid currentColor"
 _POSITIVE, _NEGATIVE = "background:rgba(42,127,196,0.8)", "background:rgba(213,94,0,0.8)"
 
-_Errors = Iterable[tuple[str, str]]  # names, and why they lack figures
+_Errors = Iterable[tuple[str, str]]  # names of penalties, and why they have no numbers
 
 
-def as_text(found: Mapping[str, Any], errors: _Errors) -> str:
-    """What `Report.to_dict` returns as a table; names are shortened to fit."""
-    columns, rows = _table(found)
+def as_text(report: Mapping[str, Any], errors: _Errors) -> str:
+    """Format what `Report.to_dict` returns as text. Names are shortened to fit."""
+    columns, rows = _columns_and_rows(report)
     widths = [max(map(len, cells)) for cells in zip(columns, *(cells for _, cells in rows), strict=True)]
     numbers = sum(widths) + 2 * len(widths)
     names = [shortened(printable(name), min(_WIDEST - numbers, _LONGEST)) for name, _ in rows]
@@ -45,16 +45,16 @@ def as_text(found: Mapping[str, Any], errors: _Errors) -> str:
     return "\n".join(lines)
 
 
-def as_html(found: Mapping[str, Any], errors: _Errors) -> str:
-    """The same with a bar for each penalty's contribution; without scripts, and nothing is loaded from elsewhere."""
-    columns, rows = _table(found)
+def as_html(report: Mapping[str, Any], errors: _Errors) -> str:
+    """Format what `Report.to_dict` returns as HTML, with a bar for each contribution, without scripts or links."""
+    columns, rows = _columns_and_rows(report)
     place = columns.index("contribution") + 1
-    bars = _bars([part["contribution"] for part in found["regularizers"].values()])
-    beside = [""] * (found["base_loss"] is not None) + bars + [""]  # the base loss and the total have none
+    bars = _bars([penalty["contribution"] for penalty in report["regularizers"].values()])
+    bars = [""] * (report["base_loss"] is not None) + bars + [""]  # none for the base loss and the total
     head = [f'<th scope="col" style="{_HEAD}">{column}</th>' for column in columns]
     head.insert(place, f'<td aria-hidden="true" style="{_HEAD}"></td>')
     body = ""
-    for (name, cells), bar in zip(rows, beside, strict=True):
+    for (name, cells), bar in zip(rows, bars, strict=True):
         numbers = [f"<td>{cell}</td>" for cell in cells]
         numbers.insert(place, f'<td aria-hidden="true">{bar}</td>')
         body += f'<tr style="{_ROW}"><th scope="row" style="{_NAME}">{escape(name)}</th>{"".join(numbers)}</tr>'
@@ -65,13 +65,16 @@ def as_html(found: Mapping[str, Any], errors: _Errors) -> str:
     return f'<div style="overflow-x:auto">{table}</div>{notes}'
 
 
-def _table(found: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The columns' names, and each row's name and cells. A penalty may have any name, that of another row too."""
-    base = [] if found["base_loss"] is None else [("base loss", found["base_loss"])]
-    total = {"contribution": found["loss_total"], "grad_norm_weighted": found["total_grad_norm"]}
-    parts = [*base, *found["regularizers"].items(), ("total", total)]
-    shown = [c for c in _COLUMNS if c in _COLUMNS[:3] or any(part.get(c) is not None for _, part in parts)]
-    return [c.replace("_", " ") for c in shown], [(name, [_cell(part.get(c)) for c in shown]) for name, part in parts]
+def _columns_and_rows(report: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the names of the columns, and the name and the cells of each row.
+
+    Rows are pairs, not a dict: a penalty may be named "total".
+    """
+    base = [] if report["base_loss"] is None else [("base loss", report["base_loss"])]
+    total = {"contribution": report["loss_total"], "grad_norm_weighted": report["total_grad_norm"]}
+    rows = [*base, *report["regularizers"].items(), ("total", total)]
+    shown = [c for c in _COLUMNS if c in _COLUMNS[:3] or any(row.get(c) is not None for _, row in rows)]
+    return [c.replace("_", " ") for c in shown], [(name, [_cell(row.get(c)) for c in shown]) for name, row in rows]
 
 
 def _cell(value: float | None) -> str:
@@ -79,14 +82,14 @@ def _cell(value: float | None) -> str:
 
 
 def _bars(values: list[float | None]) -> list[str]:
-    """A bar for each finite value, left of a line where it is negative; the largest magnitude has all the room."""
+    """Draw a bar for each finite value, left of a line if it is negative. The largest magnitude fills the room."""
     finite = [0.0 if value is None or not math.isfinite(value) else value for value in values]
     largest = max(map(abs, finite), default=0.0)
     zero, room = (50, 50) if min(finite, default=0.0) < 0 else (0, 100)
     bars = []
     for value in finite:
         share = abs(value) / largest * room if largest > 0 else 0.0
-        start, colour = (zero, _POSITIVE) if value > 0 else (zero - share, _NEGATIVE)
-        bar = f'<div style="{_BAR};left:{start:.4g}%;width:{share:.4g}%;{colour}"></div>' if value else ""
+        start, color = (zero, _POSITIVE) if value > 0 else (zero - share, _NEGATIVE)
+        bar = f'<div style="{_BAR};left:{start:.4g}%;width:{share:.4g}%;{color}"></div>' if value else ""
         bars.append(f'<div style="{_TRACK}">{bar}<div style="{_BAR};left:{zero}%;{_ZERO}"></div></div>')
     return bars

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 from ._fast_path import Evaluate
 
-__all__ = ["AUTOMATIC", "LEAST", "Index", "Work", "block_size", "chosen", "is_small", "keep_pages"]
+__all__ = ["AUTOMATIC", "BLOCK_SIZE", "LEAST", "Index", "Work", "block_size", "keep_pages"]
 
 Index = tuple[slice, ...]
 
 AUTOMATIC = 0
 LEAST = 2**18  # elements: what is smaller stays in the caches of a CPU as a whole
-_ELEMENTS: ContextVar[int | None] = ContextVar("elements", default=AUTOMATIC)
+#: Elements of a block as `block_size` says; AUTOMATIC: as the device likes it, None: no blocks.
+BLOCK_SIZE: ContextVar[int | None] = ContextVar("BLOCK_SIZE", default=AUTOMATIC)
 
 
 @contextmanager
@@ -61,22 +62,11 @@ def block_size(elements: int | None) -> Iterator[None]:
             raise TypeError(f"block_size: `elements` must be an integer or None, got {elements!r}. Pass a Python int.")
         if elements < 1:
             raise ValueError(f"block_size: `elements` must be 1 at least, got {elements}. Pass None for no blocks.")
-    token = _ELEMENTS.set(elements)
+    token = BLOCK_SIZE.set(elements)
     try:
         yield
     finally:
-        _ELEMENTS.reset(token)
-
-
-def chosen(automatic: int | None) -> int | None:
-    """How many elements a block has, `automatic` unless `block_size` says otherwise."""
-    elements = _ELEMENTS.get()
-    return automatic if elements == AUTOMATIC else elements
-
-
-def is_small(shape: tuple[int, ...]) -> bool:
-    """Whether an array is too small to be cut, on any device."""
-    return _ELEMENTS.get() == AUTOMATIC and math.prod(shape) <= LEAST
+        BLOCK_SIZE.reset(token)
 
 
 @cache
@@ -98,35 +88,36 @@ class Work(NamedTuple):
     xp: Any
     dtype: Any  # to compute in; None: as the arrays have it
     arrays: tuple[Any, ...]
-    kept: Any  # which elements of the arrays with rows to keep, broadcastable to them; None: all
-    takes_kept: bool  # the formula does
+    mask: Any  # of the elements of the arrays with rows, broadcastable to them; None: all count
+    takes_mask: bool  # the formula does, as its option `kept`
     axis: int | None  # along which a row lies; None: terms are not of rows
     matrices: tuple[int, ...] = ()  # which of the arrays all rows have in common, as [classes, features]
     divisor: float | None = None  # of the sum of terms times factors, where nothing but that is differentiated
     factors: Any = None  # of the terms; None: all 1
-    attempt: Evaluate | None = None  # None: with all the care that it takes
+    kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
+    fast_path: Evaluate | None = None  # how to call the formula; None: with guards
 
     @property
     def has_rows(self) -> bool:
         """Whether it can be cut."""
         return self.axis is not None and self.arrays[0].ndim > 1
 
-    def terms(self, arrays: tuple[Any, ...], kept: Any) -> Any:
+    def terms(self, arrays: tuple[Any, ...], mask: Any) -> Any:
         """What the formula makes of the arrays, or of a block of them."""
         xp, dtype, options = self.xp, self.dtype, self.options
         if dtype is not None:
             arrays = tuple(x if x.dtype == dtype else xp.astype(x, dtype) for x in arrays)
-        if kept is not None:
-            arrays = tuple(x if i in self.matrices else xp.where(kept, x, 0.0) for i, x in enumerate(arrays))
-            if self.takes_kept:
-                options = {**options, "kept": kept}
-        if self.attempt is None:
+        if mask is not None:
+            arrays = tuple(x if i in self.matrices else xp.where(mask, x, 0.0) for i, x in enumerate(arrays))
+            if self.takes_mask:
+                options = {**options, "kept": mask}
+        if self.fast_path is None:
             return self.formula(*arrays, **options)
-        return self.attempt(self.formula, arrays, options)
+        return self.fast_path(self.formula, arrays, options)
 
     def whole(self) -> Any:
         """All terms at once."""
-        return self.terms(self.arrays, self.kept)
+        return self.terms(self.arrays, self.mask)
 
     def in_blocks(self, elements: int) -> Any:
         """All terms, from blocks."""
@@ -150,9 +141,9 @@ class Work(NamedTuple):
         return index[: self.axis] + index[self.axis + 1 :]
 
     def block(self, index: Index) -> tuple[tuple[Any, ...], Any]:
-        """The arrays and `kept` at `index`."""
+        """Return the arrays and the mask at `index`."""
         arrays = tuple(x if i in self.matrices else x[index] for i, x in enumerate(self.arrays))
-        return arrays, None if self.kept is None else self.kept[index]
+        return arrays, None if self.mask is None else self.mask[index]
 
     def indices(self, elements: int) -> Iterator[Index]:
         """Where the blocks lie, in the order of the terms in memory; a block has a row at least."""

@@ -1,60 +1,78 @@
-"""Formulas without the care that extreme values need, and with it where the result asks for it.
+"""The fast path: formulas without guards for extreme values, and with them if the result is not finite.
 
-Masks for probabilities of 0 and scales for norms cost more than the rest. Whether they are needed at all is seen in the
-terms: 0 times the log of 0 makes them NaN, and a norm that squares have spoilt is made NaN. So formulas are first
-evaluated without.
+Guards, such as masks for probabilities of 0 and scales for norms, cost more than the rest of a formula. The terms tell
+if they were needed: 0 times the log of 0 makes them NaN, and a norm whose squares overflow is made NaN.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["Attempt", "Evaluate", "attempted", "is_attempted"]
+__all__ = ["Evaluate", "FastPath", "guards_are_skipped", "run_fast", "without_guards"]
 
-#: What calls a formula with its arrays and its options.
+#: Calls a formula with its arrays and its options.
 Evaluate = Callable[[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
 
-_ASKED: ContextVar[list[bool] | None] = ContextVar("_ASKED", default=None)
+_SKIPPED: ContextVar[list[bool] | None] = ContextVar("_SKIPPED", default=None)
 
 
-def is_attempted() -> bool:
-    """Whether a formula may do without care, for it is evaluated once more if what it returns is not finite."""
-    asked = _ASKED.get()
-    if asked is None:
+def guards_are_skipped() -> bool:
+    """Return True on the fast path: guards may be skipped, because results that are not finite are computed again."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.compiler.is_compiling():  # as `in_dynamo`, which cannot read context variables
         return False
-    asked[0] = True
+    skipped = _SKIPPED.get()
+    if skipped is None:
+        return False
+    skipped[0] = True
     return True
 
 
-def attempted(formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, bool]:
-    """What a formula returns without care, and whether it has left any out."""
-    asked = [False]
-    token = _ASKED.set(asked)
+def without_guards(
+    formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]
+) -> tuple[Any, bool]:
+    """Evaluate a formula without guards. Returns the result, and whether there were any to skip."""
+    skipped = [False]
+    token = _SKIPPED.set(skipped)
     try:
-        found = formula(*arrays, **options)
+        result = formula(*arrays, **options)
     finally:
-        _ASKED.reset(token)
-    return found, asked[0]
+        _SKIPPED.reset(token)
+    return result, skipped[0]
 
 
-class Attempt:
-    """Calls formulas without care, from the first result that is not finite on with it.
+def run_fast(
+    finite: Callable[[Any], bool], formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]
+) -> Any:
+    """Evaluate a formula without guards, and with them if the result is not finite.
 
-    An infinite one too: a probability that is not 0 but subnormal makes the difference, and counts as 0 everywhere.
+    An infinite result is computed again too: a subnormal probability, which counts as 0, makes it infinite.
     """
+    skipped = [False]  # as `without_guards`, with one call less
+    token = _SKIPPED.set(skipped)
+    try:
+        result = formula(*arrays, **options)
+    finally:
+        _SKIPPED.reset(token)
+    return formula(*arrays, **options) if skipped[0] and not finite(result) else result
+
+
+class FastPath:
+    """Evaluate blocks without guards until a result is not finite, and all later ones with guards."""
 
     __slots__ = ("finite", "given_up")
 
     def __init__(self, finite: Callable[[Any], bool]) -> None:
         self.finite = finite
-        self.given_up = False  # threads share it: one that comes late tries in vain
+        self.given_up = False  # shared by threads: at worst one of them tries in vain
 
     def __call__(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         if not self.given_up:
-            found, asked = attempted(formula, arrays, options)
-            if not asked or self.finite(found):
-                return found
+            result, skipped = without_guards(formula, arrays, options)
+            if not skipped or self.finite(result):
+                return result
             self.given_up = True
         return formula(*arrays, **options)

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 
 from .._core.pytrees import Rebuild, flatten, flatten_with_paths
-from ._blocks import Work, chosen
-from ._fast_path import Evaluate
+from ._blocks import AUTOMATIC, BLOCK_SIZE, LEAST, Work
 
 OfLeaves = Callable[[list[Any]], tuple[Any, list[Any]]]
 Pull = Callable[[Any], list[Any]]
@@ -39,8 +38,9 @@ class Backend:
 
     #: `log_softmax(x, axis)` in one pass, where the framework has it: not the standard's operations one by one.
     log_softmax: Callable[[Any, int], Any] | None = None
-    #: Makes of a function that computes a penalty one program, where the framework has a compiler that costs no time.
-    staged: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    #: `program(function, key, arrays)` runs ``function(key, arrays)`` as one compiled program for each key, if the
+    #: framework has a compiler that pays off at once. `key` is hashable, `arrays` a tuple of arrays, dicts and None.
+    program: Callable[[Callable[..., Any], Any, Any], Any] | None = None
     #: For the error where it has no automatic differentiation.
     lacks: str = "of their own, "
     remedy: str = ""
@@ -85,10 +85,13 @@ class Backend:
         return None
 
     def size_of_blocks(self, work: Work) -> int | None:
-        """The same, unless `block_size` says otherwise; None where the whole is no larger than one."""
-        if not work.has_rows:
+        """Return the same unless `block_size` says otherwise; None if everything is no larger than one block."""
+        if work.axis is None or work.arrays[0].ndim == 1:
             return None
-        elements = chosen(self.block_elements(work))
+        requested = BLOCK_SIZE.get()
+        if requested == AUTOMATIC and not work.matrices and math.prod(work.arrays[0].shape) <= LEAST:
+            return None  # small for any device
+        elements = self.block_elements(work) if requested == AUTOMATIC else requested
         return None if elements is None or work.size() <= elements else elements
 
     def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
@@ -104,17 +107,18 @@ class Backend:
             return formula(*arrays, **options)
 
     def evaluate(self, work: Work) -> tuple[Any, Any]:
-        """The terms of a formula, and where it has been computed on the way the sum that `work` asks for, or None."""
-        return self.run(self.terms, (work._replace(attempt=self.attempt(work.arrays)),), {}), None
+        """Evaluate the terms of a penalty, at once or in blocks.
 
-    def terms(self, work: Work) -> Any:
-        """The terms, in blocks or not."""
+        Returns them, and the sum that `work` asks for if it was computed on the way, else None.
+        """
         elements = self.size_of_blocks(work)
-        return work.whole() if elements is None else work.in_blocks(elements)
+        if elements is not None:
+            return self.run(work.in_blocks, (elements,), {}), None
+        return self.run_fast(work.terms, (work.arrays, work.mask), {}), None
 
-    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
-        """What evaluates a formula without care first, where results can be looked at; None: with it at once."""
-        return None
+    def run_fast(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """Run a function, without guards first if results can be looked at."""
+        return self.run(function, arrays, options)
 
     def abs(self, x: Any) -> Any:
         """`|x|` with slope 0 at 0, with which unknown namespaces are not trusted."""

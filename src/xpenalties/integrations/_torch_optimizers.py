@@ -11,7 +11,7 @@ import torch
 
 from .._core.checks import member, named, nearest
 from .._core.pytrees import flatten
-from ..transforms._base import GradientTransformation, checked_transform
+from ..transforms._base import GradientTransformation, check_transform
 
 __all__ = ["Attached", "attach", "parameter_groups"]
 
@@ -67,7 +67,7 @@ def attach(
         raise TypeError(
             f"attach: `optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__qualname__}. Pass one."
         )
-    checked_transform("attach", "transform", transform)
+    check_transform("attach", "transform", transform)
     return Attached(optimizer, transform, named("attach", _WHERE, "to", to), model)
 
 

@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import Any
 
-try:
+from .._core.optional import require
+
+with require("JAX", needed_by=__name__, install="xpenalties[jax]"):
     import jax
-except ImportError as error:
-    raise ModuleNotFoundError(
-        f'{__name__} needs JAX. Install it: pip install "xpenalties[jax]".', name="jax"
-    ) from error
 
 from .._pipeline.regularized_loss import RegularizedLoss
-from ..transforms._base import GradientTransformation, checked_transform
+from ..transforms._base import GradientTransformation, check_transform
 from ..transforms._chaining import apply_updates
 
 __all__ = ["sown", "train_step"]
@@ -92,7 +90,7 @@ def train_step(
         raise TypeError(f"train_step: `forward` must be callable, got {type(forward).__qualname__}. Pass a function.")
     if not isinstance(loss, RegularizedLoss):
         raise TypeError(f"train_step: `loss` must be a RegularizedLoss, got {type(loss).__qualname__}. Make one.")
-    checked_transform("train_step", "optimizer", optimizer)
+    check_transform("train_step", "optimizer", optimizer)
     options: dict[str, Any] = {"track_grad_norms": track_grad_norms, "gradient_conflicts": gradient_conflicts}
     if wrt is not None:
         options["wrt"] = wrt if isinstance(wrt, str) else tuple(wrt)

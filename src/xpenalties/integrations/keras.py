@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-try:
+from .._core.optional import require
+
+with require("Keras 3", needed_by=__name__, install="xpenalties[keras]", remedy=", and PyTorch or JAX"):
     import keras
-except ImportError as error:
-    raise ModuleNotFoundError(
-        f'{__name__} needs Keras 3. Install it: pip install "xpenalties[keras]", and PyTorch or JAX.', name="keras"
-    ) from error
 
 from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline

@@ -13,23 +13,22 @@ from dataclasses import replace
 from functools import update_wrapper
 from typing import Any
 
-try:
+from .._core.optional import require
+
+with require("Lightning", needed_by=__name__, install="xpenalties[lightning]"):
     import torch
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
-except ImportError as error:
-    raise ModuleNotFoundError(
-        f'{__name__} needs Lightning. Install it: pip install "xpenalties[lightning]".', name="lightning"
-    ) from error
 
 from .._core.checks import POSITIVE_INTEGER, named, nearest
-from .._pipeline.computation import Computation, Settings
+from .._pipeline.computation import Computation
 from .._pipeline.gradient_tracking import Gradients, Tracked
 from .._pipeline.pipeline import Pipeline
+from .._pipeline.settings import Settings
 from .._reports.report import PenaltyReport, Report
 from ..backends.torch import BACKEND
 from ..controllers import Controller
-from ._inputs import Lazily, asked_for, found_in
+from ._named_inputs import Lazily, asked_for, found_in
 from .torch import Capture, paths_of
 
 __all__ = ["PipelineCallback"]

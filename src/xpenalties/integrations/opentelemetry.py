@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from .. import __version__
+from .._core.optional import require
 from ..telemetry import Event
 
-try:
+with require("OpenTelemetry's API", needed_by=__name__, install="xpenalties[opentelemetry]"):
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
-except ImportError as error:  # without its API `opentelemetry` may still be there, other packages share the name
-    raise ModuleNotFoundError(
-        f'{__name__} needs OpenTelemetry\'s API. Install it: pip install "xpenalties[opentelemetry]".',
-        name="opentelemetry",
-    ) from error
 
 __all__ = ["OpenTelemetryHandler"]
 

@@ -14,21 +14,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-try:
+from .._core.optional import require
+
+with require("Tinker's SDK with PyTorch", needed_by=__name__, install="xpenalties[tinker]"):
     import numpy as np
     import tinker
     import torch
-except ImportError as error:
-    raise ModuleNotFoundError(
-        f'{__name__} needs Tinker\'s SDK and PyTorch. Install them: pip install "xpenalties[tinker]".', name=error.name
-    ) from error
 
 from .._core.checks import nearest
 from .._core.concurrency import Task, on_threads
-from .._pipeline.computation import Settings, is_coroutine_function
+from .._pipeline.computation import is_coroutine_function
 from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
+from .._pipeline.settings import Settings
 from .._reports.report import Report
 from ..backends.torch import BACKEND
 

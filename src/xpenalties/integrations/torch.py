@@ -18,18 +18,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-try:
+from .._core.optional import require
+
+with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
     import torch
-except ImportError as error:
-    raise ModuleNotFoundError(
-        f'{__name__} needs PyTorch. Install it: pip install "xpenalties[torch]".', name="torch"
-    ) from error
 
 from .._core.checks import nearest
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ._inputs import asked_for
+from ._named_inputs import asked_for
 from ._torch_optimizers import Attached, attach, parameter_groups
 
 __all__ = ["Attached", "Capture", "WrappedLoss", "attach", "capture", "parameter_groups", "train_step", "wrap_loss"]

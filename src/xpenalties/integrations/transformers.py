@@ -15,21 +15,19 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any
 
-try:
+from .._core.optional import require
+
+with require("transformers", needed_by=__name__, install="xpenalties[transformers]"):
     import torch
     from transformers import Trainer
     from transformers.models.auto import modeling_auto
-except ImportError as error:
-    raise ModuleNotFoundError(
-        f'{__name__} needs transformers. Install it: pip install "xpenalties[transformers]".', name="transformers"
-    ) from error
 
 from .._penalties.spec import spec_of
 from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ._inputs import Lazily, asked_for
+from ._named_inputs import Lazily, asked_for
 from ._trainer_state import Begins, Run
 
 __all__ = ["PipelineLoss"]

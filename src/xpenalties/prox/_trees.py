@@ -1,4 +1,4 @@
-"""Proximal steps of whole trees of parameters, and how sparse they have become."""
+"""Proximal steps of whole trees of parameters, and how sparse they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .._arrays.numerics import total, wide
 from ..backends import common_backend
-from ..trees._selection import Given, Patterns
+from ..trees._selection import Patterns, PatternsLike
 
 __all__ = ["prox_step", "sparsity"]
 
@@ -18,34 +18,33 @@ def prox_step(
     tree: Any,
     /,
     *,
-    match: Given = None,
-    exclude: Given = None,
+    match: PatternsLike = None,
+    exclude: PatternsLike = None,
     **options: Any,
 ) -> Any:
-    """A proximal operator of each leaf of a tree, for after an optimizer's step.
+    """Apply a proximal operator to the leaves of a tree, after an optimizer's step.
 
     Parameters
     ----------
     operator : callable
         One of this module, or another that takes an array and `options`, and returns an array of its shape and dtype.
-    tree : nest of arrays
+    tree : pytree of arrays
         As `trees.over_tree` takes it.
     match, exclude : str or iterable of str, optional
         Regular expressions of paths, as for `trees.over_tree`.
     **options
-        Of the operator, the same for each leaf; `scale` is the learning rate times the penalty's weight.
+        Options of the operator, the same for each leaf. `scale` is the learning rate times the penalty's weight.
 
     Returns
     -------
-    nest of arrays
-        What is not selected is the very same; of a PyTorch module's parameters a dict, to be copied into them under
-        `torch.no_grad`.
+    pytree of arrays
+        Leaves that are not selected are the same objects. For a PyTorch module, a dict of its parameters: copy them
+        into the module under `torch.no_grad`.
 
     Raises
     ------
     TypeError, ValueError
-        For an operator that is no callable, a pattern that matches nothing, and what the operator raises, with a note
-        of the path.
+        If `operator` is not callable, or a pattern matches nothing. Errors of the operator get a note with the path.
 
     Examples
     --------
@@ -57,22 +56,22 @@ def prox_step(
         raise TypeError(f"prox_step: `operator` must be a callable, got {operator!r}. Pass for example `prox.l1`.")
     selected = Patterns.of("prox_step", match, exclude).select("prox_step", "tree", tree)
 
-    def moved(place: int) -> Any:
+    def apply(index: int) -> Any:
         try:
-            return operator(selected.leaves[place], **options)
+            return operator(selected.leaves[index], **options)
         except Exception as error:
-            error.add_note(f"in prox_step, at {selected.paths[place]!r}")
+            error.add_note(f"in prox_step, at {selected.paths[index]!r}")
             raise
 
-    return selected.replaced(map(moved, selected.places))
+    return selected.replaced(map(apply, selected.indices))
 
 
-def sparsity(tree: Any, /, *, match: Given = None, exclude: Given = None) -> Any:
-    """The share of exact zeros.
+def sparsity(tree: Any, /, *, match: PatternsLike = None, exclude: PatternsLike = None) -> Any:
+    """Return the fraction of elements that are exactly 0.
 
     Parameters
     ----------
-    tree : array or nest of arrays
+    tree : array or pytree of arrays
         As `trees.over_tree` takes it.
     match, exclude : str or iterable of str, optional
         Regular expressions of paths, as for `trees.over_tree`.
@@ -80,13 +79,13 @@ def sparsity(tree: Any, /, *, match: Given = None, exclude: Given = None) -> Any
     Returns
     -------
     array, shape ()
-        In [0, 1], of all elements of what is selected together; 0 where there are none. Of the first leaf's real dtype,
-        float32 at least. A metric that a callable of a `Pipeline` may return.
+        In [0, 1], over all elements of the selected leaves together; 0 if there are none. The dtype is the real one of
+        the first leaf, float32 at least. A callable in a `Pipeline` may return it as a metric.
 
     Raises
     ------
     TypeError, ValueError
-        For arrays of several frameworks, and a pattern that matches nothing.
+        If the arrays are of several frameworks, or a pattern matches nothing.
 
     Examples
     --------
@@ -94,11 +93,11 @@ def sparsity(tree: Any, /, *, match: Given = None, exclude: Given = None) -> Any
     0.75
     """
     selected = Patterns.of("sparsity", match, exclude).select("sparsity", "tree", tree)
-    arrays = selected.chosen()
-    backend = common_backend("sparsity", [selected.paths[i] for i in selected.places], arrays)
+    arrays = selected.arrays()
+    backend = common_backend("sparsity", selected.array_paths(), arrays)
     xp = backend.xp
     size = sum(math.prod(x.shape) for x in arrays)
-    exact = size < 2**31  # what JAX counts to without 64 bits
+    fits_int32 = size < 2**31  # JAX has no larger integers by default
     dtype = wide(xp.real(arrays[0]) if backend.dtype(arrays[0].dtype).kind == "complex" else arrays[0]).dtype
-    counts = [xp.sum(xp.astype(x == 0, xp.int32 if exact else dtype)) for x in arrays]
+    counts = [xp.sum(xp.astype(x == 0, xp.int32 if fits_int32 else dtype)) for x in arrays]
     return xp.astype(total(counts), dtype) / float(max(size, 1))

@@ -1,8 +1,8 @@
 """Schedules: weights that change over a training run.
 
-A schedule is any pure callable of the step, so those of Optax are schedules too. These take Python numbers, which give
-floats, and 0-d arrays of any framework, traced ones too, which give 0-d arrays of its default floating dtype. All are
-constant before their first step and after their last. Steps count from 0::
+A schedule is any pure callable of the step, so Optax's schedules work too. Those here take Python numbers, which give
+floats, or 0-d arrays of any framework, also traced ones, which give 0-d arrays of its default floating dtype. A
+schedule is constant before its first step and after its last. Steps count from 0::
 
     Penalty("kl_divergence", weight=warmup(0.1, steps=1000))
 """

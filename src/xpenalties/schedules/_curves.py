@@ -1,11 +1,4 @@
-"""Schedules: weights that change over a training run.
-
-A schedule is any pure callable of the step, so those of Optax are schedules too. These take Python numbers, which give
-floats, and 0-d arrays of any framework, traced ones too, which give 0-d arrays of its default floating dtype. All are
-constant before their first step and after their last. Steps count from 0::
-
-    Penalty("kl_divergence", weight=warmup(0.1, steps=1000))
-"""
+"""The formulas of the schedules, for steps that are numbers or arrays."""
 
 from __future__ import annotations
 
@@ -36,12 +29,12 @@ __all__ = ["Schedule", "constant", "linear", "warmup", "exponential", "cosine", 
 
 @schedule()
 def constant(at: At, value: NonNegative) -> Any:
-    """The same value at each step.
+    """Return the same value at every step.
 
     Parameters
     ----------
     value : float
-        >= 0, as all values of schedules.
+        >= 0, like all values of schedules.
 
     Returns
     -------
@@ -59,16 +52,16 @@ def constant(at: At, value: NonNegative) -> Any:
 def linear(
     at: At, start: NonNegative, end: NonNegative, *, steps: PositiveInteger, begin: NonNegativeInteger = 0
 ) -> Any:
-    """From one value to another in a straight line.
+    """Go from one value to another in a straight line.
 
     Parameters
     ----------
     start, end : float
         The values up to step `begin`, and from step ``begin + steps`` on; >= 0.
     steps : int
-        How long it takes, >= 1.
+        Number of steps between the two values, >= 1.
     begin : int, default 0
-        The step that it begins at, >= 0.
+        First step of the change, >= 0.
 
     Returns
     -------
@@ -80,30 +73,30 @@ def linear(
     >>> weight(0), weight(500), weight(2000)
     (0.0, 0.05, 0.1)
     """
-    return at.between(start, end, at.share(begin, steps))
+    return at.interpolate(start, end, at.progress(begin, steps))
 
 
 def _value(caller: str, name: str, value: Any) -> Any:
-    """A number >= 0 as a float; a schedule as it is."""
+    """Return a number >= 0 as a float, and a schedule as it is."""
     if callable(value) and not isinstance(value, Real):
         return value
     return named(caller, NON_NEGATIVE, name, value)
 
 
-def _prepare_warmup(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {**given, "after": _value("warmup", "after", given["after"])}
+def _prepare_warmup(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {**arguments, "after": _value("warmup", "after", arguments["after"])}
 
 
 @schedule(prepare=_prepare_warmup)
 def warmup(at: At, after: Value, *, steps: PositiveInteger, start: NonNegative = 0.0) -> Any:
-    """In a straight line up to another schedule, which then begins.
+    """Go up to another schedule in a straight line. That schedule then begins.
 
     Parameters
     ----------
     after : float or callable
-        What comes after: a number >= 0, or a schedule, whose step 0 is step `steps`.
+        What follows: a number >= 0, or a schedule whose step 0 is step `steps`.
     steps : int
-        How long the line is, >= 1.
+        Length of the line, >= 1.
     start : float, default 0.0
         The value at step 0, >= 0.
 
@@ -117,12 +110,12 @@ def warmup(at: At, after: Value, *, steps: PositiveInteger, start: NonNegative =
     >>> weight(50), weight(100), weight(110)
     (0.05, 0.1, 0.05)
     """
-    ramp = at.between(start, at.value(after, at.step * 0), at.share(0, steps))
+    ramp = at.interpolate(start, at.value(after, at.step * 0), at.progress(0, steps))
     return at.xp.where(at.step < steps, ramp, at.value(after, at.since(steps)))
 
 
-def _prepare_exponential(given: Mapping[str, Any]) -> dict[str, Any]:
-    start, rate, end = given["start"], given["rate"], given["end"]
+def _prepare_exponential(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    start, rate, end = arguments["start"], arguments["rate"], arguments["end"]
     if rate > 1 and end is None:
         raise ValueError(f"exponential: `rate` must be in (0, 1] without an `end`, got {rate!r}. Pass `end`.")
     if end is not None and ((end > start) if rate <= 1 else (end < start or start == 0)):
@@ -130,7 +123,7 @@ def _prepare_exponential(given: Mapping[str, Any]) -> dict[str, Any]:
             f"exponential: `end` must be reached from `start`, got {end!r} from {start!r} at `rate` {rate!r}. A rate "
             "above 1 grows, one below 1 decays."
         )
-    return dict(given)
+    return dict(arguments)
 
 
 @schedule(prepare=_prepare_exponential)
@@ -144,7 +137,7 @@ def exponential(
     staircase: bool = False,
     end: NonNegative | None = None,
 ) -> Any:
-    """Multiplied by a rate every so many steps.
+    """Multiply by a rate once in `steps` steps.
 
     ``start * rate ** ((step - begin) / steps)``.
 
@@ -153,15 +146,15 @@ def exponential(
     start : float
         The value up to step `begin`, >= 0.
     rate : float
-        The factor, > 0; above 1 only with an `end`.
+        The factor, > 0. Above 1, `end` is required.
     steps : int, default 1
-        The steps that one factor takes, >= 1.
+        Number of steps for one factor, >= 1.
     begin : int, default 0
-        The step that it begins at, >= 0.
+        First step of the change, >= 0.
     staircase : bool, default False
-        Whether the factor comes at once, at the end of its steps.
+        Apply each factor at once, at the end of its steps.
     end : float, optional
-        Where to stop, >= 0.
+        The value to stop at, >= 0.
 
     Returns
     -------
@@ -174,26 +167,26 @@ def exponential(
     (0.8, 0.4, 0.3)
     """
     since = at.since(begin)
-    factors = at.number(since // steps) if staircase else at.number(since) / steps
-    most = math.inf if end is None or rate == 1 else _factors(start, end, rate)
-    if end is None or most == math.inf:
+    factors = at.as_float(since // steps) if staircase else at.as_float(since) / steps
+    limit = math.inf if end is None or rate == 1 else _factors_between(start, end, rate)
+    if end is None or limit == math.inf:
         return start * at.power(rate, factors)
-    within = start * at.power(rate, at.xp.where(factors < most, factors, most))  # which does not overflow
-    return at.xp.where(factors < most, within, end)
+    value = start * at.power(rate, at.xp.where(factors < limit, factors, limit))  # cannot overflow
+    return at.xp.where(factors < limit, value, end)
 
 
-def _factors(start: float, end: float, rate: float) -> float:
-    """How many factors lead from `start` to `end`."""
+def _factors_between(start: float, end: float, rate: float) -> float:
+    """Return how many factors of `rate` lead from `start` to `end`."""
     if start == 0 or end == 0:
         return math.inf
-    return (math.log(end) - math.log(start)) / math.log(rate)  # a quotient may be 0
+    return (math.log(end) - math.log(start)) / math.log(rate)  # the quotient end / start may underflow to 0
 
 
 @schedule()
 def cosine(
     at: At, start: NonNegative, end: NonNegative = 0.0, *, steps: PositiveInteger, begin: NonNegativeInteger = 0
 ) -> Any:
-    """From one value to another along half a cosine, flat at both ends.
+    """Go from one value to another along half a cosine, flat at both ends.
 
     Parameters
     ----------
@@ -202,9 +195,9 @@ def cosine(
     end : float, default 0.0
         The value from step ``begin + steps`` on, >= 0.
     steps : int
-        How long it takes, >= 1.
+        Number of steps between the two values, >= 1.
     begin : int, default 0
-        The step that it begins at, >= 0.
+        First step of the change, >= 0.
 
     Returns
     -------
@@ -220,12 +213,12 @@ def cosine(
     >>> weight(0), weight(500), weight(1000)
     (0.1, 0.05, 0.0)
     """
-    return at.between(start, end, _flat(at, at.share(begin, steps)))
+    return at.interpolate(start, end, _half_cosine(at, at.progress(begin, steps)))
 
 
-def _flat(at: At, share: Any) -> Any:
-    """From 0 to 1 along half a cosine."""
-    return 0.5 - 0.5 * at.xp.cos(math.pi * share)
+def _half_cosine(at: At, progress: Any) -> Any:
+    """Map [0, 1] to [0, 1] along half a cosine."""
+    return 0.5 - 0.5 * at.xp.cos(math.pi * progress)
 
 
 @schedule()
@@ -240,22 +233,22 @@ def cyclic(
     shape: Literal["linear", "cosine"] = "linear",
     begin: NonNegativeInteger = 0,
 ) -> Any:
-    """From a low value to a high one, again and again.
+    """Go from a low value to a high one, again and again.
 
     Parameters
     ----------
     low, high : float
-        The values in the beginning of a period, and after its rise; >= 0.
+        The values at the start of a period and after its rise, >= 0.
     period : int
-        How many steps a period has, >= 1.
+        Number of steps in a period, >= 1.
     rise : float, default 0.5
-        The share of a period that the way from `low` to `high` takes, in (0, 1].
+        Share of the period for the way from `low` to `high`, in (0, 1].
     then : {"fall", "hold"}, default "fall"
-        Go back to `low`, in what is left of the period, or stay at `high` until the next one begins.
+        After the rise, fall back to `low` until the end of the period, or hold `high`.
     shape : {"linear", "cosine"}, default "linear"
-        A straight line, or half a cosine, flat at both ends.
+        A straight line, or half a cosine that is flat at both ends.
     begin : int, default 0
-        The step of the first period, >= 0.
+        First step of the first period, >= 0.
 
     Returns
     -------
@@ -263,7 +256,7 @@ def cyclic(
 
     Notes
     -----
-    With ``then="hold"`` the cyclical annealing of [1]_, with "fall" the triangles of [2]_.
+    ``then="hold"`` is the cyclical annealing of [1]_, "fall" the triangles of [2]_.
 
     References
     ----------
@@ -276,21 +269,21 @@ def cyclic(
     >>> weight(25), weight(75), weight(100)
     (0.5, 1.0, 0.0)
     """
-    phase = at.number(at.since(begin) % period) / period
-    after = 1.0 if then == "hold" or rise == 1 else (1 - phase) / (1 - rise)
-    share = at.xp.where(phase < rise, phase / rise, after)
-    return at.between(low, high, share if shape == "linear" else _flat(at, share))
+    phase = at.as_float(at.since(begin) % period) / period
+    after_rise = 1.0 if then == "hold" or rise == 1 else (1 - phase) / (1 - rise)
+    height = at.xp.where(phase < rise, phase / rise, after_rise)
+    return at.interpolate(low, high, height if shape == "linear" else _half_cosine(at, height))
 
 
-def _prepare_piecewise(given: Mapping[str, Any]) -> dict[str, Any]:
-    pieces = given["pieces"]
+def _prepare_piecewise(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    pieces = arguments["pieces"]
     if not isinstance(pieces, (Mapping, Iterable)) or isinstance(pieces, str):
         raise TypeError(f"piecewise: `pieces` must map steps to values, got {pieces!r}. Pass a dict.")
     pairs = list(pieces.items() if isinstance(pieces, Mapping) else pieces)
     for pair in pairs:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(f"piecewise: `pieces` must be pairs of step and value, got {pair!r}. Pass a dict.")
-        if given["interpolate"] and callable(pair[1]):
+        if arguments["interpolate"] and callable(pair[1]):
             raise TypeError(
                 f"piecewise: `pieces` must be numbers to interpolate, got a schedule at step {pair[0]}. Leave out "
                 "`interpolate`."
@@ -298,24 +291,21 @@ def _prepare_piecewise(given: Mapping[str, Any]) -> dict[str, Any]:
     steps = [named("piecewise", integer(AtLeast(0)), "pieces", step) for step, _ in pairs]
     if not steps or steps[0] != 0 or any(a >= b for a, b in pairwise(steps)):
         raise ValueError(f"piecewise: `pieces` must begin at step 0 and go up, got steps {steps}. Sort them.")
-    return {
-        **given,
-        "pieces": tuple(
-            (step, _value("piecewise", "pieces", value)) for step, (_, value) in zip(steps, pairs, strict=True)
-        ),
-    }
+    values = [_value("piecewise", "pieces", value) for _, value in pairs]
+    return {**arguments, "pieces": tuple(zip(steps, values, strict=True))}
 
 
 @schedule(prepare=_prepare_piecewise)
 def piecewise(at: At, pieces: Pieces, *, interpolate: bool = False) -> Any:
-    """One value, or schedule, after the other.
+    """Follow one value or schedule after another.
 
     Parameters
     ----------
     pieces : mapping of int to float or callable, or pairs of them
-        What holds from which step on: numbers >= 0, or schedules, whose step 0 is that step. The first step is 0.
+        For each step, what holds from there on: a number >= 0, or a schedule whose step 0 is that step. The first step
+        is 0.
     interpolate : bool, default False
-        Whether to go from number to number in straight lines. The last one stays.
+        Go from number to number in straight lines. The last number stays.
 
     Returns
     -------
@@ -329,11 +319,11 @@ def piecewise(at: At, pieces: Pieces, *, interpolate: bool = False) -> Any:
     >>> schedules.piecewise({0: 0.0, 100: 0.1}, interpolate=True)(50)
     0.05
     """
-    pairs: Any = pieces  # as `_prepare_piecewise` left them
+    pairs: Any = pieces  # pairs of step and value, from `_prepare_piecewise`
     value = at.value(pairs[0][1], at.since(0))
     if interpolate:
         for (begin, before), (end, after) in pairwise(pairs):
-            value = at.xp.where(at.step < begin, value, at.between(before, after, at.share(begin, end - begin)))
+            value = at.xp.where(at.step < begin, value, at.interpolate(before, after, at.progress(begin, end - begin)))
         return value
     for begin, piece in pairs[1:]:
         value = at.xp.where(at.step < begin, value, at.value(piece, at.since(begin)))

@@ -1,6 +1,6 @@
-"""What schedules have in common: checks when they are made, and steps that are numbers or arrays of any framework.
+"""The decorator of schedules: arguments are checked when a schedule is made, and steps are numbers or arrays.
 
-A schedule's formula is written once, for `At`, which has the few functions that Python's floats and arrays differ in.
+A formula is written once, for `At`. It has the few functions that differ between Python's floats and arrays.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Any, Concatenate, ParamSpec
 from .._arrays.scalars import Python
 from .._core.checks import checks_of, named, nearest
 from .._core.registry import MAKERS
+from .._core.static_key import HasStaticKey
 from ..backends import backend_of
 
 __all__ = ["At", "Schedule", "schedule"]
 
 P = ParamSpec("P")
-Prepare = Callable[[Mapping[str, Any]], dict[str, Any]]
+Prepare = Callable[[Mapping[str, Any]], dict[str, Any]]  # checks arguments together, and may change them
 
 _FORMULAS: dict[str, Callable[..., Any]] = {}  # by name, so that schedules can be pickled
 
 
 class At:
-    """A step, and the functions to compute with it."""
+    """A step, and functions to compute with it."""
 
     def __init__(self, step: Any, xp: Any, dtype: Any) -> None:
         self.step = step
@@ -37,9 +38,9 @@ class At:
 
     @classmethod
     def of(cls, name: str, step: Any) -> At:
-        """`step` as schedule `name` was given it."""
+        """Check the step of the schedule `name`."""
         if isinstance(step, Real) and not isinstance(step, bool):
-            step = _plain(step)
+            step = _python_number(step)
             if not -math.inf < step < math.inf:
                 raise ValueError(f"{name}: `step` must be finite, got {step!r}. Pass the number of steps so far.")
             return cls(step, Python, None)
@@ -54,55 +55,55 @@ class At:
         return cls(step, backend.xp, backend.default_float())
 
     def since(self, begin: int) -> Any:
-        """The steps from `begin` on, as the step itself is given; 0 before."""
+        """Return the number of steps since `begin`, 0 before it, as an integer if the step is one."""
         return self.xp.where(self.step < begin, 0, self.step - begin)
 
-    def number(self, value: Any) -> Any:
-        """What has been counted, as a float."""
+    def as_float(self, value: Any) -> Any:
+        """Convert a count of steps to floating point."""
         return float(value) if self.dtype is None else self.xp.astype(value, self.dtype)
 
-    def share(self, begin: int, steps: int) -> Any:
-        """How much of `steps`, from `begin` on, has passed, in [0, 1]."""
+    def progress(self, begin: int, steps: int) -> Any:
+        """Return the share of `steps` since `begin`, in [0, 1]."""
         passed = self.since(begin)
-        return self.xp.where(passed >= steps, 1.0, self.number(passed) / steps)  # a compiler's quotient may not be 1
+        return self.xp.where(passed >= steps, 1.0, self.as_float(passed) / steps)  # compiled, n / n may not be 1
 
-    def between(self, start: Any, end: Any, share: Any) -> Any:
-        """From `start` to `end`, exactly there at shares of 0 and 1."""
-        share = self.xp.where(share > 1, 1.0, share)  # rounded up
-        return (1 - share) * start + share * end
+    def interpolate(self, start: Any, end: Any, progress: Any) -> Any:
+        """Interpolate from `start` to `end`. Exact at 0 and 1."""
+        progress = self.xp.where(progress > 1, 1.0, progress)  # rounding may exceed 1
+        return (1 - progress) * start + progress * end
 
     def power(self, base: float, exponent: Any) -> Any:
-        """`base ** exponent`; a base near 1 would be 1 in float32."""
+        """Return `base ** exponent`. Arrays take the log of the Python float: in float32 a base near 1 would be 1."""
         return base**exponent if self.dtype is None else self.xp.exp(exponent * math.log(base))
 
     def value(self, value: Any, step: Any) -> Any:
-        """A number, or a schedule's value at `step`, as what a formula returns."""
-        found = value(step) if callable(value) else value
-        if not isinstance(found, Real):
-            return found
-        return float(found) if self.dtype is None else self.xp.full_like(self.step, float(found), dtype=self.dtype)
+        """Return a number, or a schedule's value at `step`, as a formula returns it."""
+        result = value(step) if callable(value) else value
+        if not isinstance(result, Real):
+            return result
+        return float(result) if self.dtype is None else self.xp.full_like(self.step, float(result), dtype=self.dtype)
 
 
-def _plain(number: Any) -> Any:
-    """A number as Python's: NumPy's overflow, and wrap around."""
+def _python_number(number: Any) -> Any:
+    """Convert to a Python number: NumPy's integers overflow and wrap around."""
     if type(number) in (int, float):
         return number
     return operator.index(number) if isinstance(number, Integral) else float(number)
 
 
 @dataclass(frozen=True, repr=False)
-class Schedule:
-    """A function of the step, as `xpenalties.schedules` makes them; two of the same arguments are equal."""
+class Schedule(HasStaticKey):
+    """A function of the step, made by `xpenalties.schedules`. Two with the same arguments are equal."""
 
     name: str
     arguments: tuple[tuple[str, Any], ...]
 
     def __call__(self, step: Any) -> Any:
-        """The value at `step`: a float for a number, a 0-d array for a 0-d array."""
+        """Return the value at `step`: a float for a number, a 0-d array for a 0-d array."""
         return _FORMULAS[self.name](At.of(self.name, step), **dict(self.arguments))
 
     def static_key(self) -> tuple[Any, ...]:
-        """What two that compute the same have in common."""
+        """Return a key that is equal for schedules that compute the same."""
         return self.name, self.arguments
 
     def __repr__(self) -> str:
@@ -110,24 +111,24 @@ class Schedule:
 
 
 def schedule(*, prepare: Prepare | None = None) -> Callable[[Callable[Concatenate[At, P], Any]], Callable[P, Schedule]]:
-    """Make a public schedule of a formula: its arguments are checked as its annotations say, then by `prepare`."""
+    """Make a public schedule of a formula. Its arguments are checked by annotation, then by `prepare`."""
 
     def decorate(formula: Callable[Concatenate[At, P], Any]) -> Callable[P, Schedule]:
         name = formula.__name__
-        _, *own = inspect.signature(formula).parameters.values()
-        signature = inspect.Signature(own, return_annotation="Schedule")
-        checks = checks_of(formula, [p.name for p in own])
+        _, *parameters = inspect.signature(formula).parameters.values()
+        signature = inspect.Signature(parameters, return_annotation="Schedule")
+        checks = checks_of(formula, [p.name for p in parameters])
 
         @wraps(formula)
         def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
             try:
-                given = signature.bind(*args, **kwargs)
+                bound = signature.bind(*args, **kwargs)
             except TypeError as error:
                 hint = next(filter(None, (nearest(key, checks) for key in kwargs if key not in checks)), "")
                 raise TypeError(f"{name}: {error}, of {', '.join(checks)}.{hint}") from None
-            given.apply_defaults()
-            checked = {key: named(name, checks[key], key, value) for key, value in given.arguments.items()}
-            return Schedule(name, tuple((prepare(checked) if prepare else checked).items()))
+            bound.apply_defaults()
+            arguments = {key: named(name, checks[key], key, value) for key, value in bound.arguments.items()}
+            return Schedule(name, tuple((prepare(arguments) if prepare else arguments).items()))
 
         make.__signature__ = signature  # type: ignore[attr-defined]
         _FORMULAS[name] = formula

@@ -1,4 +1,4 @@
-"""What gradient transforms have in common: the protocol, figures that are schedules, and updates beside parameters."""
+"""What gradient transforms share: the protocol, schedules, and working dtypes."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any, NamedTuple
 from .._arrays.numerics import stop_gradient, wide
 from .._arrays.scalars import checked_weight
 from ..backends import backend_of, common_backend, flatten_of, is_array, namespace
-from ..trees._selection import Patterns, Selected, as_nest, beside
+from ..trees._selection import Patterns, Selected, as_nest, leaves_at
 
 __all__ = [
     "GradientTransformation",
     "StepState",
-    "changed",
-    "checked_state",
-    "checked_transform",
-    "counted",
+    "check_state",
+    "check_transform",
     "in_working_dtype",
+    "incremented",
     "initial_step",
+    "leafwise",
     "with_params",
 ]
 
-_MOST_STEPS = 2**31 - 1
+_MAX_STEP = 2**31 - 1
 
 
 class GradientTransformation(NamedTuple):
-    """A pair of pure functions, as Optax's of the same name."""
+    """A pair of pure functions, as in Optax."""
 
-    #: ``init(params)`` returns the first state, a nest of arrays.
+    #: ``init(params)`` returns the first state, a pytree of arrays.
     init: Callable[[Any], Any]
-    #: ``update(updates, state, params=None)`` returns the transformed updates, and the next state.
+    #: ``update(updates, state, params=None)`` returns the transformed updates and the next state.
     update: Callable[..., tuple[Any, Any]]
 
 
@@ -42,44 +42,44 @@ class StepState(NamedTuple):
     step: Any
 
 
-def checked_transform(caller: str, name: str, given: Any) -> None:
-    """An error for what has not the two functions of the protocol."""
-    if not (callable(getattr(given, "init", None)) and callable(getattr(given, "update", None))):
+def check_transform(caller: str, name: str, transform: Any) -> None:
+    """Check that it has the two functions of the protocol."""
+    if not (callable(getattr(transform, "init", None)) and callable(getattr(transform, "update", None))):
         raise TypeError(
-            f"{caller}: `{name}` must have `init` and `update`, got {type(given).__qualname__}. Call what makes it."
+            f"{caller}: `{name}` must have `init` and `update`, got {type(transform).__qualname__}. Call what makes it."
         )
 
 
-def checked_state(name: str, kind: type, state: Any) -> None:
-    """An error for what is no state of this transform's."""
+def check_state(name: str, kind: type, state: Any) -> None:
+    """Check that the state is of this transform."""
     if not isinstance(state, kind):
         raise TypeError(f"{name}: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
 
 
-def changed(
+def leafwise(
     name: str,
     change: Callable[..., Any],
     patterns: Patterns,
-    *figures: Any,
+    *options: Any,
     weight: Any = None,
-    params: bool = True,
-    named: str = "weight",
+    takes_params: bool = True,
+    weight_name: str = "weight",
 ) -> GradientTransformation:
-    """A transform of leaves: of each that is selected, ``change(update, parameter, weight, *figures)``.
+    """Make a transform that calls ``change(update, parameter, weight, *options)`` for each selected leaf.
 
     Parameters
     ----------
-    *figures : number or 0-d array
-        Of the working dtype where they are arrays, see `in_working_dtype`.
+    *options : number or 0-d array
+        Arrays are cast to the working dtype, see `in_working_dtype`.
     weight : number, 0-d array, callable or None
-        Checked, and given to `change`; of a schedule its value.
-    params : bool
-        Whether `change` takes the parameter. The result is then of the dtype that both have in common.
-    named : str
-        What the weight is called.
+        Checked before it is passed to `change`. A schedule is evaluated first. None is not passed.
+    takes_params : bool
+        Whether `change` takes the parameter. If so, the result has the common dtype of update and parameter.
+    weight_name : str
+        The name of the weight in errors.
     """
     if weight is not None:
-        weight = checked_weight(name, weight, named)
+        weight = checked_weight(name, weight, weight_name)
 
     def init(params: Any) -> Any:
         patterns.check(name, "params", params)
@@ -89,31 +89,29 @@ def changed(
         selected = patterns.find(name, "updates", updates)
         current = weight
         if callable(weight):
-            checked_state(name, StepState, state)
-            current, state = checked_weight(name, weight(state.step), named), StepState(counted(state.step))
-        given = figures if current is None else (current, *figures)
-        columns = with_params(name, selected, params) if takes_params else [[x] for x in selected.chosen()]
-        return selected.replaced([in_working_dtype(name, change, arrays, *given) for arrays in columns]), state
+            check_state(name, StepState, state)
+            current = checked_weight(name, weight(state.step), weight_name)
+            state = StepState(incremented(state.step))
+        scalars = options if current is None else (current, *options)
+        rows = with_params(name, selected, params) if takes_params else [[x] for x in selected.arrays()]
+        return selected.replaced([in_working_dtype(name, change, row, *scalars) for row in rows]), state
 
-    takes_params = params
     return GradientTransformation(init, update)
 
 
 def with_params(name: str, selected: Selected, params: Any) -> list[list[Any]]:
-    """Each update with its parameter."""
+    """Pair each selected update with its parameter."""
     if params is None:
         raise ValueError(f"{name}: `params` must be given to `update`, got None. Pass the parameters.")
-    found = []
-    rows = zip(selected.places, selected.chosen(), beside(name, selected, params, "params"), strict=True)
-    for place, update, param in rows:
-        common_backend(name, ["updates", f"params, at {selected.paths[place]!r},"], [update, param])
+    parameters = leaves_at(name, selected, params, "params")
+    for path, update, param in zip(selected.array_paths(), selected.arrays(), parameters, strict=True):
+        common_backend(name, ["updates", f"params, at {path!r},"], [update, param])
         if tuple(update.shape) != tuple(param.shape):
             raise ValueError(
                 f"{name}: `updates` and `params` must have the same shapes, got {tuple(update.shape)} and "
-                f"{tuple(param.shape)} at {selected.paths[place]!r}. Broadcast them explicitly."
+                f"{tuple(param.shape)} at {path!r}. Broadcast them explicitly."
             )
-        found.append([update, param])
-    return found
+    return [[update, param] for update, param in zip(selected.arrays(), parameters, strict=True)]
 
 
 def initial_step(name: str, params: Any) -> Any:
@@ -131,22 +129,26 @@ def initial_step(name: str, params: Any) -> Any:
     raise ValueError(f"{name}: `params` must hold an array to count beside, got none. Pass the parameters.")
 
 
-def counted(step: Any) -> Any:
-    """One more, as long as there are numbers for it."""
-    return namespace(step).where(step < _MOST_STEPS, step + 1, step)
+def incremented(step: Any) -> Any:
+    """Add 1, up to the largest int32."""
+    return namespace(step).where(step < _MAX_STEP, step + 1, step)
 
 
-def in_working_dtype(name: str, change: Callable[..., Any], arrays: Sequence[Any], *figures: Any) -> Any:
-    """What `change` makes of arrays and of numbers or 0-d arrays, in their dtype; computed in float32 at least."""
-    own = [is_array(x) and not isinstance(x, Real) for x in figures]
-    traced = [x for x, array in zip(figures, own, strict=True) if array]
+def in_working_dtype(name: str, change: Callable[..., Any], arrays: Sequence[Any], *scalars: Any) -> Any:
+    """Call `change` in at least float32 and cast the result back to the arrays' dtype.
+
+    Scalars are numbers or 0-d arrays, which are cast to the working dtype too.
+    """
+    are_arrays = [is_array(x) and not isinstance(x, Real) for x in scalars]
+    traced = [x for x, is_one in zip(scalars, are_arrays, strict=True) if is_one]
     names = [*("updates", "params")[: len(arrays)], *["an option"] * len(traced)]
     backend = common_backend(name, names, [*arrays, *traced])
     xp, widened = backend.xp, [wide(x) for x in arrays]
     dtype = xp.real(widened[0]).dtype if xp.isdtype(widened[0].dtype, "complex floating") else widened[0].dtype
-    given = [
-        backend.moved(xp.astype(x, dtype), arrays[0]) if array else x for x, array in zip(figures, own, strict=True)
+    cast = [
+        backend.moved(xp.astype(x, dtype), arrays[0]) if is_one else x
+        for x, is_one in zip(scalars, are_arrays, strict=True)
     ]
-    found = backend.run(change, (*widened, *given), {})
+    result = backend.run(change, (*widened, *cast), {})
     dtype = arrays[0].dtype if len(arrays) == 1 else xp.result_type(*arrays)
-    return found if found.dtype == dtype else xp.astype(found, dtype)
+    return result if result.dtype == dtype else xp.astype(result, dtype)

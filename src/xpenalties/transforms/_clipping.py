@@ -1,4 +1,4 @@
-"""Gradient transforms by norms and means: of all updates together, or of each unit's."""
+"""Gradient transforms that clip or center updates: all together, or those of each unit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from .._arrays.numerics import global_norm, safe_norm
 from .._arrays.scalars import scalar
 from .._core.checks import POSITIVE, integer, named
 from ..backends import backend_of, is_array, namespace
-from ..trees._selection import Given, Patterns
-from ._base import GradientTransformation, changed, in_working_dtype
+from ..trees._selection import Patterns, PatternsLike
+from ._base import GradientTransformation, in_working_dtype, leafwise
 
 __all__ = ["adaptive_gradient_clipping", "centralize", "clip_by_global_norm"]
 
@@ -17,7 +17,7 @@ _AXIS = integer()
 
 
 def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
-    """Scale all updates together, so that their L2 norm is `max_norm` at most.
+    """Scale all updates together, so that their L2 norm is at most `max_norm`.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     Raises
     ------
     TypeError, ValueError
-        For a norm of a wrong kind or value.
+        If the norm is of a wrong kind or value.
 
     Notes
     -----
-    As `optax.clip_by_global_norm`, also where there is a NaN: all is NaN then. The norm is right where its square would
-    overflow.
+    Same as `optax.clip_by_global_norm`. If one element is NaN, all results are. The norm is correct even if its square
+    would overflow.
 
     Examples
     --------
@@ -50,39 +50,45 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         selected = everything.find(name, "updates", updates)
-        if not selected.places:
+        arrays = selected.arrays()
+        if not arrays:
             return updates, state
-        norm = global_norm(selected.chosen())
+        norm = global_norm(arrays)
 
         def clip(update: Any, norm: Any, max_norm: Any) -> Any:
             xp = namespace(update, norm, *filter(is_array, [max_norm]))
-            short = norm < max_norm
-            return xp.where(short, update, update / xp.where(short, 1.0, norm) * max_norm)
+            unclipped = norm < max_norm
+            return xp.where(unclipped, update, update / xp.where(unclipped, 1.0, norm) * max_norm)
 
-        return selected.replaced([in_working_dtype(name, clip, [x], norm, max_norm) for x in selected.chosen()]), state
+        return selected.replaced([in_working_dtype(name, clip, [x], norm, max_norm) for x in arrays]), state
 
     return GradientTransformation(lambda params: (), update)
 
 
 def adaptive_gradient_clipping(
-    clipping: Any, *, eps: Any = 1e-3, unit_axis: int | None = None, match: Given = None, exclude: Given = None
+    clipping: Any,
+    *,
+    eps: Any = 1e-3,
+    unit_axis: int | None = None,
+    match: PatternsLike = None,
+    exclude: PatternsLike = None,
 ) -> GradientTransformation:
-    r"""Scale each unit's update, so that its L2 norm is at most a share of the norm of the unit's parameters.
+    r"""Scale each unit's update, so that its L2 norm is at most `clipping` times the norm of the unit's parameters.
 
-    :math:`u \min(1, \lambda \max(\|p\|, \epsilon) / \|u\|)` for each unit: what feeds one output of a layer.
+    :math:`u \min(1, \lambda \max(\|p\|, \epsilon) / \|u\|)` for each unit: the weights of one output of a layer.
 
     Parameters
     ----------
     clipping : float or 0-d array
         :math:`\lambda`, > 0.
     eps : float or 0-d array, default 1e-3
-        :math:`\epsilon`, > 0: the least norm of parameters, so that those at 0 can move.
+        :math:`\epsilon`, > 0: a lower bound on the parameters' norm, so that parameters at 0 can change.
     unit_axis : int, optional
-        The axis along which the units lie; norms are over all others. By default the first of PyTorch's arrays, whose
-        layers are [out, in, ...], and of others as Optax has it: the last, but all except the first of three axes.
-        Arrays with one axis longer than 1 are a unit.
+        The axis of the units; norms are over all other axes. By default, the first axis of PyTorch's arrays, whose
+        layers are [out, in, ...]. For other arrays as in Optax: the last axis, but if there are three axes, norms are
+        over the first one. An array with only one axis longer than 1 is one unit.
     match, exclude : str or iterable of str, optional
-        Regular expressions of paths, as for `trees.over_tree`. Brock et al. leave the last layer out.
+        Regular expressions of paths, as for `trees.over_tree`. Brock et al. exclude the last layer.
 
     Returns
     -------
@@ -91,11 +97,11 @@ def adaptive_gradient_clipping(
     Raises
     ------
     TypeError, ValueError
-        For options of a wrong kind or value, patterns that match nothing, and where `update` is not given `params`.
+        If an option is of a wrong kind or value, a pattern matches nothing, or `update` gets no `params`.
 
     Notes
     -----
-    As `optax.adaptive_grad_clip`.
+    Same as `optax.adaptive_grad_clip`, except for the default axis of PyTorch's arrays.
 
     References
     ----------
@@ -116,11 +122,11 @@ def adaptive_gradient_clipping(
     def clip(update: Any, param: Any, clipping: Any, eps: Any) -> Any:
         xp = namespace(update, param, *filter(is_array, [clipping, eps]))
         axes = _axes_of_a_unit(name, update, unit_axis)
-        norm, least = (xp.reshape(safe_norm(x, axis=axes), _kept_shape(x, axes)) for x in (update, param))
-        most = clipping * xp.where(least < eps, eps, least)
-        return xp.where(norm < most, update, update * (most / xp.where(norm == 0, 1.0, norm)))
+        norm, param_norm = (xp.reshape(safe_norm(x, axis=axes), _keepdims_shape(x, axes)) for x in (update, param))
+        max_norm = clipping * xp.where(param_norm < eps, eps, param_norm)
+        return xp.where(norm < max_norm, update, update * (max_norm / xp.where(norm == 0, 1.0, norm)))
 
-    return changed(name, clip, Patterns.of(name, match, exclude), clipping, eps)
+    return leafwise(name, clip, Patterns.of(name, match, exclude), clipping, eps)
 
 
 def _axes_of_a_unit(name: str, x: Any, unit_axis: int | None) -> tuple[int, ...]:
@@ -137,8 +143,8 @@ def _axes_of_a_unit(name: str, x: Any, unit_axis: int | None) -> tuple[int, ...]
     return axes[: (at := _checked_axis(name, unit_axis, x))] + axes[at + 1 :]
 
 
-def _kept_shape(x: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of `x` with these axes reduced."""
+def _keepdims_shape(x: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of `x` with `axes` reduced to size 1."""
     return tuple(1 if i in axes else size for i, size in enumerate(x.shape))
 
 
@@ -151,13 +157,15 @@ def _checked_axis(name: str, axis: int, x: Any) -> int:
     return axis % x.ndim
 
 
-def centralize(*, unit_axis: int = 0, match: Given = None, exclude: Given = None) -> GradientTransformation:
-    """Take off each unit's update its mean. Arrays of less than two axes stay as they are.
+def centralize(
+    *, unit_axis: int = 0, match: PatternsLike = None, exclude: PatternsLike = None
+) -> GradientTransformation:
+    """Subtract its mean from each unit's update. Arrays with fewer than two axes are returned unchanged.
 
     Parameters
     ----------
     unit_axis : int, default 0
-        The axis along which the units lie; means are over all others. 0 for PyTorch's layers, [out, in, ...], -1 for
+        The axis of the units; means are over all other axes. Use 0 for PyTorch's layers, [out, in, ...], and -1 for
         those of Flax and Keras, [..., in, out].
     match, exclude : str or iterable of str, optional
         Regular expressions of paths, as for `trees.over_tree`.
@@ -169,11 +177,11 @@ def centralize(*, unit_axis: int = 0, match: Given = None, exclude: Given = None
     Raises
     ------
     TypeError, ValueError
-        For options of a wrong kind or value, and patterns that match nothing.
+        If an option is of a wrong kind or value, or a pattern matches nothing.
 
     Notes
     -----
-    With the default as `optax.centralize`.
+    Same as `optax.centralize` with the default axis.
 
     References
     ----------
@@ -190,8 +198,8 @@ def centralize(*, unit_axis: int = 0, match: Given = None, exclude: Given = None
     def center(update: Any) -> Any:
         if update.ndim < 2 or 0 in update.shape:
             return update
-        at = _checked_axis("centralize", unit_axis, update)
-        axes = tuple(i for i in range(update.ndim) if i != at)
+        axis = _checked_axis("centralize", unit_axis, update)
+        axes = tuple(i for i in range(update.ndim) if i != axis)
         return update - namespace(update).mean(update, axis=axes, keepdims=True)
 
-    return changed("centralize", center, Patterns.of("centralize", match, exclude), params=False)
+    return leafwise("centralize", center, Patterns.of("centralize", match, exclude), takes_params=False)

@@ -1,4 +1,4 @@
-"""Gradient transforms that pull parameters towards 0, or onto a set."""
+"""Gradient transforms that pull parameters toward 0, or onto a set."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .._arrays.numerics import soft_threshold
 from .._arrays.scalars import scalar
 from .._core.checks import Interval, number
 from ..backends import is_array, namespace
-from ..trees._selection import Given, Patterns
-from ._base import GradientTransformation, changed
+from ..trees._selection import Patterns, PatternsLike
+from ._base import GradientTransformation, leafwise
 
 __all__ = ["add_elastic_net_decay", "add_l1_decay", "add_l2_decay", "proximal"]
 
@@ -19,18 +19,18 @@ _SHARE = number(Interval(0, 1))
 
 
 def add_l2_decay(
-    weight: Any, *, match: Given = None, exclude: Given = None, decoupled: bool = False
+    weight: Any, *, match: PatternsLike = None, exclude: PatternsLike = None, decoupled: bool = False
 ) -> GradientTransformation:
-    r"""Weight decay: :math:`g + w p`, the gradient of :math:`\frac{w}{2} \|p\|^2`.
+    r"""Add weight decay: :math:`g + w p`, with the gradient of :math:`\frac{w}{2} \|p\|^2`.
 
     Parameters
     ----------
     weight : float, 0-d array or callable
-        :math:`w`, >= 0. The penalty `l2` has no factor 1/2: a weight of `w` here is one of ``w / 2`` there.
+        :math:`w`, >= 0. The penalty `l2` has no factor 1/2: a weight `w` here corresponds to ``w / 2`` there.
     match, exclude : str or iterable of str, optional
         Regular expressions of paths, as for `trees.over_tree`.
     decoupled : bool, default False
-        Of updates :math:`u` make :math:`u - w p`.
+        Whether to change the optimizer's updates :math:`u` instead, to :math:`u - w p`.
 
     Returns
     -------
@@ -39,12 +39,12 @@ def add_l2_decay(
     Raises
     ------
     TypeError, ValueError
-        For a weight or pattern of a wrong kind or value; by `init` for a pattern that matches nothing, and by
-        `update` where `params` are not given.
+        If a weight or pattern is of a wrong kind or value. `init` raises it if a pattern matches nothing, `update` if
+        it gets no `params`.
 
     Notes
     -----
-    As `optax.add_decayed_weights`.
+    Same as `optax.add_decayed_weights`.
 
     Examples
     --------
@@ -58,17 +58,17 @@ def add_l2_decay(
 
 
 def add_l1_decay(
-    weight: Any, *, match: Given = None, exclude: Given = None, decoupled: bool = False
+    weight: Any, *, match: PatternsLike = None, exclude: PatternsLike = None, decoupled: bool = False
 ) -> GradientTransformation:
-    r"""Decay towards sparse weights: :math:`g + w \, \mathrm{sign}(p)`, the gradient of :math:`w \|p\|_1`.
+    r"""Add a decay toward sparse parameters: :math:`g + w \, \mathrm{sign}(p)`, with the gradient of :math:`w \|p\|_1`.
 
     Parameters
     ----------
     weight, match, exclude
         As for `add_l2_decay`.
     decoupled : bool, default False
-        Make of updates those that lead to the soft threshold of what they would lead to, `prox.l1` with a scale of
-        :math:`w`: parameters become exactly 0.
+        Whether to apply `prox.l1` with scale :math:`w` to the updated parameters instead, so that small parameters
+        become exactly 0.
 
     Returns
     -------
@@ -91,18 +91,23 @@ def add_l1_decay(
 
 
 def add_elastic_net_decay(
-    weight: Any, *, l1_ratio: Any = 0.5, match: Given = None, exclude: Given = None, decoupled: bool = False
+    weight: Any,
+    *,
+    l1_ratio: Any = 0.5,
+    match: PatternsLike = None,
+    exclude: PatternsLike = None,
+    decoupled: bool = False,
 ) -> GradientTransformation:
-    r"""Both decays: :math:`g + w (\alpha \, \mathrm{sign}(p) + (1 - \alpha) p)`, :math:`\alpha` = `l1_ratio`.
+    r"""Add both decays: :math:`g + w (\alpha \, \mathrm{sign}(p) + (1 - \alpha) p)`, :math:`\alpha` = `l1_ratio`.
 
     Parameters
     ----------
     weight, match, exclude
         As for `add_l2_decay`.
     l1_ratio : float or 0-d array, default 0.5
-        Share of the L1 part, in [0, 1].
+        Share of the L1 decay, in [0, 1].
     decoupled : bool, default False
-        The L2 part first, as `add_l2_decay` has it, then the soft threshold, as `add_l1_decay` has it.
+        Whether to change the optimizer's updates instead: first as `add_l2_decay`, then as `add_l1_decay`.
 
     Returns
     -------
@@ -125,19 +130,18 @@ def add_elastic_net_decay(
 
 
 def _decay(
-    name: str, weight: Any, l1_ratio: Any, match: Given, exclude: Given, decoupled: bool
+    name: str, weight: Any, l1_ratio: Any, match: PatternsLike, exclude: PatternsLike, decoupled: bool
 ) -> GradientTransformation:
     if not isinstance(decoupled, bool):
         raise TypeError(f"{name}: `decoupled` must be True or False, got {decoupled!r}. Pass a bool.")
-
     only_l1, only_l2 = (isinstance(l1_ratio, Real) and l1_ratio == share for share in (1, 0))
 
-    def coupled(gradient: Any, param: Any, weight: Any, l1_ratio: Any) -> Any:
+    def to_gradient(gradient: Any, param: Any, weight: Any, l1_ratio: Any) -> Any:
         if not only_l1:
             gradient = gradient + (1 - l1_ratio) * weight * param
         return gradient if only_l2 else gradient + l1_ratio * weight * namespace(param).sign(param)
 
-    def of_update(update: Any, param: Any, weight: Any, l1_ratio: Any) -> Any:
+    def to_update(update: Any, param: Any, weight: Any, l1_ratio: Any) -> Any:
         if not only_l1:
             update = update - (1 - l1_ratio) * weight * param
         if only_l2:
@@ -146,27 +150,32 @@ def _decay(
         xp = namespace(update, param, *filter(is_array, [scale]))
         return soft_threshold(xp, param + update, scale) - param
 
-    change, patterns = of_update if decoupled else coupled, Patterns.of(name, match, exclude)
-    return changed(name, change, patterns, l1_ratio, weight=weight)
+    change, patterns = to_update if decoupled else to_gradient, Patterns.of(name, match, exclude)
+    return leafwise(name, change, patterns, l1_ratio, weight=weight)
 
 
 def proximal(
-    operator: Callable[..., Any], *, scale: Any = None, match: Given = None, exclude: Given = None, **options: Any
+    operator: Callable[..., Any],
+    *,
+    scale: Any = None,
+    match: PatternsLike = None,
+    exclude: PatternsLike = None,
+    **options: Any,
 ) -> GradientTransformation:
-    """Make of updates those that lead to the proximal operator of what they would lead to.
+    """Replace the updates so that applying them gives the proximal operator of the updated parameters.
 
-    It stands after the optimizer, whose updates are added to the parameters: proximal gradient descent.
+    Chain it after the optimizer: this is proximal gradient descent.
 
     Parameters
     ----------
     operator : callable
         One of `xpenalties.prox`.
     scale : float, 0-d array or callable, optional
-        The operator's `scale`, the learning rate times the weight, or a schedule of it; for those that take one.
+        The operator's `scale`, the learning rate times the weight, or a schedule of it. None if it takes no scale.
     match, exclude : str or iterable of str, optional
         Regular expressions of paths, as for `trees.over_tree`.
     **options
-        More of the operator's.
+        Other options of the operator.
 
     Returns
     -------
@@ -175,7 +184,7 @@ def proximal(
     Raises
     ------
     TypeError, ValueError
-        As `add_l2_decay`; for an operator that is no callable; and what the operator raises.
+        As `add_l2_decay`, and if `operator` is not callable. Errors of the operator are passed on.
 
     Examples
     --------
@@ -188,8 +197,8 @@ def proximal(
     if not callable(operator):
         raise TypeError(f"proximal: `operator` must be a callable, got {operator!r}. Pass for example `prox.l1`.")
 
-    def of_update(update: Any, param: Any, scale: Any = None) -> Any:
-        scaled = options if scale is None else {**options, "scale": scale}
-        return operator(param + update, **scaled) - param
+    def change(update: Any, param: Any, scale: Any = None) -> Any:
+        all_options = options if scale is None else {**options, "scale": scale}
+        return operator(param + update, **all_options) - param
 
-    return changed("proximal", of_update, Patterns.of("proximal", match, exclude), weight=scale, named="scale")
+    return leafwise("proximal", change, Patterns.of("proximal", match, exclude), weight=scale, weight_name="scale")

@@ -1,10 +1,4 @@
-"""Penalties over trees of parameters: nests of arrays, some of whose leaves are meant.
-
-A tree is a dict, list, tuple, named tuple or dataclass of arrays or of other trees, a pytree that JAX knows (Flax's and
-Equinox's are), a state dict, or a module of PyTorch's, which stands for its parameters by name. Where a leaf is, its
-path, is written with dots between keys, fields and indices: ``encoder.layers.0.weight``. Leaves that are no
-floating-point arrays are left out.
-"""
+"""`over_tree`: a penalty of arrays, summed over the selected leaves of a tree."""
 
 from __future__ import annotations
 
@@ -13,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._arrays.numerics import total
+from .._core.static_key import HasStaticKey
 from .._penalties.calls import checked_options, resolved
 from .._penalties.spec import Spec, spec_of
 from ..backends import backend_of, is_array
-from ._selection import Given, Patterns, Selected, Selection, beside, unique
+from ._selection import Patterns, PatternsLike, Selected, Selection, check_unique, leaves_at
 
-__all__ = ["OverTree", "Selection", "over_tree"]
+__all__ = ["OverTree", "over_tree"]
 
 _POWERS: dict[str, Callable[[float], tuple[float, float]]] = {
     "l1": lambda l1_ratio: (1.0, 0.0),
@@ -30,32 +25,33 @@ _POWERS: dict[str, Callable[[float], tuple[float, float]]] = {
 def over_tree(
     fn: str | Callable[..., Any],
     *,
-    match: Given = None,
-    exclude: Given = None,
+    match: PatternsLike = None,
+    exclude: PatternsLike = None,
     options: Mapping[str, Any] | None = None,
 ) -> OverTree:
-    r"""A penalty of trees: the sum of a penalty of arrays over the leaves.
+    r"""Make a penalty of trees: the sum of a penalty of arrays over the leaves.
 
     Parameters
     ----------
     fn : str or callable
         The name of a penalty of this package, or a callable that returns a 0-d array.
     match : str or iterable of str, optional
-        Regular expressions, searched for in the paths; a leaf is in where one is found. By default all are.
+        Regular expressions, searched for in the paths. A leaf is selected if one of them is found. By default all
+        leaves are selected.
     exclude : str or iterable of str, optional
-        Regular expressions of the paths that are left out, whatever `match` says.
+        Regular expressions of the paths to leave out, even if `match` selects them.
     options : mapping, optional
         Keyword arguments of `fn`, the same for each leaf.
 
     Returns
     -------
     OverTree
-        To be called, and to be the `fn` of a `Penalty`.
+        Call it on a tree, or pass it to `Penalty` as `fn`.
 
     Raises
     ------
     TypeError, ValueError
-        For what is no regular expression; for what `Penalty` would not take.
+        If a pattern is not a regular expression, or `Penalty` would refuse `fn` or `options`.
 
     Examples
     --------
@@ -86,36 +82,36 @@ def over_tree(
 
 
 def _factors(spec: Spec | None, options: Mapping[str, Any]) -> tuple[float, float] | None:
-    given = dict(options)
-    if spec is None or spec.name not in _POWERS:
+    """Return the factors of sum(|x|) and sum(x^2) if the penalty is their weighted sum, else None."""
+    if spec is None or spec.name not in _POWERS or any(name != "l1_ratio" for name in options):
         return None
-    factors = _POWERS[spec.name](given.pop("l1_ratio", 0.5))
-    return None if given else factors
+    return _POWERS[spec.name](options.get("l1_ratio", 0.5))
 
 
 @dataclass(frozen=True, eq=False)
-class OverTree:
-    """What `over_tree` returns."""
+class OverTree(HasStaticKey):
+    """A penalty of trees, made by `over_tree`."""
 
     fn: Callable[..., Any]
     patterns: Patterns
     options: tuple[tuple[str, Any], ...]
-    factors: tuple[float, float] | None  # of |x| and x^2, where `fn` is a sum of these
+    factors: tuple[float, float] | None  # of |x| and x^2, if `fn` is a sum of these
 
     @property
     def __name__(self) -> str:
         return f"{getattr(self.fn, '__name__', type(self.fn).__name__)}_over_tree"
 
     def __call__(self, tree: Any, /, *others: Any) -> Any:
-        """The sum over the leaves.
+        """Sum `fn` over the selected leaves.
 
         Parameters
         ----------
-        tree : nest of arrays
-            Of one framework, those that are selected. A module's parameters are not inputs to
-            ``compute(track_grad_norms=True)``; a dict of them is.
-        *others : nests of arrays
-            Of the same paths, for an `fn` that takes several arrays: ``over_tree("consistency")(student, teacher)``.
+        tree : pytree of arrays
+            The selected leaves must be of one framework. To track gradient norms, pass a dict of a module's parameters:
+            the parameters of a module itself are not inputs to ``compute(track_grad_norms=True)``.
+        *others : pytrees of arrays
+            More trees with the same paths, if `fn` takes several arrays:
+            ``over_tree("consistency")(student, teacher)``.
 
         Returns
         -------
@@ -125,39 +121,39 @@ class OverTree:
         Raises
         ------
         ValueError
-            Where a pattern matches nothing, where nothing is selected, and where other trees lack a path.
+            If a pattern matches nothing, no leaf is selected, or another tree lacks a path.
         TypeError
-            For arrays of several frameworks.
+            If the arrays are of several frameworks.
         """
         selected, rows = self._rows(tree, others)
         values: list[Any] = []
-        places: frozenset[int] = frozenset()
+        fused: frozenset[int] = frozenset()
         if self.factors is not None and not others:
-            backend = backend_of(selected.leaves[selected.places[0]])
+            arrays = selected.arrays()
+            backend = backend_of(arrays[0])
             assert backend is not None
-            values, places = backend.power_sum(*self.factors, selected.chosen())
-        return total(values + [self._value(*row) for i, row in enumerate(rows) if i not in places])
+            values, fused = backend.power_sum(*self.factors, arrays)
+        return total(values + [self._value(*row) for i, row in enumerate(rows) if i not in fused])
 
     def static_key(self) -> tuple[Any, ...]:
-        """What two that compute the same have in common."""
+        """Return a hash key that is equal for two penalties that compute the same."""
         return self.fn, self.patterns.match, self.patterns.exclude, self.options
 
     def by_path(self, tree: Any, /, *others: Any) -> dict[str, Any]:
-        """The parts of the sum: 0-d arrays by path."""
+        """Return the terms of the sum, 0-d arrays, by path."""
         selected, rows = self._rows(tree, others)
-        unique("by_path", "tree", [selected.paths[i] for i in selected.places])
+        check_unique("by_path", "tree", selected.array_paths())
         return {path: self._value(path, arrays) for path, arrays in rows}
 
     def explain(self, tree: Any) -> Selection:
-        """Which leaves are selected, which are not and why, and which patterns match nothing."""
+        """Describe which leaves are selected, why others are not, and which patterns match nothing."""
         return self.patterns.explain(tree)
 
     def _rows(self, tree: Any, others: tuple[Any, ...]) -> tuple[Selected, list[tuple[str, tuple[Any, ...]]]]:
-        """What is selected, and for each leaf its path and what `fn` takes there."""
+        """Return the selection and, for each selected leaf, its path and the arrays to pass to `fn`."""
         selected = self.patterns.select("over_tree", "tree", tree)
-        beside_it = [beside("over_tree", selected, other, f"others[{i}]") for i, other in enumerate(others)]
-        paths = [selected.paths[i] for i in selected.places]
-        return selected, list(zip(paths, zip(selected.chosen(), *beside_it, strict=True), strict=True))
+        columns = [leaves_at("over_tree", selected, other, f"others[{i}]") for i, other in enumerate(others)]
+        return selected, list(zip(selected.array_paths(), zip(selected.arrays(), *columns, strict=True), strict=True))
 
     def _value(self, path: str, arrays: tuple[Any, ...]) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Which leaves of a nest something is for: floating-point arrays, by patterns of their paths."""
+"""Selection of a tree's leaves: floating-point arrays, by patterns of their paths."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .._core.checks import nearest
 from .._core.pytrees import Rebuild
 from ..backends import backend_of, common_backend, flatten_with_paths_of
 
-__all__ = ["Given", "Patterns", "Selected", "Selection", "as_nest", "beside", "unique"]
+__all__ = ["Patterns", "PatternsLike", "Selected", "Selection", "as_nest", "check_unique", "leaves_at"]
 
-Given = str | Iterable[str] | None
+PatternsLike = str | Iterable[str] | None  # the options `match` and `exclude`
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What `match` and `exclude` pick out of a nest, see `OverTree.explain`."""
+    """The leaves of a tree that `match` and `exclude` select, see `OverTree.explain`."""
 
-    #: The paths that are in, and the shapes of what is there.
+    #: Shapes of the selected leaves, by path.
     selected: Mapping[str, tuple[int, ...]]
-    #: The paths that are not, and why.
+    #: Reasons why the other leaves are left out, by path.
     left_out: Mapping[str, str]
-    #: The patterns that match nothing.
+    #: Patterns that match nothing.
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -37,98 +37,94 @@ class Selection:
 
 
 class Selected(NamedTuple):
-    """A nest taken apart."""
+    """A flattened tree, and which of its leaves are selected."""
 
     leaves: list[Any]
     rebuild: Rebuild
     paths: list[str]
-    places: list[int]  # of the leaves that are selected
+    indices: list[int]  # of the selected leaves
 
-    def chosen(self) -> list[Any]:
-        """The leaves that are selected."""
-        return [self.leaves[i] for i in self.places]
+    def arrays(self) -> list[Any]:
+        """Return the selected leaves."""
+        return [self.leaves[i] for i in self.indices]
 
-    def replaced(self, new: Iterable[Any]) -> Any:
-        """The nest with others in the places of those that are selected."""
+    def array_paths(self) -> list[str]:
+        """Return the paths of the selected leaves."""
+        return [self.paths[i] for i in self.indices]
+
+    def replaced(self, arrays: Iterable[Any]) -> Any:
+        """Return the tree with `arrays` in place of the selected leaves."""
         leaves = list(self.leaves)
-        for i, leaf in zip(self.places, new, strict=True):
-            leaves[i] = leaf
+        for i, array in zip(self.indices, arrays, strict=True):
+            leaves[i] = array
         return self.rebuild(iter(leaves))
 
 
 @dataclass(frozen=True)
 class Patterns:
-    """Regular expressions of paths; of strings alone, so that two are equal by value and can be pickled."""
+    """Regular expressions of paths. Only strings, so that equal ones compare equal and can be pickled."""
 
     match: tuple[str, ...] | None
     exclude: tuple[str, ...]
 
     @classmethod
-    def of(cls, caller: str, match: Given, exclude: Given) -> Patterns:
-        """Checked: each is a regular expression."""
-        found = _checked(caller, "exclude", exclude)
-        return cls(None if match is None else _checked(caller, "match", match), found)
+    def of(cls, caller: str, match: PatternsLike, exclude: PatternsLike) -> Patterns:
+        """Check that all patterns are regular expressions."""
+        excluded = _checked(caller, "exclude", exclude)
+        return cls(None if match is None else _checked(caller, "match", match), excluded)
 
-    def select(self, caller: str, argument: str, nest: Any) -> Selected:
-        """The leaves that are meant, one at least; each pattern must match something."""
-        selected, reasons = self._selected(caller, argument, nest)
-        self._check(caller, argument, selected.paths)
-        if not selected.places:
+    def select(self, caller: str, argument: str, tree: Any) -> Selected:
+        """Select leaves, at least one. Each pattern must match a path."""
+        selected, reasons = self._selected(caller, argument, tree)
+        self._check_used(caller, argument, selected.paths)
+        if not selected.indices:
             why = "; ".join(f"{path or 'it'}: {reason}" for path, reason in list(reasons.items())[:5]) or "it is empty"
             raise ValueError(
                 f"{caller}: `{argument}` must hold a floating-point array to select, got none ({why}). "
-                "Pass a nest of arrays: dict(model.named_parameters()) of PyTorch's, or a pytree."
+                "Pass a tree of arrays: dict(model.named_parameters()) of PyTorch's, or a pytree."
             )
         return selected
 
-    def find(self, caller: str, argument: str, nest: Any) -> Selected:
-        """The leaves that are meant, if there are any."""
-        return self._selected(caller, argument, nest)[0]
+    def find(self, caller: str, argument: str, tree: Any) -> Selected:
+        """Select leaves, possibly none."""
+        return self._selected(caller, argument, tree)[0]
 
-    def check(self, caller: str, argument: str, nest: Any) -> None:
-        """Each pattern must match something, unless there is nothing."""
-        paths = flatten_with_paths_of(as_nest(nest))[2]
+    def check(self, caller: str, argument: str, tree: Any) -> None:
+        """Check that each pattern matches a path, unless the tree is empty."""
+        paths = flatten_with_paths_of(as_nest(tree))[2]
         if paths:
-            self._check(caller, argument, paths)
+            self._check_used(caller, argument, paths)
 
-    def _check(self, caller: str, argument: str, paths: list[str]) -> None:
-        unused = self._unused(paths)
-        if unused:
-            raise ValueError(
-                f"{caller}: each pattern must match a path in `{argument}`, got {unused[0]!r}, which matches none of "
-                f"{_listed(paths)}.{nearest(unused[0], paths)}"
-            )
-
-    def _selected(self, caller: str, argument: str, nest: Any) -> tuple[Selected, dict[str, str]]:
-        leaves, rebuild, paths = flatten_with_paths_of(as_nest(nest))
-        for leaf, path in zip(leaves, paths, strict=True):
-            _refuse(caller, argument, leaf, path)
-        places, reasons = self._places(leaves, paths)
-        if places:
-            common_backend(caller, [paths[i] or argument for i in places], [leaves[i] for i in places])
-        return Selected(leaves, rebuild, paths, places), reasons
-
-    def explain(self, nest: Any) -> Selection:
-        """What would be selected, without an error where that is nothing."""
-        leaves, _, paths = flatten_with_paths_of(as_nest(nest))
-        unique("explain", "tree", paths)
-        places, reasons = self._places(leaves, paths)
-        shapes = {paths[i]: tuple(leaves[i].shape) for i in places}
+    def explain(self, tree: Any) -> Selection:
+        """Describe the selection. Unlike `select`, accept that nothing is selected."""
+        leaves, _, paths = flatten_with_paths_of(as_nest(tree))
+        check_unique("explain", "tree", paths)
+        indices, reasons = self._partition(leaves, paths)
+        shapes = {paths[i]: tuple(leaves[i].shape) for i in indices}
         return Selection(shapes, reasons, tuple(self._unused(paths)))
 
-    def _places(self, leaves: list[Any], paths: list[str]) -> tuple[list[int], dict[str, str]]:
-        """The positions of what is selected, and the paths of the rest with the reason."""
-        places, reasons = [], {}
+    def _selected(self, caller: str, argument: str, tree: Any) -> tuple[Selected, dict[str, str]]:
+        leaves, rebuild, paths = flatten_with_paths_of(as_nest(tree))
+        for leaf, path in zip(leaves, paths, strict=True):
+            _check_visible(caller, argument, leaf, path)
+        indices, reasons = self._partition(leaves, paths)
+        if indices:
+            common_backend(caller, [paths[i] or argument for i in indices], [leaves[i] for i in indices])
+        return Selected(leaves, rebuild, paths, indices), reasons
+
+    def _partition(self, leaves: list[Any], paths: list[str]) -> tuple[list[int], dict[str, str]]:
+        """Return the indices of the selected leaves, and the reasons why the others are left out, by path."""
+        indices, reasons = [], {}
         for i, (leaf, path) in enumerate(zip(leaves, paths, strict=True)):
             reason = self._reason(leaf, path)
             if reason is None:
-                places.append(i)
+                indices.append(i)
             else:
                 reasons[path] = reason
-        return places, reasons
+        return indices, reasons
 
     def _reason(self, leaf: Any, path: str) -> str | None:
-        """Why a leaf is left out; None: it is not."""
+        """Return why a leaf is left out, or None if it is selected."""
         backend = backend_of(leaf)
         if backend is None:
             return f"no array, {type(leaf).__qualname__}"
@@ -139,45 +135,53 @@ class Patterns:
         excluded = next((pattern for pattern in self.exclude if re.search(pattern, path)), None)
         return None if excluded is None else f"excluded by {excluded!r}"
 
+    def _check_used(self, caller: str, argument: str, paths: list[str]) -> None:
+        unused = self._unused(paths)
+        if unused:
+            raise ValueError(
+                f"{caller}: each pattern must match a path in `{argument}`, got {unused[0]!r}, which matches none of "
+                f"{_listed(paths)}.{nearest(unused[0], paths)}"
+            )
+
     def _unused(self, paths: list[str]) -> list[str]:
-        given = (*(self.match or ()), *self.exclude)
-        return [pattern for pattern in given if not any(re.search(pattern, path) for path in paths)]
+        patterns = (*(self.match or ()), *self.exclude)
+        return [pattern for pattern in patterns if not any(re.search(pattern, path) for path in paths)]
 
 
-def _refuse(caller: str, argument: str, leaf: Any, path: str) -> None:
-    """An error for what holds numbers that this package does not see."""
+def _check_visible(caller: str, argument: str, leaf: Any, path: str) -> None:
+    """Refuse a leaf that holds numbers in a form that this package cannot read."""
     backend = backend_of(leaf)
     if backend is None:
         unseen = isinstance(leaf, Iterator) or hasattr(leaf, "__array__") or hasattr(type(leaf), "named_parameters")
     else:
         unknown = backend.dtype(leaf.dtype).kind == "other" and getattr(leaf.dtype, "kind", "") == "V"
-        unseen = unknown and leaf.dtype.itemsize > 0  # NumPy's bfloat16, which others have; not JAX's float0
+        unseen = unknown and leaf.dtype.itemsize > 0  # another library's bfloat16 in NumPy; not JAX's float0
     if unseen:
         got = f"{type(leaf).__module__}.{type(leaf).__qualname__}" if backend is None else leaf.dtype
         raise TypeError(
-            f"{caller}: `{argument}` must be a nest of arrays of one framework, got {got} at {path!r}. Pass what it "
+            f"{caller}: `{argument}` must be a tree of arrays of one framework, got {got} at {path!r}. Pass what it "
             "holds as a dict or list of arrays: dict(model.named_parameters()) of PyTorch's."
         )
 
 
-def beside(caller: str, selected: Selected, other: Any, argument: str) -> list[Any]:
-    """What another nest has at the paths that are selected."""
+def leaves_at(caller: str, selected: Selected, other: Any, argument: str) -> list[Any]:
+    """Return the leaves of another tree at the selected paths."""
     leaves, _, paths = flatten_with_paths_of(as_nest(other))
-    if paths == selected.paths:  # as almost always; and there may be two of the same path
-        return [leaves[i] for i in selected.places]
-    unique(caller, argument, paths)
-    unique(caller, "the first tree", selected.paths)
-    found = dict(zip(paths, leaves, strict=True))
-    for path in (selected.paths[i] for i in selected.places):
-        if path not in found:
+    if paths == selected.paths:  # the usual case; and the only one in which two leaves may have the same path
+        return [leaves[i] for i in selected.indices]
+    check_unique(caller, argument, paths)
+    check_unique(caller, "the first tree", selected.paths)
+    by_path = dict(zip(paths, leaves, strict=True))
+    for path in selected.array_paths():
+        if path not in by_path:
             raise ValueError(
-                f"{caller}: `{argument}` must have {path!r} too, got {_listed([*found])}.{nearest(path, found)}"
+                f"{caller}: `{argument}` must have {path!r} too, got {_listed([*by_path])}.{nearest(path, by_path)}"
             )
-    return [found[selected.paths[i]] for i in selected.places]
+    return [by_path[path] for path in selected.array_paths()]
 
 
-def unique(caller: str, argument: str, paths: list[str]) -> None:
-    """An error where leaves cannot be told apart by their paths."""
+def check_unique(caller: str, argument: str, paths: list[str]) -> None:
+    """Check that no two leaves have the same path."""
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise ValueError(f"{caller}: paths must be unique, got {twice!r} twice in `{argument}`. Rename a key.")
@@ -193,12 +197,12 @@ def as_nest(tree: Any) -> Any:
     return dict(tree.named_parameters())
 
 
-def _checked(caller: str, name: str, given: Given) -> tuple[str, ...]:
-    patterns = () if given is None else (given,) if isinstance(given, str) else given
-    if not isinstance(patterns, Iterable) or isinstance(patterns, bytes):
-        raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {given!r}. Pass a str.")
-    found = tuple(patterns)
-    for pattern in found:
+def _checked(caller: str, name: str, option: PatternsLike) -> tuple[str, ...]:
+    values = () if option is None else (option,) if isinstance(option, str) else option
+    if not isinstance(values, Iterable) or isinstance(values, bytes):
+        raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {option!r}. Pass a str.")
+    patterns = tuple(values)
+    for pattern in patterns:
         if not isinstance(pattern, str):
             raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {pattern!r}. Pass a str.")
         try:
@@ -208,9 +212,9 @@ def _checked(caller: str, name: str, given: Given) -> tuple[str, ...]:
                 f"{caller}: `{name}` must be a regular expression, got {pattern!r}: {error}. Escape what is meant "
                 "literally, with re.escape."
             ) from None
-    if given is not None and not found:
+    if option is not None and not patterns:
         raise ValueError(f"{caller}: `{name}` must have a pattern, got none. Leave it out.")
-    return found
+    return patterns
 
 
 def _listed(paths: list[str]) -> str:

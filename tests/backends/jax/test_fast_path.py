@@ -13,6 +13,8 @@ import pytest
 import xpenalties as xp
 from tests.helpers.harness import Framework
 
+pytestmark = pytest.mark.only("jax", reason="is about JAX")
+
 ASKS = {
     "kl": (xp.kl_divergence, 2),
     "js": (xp.js_divergence, 2),
@@ -28,8 +30,6 @@ asks = pytest.mark.parametrize("name", ASKS)
 
 @pytest.fixture
 def jax(fw: Framework) -> Any:
-    if fw.name != "jax":
-        pytest.skip("is about JAX")
     return fw.module
 
 

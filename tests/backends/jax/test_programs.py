@@ -15,7 +15,9 @@ import xpenalties as xp
 from tests.helpers.harness import Framework, close
 from tests.matrix import oracle
 from xpenalties import Pipeline, block_size
-from xpenalties._penalties import decorator as _penalty
+from xpenalties._penalties import evaluation
+
+pytestmark = pytest.mark.only("jax", reason="is about JAX")
 
 RNG = np.random.default_rng(29)
 _columns = count(4)
@@ -23,8 +25,6 @@ _columns = count(4)
 
 @pytest.fixture
 def jax(fw: Framework) -> Any:
-    if fw.name != "jax":
-        pytest.skip("is about JAX")
     return fw.module
 
 
@@ -32,13 +32,13 @@ def jax(fw: Framework) -> Any:
 def traced(jax: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the penalties whose programs have been traced."""
     names: list[str] = []
-    evaluate = _penalty.evaluate
+    prepare = evaluation.prepare
 
-    def recorded(spec: Any, *args: Any, **kwargs: Any) -> Any:
-        names.append(spec.name)
-        return evaluate(spec, *args, **kwargs)
+    def recorded(call: evaluation.Call, backend: Any) -> Any:
+        names.append(call.spec.name)
+        return prepare(call, backend)
 
-    monkeypatch.setattr(_penalty, "evaluate", recorded)
+    monkeypatch.setattr(evaluation, "prepare", recorded)
     return names
 
 

@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 
 import xpenalties as xp
-from tests.helpers.harness import Framework
 
-
-@pytest.fixture(autouse=True)
-def _only_numpy(fw: Framework) -> None:
-    if fw.name != "numpy":
-        pytest.skip("is about NumPy's gradients")
+pytestmark = [pytest.mark.only("numpy", reason="is about NumPy's gradients"), pytest.mark.usefixtures("fw")]
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

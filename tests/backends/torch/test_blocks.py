@@ -20,6 +20,8 @@ from tests.matrix.test_masks import masks
 from xpenalties import Penalty, Pipeline, block_size
 from xpenalties.backends._blocks import Work
 
+pytestmark = pytest.mark.only("torch", reason="is about PyTorch")
+
 INF = math.inf
 X, Y, H, W = (RNG.standard_normal(shape) for shape in ((7, 4), (7, 4), (7, 3), (4, 3)))
 of_rows = pytest.mark.parametrize("case", ROWS, ids=lambda case: case.id)
@@ -37,8 +39,6 @@ each = pytest.mark.parametrize("name", OF_ROWS)
 
 @pytest.fixture
 def torch(fw: Framework) -> Any:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch")
     return fw.module
 
 

@@ -12,14 +12,14 @@ import pytest
 import xpenalties as xp
 from tests.helpers.harness import Framework, close
 
+pytestmark = pytest.mark.only("torch", reason="is about PyTorch")
+
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((6, 3))
 
 
 @pytest.fixture
 def torch(fw: Framework) -> Any:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch")
     return fw.module
 
 

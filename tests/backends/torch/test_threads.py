@@ -12,13 +12,13 @@ import xpenalties as xp
 from tests.helpers.harness import Framework
 from xpenalties import block_size
 
+pytestmark = pytest.mark.only("torch", reason="is about PyTorch's threads")
+
 X = np.random.default_rng(5).standard_normal((40, 6))
 
 
 @pytest.fixture
 def torch(fw: Framework) -> Any:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's threads")
     before = fw.module.get_num_threads()
     fw.module.set_num_threads(4)  # however many there are here
     yield fw.module

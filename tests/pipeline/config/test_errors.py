@@ -105,6 +105,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         none.to_config(path)
     assert none.to_config(tmp_path / "a.json") and same(Pipeline.from_config(tmp_path / "a.json"), none)
     monkeypatch.setitem(sys.modules, "tomli_w", None)  # imports of it fail
-    with pytest.raises(ModuleNotFoundError, match=r"tomli_w must be installed .* Run pip install tomli-w, or write a"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs tomli-w to write TOML\. Install it: pip install tomli-w, or write a"
+    ):
         pipe.to_config(path)
     assert not path.exists()

@@ -1,1 +1,1 @@
-"""Pipelines as configurations: data, files, and their JSON Schema."""
+"""Pipelines as configurations: data, files, and their JSON Schema. fields.py has each field, said once."""

@@ -1,42 +1,43 @@
-"""The files of configurations, of the formats that Python reads; of TOML, a package of its own writes."""
+"""Files of configurations: TOML and JSON. Python reads both; writing TOML needs tomli-w."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
+
+from ..._core.optional import require
 
 __all__ = ["read", "write"]
 
 
 def read(path: str | PathLike[str]) -> Any:
-    """What the file holds; its errors name it."""
-    of_suffix: dict[str, Callable[[str], Any]] = {".toml": _from_toml, ".json": _from_json}
-    parse = _chosen(path, of_suffix)
+    """Return the data in a file. Errors name the file."""
+    parsers: dict[str, Callable[[str], Any]] = {".toml": _from_toml, ".json": _from_json}
+    parse = _for_suffix(path, parsers)
     data = Path(path).read_bytes()
     try:
-        return parse(data.decode("utf-8-sig"))  # Windows' editors begin files with a mark
+        return parse(data.decode("utf-8-sig"))  # editors on Windows begin files with a byte order mark
     except ValueError as error:
         raise ValueError(f"{fspath(path)}: {error}") from None
     except RecursionError:
-        raise ValueError(f"{fspath(path)}: it must not be nested as deeply as this.") from None
+        raise ValueError(f"{fspath(path)}: must not be nested this deeply. Use fewer levels.") from None
 
 
 def write(path: str | PathLike[str], data: dict[str, Any]) -> None:
-    """Write `data`, all of it or, where it cannot be written, nothing."""
-    of_suffix: dict[str, Callable[[dict[str, Any]], str]] = {".toml": _to_toml, ".json": _to_json}
-    text = _chosen(path, of_suffix)(data).encode()
-    Path(path).write_bytes(text)
+    """Write `data` to a file. Nothing is written if the format cannot hold it."""
+    formats: dict[str, Callable[[dict[str, Any]], str]] = {".toml": _to_toml, ".json": _to_json}
+    text = _for_suffix(path, formats)(data)
+    Path(path).write_bytes(text.encode())
 
 
-def _chosen(path: str | PathLike[str], of_suffix: dict[str, Any]) -> Any:
+def _for_suffix(path: str | PathLike[str], functions: dict[str, Any]) -> Any:
     suffix = Path(path).suffix.lower()
-    if suffix not in of_suffix:
+    if suffix not in functions:
         raise ValueError(f"{fspath(path)}: a configuration's file must end in .toml or .json, got {suffix!r}.")
-    return of_suffix[suffix]
+    return functions[suffix]
 
 
 def _from_toml(text: str) -> Any:
@@ -46,13 +47,9 @@ def _from_toml(text: str) -> Any:
 
 
 def _to_toml(data: dict[str, Any]) -> str:
-    try:
-        tomli_w = import_module("tomli_w")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Pipeline.to_config: tomli_w must be installed to write TOML, got {error}. Run pip install tomli-w, or "
-            "write a .json file."
-        ) from error
+    package, remedy = "tomli-w to write TOML", ", or write a .json file"
+    with require(package, needed_by="Pipeline.to_config", install="tomli-w", remedy=remedy):
+        import tomli_w
     try:
         text: str = tomli_w.dumps(data)
     except TypeError as error:
@@ -61,21 +58,22 @@ def _to_toml(data: dict[str, Any]) -> str:
 
 
 def _from_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+    return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
 
 
 def _to_json(data: dict[str, Any]) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A dict of pairs; Python's keeps the last of those with the same key, as if the others were not there."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict, and raise if a key occurs twice: json would silently keep the last value."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in one object.")
-    return found
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} occurs twice in one object. Remove one.")
+    return table
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"numbers must be finite, got {constant}.")
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"numbers must be finite, got {constant}. Write a finite number.")

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
-from numbers import Real
 from typing import Any
 
 import array_api_compat
@@ -15,10 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._core.checks import POSITIVE
 from ..._core.pytrees import Rebuild, joined, watch_nodes
-from .._blocks import AUTOMATIC, Work, chosen
-from .._fast_path import Evaluate
+from .._blocks import Work
 from ..base import Backend, DType, OfLeaves, Pull
 from ._fast_path import evaluated
 
@@ -26,20 +23,18 @@ __all__ = ["BACKEND", "KNOWN", "find", "is_nest"]
 
 
 class JaxBackend(Backend):
-    def staged(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        return _staged(compute)
+    def program(self, function: Callable[..., Any], key: Any, arrays: Any) -> Any:
+        return _jitted(function)(key, arrays)
 
     def block_elements(self, work: Work) -> int | None:
         return 2**22 if work.matrices else None  # XLA fuses what is between inputs and terms, but not into a product
-
-    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
-        return evaluated
 
     def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return formula(*arrays, **options)
 
     def evaluate(self, work: Work) -> tuple[Any, Any]:
-        work = work._replace(attempt=self.attempt(work.arrays))
+        if work.kind != "elements":  # such formulas have no guards
+            work = work._replace(fast_path=evaluated)
         elements = self.size_of_blocks(work)
         return work.whole() if elements is None or not work.matrices else _mapped(work, elements), None
 
@@ -159,47 +154,8 @@ _abs.defjvps(lambda tangent, _, x: tangent * jnp.sign(x))
 
 
 @cache
-def _staged(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """`_penalty._computed` as one program for each penalty, options and shape, in a trace as outside of it.
-
-    A normalizer is traced, for it changes from batch to batch. Arguments that are wrong go to the function as they are.
-    """
-
-    def of_key(key: Any, arrays: Any, where: Any, weights: Any, normalizer: Any, more: Any) -> Any:
-        spec, reduction, with_metrics, _, options = key
-        options = {**{name: value for name, _, value in options}, **more}
-        return compute(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
-
-    program = jax.jit(of_key, static_argnums=0)
-
-    def call(
-        spec: Any,
-        arrays: Any,
-        reduction: Any,
-        where: Any,
-        weights: Any,
-        normalizer: Any,
-        options: Any,
-        with_metrics: Any,
-    ) -> Any:
-        given = (*arrays, *(x for x in (where, weights) if x is not None))
-        number = isinstance(normalizer, Real)
-        if all(isinstance(x, jax.Array) for x in given) and (
-            normalizer is None or number or isinstance(normalizer, jax.Array)
-        ):
-            more = {name: value for name, value in options.items() if isinstance(value, jax.Array)}
-            static = tuple((name, type(value), value) for name, value in options.items() if name not in more)
-            elements = chosen(AUTOMATIC) if spec.matrices else None  # which is all that is in blocks
-            key = spec, reduction, with_metrics, elements, static
-            try:
-                hash(key)
-                own = spec.check("normalizer", normalizer, POSITIVE) if number else normalizer
-                return program(key, arrays, where, weights, own, more)
-            except (TypeError, ValueError):
-                pass  # to be said of the arguments as they are, not of tracers, and without JAX's remarks
-        return compute(spec, arrays, reduction, where, weights, normalizer, options, with_metrics)
-
-    return call
+def _jitted(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(function, static_argnums=0)
 
 
 def _mapped(work: Work, elements: int) -> Any:
@@ -213,13 +169,13 @@ def _mapped(work: Work, elements: int) -> Any:
         return jnp.reshape(jnp.pad(flat, ((0, count * step - rows), (0, 0))), (count, step, *x.shape[features:]))
 
     def terms(block: Any) -> Any:
-        kept, *own = block
+        mask, *own = block
         new = iter(own)
-        return work.terms(tuple(x if i in work.matrices else next(new) for i, x in enumerate(work.arrays)), kept)
+        return work.terms(tuple(x if i in work.matrices else next(new) for i, x in enumerate(work.arrays)), mask)
 
     blocks = [cut(x) for i, x in enumerate(work.arrays) if i not in work.matrices]
-    kept = None if work.kept is None else cut(work.kept)
-    found = jax.lax.map(jax.checkpoint(terms), (kept, *blocks))
+    mask = None if work.mask is None else cut(work.mask)
+    found = jax.lax.map(jax.checkpoint(terms), (mask, *blocks))
     return jnp.reshape(jnp.reshape(found, (-1,))[:rows], work.terms_shape)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
 
-from .._fast_path import attempted
+from .._fast_path import without_guards
 
 __all__ = ["evaluated"]
 
@@ -34,7 +34,7 @@ def evaluated(formula: Callable[..., Any], arrays: tuple[Any, ...], options: Map
         return formula(*own, **options)
 
     def tried(*given: Any) -> Any:
-        found, _ = attempted(formula, *split(given))
+        found, _ = without_guards(formula, *split(given))
         return jax.lax.cond(jnp.all(jnp.isfinite(found)), lambda *_: found, careful, *given)
 
     return _evaluated(careful, tried, given) if _takes_care(formula, split, given) else careful(*given)
@@ -46,7 +46,7 @@ def _takes_care(formula: Callable[..., Any], split: Callable[..., Any], given: t
 
     def ask(*given: Any) -> Any:
         nonlocal asked
-        found, asked = attempted(formula, *split(given))
+        found, asked = without_guards(formula, *split(given))
         return found
 
     jax.eval_shape(ask, *given)

@@ -12,7 +12,7 @@ import array_api_compat.numpy
 import numpy as np
 
 from .._blocks import Work, keep_pages
-from .._fast_path import Attempt, Evaluate
+from .._fast_path import FastPath, run_fast
 from ..base import Backend, DType, OfLeaves, Pull, from_numpy
 
 __all__ = ["KNOWN", "REFUSED", "find"]
@@ -34,13 +34,19 @@ class NumpyBackend(Backend):
         with np.errstate(all="ignore"):
             return formula(*arrays, **options)
 
-    def terms(self, work: Work) -> Any:
-        if self.size_of_blocks(work) is not None:
-            keep_pages(_empty)
-        return super().terms(work)
+    def evaluate(self, work: Work) -> tuple[Any, Any]:
+        if work.kind == "elements":  # such formulas have no guards
+            return self.run(work.terms, (work.arrays, work.mask), {}), None
+        elements = self.size_of_blocks(work)
+        if elements is None:
+            return self.run_fast(work.terms, (work.arrays, work.mask), {}), None
+        keep_pages(_empty)
+        work = work._replace(fast_path=FastPath(_finite))
+        return self.run(work.in_blocks, (elements,), {}), None
 
-    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
-        return Attempt(_finite)
+    def run_fast(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        with np.errstate(all="ignore"):
+            return run_fast(_finite, function, arrays, options)
 
     def abs(self, x: Any) -> Any:
         return self.xp.abs(x)
@@ -72,8 +78,8 @@ class BoxBackend(NumpyBackend):
     def block_elements(self, work: Work) -> int | None:
         return None
 
-    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
-        return None
+    def run_fast(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        return self.run(function, arrays, options)  # autograd would record what is thrown away
 
     def differentiates(self) -> bool:
         return True

@@ -13,9 +13,9 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from .._blocks import LEAST, Work, block_size
-from .._fast_path import Attempt, Evaluate
+from .._fast_path import FastPath, run_fast
 from ..base import Backend, DType, OfLeaves, Pull, from_numpy
-from . import _blocks as _torch_blocks
+from ._blocks import evaluate_in_blocks
 from ._foreach import LARGEST, power_sum
 from ._linear import gathered
 from ._threads import carried
@@ -24,6 +24,8 @@ __all__ = ["BACKEND", "KNOWN", "find"]
 
 
 class TorchBackend(Backend):
+    log_softmax = staticmethod(torch.log_softmax)
+
     def __init__(self) -> None:
         super().__init__("torch", array_api_compat.torch)
         # whole from the start: a look-up that adds an entry would be a side effect for torch.compile to guard
@@ -50,17 +52,21 @@ class TorchBackend(Backend):
         return formula(*arrays, **options)
 
     def evaluate(self, work: Work) -> tuple[Any, Any]:
-        if not _is_eager(self, work.arrays):
-            return work.whole(), None
-        work = work._replace(attempt=Attempt(_finite) if work.arrays[0].device.type == "cpu" else None)
+        arrays = work.arrays
+        if work.kind == "elements" or not _is_eager(arrays):  # formulas of elements have no guards
+            return work.terms(arrays, work.mask), None
+        on_cpu = arrays[0].device.type == "cpu"  # elsewhere a look at the result would wait for the device
         elements = self.size_of_blocks(work)
-        return (work.whole(), None) if elements is None else _torch_blocks.evaluate(work, elements)
+        if elements is not None:
+            return evaluate_in_blocks(work._replace(fast_path=FastPath(_finite)) if on_cpu else work, elements)
+        if on_cpu:
+            return run_fast(_finite, work.terms, (arrays, work.mask), {}), None
+        return work.terms(arrays, work.mask), None
 
-    def log_softmax(self, x: Any, axis: int) -> Any:
-        return torch.log_softmax(x, axis)
-
-    def attempt(self, arrays: tuple[Any, ...]) -> Evaluate | None:
-        return Attempt(_finite) if arrays[0].device.type == "cpu" and _is_eager(self, arrays) else None
+    def run_fast(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        if arrays[0].device.type == "cpu" and _is_eager(arrays):
+            return run_fast(_finite, function, arrays, options)
+        return function(*arrays, **options)
 
     def abs(self, x: Any) -> Any:
         return self.xp.abs(x)
@@ -116,7 +122,7 @@ class TorchBackend(Backend):
         places = [i for i, x in enumerate(arrays) if _is_small(x)]
         places = [i for i in places if _kind(arrays[i]) == _kind(arrays[places[0]])]
         chosen = tuple(arrays[i] for i in places)
-        if len(chosen) < 2 or not _is_eager(self, chosen):
+        if len(chosen) < 2 or not _is_eager(chosen):
             return [], frozenset()
         return [power_sum(first, second, chosen)], frozenset(places)
 
@@ -197,18 +203,19 @@ def _finite(x: Any) -> bool:
     return math.isfinite(sum(x.tolist()) if x.ndim == 1 and len(x) < 32 else x.detach().sum().item())
 
 
-def _is_eager(backend: Backend, arrays: tuple[Any, ...]) -> bool:
+def _is_eager(arrays: tuple[Any, ...]) -> bool:
     """Whether operations run one by one, on plain tensors that have values and no tangents."""
-    if backend.is_tracing(arrays) or _is_recorded():
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    # torch.jit.trace or make_fx are recording: what depends on values now would be taken for all values
+    if torch._C._is_tracing() or (torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None):
         return False
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in arrays):
         return False
-    return all(type(x) in KNOWN and x.device.type != "meta" for x in arrays)
-
-
-def _is_recorded() -> bool:
-    """Whether torch.jit.trace or make_fx watch: what is found out of values now would hold for all to come."""
-    return torch._C._is_tracing() or (torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None)
+    for x in arrays:  # noqa: SIM110 - a generator would cost as much as the rest
+        if type(x) not in KNOWN or x.device.type == "meta":
+            return False
+    return True
 
 
 def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:

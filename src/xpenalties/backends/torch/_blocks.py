@@ -17,10 +17,10 @@ from .._blocks import Index, Work, keep_pages
 from ._linear import Sum
 from ._threads import carried, side_by_side
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate_in_blocks"]
 
 
-def evaluate(work: Work, elements: int) -> tuple[Any, Any]:
+def evaluate_in_blocks(work: Work, elements: int) -> tuple[Any, Any]:
     """The terms, and None; or constant terms and their sum, divided, where `work` says by what."""
     if not (torch.is_grad_enabled() and any(x.requires_grad for x in work.arrays)):
         return _blocks(work, elements, (False,) * len(work.arrays), None)[0], None
@@ -43,11 +43,11 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, work: Work, elements: int, summed: bool, *arrays: Any) -> Any:
         needed = ctx.needs_input_grad[3:]
-        given = (*arrays, work.kept, work.factors if summed else None)
+        given = (*arrays, work.mask, work.factors if summed else None)
         constant = [x is not None and x.is_inference() for x in given]  # cannot be saved, which would tell of changes
         ctx.constants = [x if is_constant else None for x, is_constant in zip(given, constant, strict=True)]
         ctx.save_for_backward(*(None if is_constant else x for x, is_constant in zip(given, constant, strict=True)))
-        ctx.work = work._replace(arrays=(), kept=None, factors=None)
+        ctx.work = work._replace(arrays=(), mask=None, factors=None)
         ctx.elements, ctx.summed = elements, summed
         rounded = (torch.float16,) if summed else (torch.float16, torch.bfloat16)
         at_once = summed or not work.matrices
@@ -65,8 +65,8 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, *cotangents: Any) -> Any:
         needed = ctx.needs_input_grad[3:]
         given = zip(ctx.saved_tensors, ctx.constants, strict=True)
-        *arrays, kept, factors = (saved if constant is None else constant for saved, constant in given)
-        work: Work = ctx.work._replace(arrays=tuple(arrays), kept=kept, factors=factors)
+        *arrays, mask, factors = (saved if constant is None else constant for saved, constant in given)
+        work: Work = ctx.work._replace(arrays=tuple(arrays), mask=mask, factors=factors)
         of_terms = cotangents[-1]
         if ctx.summed:
             of_terms = of_terms * _factors(work)
@@ -128,13 +128,13 @@ def _empty(size: int) -> Any:
 
 def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, gradients: list[Any]) -> Any:
     """The terms of a block; what they pull back is put, or added, into `gradients`."""
-    block, kept = work.block(index)
+    block, mask = work.block(index)
     own = tuple(x.detach().requires_grad_(need) for x, need in zip(block, needed, strict=True))
     for i in work.matrices:
         if needed[i]:
             gradients[i].gathers(own[i])
     with torch.set_grad_enabled(any(needed)), _without_hooks():
-        terms = work.terms(own, kept)
+        terms = work.terms(own, mask)
     if any(needed):
         pulled = torch.ones_like(terms) if cotangents is None else cotangents[work.outer(index)].to(terms.dtype)
         wanted = [x for x in own if x.requires_grad]

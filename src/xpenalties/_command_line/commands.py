@@ -1,0 +1,109 @@
+"""The commands: check the installation, check files of pipelines, print their schema. Each returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+from .._pipeline.config.schema import config_schema
+from .._pipeline.pipeline import Pipeline
+from .output import print_checks, print_failures, print_file, print_installed, print_json, print_versions
+from .self_check import FRAMEWORKS, Check, Installed, check, look
+
+__all__ = ["VERSION", "check_files", "check_penalties", "write_schema"]
+
+VERSION = version("xpenalties")
+
+
+def check_penalties(args: argparse.Namespace) -> int:
+    """Show which frameworks are installed, and check every penalty on each."""
+    start = time.perf_counter()
+    present = [framework for framework in FRAMEWORKS if framework.is_installed()]
+    installed = [look(framework) for framework in present]
+    checks = [result for pair in zip(present, installed, strict=True) for result in check(*pair)]
+    seconds = round(time.perf_counter() - start, 1)
+    failures = _failures(args.require, installed, checks)
+    versions = {
+        "xpenalties": VERSION,
+        "Python": platform.python_version(),
+        "array-api-compat": version("array-api-compat"),
+    }
+    if args.json:
+        document = {
+            "versions": versions,
+            "frameworks": [framework.as_dict() for framework in installed],
+            "checks": [result.as_dict() for result in checks],
+            "failures": failures,
+            "seconds": seconds,
+        }
+        print_json(document)
+    else:
+        print_versions(versions)
+        print_installed(installed)
+        print_checks(checks)
+        print_failures(failures)
+        print(f"{len(checks)} checks in {seconds} s, {len(failures)} failures.")
+    return 1 if failures else 0
+
+
+def _failures(required: list[str], installed: list[Installed], checks: list[Check]) -> list[str]:
+    """Describe what is broken, what is required and cannot be used, and each check that failed."""
+    usable = [framework.name for framework in installed if framework.devices]
+    return [
+        *(
+            f"{framework.name} must work where it is installed, got {framework.error}"
+            for framework in installed
+            if framework.error
+        ),
+        *(f"{name} is required, and it or a device for it is missing." for name in required if name not in usable),
+        *(str(result) for result in checks if not result.passed),
+    ]
+
+
+def check_files(args: argparse.Namespace) -> int:
+    """Show what is in files of pipelines, and what is wrong in them."""
+    _import_modules(args)
+    files = [_read(path) for path in args.files]
+    if args.json:
+        print_json({"files": files})
+    else:
+        for file in files:
+            print_file(file)
+    return 1 if any("error" in file for file in files) else 0
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Return what a file holds, or its error."""
+    try:
+        pipeline = Pipeline.from_config(path)
+    except OSError as error:
+        return {"file": path, "error": f"{path}: {error.strerror}"}
+    except (TypeError, ValueError) as error:
+        return {"file": path, "error": " ".join(str(error).split())}
+    entries = zip(pipeline, pipeline.to_config()["penalties"], strict=True)
+    penalties = [{"name": penalty.name, "weight": 1.0, **entry} for penalty, entry in entries]
+    return {"file": path, "name": pipeline.name, "penalties": penalties}
+
+
+def write_schema(args: argparse.Namespace) -> int:
+    """Print the JSON Schema of files."""
+    _import_modules(args)
+    print_json(config_schema())
+    return 0
+
+
+def _import_modules(args: argparse.Namespace) -> None:
+    """Import the modules of `--import`. Exit with the usage if there is no such module."""
+    for name in args.modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            args.parser.error(f"--import must name a module by its full name, got {name!r}.")
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # the module was found, and imports one that is not there
+            args.parser.error(f"--import must name a module that can be imported, got {name!r} ({error}).")

@@ -1,0 +1,77 @@
+"""Options in a configuration: checked by name for this package's penalties, any data for registered ones."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal, get_type_hints
+
+from ..._core.checks import Positive
+from ..._core.registry import REGISTRY
+from ..._penalties.spec import Spec
+from .json_schema import (
+    JSONSchema,
+    described_parameter,
+    first_line,
+    parameter_texts,
+    schema_of,
+    table_schema,
+)
+from .places import check_keys, checked_scalar, checked_string, checked_table
+from .plain import plain
+
+__all__ = ["options_definitions", "read_options", "write_options"]
+
+SHARED: dict[str, Any] = {
+    "reduction": Literal["sum", "mean"],
+    "normalizer": Positive | None,
+}  # of the options that all penalties share, those that are not arrays
+
+
+def read_options(place: str, value: Any, spec: Spec | None) -> dict[str, Any]:
+    """Return the options of a penalty, where `spec` is that of one of this package's."""
+    table = checked_table(place, value)
+    if spec is None:
+        return {checked_string(place, key): _read_data(f"{place}.{key}", item) for key, item in table.items()}
+    check_keys(place, table, (*spec.checks, *SHARED))
+    return {key: checked_scalar(f"{place}.{key}", item) for key, item in table.items()}
+
+
+def _read_data(place: str, value: Any) -> Any:
+    """Return data as a function takes it. Lists become tuples: options are compared, so they must not change."""
+    if isinstance(value, Mapping):
+        return {checked_string(place, key): _read_data(f"{place}.{key}", item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_read_data(f"{place}[{i}]", item) for i, item in enumerate(value))
+    return checked_scalar(place, value)
+
+
+def write_options(caller: str, options: Mapping[str, Any], spec: Spec | None) -> dict[str, Any]:
+    """Return `options` as data.
+
+    For this package's penalties, None means the same as leaving the option out, which TOML can say.
+    """
+    if spec is None:
+        return {key: _write_data(caller, f"options.{key}", value) for key, value in options.items()}
+    return {key: plain(caller, f"options.{key}", value) for key, value in options.items() if value is not None}
+
+
+def _write_data(caller: str, name: str, value: Any) -> Any:
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _write_data(caller, f"{name}.{key}", item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_write_data(caller, f"{name}[{i}]", item) for i, item in enumerate(value)]
+    return plain(caller, name, value)
+
+
+def options_definitions() -> dict[str, JSONSchema]:
+    """Describe the options of each of this package's penalties."""
+    return {f"options_{name}": _options_schema(function) for name, function in REGISTRY.items()}
+
+
+def _options_schema(function: Any) -> JSONSchema:
+    hints = get_type_hints(function.spec.formula, include_extras=True) | SHARED
+    signature, texts = inspect.signature(function).parameters, parameter_texts(function)
+    names = (*function.spec.checks, *SHARED)
+    options = {name: described_parameter(schema_of(hints[name]), name, signature, texts) for name in names}
+    return {"description": first_line(function), **table_schema(options)}

@@ -1,0 +1,102 @@
+"""Weights in a configuration: a number, or the table of a schedule."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from ..._core.checks import NON_NEGATIVE, NonNegative, named, nearest
+from ..._core.registry import MAKERS, OWN
+from ...schedules._definition import Schedule
+from .json_schema import (
+    JSONSchema,
+    described_parameter,
+    first_line,
+    if_equal,
+    parameter_texts,
+    reference,
+    schema_of,
+    table_schema,
+)
+from .places import check_keys, checked_name, checked_scalar, errors_at
+from .plain import plain, registered_name
+
+__all__ = ["read_weight", "weight_definitions", "write_weight"]
+
+
+def read_weight(place: str, value: Any) -> Any:
+    """Return the number or the schedule that `value` stands for."""
+    return _read_schedule(place, value) if isinstance(value, Mapping) else named(place, NON_NEGATIVE, "weight", value)
+
+
+def _read_schedule(place: str, table: Mapping[str, Any]) -> Any:
+    if "schedule" not in table:
+        listed = ", ".join(map(repr, table)) or "none"
+        hint = next(filter(None, (nearest(key, ["schedule"]) for key in table)), " Pieces are a list of pairs.")
+        raise ValueError(f"{place}: a table is a schedule and must have the key `schedule`, got {listed}.{hint}")
+    name = checked_name(f"{place}.schedule", table["schedule"], "schedule", (*MAKERS, *OWN))
+    if name in OWN:
+        check_keys(place, table, ["schedule"])
+        return OWN[name]
+    make = MAKERS[name]
+    check_keys(place, table, ["schedule", *inspect.signature(make).parameters])
+    arguments = {key: _read_argument(f"{place}.{key}", value) for key, value in table.items() if key != "schedule"}
+    with errors_at(place):
+        return make(**arguments)
+
+
+def _read_argument(place: str, value: Any) -> Any:
+    """Return a schedule's argument: a scalar, a schedule, or a list of these."""
+    if isinstance(value, Mapping):
+        return _read_schedule(place, value)
+    if isinstance(value, (list, tuple)):
+        return [_read_argument(f"{place}[{i}]", item) for i, item in enumerate(value)]
+    return checked_scalar(place, value)
+
+
+def write_weight(caller: str, weight: Any) -> Any:
+    """Return `weight` as data."""
+    if callable(weight):
+        return _write_schedule(caller, weight)
+    return named(caller, NON_NEGATIVE, "weight", plain(caller, "weight", weight))
+
+
+def _write_schedule(caller: str, schedule: Any) -> dict[str, Any]:
+    if not isinstance(schedule, Schedule):
+        return {"schedule": registered_name(caller, "weight", schedule)}
+    defaults = {key: p.default for key, p in inspect.signature(MAKERS[schedule.name]).parameters.items()}
+    arguments = {key: value for key, value in schedule.arguments if value != defaults[key]}
+    return {"schedule": schedule.name} | {key: _write_argument(caller, value) for key, value in arguments.items()}
+
+
+def _write_argument(caller: str, value: Any) -> Any:
+    """Return a schedule's argument as data; only schedules and tuples are not data yet."""
+    if isinstance(value, tuple):
+        return [_write_argument(caller, item) for item in value]
+    return _write_schedule(caller, value) if callable(value) else value
+
+
+def weight_definitions() -> dict[str, JSONSchema]:
+    """Describe weights and each schedule."""
+    return {
+        "weight": {"anyOf": [schema_of(NonNegative), reference("schedule")]},
+        "schedule": {
+            "type": "object",
+            "properties": {"schedule": {"enum": [*MAKERS, *OWN]}},
+            "required": ["schedule"],
+            "allOf": [
+                *(if_equal("schedule", name, reference(f"schedule_{name}")) for name in MAKERS),
+                *(if_equal("schedule", name, {"maxProperties": 1}) for name in [*OWN]),
+            ],
+        },
+        **{f"schedule_{name}": _schedule_schema(make) for name, make in MAKERS.items()},
+    }
+
+
+def _schedule_schema(make: Any) -> JSONSchema:
+    hints = get_type_hints(make.__wrapped__, include_extras=True)
+    signature, texts = inspect.signature(make).parameters, parameter_texts(make)
+    arguments = {name: described_parameter(schema_of(hints[name]), name, signature, texts) for name in signature}
+    required = [name for name, parameter in signature.items() if parameter.default is parameter.empty]
+    return {"description": first_line(make), **table_schema({"schedule": True, **arguments}, "schedule", *required)}

@@ -1,0 +1,64 @@
+"""The settings of one computation: checks of what a caller passed to `compute` or `compute_async`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from .._core.checks import POSITIVE, POSITIVE_INTEGER, member, named
+from .penalty import ON_ERROR
+
+__all__ = ["Settings"]
+
+_EXECUTION = member(("sequential", "threads"))
+
+
+class Settings(NamedTuple):
+    """How to compute a pipeline, checked."""
+
+    track: bool = False
+    wrt: tuple[str | int, ...] | None = None
+    conflicts: bool = False
+    threads: bool = False
+    max_workers: int | None = None
+    timeout: float | None = None
+    drop: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        caller: str,
+        *,
+        track_grad_norms: Any = False,
+        wrt: Any = None,
+        gradient_conflicts: Any = False,
+        timeout: Any,
+        on_error: Any,
+        execution: Any = "sequential",
+        max_workers: Any = None,
+        asynchronous: bool = False,
+    ) -> Settings:
+        """Check a caller's arguments; errors name `caller`."""
+        track = bool(track_grad_norms) or bool(gradient_conflicts)
+        if wrt is not None:
+            wrt = _checked_wrt(caller, wrt, track=track)
+        threads = named(caller, _EXECUTION, "execution", execution) == "threads"
+        if max_workers is not None:
+            max_workers = named(caller, POSITIVE_INTEGER, "max_workers", max_workers)
+        if timeout is not None:
+            timeout = named(caller, POSITIVE, "timeout", timeout)
+        for option, value in (("max_workers", max_workers), ("timeout", timeout)):
+            if value is not None and not (threads or asynchronous):
+                raise ValueError(f"{caller}: `{option}` must come with execution='threads', got {value}. Pass it.")
+        drop = named(caller, ON_ERROR, "on_error", on_error) == "drop"
+        return cls(track, wrt, bool(gradient_conflicts), threads, max_workers, timeout, drop)
+
+
+def _checked_wrt(caller: str, wrt: Any, *, track: bool) -> tuple[str | int, ...]:
+    """Check the inputs to differentiate with respect to: names or positions."""
+    wrt = tuple(wrt) if isinstance(wrt, Iterable) and not isinstance(wrt, str) else (wrt,)
+    if any(isinstance(name, bool) or not isinstance(name, (str, int)) for name in wrt):
+        raise TypeError(f"{caller}: `wrt` must be names or positions of inputs, got {wrt!r}. Pass str or int.")
+    if not track:
+        raise ValueError(f"{caller}: `wrt` must come with track_grad_norms=True, got {wrt!r} without. Pass it.")
+    return wrt

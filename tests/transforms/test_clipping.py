@@ -1,0 +1,163 @@
+"""Transforms by norms and means: closed forms, units, and edges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.helpers.harness import Framework, close
+from tests.helpers.updates import GRADIENT, SLOPE, params
+from xpenalties import transforms
+
+RNG = np.random.default_rng(3)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-3, 1e30, 0.0, math.nan, math.inf])
+def test_clip_by_global_norm(fw: Framework, factor: float) -> None:
+    with np.errstate(invalid="ignore"):
+        given = factor * GRADIENT, factor * SLOPE
+    updates = {"a": fw.array(given[0], "float32"), "b": [fw.array(given[1], "float32"), None]}
+    found, state = transforms.clip_by_global_norm(0.5).update(updates, ())
+    assert state == () and found["b"][1] is None
+    g, s = (np.asarray(x, np.float32).astype(np.float64) for x in given)
+    norm = math.hypot(*g.ravel(), *s)
+    shrink = 1.0 if norm < 0.5 else 0.5 / norm
+    with np.errstate(invalid="ignore"):
+        rtol = (16 / 2 + 3) * 2**-24  # the root of 16 squares, in any order, and three operations, in float32
+        close(fw, found["a"], g * shrink, rtol=rtol)
+        close(fw, found["b"][0], s * shrink, rtol=rtol)
+
+
+def test_clip_of_nothing(fw: Framework) -> None:
+    clip = transforms.clip_by_global_norm(0.5)
+    assert clip.init(params(fw)) == ()
+    assert clip.update({"a": None}, ()) == ({"a": None}, ())
+
+
+@pytest.mark.parametrize(
+    ("shape", "unit_axis", "axes"),
+    [
+        ((4,), None, (0,)),
+        ((), None, ()),
+        ((1, 4), None, (0, 1)),
+        ((4, 1), None, (0, 1)),
+        ((4, 3), 0, (1,)),
+        ((4, 3), -1, (0,)),
+        ((2, 3, 4), 1, (0, 2)),
+        ((2, 2, 3, 4), -1, (0, 1, 2)),
+    ],
+)
+def test_adaptive_gradient_clipping(
+    fw: Framework, shape: tuple[int, ...], unit_axis: int | None, axes: tuple[int, ...]
+) -> None:
+    p, g = RNG.normal(size=shape), 0.2 * RNG.normal(size=shape)
+    clip = transforms.adaptive_gradient_clipping(0.1, unit_axis=unit_axis)
+    updates, state = clip.update(fw.array(g), clip.init(fw.array(p)), fw.array(p))
+    norm, least = (np.sqrt(np.sum(x**2, axis=axes, keepdims=True)) for x in (g, p))
+    assert state == ()
+    close(fw, updates, g * np.minimum(1, 0.1 * np.maximum(least, 1e-3) / norm))
+
+
+def test_units_by_default(fw: Framework) -> None:
+    for shape, elsewhere in (((4, 3), (0,)), ((2, 3, 4), (0,)), ((2, 2, 3, 4), (0, 1, 2))):
+        p, g = RNG.normal(size=shape), RNG.normal(size=shape)
+        axes = tuple(range(1, len(shape))) if fw.name == "torch" else elsewhere
+        clip = transforms.adaptive_gradient_clipping(0.1)
+        norm, least = (np.sqrt(np.sum(x**2, axis=axes, keepdims=True)) for x in (g, p))
+        close(fw, clip.update(fw.array(g), (), fw.array(p))[0], g * np.minimum(1, 0.1 * least / norm))
+
+
+def test_units_at_zero(fw: Framework) -> None:
+    clip = transforms.adaptive_gradient_clipping(0.1, eps=0.01, unit_axis=0)
+    p, g = np.zeros((2, 2)), np.asarray([[3.0, 4.0], [0.0, 0.0]])
+    close(fw, clip.update(fw.array(g), (), fw.array(p))[0], np.asarray([[6e-4, 8e-4], [0.0, 0.0]]))
+
+
+def test_centralize(fw: Framework) -> None:
+    updates = {"a": fw.array(GRADIENT), "b": fw.array(SLOPE), "c": fw.array(np.asarray(RNG.normal(size=(2, 3, 4))))}
+    found, state = transforms.centralize().update(updates, transforms.centralize().init(updates))
+    assert state == ()
+    close(fw, found["a"], GRADIENT - GRADIENT.mean(1, keepdims=True))
+    close(fw, found["b"], SLOPE)
+    c = fw.numpy(updates["c"])
+    close(fw, found["c"], c - c.mean((1, 2), keepdims=True))
+    found, _ = transforms.centralize(unit_axis=-1, exclude="a").update(updates, ())
+    close(fw, found["a"], GRADIENT)
+    close(fw, found["c"], c - c.mean((0, 1), keepdims=True))
+
+
+def test_half_precision_is_computed_in_float32(fw: Framework) -> None:
+    x = fw.array(np.full(4, 60000.0), "float16" if "float16" in fw.dtypes else "float32")
+    found, _ = transforms.clip_by_global_norm(60000.0).update([x], ())  # a norm of 120000, which float16 has not
+    close(fw, found[0], np.full(4, 30000.0), rtol=1e-3)
+
+
+def test_empty_leaves(fw: Framework) -> None:
+    empty, x = fw.array(np.zeros((0, 3))), fw.array(np.full(4, 2.0))
+    found, _ = transforms.clip_by_global_norm(1.0).update([empty, x], ())
+    assert tuple(found[0].shape) == (0, 3)
+    close(fw, found[1], np.full(4, 0.5))
+    close(fw, transforms.clip_by_global_norm(1.0).update([empty], ())[0][0], np.zeros((0, 3)))
+    for each in (empty, fw.array(np.zeros((3, 0))), fw.array(np.zeros(0))):
+        for transform in (transforms.adaptive_gradient_clipping(0.1), transforms.centralize()):
+            assert tuple(transform.update(each, (), each)[0].shape) == tuple(each.shape)
+
+
+@pytest.mark.needs("autodiff")
+@pytest.mark.parametrize("transform", [transforms.clip_by_global_norm(1.0), transforms.adaptive_gradient_clipping(0.1)])
+def test_gradients_at_zero(fw: Framework, transform: Any) -> None:
+    import xpenalties as xp
+
+    zeros = fw.array(np.zeros((2, 3)))
+
+    def after(g: Any) -> Any:
+        return xp.l2(transform.update(g, (), fw.array(np.ones((2, 3))))[0] + 1)
+
+    _, gradient = xp.value_and_grad(after)(zeros)
+    close(fw, gradient, np.full((2, 3), 2.0))
+
+
+X = np.ones((2, 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: transforms.clip_by_global_norm(X),
+            ValueError,
+            r"`max_norm` must be 0-d, got shape \(2, 2\)\. Index it",
+        ),
+        (
+            lambda: transforms.clip_by_global_norm(np.asarray(True)),
+            TypeError,
+            r"`max_norm` must be real, got bool\. Cast it",
+        ),
+        (
+            lambda: transforms.clip_by_global_norm(1.0).update({"a": np.ma.masked_array([1.0])}, ()),
+            TypeError,
+            r"must be a tree of arrays of one framework, got numpy\.ma\S*MaskedArray at 'a'\. Pass what it holds",
+        ),
+        (lambda: transforms.clip_by_global_norm(0), ValueError, r"`max_norm` must be in \(0, inf\), got 0"),
+        (lambda: transforms.adaptive_gradient_clipping(0), ValueError, "`clipping` must be in"),
+        (lambda: transforms.adaptive_gradient_clipping(1, eps=0), ValueError, "`eps` must be in"),
+        (lambda: transforms.adaptive_gradient_clipping(1, unit_axis=0.5), TypeError, "`unit_axis` must be an integer"),
+        (
+            lambda: transforms.adaptive_gradient_clipping(1, unit_axis=2).update(X, (), X),
+            ValueError,
+            r"^adaptive_gradient_clipping: `unit_axis` must be an axis of each array, got 2 for shape \(2, 2\)\. Leave",
+        ),
+        (
+            lambda: transforms.centralize(unit_axis=-3).update(X, ()),
+            ValueError,
+            "^centralize: `unit_axis` must be an axis",
+        ),
+    ],
+)
+def test_errors(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
