@@ -15,17 +15,10 @@ from tests.helpers.harness import Framework, close, curvature, first_and_second
 from xpenalties import Penalty, Pipeline, backends, namespace
 
 autodiff = pytest.mark.needs("autodiff")
-anywhere = pytest.mark.usefixtures("_differentiates")
+can_differentiate = pytest.mark.without("dask", reason="dask has no gradients, and no DLPack to borrow them by")
 RNG = np.random.default_rng(11)
 X, Y = RNG.standard_normal((5, 3)), RNG.standard_normal((5, 3))
 PARAMS = {"w": RNG.standard_normal((3, 4)), "b": RNG.standard_normal(4), "v": RNG.standard_normal((4, 1))}
-
-
-@pytest.fixture
-def _differentiates(fw: Framework) -> None:
-    """Skip a framework that has no automatic differentiation and can borrow none."""
-    if fw.name == "dask":
-        pytest.skip(fw.row["no_autodiff"])
 
 
 def critic(params: Any, x: Any) -> Any:
@@ -185,7 +178,7 @@ def test_compiled_gradient_with_respect_to_parameters(fw: Framework, name: str) 
     assert count() == 1
 
 
-@anywhere
+@can_differentiate
 def test_one_forward_pass(fw: Framework) -> None:
     calls = []
 
@@ -198,7 +191,7 @@ def test_one_forward_pass(fw: Framework) -> None:
     assert len(calls) == 2
 
 
-@anywhere
+@can_differentiate
 def test_a_masked_out_sample_is_seen_as_zeros(fw: Framework) -> None:
     def leaky(x: Any) -> Any:  # mixes the samples: the sum of its values is (sum x)^2
         ns = namespace(x)
@@ -279,7 +272,7 @@ def alphas(fw: Framework, rng: Any, *, size: int = 3000, axis: int = 0) -> np.nd
     return np.sqrt(fw.numpy(got))
 
 
-@anywhere
+@can_differentiate
 def test_shares_are_uniform_and_one_for_each_sample(fw: Framework) -> None:
     for first, again, other in zip(generators(fw, 0), generators(fw, 0), generators(fw, 1), strict=True):
         drawn = alphas(fw, first)
@@ -291,7 +284,7 @@ def test_shares_are_uniform_and_one_for_each_sample(fw: Framework) -> None:
         assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.1
 
 
-@anywhere
+@can_differentiate
 def test_points_have_the_dtype_of_the_samples(fw: Framework) -> None:
     for dtype in fw.dtypes:
         real, seen = fw.array(X, dtype), []
@@ -300,7 +293,7 @@ def test_points_have_the_dtype_of_the_samples(fw: Framework) -> None:
         assert {str(each).rpartition(".")[2] for each in seen} == {dtype}
 
 
-@anywhere
+@can_differentiate
 def test_shares_by_default(fw: Framework) -> None:
     if fw.name != "jax":
         assert (alphas(fw, None) != alphas(fw, None)).all()
@@ -313,7 +306,7 @@ def test_shares_by_default(fw: Framework) -> None:
         xp.jacobian_penalty(half_square, fw.array(X))
 
 
-@anywhere
+@can_differentiate
 def test_other_kinds_of_rng(fw: Framework) -> None:
     wrong = [
         3,
@@ -326,9 +319,8 @@ def test_other_kinds_of_rng(fw: Framework) -> None:
             xp.jacobian_penalty(half_square, fw.array(X), rng=rng)
 
 
+@pytest.mark.only("numpy", "torch", "strict", reason="the others take their own generators only")
 def test_a_numpy_generator_draws_the_same_for_all(fw: Framework) -> None:
-    if fw.name not in ("numpy", "torch", "strict"):
-        pytest.skip("takes its own generator only")
     np.testing.assert_array_equal(
         alphas(fw, np.random.default_rng(5), size=7), np.random.default_rng(5).random((7, 1))[:, 0]
     )
@@ -348,7 +340,7 @@ def test_random_numbers_inside_of_a_gradient(fw: Framework) -> None:
     close(fw, xp.grad(lambda x: penalty(x, rng[1]))(real)[:, 0], 2 * fw.numpy(terms))
 
 
-@anywhere
+@can_differentiate
 def test_alpha(fw: Framework) -> None:
     real, fake = fw.array(X), fw.array(Y)
 
@@ -380,7 +372,7 @@ A = RNG.standard_normal((3, 4))  # a linear map; the gradients of its outputs ar
 FROBENIUS = float((A**2).sum())
 
 
-@anywhere
+@can_differentiate
 def test_the_estimate_has_no_bias(fw: Framework) -> None:
     """Many samples have an estimate each. Their spread falls with more projections, which are independent."""
     matrix = fw.array(A.T)
@@ -423,7 +415,7 @@ def fails(fw: Framework, fn: Any, kind: type[Exception], message: str, **options
         xp.gradient_penalty(fn, fw.array(X), **options)
 
 
-@anywhere
+@can_differentiate
 def test_what_fn_must_return(fw: Framework) -> None:
     for fn, got in (
         (lambda x: namespace(x).sum(x), r"\(\)"),
@@ -514,7 +506,7 @@ def test_refused_arguments(fw: Framework) -> None:
         close(fw, xp.gradient_penalty(lambda x: x * x, point, per_sample=False, target_norm=0.5), 1.5**2)
 
 
-@anywhere
+@can_differentiate
 def test_a_value_that_does_not_depend_on_x(fw: Framework) -> None:
     def detached(x: Any) -> Any:
         backend = backends.backend_of(x)
@@ -560,7 +552,7 @@ def raises(x: Any) -> Any:
     raise RuntimeError("mine")
 
 
-@anywhere
+@can_differentiate
 @pytest.mark.smoke
 def test_in_a_pipeline(fw: Framework) -> None:
     x = fw.array(X)

@@ -313,9 +313,8 @@ ROWS, CLASSES, FEATURES, BLOCK = 64, 32, 3, 8 * 32
 @pytest.mark.parametrize("name", ["kl", "js", "entropy"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.only("torch", reason="is about PyTorch's memory")
 def test_memory_on_torch(fw: Framework, name: str, reduction: str, dtype: str) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's memory")
     torch = fw.module
     fn = {"kl": xp.linear_kl_divergence, "js": xp.linear_js_divergence, "entropy": xp.linear_entropy}[name]
     shapes = ((ROWS, FEATURES), (CLASSES, FEATURES)) * (1 if name == "entropy" else 2)
@@ -346,12 +345,11 @@ def test_memory_on_torch(fw: Framework, name: str, reduction: str, dtype: str) -
         ({"retained": True}, True),
     ],
 )
+@pytest.mark.only("torch", reason="is about PyTorch's passes")
 def test_how_often_torch_evaluates_a_block(
     fw: Framework, monkeypatch: pytest.MonkeyPatch, call: dict[str, Any], recomputes: bool
 ) -> None:
     """Once, or twice if the gradient cannot be computed in the forward pass."""
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's passes")
     torch, blocks, block = fw.module, [], Work.block
     monkeypatch.setattr(Work, "block", lambda work, index: blocks.append(index) or block(work, index))
     options = dict(call)
@@ -372,10 +370,9 @@ def test_how_often_torch_evaluates_a_block(
     assert hidden.grad.isfinite().all() and weight.grad.isfinite().all()
 
 
+@pytest.mark.only("torch", reason="is about requires_grad")
 def test_gradients_that_are_not_required(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frozen layer, such as a teacher's, has no gradient, and none is computed."""
-    if fw.name != "torch":
-        pytest.skip("is about requires_grad")
     torch, block, seen = fw.module, Work.terms, []
     monkeypatch.setattr(Work, "terms", lambda w, a, k: seen.append([x.requires_grad for x in a]) or block(w, a, k))
     for requires_grad in ((False, False, True, True), (True, False, True, False), (False, True, False, False)):
@@ -407,9 +404,8 @@ def intermediates(jaxpr: Any) -> Iterator[int]:
 
 @pytest.mark.parametrize("name", ["kl", "js", "entropy"])
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.only("jax", reason="is about XLA's memory")
 def test_memory_on_jax(fw: Framework, name: str, masked: bool) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about XLA's memory")
     jax = fw.module
     fn = {"kl": xp.linear_kl_divergence, "js": xp.linear_js_divergence, "entropy": xp.linear_entropy}[name]
 
@@ -428,9 +424,8 @@ def test_memory_on_jax(fw: Framework, name: str, masked: bool) -> None:
     assert largest(4096, 20_000, 16) <= 2**22  # of 82 million logits
 
 
+@pytest.mark.only("numpy", reason="is about NumPy's memory")
 def test_memory_on_numpy(fw: Framework) -> None:
-    if fw.name != "numpy":
-        pytest.skip("is about NumPy's memory")
     hidden, weight = RNG.standard_normal((256, 4)), RNG.standard_normal((4096, 4))
     block = 8 * 4096 * hidden.itemsize
     peaks = []
@@ -446,10 +441,9 @@ def test_memory_on_numpy(fw: Framework) -> None:
     assert peaks[0] < 5 * block < 32 * block < peaks[1]
 
 
+@pytest.mark.only("jax", reason="is about JAX's programs")
 def test_jax_compiles_once_for_each_block_size(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call outside of jit uses its own block size. A function that a user compiled keeps the size of its trace."""
-    if fw.name != "jax":
-        pytest.skip("is about JAX's programs")
     import xpenalties.backends.jax._backend as backend
 
     sizes: list[int] = []

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import abs_, guards_are_skipped, identity, matmul, safe_norm, square, unit
+from .._arrays.numerics import abs_, identity, matmul, safe_norm, square, unit
 from .._core.checks import NonNegative
 from .._core.types import Array
 from ..backends import namespace
+from ..backends._fast_path import guards_are_skipped
 from .decorator import Shared, penalty
 from .log_probabilities import jensen_shannon, symmetric_kl
 from .spec import Shape
