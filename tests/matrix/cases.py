@@ -1,8 +1,7 @@
-"""One row a penalty and set of options: it drives every test of the matrix on every backend.
+"""One row for each penalty and set of options, which drives every test of the matrix on every backend.
 
-A row gives the function, arrays to try it on, its oracle, and what is particular to it: the points where its slope is
-stated, the laws that hold of it, and the calls that it must refuse. `test_completeness.py` fails for a public penalty
-without a row.
+A row has the function, arrays to call it with, its oracle, and its particulars: points where its slope is stated, laws
+that it obeys, and calls that it must refuse. `test_completeness.py` fails for a public penalty without a row.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ def top_k(k: int, *shape: int) -> np.ndarray:
 
 
 def curved(x: Any) -> Any:
-    """x sin x of each element; `oracle.slope` is its derivative."""
+    """Return x sin x of each element; `oracle.slope` is its derivative."""
     return x * namespace(x).sin(x)
 
 
 def curved_samples(x: Any) -> Any:
-    """Its sum over each sample."""
+    """Return the sum of `curved` over each sample."""
     return namespace(x).sum(curved(x), axis=tuple(range(1, x.ndim)))
 
 
@@ -52,7 +51,7 @@ def curved_whole(x: Any) -> Any:
 
 
 class Key:
-    """Stands in a row's options for what the framework draws random numbers with, see `Framework.key`."""
+    """Stands in a row's options for a source of random numbers, see `Framework.key`."""
 
     def __str__(self) -> str:
         return "key"
@@ -68,19 +67,19 @@ class Case:
     function: Callable[..., Any]
     arrays: list[np.ndarray]
     options: dict[str, Any] = field(default_factory=dict)
-    #: inputs -> terms, in float64 and from the definition
+    #: function of the inputs that returns the terms, in float64 and from the definition; by default that of `oracle.py`
     oracle: Callable[..., Any] | None = None
-    #: first inputs at which the gradient is stated, and that gradient; the other arrays are zeros
+    #: values of the first array at which the gradient is stated, with that gradient; the other arrays are zeros
     kinks: list[tuple[Any, Any]] = field(default_factory=list)
     #: names of tests in test_laws.py
     laws: tuple[str, ...] = ()
-    #: options, exception and message of calls that are refused
+    #: options, exception and message of calls that must be refused
     bad: list[tuple[dict[str, Any], type[Exception], str]] = field(default_factory=list)
-    #: backends that lack something this row needs, with the reason
+    #: backends that lack what this row needs, with the reason
     lacking: dict[str, str] = field(default_factory=dict)
-    #: what the function takes before the arrays: one of a user's, independent for each sample
+    #: the user's function that a penalty takes before the arrays; it treats samples independently
     fn: Callable[[Any], Any] | None = None
-    #: how often half precision may round a value of size 1: `fn` computes in it, as it does elsewhere
+    #: number of times that half precision may round a value of size 1: `fn` and linear layers compute in it
     rounds_in_half: int = 0
 
     def __call__(self, *arrays: Any, **options: Any) -> Any:
@@ -111,9 +110,9 @@ class Case:
         return _FIRST[self.function, self.kind_of_terms] is self
 
     def terms(self, *arrays: np.ndarray) -> np.ndarray:
-        """What the oracle gives."""
-        of = self.oracle or getattr(oracle, self.name)
-        return np.asarray(of(*arrays, **self.options), dtype=np.float64)
+        """Return the oracle's terms."""
+        definition = self.oracle or getattr(oracle, self.name)
+        return np.asarray(definition(*arrays, **self.options), dtype=np.float64)
 
     @property
     def complex(self) -> bool:
@@ -121,22 +120,22 @@ class Case:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it takes linear maps, which all terms have in common, beside the arrays that its terms are of."""
+        """Whether it takes the weights of linear layers, which all terms share."""
         return bool(self.function.spec.matrices)  # type: ignore[attr-defined]
 
     def changed(self, change: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
-        """The arrays, changed but for the linear maps."""
-        common = self.function.spec.matrices  # type: ignore[attr-defined]
-        return [x if i in common else change(x) for i, x in enumerate(self.arrays)]
+        """Return the arrays, all but the weights of linear layers changed."""
+        shared = self.function.spec.matrices  # type: ignore[attr-defined]
+        return [x if i in shared else change(x) for i, x in enumerate(self.arrays)]
 
 
 def arrays_of(case: Case, fw: Framework, dtype: str | None = None) -> list[Any]:
-    """The row's arrays as `fw`'s, float64 unless `dtype` says otherwise."""
+    """Return the row's arrays as arrays of `fw`, in float64 unless `dtype` is set."""
     return [fw.array(x, dtype) for x in case.arrays]
 
 
 def options_of(case: Case, fw: Framework, dtype: str | None = None) -> dict[str, Any]:
-    """The row's options, those that are arrays and keys as `fw`'s."""
+    """Return the row's options, with arrays and keys of `fw`."""
     return {
         k: fw.array(v, dtype) if isinstance(v, np.ndarray) else fw.key(0) if v is KEY else v
         for k, v in case.options.items()
@@ -149,7 +148,7 @@ def at_once(case: Case, fw: Framework, fn: Callable[..., Any]) -> Callable[..., 
 
 
 class Bad:
-    """Messages that several penalties share."""
+    """Refused options that several penalties share."""
 
     temperature = ({"temperature": 0.0}, ValueError, r"`temperature` must be in \(0, inf\), got 0.0")
     axis = ({"axis": 5}, ValueError, r"`axis` must be an axis of `\w+`, got 5 for shape \(\d, \d\)")
@@ -162,10 +161,10 @@ class Bad:
     no_logits = ({"from_logits": True}, TypeError, r"`from_logits` is not an option, the options are \w+, ")
 
 
-# `fn` and its gradient take a handful of operations, each of which rounds
+# `fn` and its gradient are a handful of operations, and each of them rounds
 FUNCTION = {"fn": curved_samples, "rounds_in_half": 4, "lacking": {"dask": "dask has no gradients, and no DLPack"}}
 
-# logits of size 2 are rounded, and so are the products that they are sums of
+# logits of size 2 are rounded, and so are the products that sum up to them
 LINEAR = {"rounds_in_half": 6}
 
 
@@ -515,7 +514,7 @@ CASES = [
         ],
         **LINEAR,
     ),
-    Case(  # of a teacher that has more features
+    Case(  # a teacher with more features
         xp.linear_kl_divergence,
         [randn(2, 3, 4), randn(5, 4), randn(2, 3, 2), randn(5, 2)],
         {"direction": "reverse", "temperature": 2.0},

@@ -1,7 +1,7 @@
-"""What the penalties should give, term by term in float64, written from the definitions with SciPy and plain loops.
+"""The terms of every penalty in float64, written from the definitions with SciPy and plain loops.
 
-None of it uses the package or its formulas: sums over pairs instead of matrix identities, probabilities instead of
-logarithms, an n x n Gram matrix where the package avoids one.
+Nothing here uses the package or its formulas. There are sums over pairs instead of matrix identities, probabilities
+instead of logarithms, and an n x n Gram matrix where the package avoids one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from scipy.spatial import distance
 
 
 def rows(fn, *arrays, axis=-1):
-    """`fn` of each row along `axis`, one after another."""
+    """Return `fn` of each row along `axis`, computed one after another."""
     moved = [np.moveaxis(x, axis, -1) for x in arrays]
     shape = moved[0].shape[:-1]
     out = [fn(*[x[index] for x in moved]) for index in np.ndindex(shape)]
@@ -120,8 +120,8 @@ def linear_entropy(hidden, weight, mode="penalty", normalize=False, temperature=
 def orthogonality(x, mode="soft", axis="rows", normalize=True, per_sample=False):
     if per_sample:
         lead = x.shape[:-2]
-        found = [orthogonality(x[index], mode, axis, normalize) for index in np.ndindex(lead)]
-        return np.asarray(found).reshape(lead)
+        values = [orthogonality(x[index], mode, axis, normalize) for index in np.ndindex(lead)]
+        return np.asarray(values).reshape(lead)
     if axis == "sequence":
         vectors = [np.take(x, i, axis=-2).ravel() for i in range(x.shape[-2])]
     elif axis == "vocabulary":
@@ -155,14 +155,14 @@ def consistency(a, b, metric="mse", axis=-1):
 
 
 def slope(x):
-    """The derivative of x sin x."""
+    """Return the derivative of x sin x."""
     return np.sin(x) + x * np.cos(x)
 
 
 def gradient_penalty(x, target_norm=1.0, one_sided=False, per_sample=True):
     norms = np.asarray([np.linalg.norm(slope(sample).ravel()) for sample in (x if per_sample else [x])])
-    found = (np.maximum(norms, target_norm) if one_sided else norms) - target_norm
-    return found**2 if per_sample else found[0] ** 2
+    excess = (np.maximum(norms, target_norm) if one_sided else norms) - target_norm
+    return excess**2 if per_sample else excess[0] ** 2
 
 
 def interpolated_gradient_penalty(real, fake, alpha, target_norm=1.0, one_sided=False):

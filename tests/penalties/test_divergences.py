@@ -1,4 +1,4 @@
-"""KL, entropy and log-partition in value, first and second gradient: probabilities of 0, numbers huge or close."""
+"""Value, first and second gradient of KL, entropy and z-loss: probabilities of 0, huge and close numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_kl_gradients_with_masked_tokens(fw: Framework) -> None:
     # d/dlog_p of p (log p - log q) is p (log p - log q + 1), and d/dlog_q is -p
     first, second = first_and_second(fw, xp.kl_divergence, P, Q)
     want = np.asarray([0.5 * (math.log(2) + 1)] * 2 + [0.0, 0.0])
-    slope = np.asarray([0.5 * (math.log(2) + 2)] * 2 + [0.0, 0.0])  # of want, by log_p again
+    slope = np.asarray([0.5 * (math.log(2) + 2)] * 2 + [0.0, 0.0])  # derivative of `want` with respect to log_p
     np.testing.assert_allclose(first, want, rtol=1e-12)
     np.testing.assert_allclose(second, 2 * want * slope, rtol=1e-12)
     first, second = first_and_second(fw, xp.kl_divergence, P, Q, wrt=1)
@@ -43,7 +43,7 @@ def test_kl_gradients_with_masked_tokens(fw: Framework) -> None:
 
 
 @autodiff
-def test_kl_gradient_by_q_is_finite_where_the_value_is_not(fw: Framework) -> None:
+def test_kl_gradient_of_q_is_finite_if_the_value_is_not(fw: Framework) -> None:
     first, second = first_and_second(fw, xp.kl_divergence, Q, P, wrt=1)
     np.testing.assert_allclose(first, -q, rtol=1e-12)
     np.testing.assert_allclose(second, 0.0)
@@ -56,22 +56,22 @@ def test_kl_from_logits_with_masked_tokens(fw: Framework) -> None:
         for temperature in (1.0, 2.0):
             options = {"direction": direction, "temperature": temperature, "from_logits": True}
 
-            def of(a: Any, b: Any, options: Any = options) -> Any:
+            def kl(a: Any, b: Any, options: Any = options) -> Any:
                 return xp.kl_divergence(a, b, **options)
 
-            assert float(of(fw.array(z_p), fw.array(z_q))) == pytest.approx(
-                float(of(fw.array(z_p[:2]), fw.array(z_q[:2]))), rel=1e-12
+            assert float(kl(fw.array(z_p), fw.array(z_q))) == pytest.approx(
+                float(kl(fw.array(z_p[:2]), fw.array(z_q[:2]))), rel=1e-12
             )
             for wrt in (0, 1):
-                whole = first_and_second(fw, of, z_p, z_q, wrt=wrt)
-                part = first_and_second(fw, of, z_p[:2], z_q[:2], wrt=wrt)
-                for got, want in zip(whole, part, strict=True):
+                masked = first_and_second(fw, kl, z_p, z_q, wrt=wrt)
+                unmasked = first_and_second(fw, kl, z_p[:2], z_q[:2], wrt=wrt)
+                for got, want in zip(masked, unmasked, strict=True):
                     np.testing.assert_allclose(got[:2], want, rtol=1e-9, atol=1e-14)
                     assert got[2] == 0
 
 
 def test_logits_of_any_offset(fw: Framework) -> None:
-    """Softmax does not depend on an offset; no precision may either. 1/8 is exact in float32 up to 2^21."""
+    """Softmax does not depend on an offset, and precision may not either. 1/8 is exact in float32 up to 2^21."""
     z = np.round(8 * np.random.default_rng(0).standard_normal((2, 50, 10))) / 8
     for name, call in (
         ("kl", lambda a, b, **o: xp.kl_divergence(a, b, from_logits=True, **o)),
@@ -82,7 +82,7 @@ def test_logits_of_any_offset(fw: Framework) -> None:
         for temperature in (1.0, 0.25):
             want = float(call(fw.array(z[0]), fw.array(z[1]), temperature=temperature))
             for offset in (64.0, 65536.0):
-                a, b = (fw.array(each + offset, "float32") for each in z)
+                a, b = (fw.array(logits + offset, "float32") for logits in z)
                 got = float(call(a, b, temperature=temperature))
                 assert got == pytest.approx(want, rel=2e-6), (name, temperature, offset)
 
@@ -121,18 +121,17 @@ def test_entropy_of_one_class(fw: Framework) -> None:
 @autodiff
 def test_z_loss_with_masked_logits(fw: Framework) -> None:
     z = np.asarray([0.3, -INF, 1.0])
-    whole = first_and_second(fw, xp.z_loss, z)
-    part = first_and_second(fw, xp.z_loss, z[[0, 2]])
-    for got, want in zip(whole, part, strict=True):
+    masked = first_and_second(fw, xp.z_loss, z)
+    unmasked = first_and_second(fw, xp.z_loss, z[[0, 2]])
+    for got, want in zip(masked, unmasked, strict=True):
         np.testing.assert_allclose(got[[0, 2]], want, rtol=1e-12)
         assert got[1] == 0
     for row in ([-INF, -INF, -INF], [INF, 0.0, -INF]):
         assert float(xp.z_loss(fw.array(np.asarray(row)))) == INF
 
 
-def test_numpy_may_be_told_to_raise(fw: Framework) -> None:
-    if fw.name != "numpy":
-        pytest.skip("is about NumPy's floating-point errors")
+@pytest.mark.only("numpy", reason="is about NumPy's floating-point errors")
+def test_numpy_set_to_raise_floating_point_errors(fw: Framework) -> None:
     with np.errstate(all="raise"):
         for x, y in ((P, Q), (log(1.0, 0.0), log(0.0, 1.0)), (np.asarray([0.0, -800.0]), np.asarray([-800.0, 0.0]))):
             for fn in (xp.kl_divergence, xp.js_divergence, xp.sampled_kl, xp.topk_kl_divergence):

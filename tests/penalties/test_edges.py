@@ -1,4 +1,4 @@
-"""Norms and structure at 0, at ties and kinks, and what holds of every penalty: NaN, half precision, shapes."""
+"""Norms and representations at 0, at ties and kinks; NaN, half precision and shapes for all penalties."""
 
 from __future__ import annotations
 
@@ -29,22 +29,21 @@ def test_curvature_where_the_slope_is_zero(fw: Framework) -> None:
     np.testing.assert_allclose(curvature(fw, lambda x: xp.elastic_net(x, l1_ratio=0.25), x, c), 1.5 * c)
     for norm, scale in (("rms", 4), ("l2", 1)):
         zeros = np.zeros(4)
-        found = curvature(fw, lambda x, norm=norm: xp.output_magnitude(x, target=0.0, norm=norm), zeros, c)
-        np.testing.assert_allclose(found, 2 * c / scale)
+        got = curvature(fw, lambda x, norm=norm: xp.output_magnitude(x, target=0.0, norm=norm), zeros, c)
+        np.testing.assert_allclose(got, 2 * c / scale)
         assert (curvature(fw, lambda x, norm=norm: xp.output_magnitude(x, norm=norm), zeros, c) == 0).all()
 
 
 @autodiff
-def test_edges_of_huber_and_clip_belong_to_the_inside(fw: Framework) -> None:
+def test_huber_and_clip_at_the_edge_have_the_slope_of_the_inside(fw: Framework) -> None:
     x = np.asarray([2.0, -2.0])
     assert fw.numpy(xp.grad(lambda x: xp.l2(x, clip=2.0))(fw.array(x))).tolist() == [4.0, -4.0]
     assert curvature(fw, lambda x: xp.l2(x, clip=2.0), x, np.ones(2)).tolist() == [2.0, 2.0]
     assert curvature(fw, lambda x: xp.huber(x, delta=2.0), x, np.ones(2)).tolist() == [1.0, 1.0]
 
 
+@pytest.mark.only("numpy", "torch", reason="33 million terms are slow elsewhere")
 def test_counts_do_not_stop_at_2_to_the_24(fw: Framework) -> None:
-    if fw.name not in ("numpy", "torch"):
-        pytest.skip("33 million terms are only worth it where they are fast")
     n = 2**25 + 2**10
     where = fw.array(np.ones(n, dtype=bool))
     assert float(xp.l1(fw.array(np.ones(n, dtype=np.float32), "float32"), where=where, reduction="mean")) == 1.0
@@ -79,7 +78,7 @@ def test_spectral_gradient_at_eigenvalues_equal_up_to_rounding(fw: Framework) ->
             x = scale * rotation
             first, second = first_and_second(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), x)
             assert np.linalg.norm(first) == pytest.approx(abs(4 * scale * (scale**2 - 1)))
-            assert np.abs(second).max() < 1e4 * max(scale, 1) ** 5  # one over a gap of rounding would make it 1e15
+            assert np.abs(second).max() < 1e4 * max(scale, 1) ** 5  # 1 / a gap of rounding would be 1e15
 
 
 @autodiff
@@ -88,30 +87,28 @@ def test_spectral_curvature_of_close_eigenvalues(fw: Framework) -> None:
     for b in (1.0, 1.9, 1.999):
         x, a = np.diag([2.0, b]), 2.0
         along = np.asarray([[0.0, 1.0], [0.0, 0.0]])
-        found = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), x, along)
-        by_lambda = 2 * (a**2 - 1)
-        assert found[0, 1] == pytest.approx(by_lambda * 2 * (1 + b**2 / (a**2 - b**2)))
-        assert found[1, 0] == pytest.approx(by_lambda * 2 * a * b / (a**2 - b**2))
+        got = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), x, along)
+        slope_of_lambda = 2 * (a**2 - 1)
+        assert got[0, 1] == pytest.approx(slope_of_lambda * 2 * (1 + b**2 / (a**2 - b**2)))
+        assert got[1, 0] == pytest.approx(slope_of_lambda * 2 * a * b / (a**2 - b**2))
 
 
 @autodiff
-def test_spectral_curvature_of_eigenvalues_that_are_not_equal(fw: Framework) -> None:
+def test_spectral_curvature_of_almost_equal_eigenvalues(fw: Framework) -> None:
     a, b = 2.0, 2 - 1e-6
     along = np.asarray([[0.0, 1.0], [0.0, 0.0]])
-    found = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), np.diag([a, b]), along)
-    assert found[0, 1] == pytest.approx(2 * (a**2 - 1) * 2 * (1 + b**2 / (a**2 - b**2)))
+    got = curvature(fw, lambda x: xp.orthogonality(x, mode="spectral", normalize=False), np.diag([a, b]), along)
+    assert got[0, 1] == pytest.approx(2 * (a**2 - 1) * 2 * (1 + b**2 / (a**2 - b**2)))
 
 
+@pytest.mark.only("dask", reason="all others have an eigh")
 def test_spectral_without_eigh(fw: Framework) -> None:
-    if fw.name != "dask":
-        pytest.skip("has an eigh")
     with pytest.raises(NotImplementedError, match=r"^orthogonality: mode='spectral' needs linalg.eigh, which .*dask"):
         xp.orthogonality(fw.array(np.ones((2, 2))), mode="spectral")
 
 
+@pytest.mark.only("torch", reason="is about torch.autocast")
 def test_under_autocast(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about torch.autocast")
     torch = fw.module
     x = fw.array(np.random.default_rng(0).standard_normal((6, 9)), "float32")
     for fn in (
@@ -129,9 +126,8 @@ def test_under_autocast(fw: Framework) -> None:
                 assert got.dtype == torch.float32 and float(got) == pytest.approx(float(want), rel=1e-6)
 
 
+@pytest.mark.without("dask", reason="dask has no eigh")
 def test_orthonormal_rows_and_columns(fw: Framework) -> None:
-    if fw.name == "dask":
-        pytest.skip("dask has no eigh")
     square, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))
     for mode in ("soft", "hard", "spectral"):
         for rows in (square, square[:4]):
@@ -162,8 +158,8 @@ def test_zero_rows(fw: Framework) -> None:
 
 
 ROWS = np.asarray([[3.0, 4.0], [4.0, 3.0]])
-#: penalties of these rows, their values, and by which power of the rows' scale they grow
-OF_SIZES: dict[str, tuple[Callable[..., Any], float, int]] = {
+#: penalties of these rows, with their values and the power of the rows' scale that they grow with
+SCALED: dict[str, tuple[Callable[..., Any], float, int]] = {
     "group_lasso": (lambda x: xp.group_lasso(x[:1, :]), 5 * 2**0.5, 1),
     "cosine": (lambda x: xp.consistency(x[:1, :], x[1:, :], metric="cosine"), 0.04, 0),
     "orthogonality": (xp.orthogonality, 2 * 0.96**2, 0),
@@ -171,25 +167,25 @@ OF_SIZES: dict[str, tuple[Callable[..., Any], float, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", OF_SIZES)
+@pytest.mark.parametrize("name", SCALED)
 @pytest.mark.parametrize("exponent", [-30, -20, 19, 30])
-def test_sizes_whose_squares_leave_the_range(fw: Framework, name: str, exponent: int) -> None:
+def test_numbers_whose_squares_overflow_or_underflow(fw: Framework, name: str, exponent: int) -> None:
     if fw.name == "dask" and name == "spectral":
         pytest.skip("dask has no eigh")
-    fn, want, power = OF_SIZES[name]
+    fn, want, power = SCALED[name]
     scale = 10.0**exponent
     x = fw.array(scale * ROWS, "float32")
     assert float(fn(x)) == pytest.approx(want * scale**power, rel=1e-5)
     if fw.has_autodiff:
         got = fw.numpy(xp.grad(fn)(x)).astype(np.float64)
-        usual = fw.numpy(xp.grad(fn)(fw.array(ROWS, "float32"))) * scale ** (power - 1)
-        np.testing.assert_allclose(got, usual, rtol=1e-3, atol=1e-5 * np.abs(usual).max())
+        want = fw.numpy(xp.grad(fn)(fw.array(ROWS, "float32"))) * scale ** (power - 1)
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5 * np.abs(want).max())
 
 
 def test_complex_numbers_of_any_size(fw: Framework) -> None:
     for exponent in (-39, -30, 19, 30):
         if exponent == -39 and fw.name == "jax":
-            continue  # flushes numbers as small to 0
+            continue  # it flushes subnormal numbers to 0
         scale = 10.0**exponent
         x = fw.array(scale * np.asarray([[3 + 4j, 0j], [1j, 1.0]]), "complex64")
         got = fw.numpy(xp.group_lasso(x, reduction="none")) / scale
@@ -217,25 +213,23 @@ def test_empty_complex_arrays_have_real_norms(fw: Framework) -> None:
             assert fn(fw.array(np.zeros((0, 3)) * 1j), reduction=reduction).dtype == fw.dtype("float64")
 
 
+@pytest.mark.only("torch", reason="only PyTorch's arrays are on a graph of their own")
 def test_empty_arrays_are_on_the_graph(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("other frameworks' gradients are of what they are given")
     p, q = (fw.array(np.zeros((0, 3))).requires_grad_() for _ in range(2))
     xp.kl_divergence(p, q).backward()
     assert tuple(p.grad.shape) == tuple(q.grad.shape) == (0, 3)
 
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf support")
+@pytest.mark.only("torch", reason="only torch has complex32")
 def test_complex_half(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("only torch has complex32")
     x = fw.array(np.full(100, 300 + 400j)).to(fw.module.complex32)
     got = xp.l1(x)
     assert got.dtype == fw.module.float32 and float(got) == 50000.0
     assert xp.l2(x, reduction="none").dtype == fw.module.float32
 
 
-def test_shapes_that_are_refused(fw: Framework) -> None:
+def test_refused_shapes_axes_and_centers(fw: Framework) -> None:
     def array(*shape: int) -> Any:
         return fw.array(np.ones(shape))
 
@@ -292,7 +286,7 @@ def test_a_normalizer_of_0(fw: Framework) -> None:
 
 
 @autodiff
-def test_gradient_by_a_center(fw: Framework) -> None:
+def test_gradient_with_respect_to_a_center(fw: Framework) -> None:
     x, where = fw.array(np.asarray([1.0, 2.0, math.nan])), fw.array(np.asarray([True, False, False]))
     center = fw.array(np.asarray([0.25, math.nan, 0.0]))
     for clip in (None, 5.0):
@@ -303,7 +297,7 @@ def test_gradient_by_a_center(fw: Framework) -> None:
 
 
 @autodiff
-def test_terms_of_a_center_that_is_traced(fw: Framework) -> None:
+def test_terms_of_a_traced_center(fw: Framework) -> None:
     x, where = fw.array(np.asarray([1.0, 2.0])), fw.array(np.asarray([True, False]))
 
     def fn(c: Any) -> Any:
@@ -329,8 +323,7 @@ def test_nan_is_not_hidden(fw: Framework) -> None:
 
 
 @pytest.mark.needs("autodiff")
+@pytest.mark.only("jax", reason="is about JAX's own abs")
 def test_jax_abs_still_needs_pinning(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's own abs")
     jax = fw.module
     assert float(jax.grad(jax.numpy.abs)(0.0)) == 1.0, "JAX gives slope 0 now: drop backends.jax._abs"

@@ -1,9 +1,10 @@
-"""Penalties on gradients: exact by the parameters of what they differentiate, what they draw, and what they refuse."""
+"""Penalties on gradients: exact derivatives with respect to parameters, random numbers, and refused functions."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,31 +15,24 @@ from tests.helpers.harness import Framework, close, curvature, first_and_second
 from xpenalties import Penalty, Pipeline, backends, namespace
 
 autodiff = pytest.mark.needs("autodiff")
-anywhere = pytest.mark.usefixtures("_differentiates")
+can_differentiate = pytest.mark.without("dask", reason="dask has no gradients, and no DLPack to borrow them by")
 RNG = np.random.default_rng(11)
 X, Y = RNG.standard_normal((5, 3)), RNG.standard_normal((5, 3))
 PARAMS = {"w": RNG.standard_normal((3, 4)), "b": RNG.standard_normal(4), "v": RNG.standard_normal((4, 1))}
 
 
-@pytest.fixture
-def _differentiates(fw: Framework) -> None:
-    """By itself or by what it borrows."""
-    if fw.name == "dask":
-        pytest.skip(fw.row["no_autodiff"])
-
-
 def critic(params: Any, x: Any) -> Any:
-    """A small network, (n, 3) to (n, 1)."""
+    """A small network from (n, 3) to (n, 1)."""
     return namespace(x).tanh(x @ params["w"] + params["b"]) @ params["v"]
 
 
 def half_square(x: Any) -> Any:
-    """Whose gradient is `x`."""
+    """Half of each sample's sum of squares; its gradient is `x`."""
     return namespace(x).sum(x * x, axis=-1) / 2
 
 
 def slopes(params: Any, x: np.ndarray) -> np.ndarray:
-    """The critic's gradient by `x`, in closed form."""
+    """The critic's gradient with respect to `x`, in closed form."""
     hidden = np.tanh(x @ params["w"] + params["b"])
     return np.asarray(((1 - hidden**2) * params["v"][:, 0]) @ params["w"].T)
 
@@ -48,15 +42,15 @@ def params_of(fw: Framework) -> dict[str, Any]:
 
 
 def differences(fn: Callable[[dict[str, np.ndarray]], float]) -> dict[str, np.ndarray]:
-    """The gradient of `fn` by the critic's parameters, by differences of fourth order."""
-    found = {name: np.zeros_like(x) for name, x in PARAMS.items()}
+    """The gradient of `fn` with respect to the critic's parameters, by differences of fourth order."""
+    gradient = {name: np.zeros_like(x) for name, x in PARAMS.items()}
     for name, x in PARAMS.items():
         for index in np.ndindex(x.shape):
             for step, weight in ((1e-3, 8 / 12), (-1e-3, -8 / 12), (2e-3, -1 / 12), (-2e-3, 1 / 12)):
                 moved = x.copy()
                 moved[index] += step
-                found[name][index] += weight * fn({**PARAMS, name: moved}) / 1e-3
-    return found
+                gradient[name][index] += weight * fn({**PARAMS, name: moved}) / 1e-3
+    return gradient
 
 
 def deviation(gradient: np.ndarray, target: float = 1.0, one_sided: bool = False) -> float:
@@ -66,7 +60,7 @@ def deviation(gradient: np.ndarray, target: float = 1.0, one_sided: bool = False
 
 ALPHA = np.asarray([0.1, 0.9, 0.5, 0.0, 1.0])
 POINTS = ALPHA[:, None] * X + (1 - ALPHA[:, None]) * Y
-#: ours of parameters and two arrays, and its definition of parameters
+#: a penalty as a function of parameters and arrays, and its definition as a function of the parameters
 PENALTIES: dict[str, tuple[Callable[..., Any], Callable[[Any], float]]] = {
     "two-sided": (
         lambda p, x, y, alpha: xp.gradient_penalty(lambda x: critic(p, x), x),
@@ -80,7 +74,7 @@ PENALTIES: dict[str, tuple[Callable[..., Any], Callable[[Any], float]]] = {
         lambda p, x, y, alpha: xp.gradient_penalty(lambda x: critic(p, x)[:, 0], x, target_norm=0),
         lambda p: deviation(slopes(p, X), 0),
     ),
-    "of all": (
+    "one norm": (
         lambda p, x, y, alpha: xp.gradient_penalty(
             lambda x: namespace(x).sum(critic(p, x)), x, per_sample=False, target_norm=2
         ),
@@ -90,15 +84,15 @@ PENALTIES: dict[str, tuple[Callable[..., Any], Callable[[Any], float]]] = {
         lambda p, x, y, alpha: xp.interpolated_gradient_penalty(lambda x: critic(p, x), x, y, alpha=alpha),
         lambda p: deviation(slopes(p, POINTS)),
     ),
-    "Jacobian": (  # of a column is its gradient's
-        lambda p, x, y, alpha: xp.jacobian_penalty(lambda x: critic(p, x), x, rng=key_beside(x)),
+    "Jacobian": (  # for a single output it is the gradient
+        lambda p, x, y, alpha: xp.jacobian_penalty(lambda x: critic(p, x), x, rng=key_for(x)),
         lambda p: deviation(slopes(p, X), 0),
     ),
 }
 
 
-def key_beside(x: Any) -> Any:
-    """What to draw random numbers with where `x` is traced."""
+def key_for(x: Any) -> Any:
+    """A key for JAX's arrays, None for others, also if `x` is traced."""
     backend = backends.backend_of(x)
     assert backend is not None
     if backend.name != "jax":
@@ -110,7 +104,7 @@ def key_beside(x: Any) -> Any:
 
 @autodiff
 @pytest.mark.parametrize("name", PENALTIES)
-def test_gradient_by_parameters(fw: Framework, name: str) -> None:
+def test_gradient_with_respect_to_parameters(fw: Framework, name: str) -> None:
     ours, definition = PENALTIES[name]
     value, gradient = xp.value_and_grad(ours)(params_of(fw), *map(fw.array, (X, Y, ALPHA)))
     close(fw, value, definition(PARAMS))
@@ -119,7 +113,7 @@ def test_gradient_by_parameters(fw: Framework, name: str) -> None:
 
 
 def by_hand(fw: Framework, x: Any, params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Value and gradient by parameters with the framework's own tools, one sample after another."""
+    """Value and gradient with respect to parameters by the framework's own tools, one sample after another."""
     if fw.name == "torch":
         torch = fw.module
         params = {name: p.clone().requires_grad_() for name, p in params.items()}
@@ -158,34 +152,34 @@ def test_frameworks_agree() -> None:
 
     from tests.helpers.harness import framework
 
-    found = {}
+    results = {}
     with jax.enable_x64(True):
         for name in ("numpy", "torch", "jax"):
             fw = framework(name)
             for penalty, (ours, _) in PENALTIES.items():
                 value, gradient = xp.value_and_grad(ours)(params_of(fw), *map(fw.array, (X, Y, ALPHA)))
                 parts = value, *[gradient[key] for key in PARAMS]
-                found[name, penalty] = np.concatenate([fw.numpy(x).ravel() for x in parts])
+                results[name, penalty] = np.concatenate([fw.numpy(x).ravel() for x in parts])
     for penalty in PENALTIES:
         for name in ("torch", "jax"):
-            np.testing.assert_allclose(found[name, penalty], found["numpy", penalty], rtol=1e-12, atol=1e-13)
+            np.testing.assert_allclose(results[name, penalty], results["numpy", penalty], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.needs("jit")
 @pytest.mark.parametrize("name", ["two-sided", "interpolated", "Jacobian"])
-def test_compiled_gradient_by_parameters(fw: Framework, name: str) -> None:
+def test_compiled_gradient_with_respect_to_parameters(fw: Framework, name: str) -> None:
     eager = xp.value_and_grad(PENALTIES[name][0])
     compiled, count = fw.compile(eager)
     for scale in (1.0, 0.5):
-        given = params_of(fw), *map(fw.array, (scale * X, Y, ALPHA))
-        for got, want in zip(compiled(*given), eager(*given), strict=True):
+        args = params_of(fw), *map(fw.array, (scale * X, Y, ALPHA))
+        for got, want in zip(compiled(*args), eager(*args), strict=True):
             for key in PARAMS if isinstance(want, dict) else [...]:
                 close(fw, got if key is ... else got[key], fw.numpy(want if key is ... else want[key]))
     assert count() == 1
 
 
-@anywhere
-def test_one_pass_forward(fw: Framework) -> None:
+@can_differentiate
+def test_one_forward_pass(fw: Framework) -> None:
     calls = []
 
     def fn(x: Any) -> Any:
@@ -197,9 +191,9 @@ def test_one_pass_forward(fw: Framework) -> None:
     assert len(calls) == 2
 
 
-@anywhere
+@can_differentiate
 def test_a_masked_out_sample_is_seen_as_zeros(fw: Framework) -> None:
-    def leaky(x: Any) -> Any:  # of the whole batch: the sum of its values is (sum x)^2
+    def leaky(x: Any) -> Any:  # mixes the samples: the sum of its values is (sum x)^2
         ns = namespace(x)
         return ns.sum(x, axis=-1) * ns.sum(x)
 
@@ -212,8 +206,8 @@ def test_a_masked_out_sample_is_seen_as_zeros(fw: Framework) -> None:
 
 @autodiff
 @pytest.mark.parametrize("target", [0, 1.0])
-def test_where_the_gradient_is_0(fw: Framework, target: float) -> None:
-    """Values and gradients by parameters, of both orders, where a critic is flat."""
+def test_a_critic_with_gradient_0(fw: Framework, target: float) -> None:
+    """Values and gradients of both orders, with respect to parameters and to the input."""
 
     def flat(scale: Any, x: Any) -> Any:  # a ReLU that is off everywhere
         ns = namespace(x)
@@ -226,35 +220,35 @@ def test_where_the_gradient_is_0(fw: Framework, target: float) -> None:
 
     scale = RNG.standard_normal(3)
     for fn, x in ((flat, X), (bowl, np.zeros((2, 3)))):
-        given = fw.array(x)
+        samples = fw.array(x)
 
-        def of(scale: Any, x: Any = given, fn: Any = fn) -> Any:
+        def penalty(scale: Any, x: Any = samples, fn: Any = fn) -> Any:
             return xp.gradient_penalty(lambda x: fn(scale, x), x, target_norm=target)
 
-        close(fw, of(fw.array(scale)), target**2)
-        for found in (
-            *first_and_second(fw, of, scale),
-            *first_and_second(fw, lambda x, fn=fn: of(fw.array(scale), x, fn), x),
+        close(fw, penalty(fw.array(scale)), target**2)
+        for gradient in (
+            *first_and_second(fw, penalty, scale),
+            *first_and_second(fw, lambda x, fn=fn: penalty(fw.array(scale), x, fn), x),
         ):
-            np.testing.assert_array_equal(found, np.zeros_like(found))
+            np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
 
 
 @autodiff
 def test_the_square_keeps_its_curvature_at_0(fw: Framework) -> None:
-    """||2 x||^2 has second derivative 8, of which a root that is squared again would leave nothing."""
+    """||2 x||^2 has second derivative 8; a root that is squared again would leave 0."""
     for options in ({}, {"per_sample": False}):
 
-        def of(x: Any, options: Any = options) -> Any:
+        def penalty(x: Any, options: Any = options) -> Any:
             ns = namespace(x)
             axis = None if options else -1
             return xp.gradient_penalty(lambda x: ns.sum(x * x, axis=axis), x, target_norm=0, reduction="sum", **options)
 
-        close(fw, fw.array(curvature(fw, of, np.zeros((2, 3)), X[:2])), 8 * X[:2])
+        close(fw, fw.array(curvature(fw, penalty, np.zeros((2, 3)), X[:2])), 8 * X[:2])
 
 
 @autodiff
 def test_at_the_target(fw: Framework) -> None:
-    """One-sided, the slope is 0 below the target and at it, and that of the square above."""
+    """If one-sided, the slope is 0 up to and at the target, and that of the square above it."""
     x = fw.array(np.asarray([[0.6, 0.8], [0.3, 0.4], [1.2, 1.6]]))
     terms = xp.gradient_penalty(half_square, x, one_sided=True, reduction="none")
     close(fw, terms, [0.0, 0.0, 1.0])
@@ -265,12 +259,12 @@ def test_at_the_target(fw: Framework) -> None:
 def generators(fw: Framework, seed: int) -> list[Any]:
     if fw.name == "jax":
         return [fw.module.random.key(seed), fw.module.random.PRNGKey(seed)]
-    drawn = [np.random.default_rng(seed)]
-    return [*drawn, fw.module.Generator().manual_seed(seed)] if fw.name == "torch" else drawn
+    made = [np.random.default_rng(seed)]
+    return [*made, fw.module.Generator().manual_seed(seed)] if fw.name == "torch" else made
 
 
 def alphas(fw: Framework, rng: Any, *, size: int = 3000, axis: int = 0) -> np.ndarray:
-    """The shares that are drawn, as one of two features of each point shows them."""
+    """Return the shares that were drawn, read from one of the two features of each point."""
     real, fake = fw.array(np.ones((size, 2))), fw.array(np.zeros((size, 2)))
     got = xp.interpolated_gradient_penalty(
         lambda x: x[:, axis] ** 2 / 2, real, fake, rng=rng, target_norm=0, reduction="none"
@@ -278,11 +272,11 @@ def alphas(fw: Framework, rng: Any, *, size: int = 3000, axis: int = 0) -> np.nd
     return np.sqrt(fw.numpy(got))
 
 
-@anywhere
-def test_shares_are_uniform_and_one_a_sample(fw: Framework) -> None:
+@can_differentiate
+def test_shares_are_uniform_and_one_for_each_sample(fw: Framework) -> None:
     for first, again, other in zip(generators(fw, 0), generators(fw, 0), generators(fw, 1), strict=True):
         drawn = alphas(fw, first)
-        np.testing.assert_array_equal(alphas(fw, again, axis=1), drawn)  # the same for all of a sample
+        np.testing.assert_array_equal(alphas(fw, again, axis=1), drawn)  # the same for all features of a sample
         assert (alphas(fw, other) != drawn).all()
         assert drawn.min() >= 0 and drawn.max() < 1 and len(np.unique(drawn)) == len(drawn)
         steps = np.arange(len(drawn)) / len(drawn)
@@ -290,16 +284,16 @@ def test_shares_are_uniform_and_one_a_sample(fw: Framework) -> None:
         assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 0.1
 
 
-@anywhere
-def test_points_have_the_dtype_given(fw: Framework) -> None:
+@can_differentiate
+def test_points_have_the_dtype_of_the_samples(fw: Framework) -> None:
     for dtype in fw.dtypes:
         real, seen = fw.array(X, dtype), []
         for rng in generators(fw, 0):
             xp.interpolated_gradient_penalty(lambda x: seen.append(x.dtype) or half_square(x), real, real, rng=rng)  # noqa: B023
-        assert {str(found).rpartition(".")[2] for found in seen} == {dtype}
+        assert {str(each).rpartition(".")[2] for each in seen} == {dtype}
 
 
-@anywhere
+@can_differentiate
 def test_shares_by_default(fw: Framework) -> None:
     if fw.name != "jax":
         assert (alphas(fw, None) != alphas(fw, None)).all()
@@ -312,7 +306,7 @@ def test_shares_by_default(fw: Framework) -> None:
         xp.jacobian_penalty(half_square, fw.array(X))
 
 
-@anywhere
+@can_differentiate
 def test_other_kinds_of_rng(fw: Framework) -> None:
     wrong = [
         3,
@@ -325,38 +319,37 @@ def test_other_kinds_of_rng(fw: Framework) -> None:
             xp.jacobian_penalty(half_square, fw.array(X), rng=rng)
 
 
-def test_numpy_draws_the_same_for_all(fw: Framework) -> None:
-    if fw.name not in ("numpy", "torch", "strict"):
-        pytest.skip("takes its own generator only")
+@pytest.mark.only("numpy", "torch", "strict", reason="the others take their own generators only")
+def test_a_numpy_generator_draws_the_same_for_all(fw: Framework) -> None:
     np.testing.assert_array_equal(
         alphas(fw, np.random.default_rng(5), size=7), np.random.default_rng(5).random((7, 1))[:, 0]
     )
 
 
 @autodiff
-def test_drawn_inside_of_a_gradient(fw: Framework) -> None:
-    """Points on the graph of an outer gradient; d (alpha x)^2 / dx = 2 alpha^2 x."""
-    given = fw.array(np.ones((4, 1)))
+def test_random_numbers_inside_of_a_gradient(fw: Framework) -> None:
+    """The points depend on the outer gradient's input: d (alpha x)^2 / dx = 2 alpha^2 x."""
+    real = fw.array(np.ones((4, 1)))
     rng = [fw.key(2) if fw.name == "jax" else np.random.default_rng(2) for _ in range(2)]
 
-    def of(x: Any, rng: Any) -> Any:
+    def penalty(x: Any, rng: Any) -> Any:
         options = {"target_norm": 0, "reduction": "sum", "rng": rng}
-        return xp.interpolated_gradient_penalty(half_square, x, namespace(x).zeros_like(given), **options)
+        return xp.interpolated_gradient_penalty(half_square, x, namespace(x).zeros_like(real), **options)
 
-    terms = xp.interpolated_gradient_penalty(half_square, given, 0 * given, target_norm=0, reduction="none", rng=rng[0])
-    close(fw, xp.grad(lambda x: of(x, rng[1]))(given)[:, 0], 2 * fw.numpy(terms))
+    terms = xp.interpolated_gradient_penalty(half_square, real, 0 * real, target_norm=0, reduction="none", rng=rng[0])
+    close(fw, xp.grad(lambda x: penalty(x, rng[1]))(real)[:, 0], 2 * fw.numpy(terms))
 
 
-@anywhere
+@can_differentiate
 def test_alpha(fw: Framework) -> None:
     real, fake = fw.array(X), fw.array(Y)
 
-    def of(alpha: Any) -> Any:
+    def penalty(alpha: Any) -> Any:
         return xp.interpolated_gradient_penalty(half_square, real, fake, alpha=alpha, reduction="none")
 
-    close(fw, of(fw.array(np.ones(5))), fw.numpy(xp.gradient_penalty(half_square, real, reduction="none")))
-    close(fw, of(fw.array(np.zeros((5, 1)))), fw.numpy(xp.gradient_penalty(half_square, fake, reduction="none")))
-    close(fw, of(fw.array(ALPHA, "float32")), (np.linalg.norm(POINTS, axis=1) - 1) ** 2, rtol=1e-6)
+    close(fw, penalty(fw.array(np.ones(5))), fw.numpy(xp.gradient_penalty(half_square, real, reduction="none")))
+    close(fw, penalty(fw.array(np.zeros((5, 1)))), fw.numpy(xp.gradient_penalty(half_square, fake, reduction="none")))
+    close(fw, penalty(fw.array(ALPHA, "float32")), (np.linalg.norm(POINTS, axis=1) - 1) ** 2, rtol=1e-6)
     seen = []
     narrow = fw.array(X, "float32")
     xp.interpolated_gradient_penalty(
@@ -368,27 +361,27 @@ def test_alpha(fw: Framework) -> None:
             ValueError,
             match=r"^interpolated_gradient_penalty: `alpha` must have one number for each sample, shape \(5,\), got",
         ):
-            of(fw.array(np.ones(shape)))
+            penalty(fw.array(np.ones(shape)))
     with pytest.raises(TypeError, match=r"`alpha` must be real floating point, got .*int64. Cast it first"):
-        of(fw.array(np.ones(5, dtype=np.int64)))
+        penalty(fw.array(np.ones(5, dtype=np.int64)))
     with pytest.raises(TypeError, match=r"`alpha` must be an array, got builtins.float"):
-        of(0.5)
+        penalty(0.5)
 
 
-A = RNG.standard_normal((3, 4))  # a map whose outputs' gradients are not orthogonal
+A = RNG.standard_normal((3, 4))  # a linear map; the gradients of its outputs are not orthogonal
 FROBENIUS = float((A**2).sum())
 
 
-@anywhere
+@can_differentiate
 def test_the_estimate_has_no_bias(fw: Framework) -> None:
-    """An estimate for each of many samples; their spread falls with more projections, each drawn anew."""
+    """Many samples have an estimate each. Their spread falls with more projections, which are independent."""
     matrix = fw.array(A.T)
     x = fw.array(np.zeros((2000, 4)))
     spread = {}
     for projections in (1, 4):
         rng = generators(fw, 0)[-1]
         args = (lambda x: namespace(x).matmul(x, matrix), x)
-        if fw.name == "strict":  # its arrays are lent, and a captured one is not
+        if fw.name == "strict":  # its arguments are converted to another framework, a captured array is not
             args = (lambda x: sum(x[:, k, None] * namespace(x).asarray(A[:, k].tolist()) for k in range(4)), x)
         got = fw.numpy(xp.jacobian_penalty(*args, projections=projections, rng=rng, reduction="none"))
         spread[projections] = got.std()
@@ -399,17 +392,17 @@ def test_the_estimate_has_no_bias(fw: Framework) -> None:
 
 
 @autodiff
-def test_all_signs_together_are_exact(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_over_all_signs_is_exact(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
     signs = np.asarray(list(itertools.product((-1.0, 1.0), repeat=3)))
     backend = backends.backend_of(fw.array(X))
     assert backend is not None
     shapes = []
 
-    def drawn(self: Any, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+    def uniform(self: Any, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
         shapes.append(shape)
         return fw.array(np.broadcast_to((signs + 1) * 0.4999, shape))  # 0 and almost 1
 
-    monkeypatch.setattr(type(backend.random), "uniform", drawn)
+    monkeypatch.setattr(type(backend.random), "uniform", uniform)
     matrix = fw.array(A.T)
     terms = xp.jacobian_penalty(lambda x: x @ matrix, fw.array(np.zeros((8, 4))), projections=2, reduction="none")
     assert shapes == [(2, 8, 3)]
@@ -422,7 +415,7 @@ def fails(fw: Framework, fn: Any, kind: type[Exception], message: str, **options
         xp.gradient_penalty(fn, fw.array(X), **options)
 
 
-@anywhere
+@can_differentiate
 def test_what_fn_must_return(fw: Framework) -> None:
     for fn, got in (
         (lambda x: namespace(x).sum(x), r"\(\)"),
@@ -468,7 +461,7 @@ def test_what_fn_must_return(fw: Framework) -> None:
     fails(fw, whole, TypeError, r"`fn` must return real floating-point values, got .*int64. Compute with")
 
 
-def test_what_it_must_be_given(fw: Framework) -> None:
+def test_refused_arguments(fw: Framework) -> None:
     x = fw.array(X)
     fails_with: list[tuple[Any, type[Exception], str]] = [
         (
@@ -488,13 +481,13 @@ def test_what_it_must_be_given(fw: Framework) -> None:
         ),
     ]
     point = fw.array(np.asarray(1.0))
-    for name, function, given in (
+    for name, function, arrays in (
         ("gradient_penalty: `x`", xp.gradient_penalty, (point,)),
         ("interpolated_gradient_penalty: `real`", xp.interpolated_gradient_penalty, (point, point)),
         ("jacobian_penalty: `x`", xp.jacobian_penalty, (point,)),
     ):
         message = rf"{name} must have at least 1 axis, that of the samples, got shape \(\). Add one"
-        fails_with.append((lambda function=function, given=given: function(half_square, *given), ValueError, message))
+        fails_with.append((partial(function, half_square, *arrays), ValueError, message))
     if fw.name == "dask":
         fails_with = [
             (
@@ -513,19 +506,18 @@ def test_what_it_must_be_given(fw: Framework) -> None:
         close(fw, xp.gradient_penalty(lambda x: x * x, point, per_sample=False, target_norm=0.5), 1.5**2)
 
 
-@anywhere
+@can_differentiate
 def test_a_value_that_does_not_depend_on_x(fw: Framework) -> None:
-    def cut(x: Any) -> Any:
+    def detached(x: Any) -> Any:
         backend = backends.backend_of(x)
         assert backend is not None
         return backend.autodiff.stop_gradient(half_square(x))
 
-    if fw.name == "jax":  # which cannot tell
-        assert float(xp.gradient_penalty(cut, fw.array(X))) == 1.0
+    if fw.name == "jax":  # JAX cannot tell
+        assert float(xp.gradient_penalty(detached, fw.array(X))) == 1.0
         return
-    fails(
-        fw, cut, ValueError, r"`fn` must return what depends on `x` by operations with derivatives, got .*not detach it"
-    )
+    rule = r"`fn` must return a value that depends on `x` by differentiable operations, got one that does not. Do not"
+    fails(fw, detached, ValueError, rule)
 
 
 @autodiff
@@ -538,18 +530,18 @@ def test_an_array_taken_out_of_the_framework(fw: Framework) -> None:
     )
     with pytest.raises(TypeError, match=r"^grad: `fn` must compute with `namespace\(x\)`, got an array taken out of"):
         xp.grad(lambda x: np.linalg.norm(x, axis=-1)[0])(fw.array(X))
-    if fw.name == "numpy":  # a box among Python's objects
+    if fw.name == "numpy":  # an array of autograd's boxes
         fails(
             fw, lambda x: np.asarray(x)[:, 0], TypeError, r"`fn` must return real .*, got object. Compute with `namesp"
         )
-    if fw.name != "torch":  # which gives a number, and a warning
+    if fw.name != "torch":  # PyTorch returns a number and warns
         fails(
             fw, lambda x: half_square(x) * float(x[0, 0]), TypeError, r"`fn` must compute with `namespace\(x\)`, got an"
         )
 
 
 @autodiff
-def test_other_errors_are_the_users_own(fw: Framework) -> None:
+def test_errors_of_the_users_function_are_not_changed(fw: Framework) -> None:
     with pytest.raises(KeyError, match="missing"):
         xp.gradient_penalty(lambda x: {}["missing"], fw.array(X))
     with pytest.raises(RuntimeError, match=r"^mine"):
@@ -560,7 +552,7 @@ def raises(x: Any) -> Any:
     raise RuntimeError("mine")
 
 
-@anywhere
+@can_differentiate
 @pytest.mark.smoke
 def test_in_a_pipeline(fw: Framework) -> None:
     x = fw.array(X)
@@ -576,7 +568,7 @@ def test_in_a_pipeline(fw: Framework) -> None:
 
 
 @autodiff
-def test_a_pipeline_by_the_critics_parameters(fw: Framework) -> None:
+def test_gradient_of_a_pipeline_with_respect_to_the_critics_parameters(fw: Framework) -> None:
     pipe = Pipeline([Penalty("gradient_penalty", inputs=lambda params, x: (lambda x: critic(params, x), x))])
     gradient = xp.grad(pipe)(params_of(fw), fw.array(X))
     want = xp.grad(PENALTIES["two-sided"][0])(params_of(fw), fw.array(X), None, None)

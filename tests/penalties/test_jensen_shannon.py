@@ -21,7 +21,7 @@ p, q = np.exp(P), np.exp(Q)
 
 
 def exact_js(a: np.ndarray, b: np.ndarray, beta: float = 0.5) -> float:
-    """By mpmath, of log-probabilities that are as they are."""
+    """Return the divergence of log-probabilities, computed by mpmath without normalizing them."""
     with mpmath.workdps(60):
         want, rest = mpmath.mpf(0), 1 - mpmath.mpf(beta)
         for u, v in zip(np.asarray(a, dtype=float).tolist(), np.asarray(b, dtype=float).tolist(), strict=True):
@@ -47,15 +47,15 @@ def test_js_gradients_with_masked_tokens(fw: Framework) -> None:
     for beta in (0.5, 0.2):
         m = beta * p + (1 - beta) * q
 
-        def of(a: Any, b: Any, beta: float = beta) -> Any:
+        def js(a: Any, b: Any, beta: float = beta) -> Any:
             return xp.js_divergence(a, b, beta=beta)
 
-        first, second = first_and_second(fw, of, P, Q)
+        first, second = first_and_second(fw, js, P, Q)
         want = beta * p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, m, 1))
         np.testing.assert_allclose(first, want, rtol=1e-10, atol=1e-15)
         slope = want + beta * p * (1 - beta * p / np.where(m > 0, m, 1))
         np.testing.assert_allclose(second, 2 * want * slope, rtol=1e-10, atol=1e-15)
-        first, second = first_and_second(fw, of, P, Q, wrt=1)
+        first, second = first_and_second(fw, js, P, Q, wrt=1)
         want = (1 - beta) * q * np.log(np.where(q > 0, q, 1) / np.where(q > 0, m, 1))
         np.testing.assert_allclose(first, want, rtol=1e-10, atol=1e-15)
         assert np.isfinite(second).all()
@@ -74,10 +74,10 @@ def test_js_of_close_distributions_and_unequal_weights(fw: Framework) -> None:
     b = a + 0.1 * np.random.default_rng(1).standard_normal(20)
     b -= np.log(np.exp(b).sum())
     for dtype, rtol in (("float32", 1e-3), ("float64", 1e-10)):
-        given = fw.array(a, dtype), fw.array(b, dtype)
-        u, v = (fw.numpy(x) for x in given)
+        arrays = fw.array(a, dtype), fw.array(b, dtype)
+        u, v = (fw.numpy(x) for x in arrays)
         for beta in (1e-6, 1e-3, 0.5, 1 - 1e-3):
-            assert float(xp.js_divergence(*given, beta=beta)) == pytest.approx(exact_js(u, v, beta), rel=rtol)
+            assert float(xp.js_divergence(*arrays, beta=beta)) == pytest.approx(exact_js(u, v, beta), rel=rtol)
 
 
 def test_js_of_very_unequal_weights(fw: Framework) -> None:
@@ -97,7 +97,7 @@ def test_js_gradients_of_very_unequal_weights(fw: Framework) -> None:
         m = beta * np.exp(a) + (1 - beta) * np.exp(b)
         first, second = first_and_second(fw, lambda x, y, beta=beta: xp.js_divergence(x, y, beta=beta), a, b)
         want = [beta * u * math.log(u / v) if u else 0.0 for u, v in zip(np.exp(a), m, strict=True)]
-        np.testing.assert_allclose(first, want, rtol=1e-7, atol=1e-14)  # log p - log m cancels where m is near p
+        np.testing.assert_allclose(first, want, rtol=1e-7, atol=1e-14)  # log p - log m cancels if m is near p
         assert np.isfinite(second).all()
 
 
@@ -115,15 +115,15 @@ def test_js_of_far_distributions_and_unequal_weights(fw: Framework) -> None:
     a = np.log([0.5, 0.5])
     b = np.asarray([-40.0, math.log1p(-math.exp(-40.0))])
     for dtype, rtol in (("float32", 1e-5), ("float64", 1e-9)):
-        given = fw.array(a, dtype), fw.array(b, dtype)
-        u, v = (fw.numpy(x) for x in given)
+        arrays = fw.array(a, dtype), fw.array(b, dtype)
+        u, v = (fw.numpy(x) for x in arrays)
         for beta in (1e-8, 1e-20):
-            assert float(xp.js_divergence(*given, beta=beta)) == pytest.approx(exact_js(u, v, beta), rel=rtol)
+            assert float(xp.js_divergence(*arrays, beta=beta)) == pytest.approx(exact_js(u, v, beta), rel=rtol)
 
 
 @autodiff
 def test_js_curvature_for_any_weights(fw: Framework) -> None:
-    # d/dlog_p is beta p log(p / m), and by log_p again beta p (log(p / m) + 1 - beta p / m)
+    # d/dlog_p is beta p log(p / m), and d^2/dlog_p^2 is beta p (log(p / m) + 1 - beta p / m)
     a, b = log(0.2, 0.8), log(0.0, 1.0)
     for beta in (1e-10, 1e-20, 1e-40, 1e-200, 5e-324):
         first, second = first_and_second(fw, lambda x, y, beta=beta: xp.js_divergence(x, y, beta=beta), a, b)

@@ -1,4 +1,4 @@
-"""Divergences of linear maps are those of the logits, in value and in every gradient, and no logits are ever whole."""
+"""Divergences of linear layers equal those of the logits, in value and gradients; the logits are never stored whole."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from xpenalties.backends._work import Work
 
 RNG = np.random.default_rng(23)
 HIDDEN_P, WEIGHT_P = RNG.standard_normal((7, 3)), RNG.standard_normal((4, 3))
-HIDDEN_Q, WEIGHT_Q = RNG.standard_normal((7, 5)), RNG.standard_normal((4, 5))  # a teacher that is larger
+HIDDEN_Q, WEIGHT_Q = RNG.standard_normal((7, 5)), RNG.standard_normal((4, 5))  # a larger teacher
 BOTH = [HIDDEN_P, WEIGHT_P, HIDDEN_Q, WEIGHT_Q]
-#: each with the penalty of logits that it is, and with options
+#: a penalty of linear layers, the penalty of logits that it equals, and options
 FORMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = {
     "forward": (xp.linear_kl_divergence, xp.kl_divergence, {}),
     "symmetric": (xp.linear_kl_divergence, xp.kl_divergence, {"direction": "symmetric", "temperature": 0.5}),
@@ -36,10 +36,10 @@ in_blocks_or_not = pytest.mark.parametrize("elements", [8, None], ids=["blocks",
 
 @pytest.fixture(autouse=True)
 def _compiled_enough(request: pytest.FixtureRequest) -> None:
-    """Skip on JAX what other files have: a program takes it seconds to compile."""
+    """Skip on JAX what other files test already: it takes seconds to compile a program."""
     params = getattr(getattr(request.node, "callspec", None), "params", {})
     if params.get("fw") == "jax" and params.get("elements", 8) is None:
-        pytest.skip("test_matrix.py has the whole")
+        pytest.skip("test_matrix.py tests evaluation as a whole")
 
 
 def arrays_of(form: str) -> list[np.ndarray]:
@@ -52,7 +52,7 @@ def linear(form: str, *arrays: Any, **call: Any) -> Any:
 
 
 def plain(form: str, *arrays: Any, **call: Any) -> Any:
-    """The same of explicit logits."""
+    """Return the same penalty of explicit logits."""
     _, fn, options = FORMS[form]
     ns = xp.namespace(*arrays)
     logits = [h @ ns.permute_dims(w, (1, 0)) for h, w in zip(arrays[::2], arrays[1::2], strict=True)]
@@ -84,20 +84,20 @@ def test_value(fw: Framework, form: str, elements: int | None) -> None:
 @in_blocks_or_not
 @autodiff
 def test_gradients(fw: Framework, form: str, elements: int | None) -> None:
-    """By hidden states and weights alike, the first and the second."""
+    """First and second gradients, with respect to hidden states and weights."""
     arrays, call = [fw.array(x) for x in arrays_of(form)], {"reduction": "mean", **mask(fw)}
 
-    def found(fn: Callable[..., Any]) -> Any:
+    def both_orders(fn: Callable[..., Any]) -> Any:
         def squares(nest: Any) -> Any:
             return sum(xp.l2(x) for x in gradient(nest))
 
         gradient = xp.grad(lambda nest: fn(form, *nest, **call))
-        again = fw.once(xp.grad(squares))(arrays) if fw.name != "jax" or form in ("forward", "bonus") else []
-        return [*fw.once(gradient)(arrays), *again]
+        second = fw.once(xp.grad(squares))(arrays) if fw.name != "jax" or form in ("forward", "bonus") else []
+        return [*fw.once(gradient)(arrays), *second]
 
     with block_size(elements):
-        got = found(linear)
-    for one, other in zip(got, found(plain), strict=True):
+        got = both_orders(linear)
+    for one, other in zip(got, both_orders(plain), strict=True):
         close(fw, one, fw.numpy(other), rtol=1e-9, atol=1e-11)
 
 
@@ -107,15 +107,15 @@ def test_gradients(fw: Framework, form: str, elements: int | None) -> None:
 def test_gradients_of_each_term(fw: Framework, form: str, elements: int | None) -> None:
     arrays, factors = [fw.array(x) for x in arrays_of(form)], fw.array(np.linspace(0.5, 2.0, 7))
 
-    def found(fn: Callable[..., Any]) -> Any:
-        def of(nest: list[Any]) -> Any:
+    def gradients(fn: Callable[..., Any]) -> Any:
+        def weighted_sum(nest: list[Any]) -> Any:
             return xp.namespace(nest[0]).sum(fn(form, *nest, reduction="none") * factors)
 
-        return fw.once(xp.grad(of))(arrays)
+        return fw.once(xp.grad(weighted_sum))(arrays)
 
     with block_size(elements):
-        got = found(linear)
-    for one, other in zip(got, found(plain), strict=True):
+        got = gradients(linear)
+    for one, other in zip(got, gradients(plain), strict=True):
         close(fw, one, fw.numpy(other))
 
 
@@ -123,25 +123,25 @@ def test_gradients_of_each_term(fw: Framework, form: str, elements: int | None) 
 @in_blocks_or_not
 @autodiff
 def test_learned_weights_and_normalizer(fw: Framework, form: str, elements: int | None) -> None:
-    """They have gradients, and the arrays too beside them; also where the weights depend on the hidden states."""
-    given = {
+    """Weights, normalizer and arrays have gradients, also if the weights depend on the hidden states."""
+    inputs = {
         "arrays": [fw.array(x) for x in arrays_of(form)],
         "weights": mask(fw)["weights"],
         "normalizer": fw.array(np.asarray(3.0)),
     }
 
-    def found(fn: Callable[..., Any]) -> Any:
-        def of(nest: Any) -> Any:
+    def gradients(fn: Callable[..., Any]) -> Any:
+        def penalty(nest: Any) -> Any:
             hidden, learned = nest["arrays"][0], nest["weights"]
             weights = learned + xp.namespace(hidden).sum(hidden * hidden, axis=-1)
             call = {"where": mask(fw)["where"], "normalizer": nest["normalizer"]}
             return sum(fn(form, *nest["arrays"], weights=w, **call) for w in (learned, weights))
 
-        return fw.once(xp.grad(of))(given)
+        return fw.once(xp.grad(penalty))(inputs)
 
     with block_size(elements):
-        got = found(linear)
-    want = found(plain)
+        got = gradients(linear)
+    want = gradients(plain)
     for name in ("weights", "normalizer"):
         close(fw, got[name], fw.numpy(want[name]))
     for one, other in zip(got["arrays"], want["arrays"], strict=True):
@@ -152,37 +152,37 @@ def test_learned_weights_and_normalizer(fw: Framework, form: str, elements: int 
 @in_blocks_or_not
 @autodiff
 def test_one_array_in_two_places(fw: Framework, shared: str, elements: int | None) -> None:
-    """The gradient is the sum of both, in the first and the second pass back."""
+    """The gradient is the sum over both places, in the first and the second backward pass."""
     hidden, weight = fw.array(HIDDEN_P), fw.array(WEIGHT_P)
-    other, more = fw.array(HIDDEN_P[::-1].copy()), fw.array(WEIGHT_P[::-1].copy())
+    other_hidden, other_weight = fw.array(HIDDEN_P[::-1].copy()), fw.array(WEIGHT_P[::-1].copy())
 
-    def found(fn: Callable[..., Any]) -> Any:
-        def of(nest: Any) -> Any:
+    def both_orders(fn: Callable[..., Any]) -> Any:
+        def penalty(nest: Any) -> Any:
             h, w = nest
-            q = {"weight": (other, w), "hidden": (h, more), "both": (h * h, w + 1.0)}[shared]
+            q = {"weight": (other_hidden, w), "hidden": (h, other_weight), "both": (h * h, w + 1.0)}[shared]
             return fn("forward", h, w, *q)
 
-        gradient = xp.grad(of)
-        again = xp.grad(lambda nest: xp.l2(gradient(nest)[1]))
-        return [x for each in (gradient, again) for x in fw.once(each)([hidden, weight])]
+        gradient = xp.grad(penalty)
+        second = xp.grad(lambda nest: xp.l2(gradient(nest)[1]))
+        return [x for order in (gradient, second) for x in fw.once(order)([hidden, weight])]
 
     with block_size(elements):
-        got = found(linear)
-    for one, expected in zip(got, found(plain), strict=True):
+        got = both_orders(linear)
+    for one, expected in zip(got, both_orders(plain), strict=True):
         close(fw, one, fw.numpy(expected))
 
 
 @autodiff
-def test_what_is_masked_adds_nothing_to_the_weights(fw: Framework) -> None:
-    """Whatever the hidden states are there; with nothing kept at all, the gradient is 0."""
+def test_masked_rows_add_nothing_to_the_gradient_of_the_weights(fw: Framework) -> None:
+    """Also if their hidden states are NaN or infinite. If all rows are masked, the gradient is 0."""
     hidden = HIDDEN_P.copy()
     hidden[[1, 5]] = [[np.nan] * 3, [np.inf] * 3]
     call = {"where": fw.array(np.isfinite(hidden[:, 0]))}
-    nothing = {"where": fw.array(np.asarray(False))}
+    no_row = {"where": fw.array(np.asarray(False))}
     gradient = fw.once(xp.grad(lambda nest, call: xp.linear_entropy(*nest, **call)))
     with block_size(8):
         got = gradient([fw.array(hidden), fw.array(WEIGHT_P)], call)
-        zeros = gradient([fw.array(hidden), fw.array(WEIGHT_P)], nothing)
+        zeros = gradient([fw.array(hidden), fw.array(WEIGHT_P)], no_row)
     want = gradient([fw.array(HIDDEN_P), fw.array(WEIGHT_P)], call)
     for one, other, zero in zip(got, want, zeros, strict=True):
         close(fw, one, fw.numpy(other))
@@ -203,8 +203,8 @@ def test_no_rows(fw: Framework) -> None:
 def test_rows_of_any_shape(fw: Framework, elements: int | None) -> None:
     hidden = RNG.standard_normal((2, 3, 2, 3))
     where = RNG.random((2, 3, 2)) < 0.5
-    for x, kept in ((hidden, where), (hidden[0, 0, 0], where[0, 0, 0])):
-        call = {"reduction": "none", "where": fw.array(np.asarray(kept))}
+    for x, rows in ((hidden, where), (hidden[0, 0, 0], where[0, 0, 0])):
+        call = {"reduction": "none", "where": fw.array(np.asarray(rows))}
         with block_size(elements):
             got = xp.linear_entropy(fw.array(x), fw.array(WEIGHT_P), **call)
         assert tuple(got.shape) == x.shape[:-1]
@@ -220,7 +220,7 @@ def test_one_class_and_one_feature(fw: Framework) -> None:
 
 @in_blocks_or_not
 def test_precisions(fw: Framework, elements: int | None) -> None:
-    """The logits have that of the layer, or the wider one of two; the rest float32 at least."""
+    """The logits have the dtype of the layer, or the wider one of two; the rest is computed in at least float32."""
     for hidden, weight, wide in (
         ("float16", "float16", "float32"),
         ("bfloat16", "bfloat16", "float32"),
@@ -237,47 +237,47 @@ def test_precisions(fw: Framework, elements: int | None) -> None:
             got = xp.linear_entropy(*arrays, reduction="none")
         want = plain("entropy", *(ns.astype(x, common) for x in arrays), reduction="none")
         assert got.dtype == want.dtype == fw.dtype(wide)
-        # XLA may keep in float32 what it does not store
+        # XLA may compute in float32 what it does not store
         half = {"float16": 2e-3, "bfloat16": 2e-2}.get(hidden if hidden == weight else "", 1e-6)
         close(fw, got, fw.numpy(want), rtol=half if fw.name == "jax" else 1e-6)
 
 
 @pytest.mark.parametrize("execution", ["sequential", "threads"])
 def test_in_a_pipeline(fw: Framework, execution: str) -> None:
-    """With metrics of the terms, which are there beside their sum."""
+    """The report has the metrics of the terms, although their sum is computed in blocks."""
     pipe = Pipeline([Penalty("linear_entropy", inputs=("hidden", "weight"), options=mask(fw))])
     arrays = {"hidden": fw.array(HIDDEN_P), "weight": fw.array(WEIGHT_P)}
     with block_size(8):
         total, report = pipe.compute(arrays, execution=execution)
     terms = fw.numpy(plain("entropy", *arrays.values(), reduction="none"))
     where, weights = (fw.numpy(x) for x in mask(fw).values())
-    kept = where & (weights > 0)
-    mean = (terms * weights)[kept].sum() / weights[kept].sum()
+    is_kept = where & (weights > 0)
+    mean = (terms * weights)[is_kept].sum() / weights[is_kept].sum()
     close(fw, total, mean)
     metrics = report.regularizers["linear_entropy"].metrics
     assert list(metrics) == ["sum", "mean", "min", "max"]
-    want = [(terms * weights)[kept].sum(), mean, terms[kept].min(), terms[kept].max()]
+    want = [(terms * weights)[is_kept].sum(), mean, terms[is_kept].min(), terms[is_kept].max()]
     assert [float(x) for x in metrics.values()] == pytest.approx(want, rel=1e-9)
 
 
 @pytest.mark.needs("jit")
 @in_blocks_or_not
 def test_compiled(fw: Framework, elements: int | None) -> None:
-    """By jax.jit in blocks too; torch.compile is given the whole."""
+    """jax.jit compiles blocks too; torch.compile compiles the whole."""
     arrays = [fw.array(x) for x in BOTH]
 
-    def of(arrays: list[Any], where: Any, weights: Any) -> Any:
+    def penalty(arrays: list[Any], where: Any, weights: Any) -> Any:
         return linear("forward", *arrays, where=where, weights=weights)
 
-    given = (arrays, *mask(fw).values())
+    args = (arrays, *mask(fw).values())
     with block_size(elements):
-        compiled, count = fw.compile(of)
-        close(fw, compiled(*given), fw.numpy(plain("forward", *arrays, **mask(fw))))
-        once = count()
-        compiled(*given)
-        assert count() == once
-        gradient, _ = fw.compile(xp.grad(of))
-        got = gradient(*given)
+        compiled, count = fw.compile(penalty)
+        close(fw, compiled(*args), fw.numpy(plain("forward", *arrays, **mask(fw))))
+        compiled_once = count()
+        compiled(*args)
+        assert count() == compiled_once
+        gradient, _ = fw.compile(xp.grad(penalty))
+        got = gradient(*args)
     want = fw.once(xp.grad(lambda arrays: plain("forward", *arrays, **mask(fw))))(arrays)
     for one, other in zip(got, want, strict=True):
         close(fw, one, fw.numpy(other))
@@ -291,31 +291,30 @@ def test_transformed(fw: Framework, elements: int | None) -> None:
     jvp = fw.module.jvp if fw.name == "jax" else fw.module.func.jvp
     stacked = [xp.namespace(x).stack([x, -x, 0.5 * x]) for x in arrays]
 
-    def found(fn: Callable[..., Any]) -> list[Any]:
-        of = partial(fn, "forward")
-        by_weight = xp.grad(lambda w, h: fn("entropy", h, w))
+    def transformed(fn: Callable[..., Any]) -> list[Any]:
+        penalty = partial(fn, "forward")
+        gradient_of_weight = xp.grad(lambda w, h: fn("entropy", h, w))
         return [
-            *jvp(fw.once(of), tuple(arrays), tuple(tangents)),
-            fw.vmap(fw.once(of))(*stacked),
-            fw.vmap(fw.once(by_weight))(stacked[1], stacked[0]),
+            *jvp(fw.once(penalty), tuple(arrays), tuple(tangents)),
+            fw.vmap(fw.once(penalty))(*stacked),
+            fw.vmap(fw.once(gradient_of_weight))(stacked[1], stacked[0]),
         ]
 
     with block_size(elements):
-        got = found(linear)
-    for one, other in zip(got, found(plain), strict=True):
+        got = transformed(linear)
+    for one, other in zip(got, transformed(plain), strict=True):
         close(fw, one, fw.numpy(other))
 
 
-#: rows, classes and features such that a block of 8 rows has more logits than any array but the whole's
+#: sizes such that a block of 8 rows has more logits than any array has elements, except those of the whole
 ROWS, CLASSES, FEATURES, BLOCK = 64, 32, 3, 8 * 32
 
 
 @pytest.mark.parametrize("name", ["kl", "js", "entropy"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.only("torch", reason="is about PyTorch's memory")
 def test_memory_on_torch(fw: Framework, name: str, reduction: str, dtype: str) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's memory")
     torch = fw.module
     fn = {"kl": xp.linear_kl_divergence, "js": xp.linear_js_divergence, "entropy": xp.linear_entropy}[name]
     shapes = ((ROWS, FEATURES), (CLASSES, FEATURES)) * (1 if name == "entropy" else 2)
@@ -324,18 +323,18 @@ def test_memory_on_torch(fw: Framework, name: str, reduction: str, dtype: str) -
     with watch.mode:
         with block_size(BLOCK):
             value = fn(*arrays, reduction=reduction, where=where, weights=weights)
-        kept = watch.kept()
+        stored = watch.kept()
         value.sum().backward(retain_graph=True)
         value.sum().backward()
     assert watch.larger_than(BLOCK) == 0
-    assert kept <= sum(x.numel() for x in arrays) + 8 * ROWS
+    assert stored <= sum(x.numel() for x in arrays) + 8 * ROWS
     with watch.mode, block_size(None):
         fn(*arrays)
-    assert watch.larger_than(BLOCK) > 0  # it would have been seen
+    assert watch.larger_than(BLOCK) > 0  # the watch sees whole logits
 
 
 @pytest.mark.parametrize(
-    ("call", "again"),
+    ("call", "recomputes"),
     [
         ({"reduction": "mean"}, False),
         ({"reduction": "sum", "where": [True] * 7, "weights": [0.5] * 7}, False),
@@ -346,70 +345,67 @@ def test_memory_on_torch(fw: Framework, name: str, reduction: str, dtype: str) -
         ({"retained": True}, True),
     ],
 )
+@pytest.mark.only("torch", reason="is about PyTorch's passes")
 def test_how_often_torch_evaluates_a_block(
-    fw: Framework, monkeypatch: pytest.MonkeyPatch, call: dict[str, Any], again: bool
+    fw: Framework, monkeypatch: pytest.MonkeyPatch, call: dict[str, Any], recomputes: bool
 ) -> None:
-    """Once, but where a gradient cannot be known in the pass forward."""
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's passes")
+    """Once, or twice if the gradient cannot be computed in the forward pass."""
     torch, blocks, block = fw.module, [], Work.block
     monkeypatch.setattr(Work, "block", lambda work, index: blocks.append(index) or block(work, index))
     options = dict(call)
     dtype = getattr(torch, options.pop("dtype", "float64"))
     learned, retained = options.pop("learned", False), options.pop("retained", False)
-    given = {name: torch.tensor(x) if isinstance(x, list) else x for name, x in options.items()}
+    call_options = {name: torch.tensor(x) if isinstance(x, list) else x for name, x in options.items()}
     if learned:
-        given["weights"].requires_grad_()
+        call_options["weights"].requires_grad_()
     hidden, weight = (torch.tensor(x).to(dtype).requires_grad_() for x in (HIDDEN_P, WEIGHT_P))
     with block_size(8):
-        value = xp.linear_entropy(hidden, weight, **given).sum()
+        value = xp.linear_entropy(hidden, weight, **call_options).sum()
     assert len(blocks) == 4
     value.backward(retain_graph=retained)
     if retained:
         assert len(blocks) == 4
         value.backward()
-    assert len(blocks) == (8 if again else 4)
+    assert len(blocks) == (8 if recomputes else 4)
     assert hidden.grad.isfinite().all() and weight.grad.isfinite().all()
 
 
-def test_gradients_that_are_not_wanted(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frozen layer, as a teacher's, has none; and costs none."""
-    if fw.name != "torch":
-        pytest.skip("is about requires_grad")
-    torch, block, needed = fw.module, Work.terms, []
-    monkeypatch.setattr(Work, "terms", lambda w, a, k: needed.append([x.requires_grad for x in a]) or block(w, a, k))
-    for wanted in ((False, False, True, True), (True, False, True, False), (False, True, False, False)):
-        needed.clear()
-        arrays = [torch.tensor(x, requires_grad=want) for x, want in zip(BOTH, wanted, strict=True)]
+@pytest.mark.only("torch", reason="is about requires_grad")
+def test_gradients_that_are_not_required(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen layer, such as a teacher's, has no gradient, and none is computed."""
+    torch, block, seen = fw.module, Work.terms, []
+    monkeypatch.setattr(Work, "terms", lambda w, a, k: seen.append([x.requires_grad for x in a]) or block(w, a, k))
+    for requires_grad in ((False, False, True, True), (True, False, True, False), (False, True, False, False)):
+        seen.clear()
+        arrays = [torch.tensor(x, requires_grad=needs) for x, needs in zip(BOTH, requires_grad, strict=True)]
         with block_size(8):
             value = xp.linear_kl_divergence(*arrays)
         value.backward()
-        assert needed == [list(wanted)] * 4
-        assert [x.grad is not None for x in arrays] == list(wanted)
-        found = [x.grad for x in arrays if x.grad is not None]
+        assert seen == [list(requires_grad)] * 4
+        assert [x.grad is not None for x in arrays] == list(requires_grad)
+        gradients = [x.grad for x in arrays if x.grad is not None]
         for x in arrays:
             x.grad = None
         plain("forward", *arrays).backward()
-        for one, other in zip(found, [x.grad for x in arrays if x.grad is not None], strict=True):
+        for one, other in zip(gradients, [x.grad for x in arrays if x.grad is not None], strict=True):
             close(fw, one, fw.numpy(other))
 
 
 def intermediates(jaxpr: Any) -> Iterator[int]:
-    """How many elements each has that a program makes, those of the programs within it too."""
+    """Yield the size of each intermediate array of a program, and of the programs inside it."""
     for equation in jaxpr.eqns:
         yield from (x.aval.size for x in equation.outvars)
         for parameter in equation.params.values():
-            for each in parameter if isinstance(parameter, (list, tuple)) else [parameter]:
-                inner = getattr(each, "jaxpr", each)
+            for value in parameter if isinstance(parameter, (list, tuple)) else [parameter]:
+                inner = getattr(value, "jaxpr", value)
                 if hasattr(inner, "eqns"):
                     yield from intermediates(inner)
 
 
 @pytest.mark.parametrize("name", ["kl", "js", "entropy"])
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.only("jax", reason="is about XLA's memory")
 def test_memory_on_jax(fw: Framework, name: str, masked: bool) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about XLA's memory")
     jax = fw.module
     fn = {"kl": xp.linear_kl_divergence, "js": xp.linear_js_divergence, "entropy": xp.linear_entropy}[name]
 
@@ -428,9 +424,8 @@ def test_memory_on_jax(fw: Framework, name: str, masked: bool) -> None:
     assert largest(4096, 20_000, 16) <= 2**22  # of 82 million logits
 
 
+@pytest.mark.only("numpy", reason="is about NumPy's memory")
 def test_memory_on_numpy(fw: Framework) -> None:
-    if fw.name != "numpy":
-        pytest.skip("is about NumPy's memory")
     hidden, weight = RNG.standard_normal((256, 4)), RNG.standard_normal((4096, 4))
     block = 8 * 4096 * hidden.itemsize
     peaks = []
@@ -446,10 +441,9 @@ def test_memory_on_numpy(fw: Framework) -> None:
     assert peaks[0] < 5 * block < 32 * block < peaks[1]
 
 
-def test_what_jax_has_compiled_for_another_size(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is not run where it is called alone; what a user compiles keeps the size it was compiled with."""
-    if fw.name != "jax":
-        pytest.skip("is about JAX's programs")
+@pytest.mark.only("jax", reason="is about JAX's programs")
+def test_jax_compiles_once_for_each_block_size(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call outside of jit uses its own block size. A function that a user compiled keeps the size of its trace."""
     import xpenalties.backends.jax._programs as programs
 
     sizes: list[int] = []
@@ -460,7 +454,7 @@ def test_what_jax_has_compiled_for_another_size(fw: Framework, monkeypatch: pyte
     for elements in (6, None, 12, 6, 12, 33, 32):
         with block_size(elements):
             close(fw, xp.linear_entropy(hidden, weight), want)
-    assert sizes == [6, 12, 32]  # and the whole for None and for 33, which is all there is
+    assert sizes == [6, 12, 32]  # None and 33, the size of all logits, evaluate the whole
     compiled = fw.module.jit(xp.linear_entropy)
     for elements in (9, 15):
         with block_size(elements):

@@ -1,4 +1,4 @@
-"""Divergences of a part of the classes, top-k ones and sampled ones, at their edges."""
+"""Divergences from a part of the classes, top-k and sampled ones, at their edges."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def test_top_k_that_covers_all_mass(fw: Framework) -> None:
         for seed in range(20):
             rng = np.random.default_rng(seed)
             a, b = (np.log(rng.dirichlet(np.ones(7))) for _ in range(2))
-            given = fw.array(a, dtype), fw.array(b, dtype)
+            arrays = fw.array(a, dtype), fw.array(b, dtype)
             want = rel_entr(np.exp(a), np.exp(b)).sum()
-            assert float(xp.topk_kl_divergence(*given)) == pytest.approx(
+            assert float(xp.topk_kl_divergence(*arrays)) == pytest.approx(
                 want, rel=1e-5 if dtype == "float32" else 1e-12
             )
 
 
-def test_top_k_that_covers_all_mass_less_a_logsumexp(fw: Framework) -> None:
-    """`z - logsumexp(z)` rounds by as much as the logits are large, in what it is computed in."""
+def test_top_k_that_covers_all_mass_by_a_subtracted_logsumexp(fw: Framework) -> None:
+    """The rounding error of `z - logsumexp(z)` grows with the size of the logits."""
     for dtype in ("float32", "float64"):
         for scale in (3.0, 20.0):
             z = (scale * np.random.default_rng(0).standard_normal((2, 2000, 2))).astype(dtype)
@@ -56,9 +56,9 @@ def test_top_k_of_two_precisions(fw: Framework) -> None:
             rng = np.random.default_rng(seed)
             p, q = (np.log(rng.dirichlet(np.ones(20))) for _ in range(2))
             for dtypes in ((half, "float32"), ("float32", half)):
-                given = [fw.array(x, d) for x, d in zip((p, q), dtypes, strict=True)]
-                a, b = (fw.numpy(x) for x in given)
-                assert float(xp.topk_kl_divergence(*given)) == pytest.approx((np.exp(a) * (a - b)).sum(), rel=1e-5)
+                arrays = [fw.array(x, d) for x, d in zip((p, q), dtypes, strict=True)]
+                a, b = (fw.numpy(x) for x in arrays)
+                assert float(xp.topk_kl_divergence(*arrays)) == pytest.approx((np.exp(a) * (a - b)).sum(), rel=1e-5)
 
 
 def test_top_k_counts_small_rests(fw: Framework) -> None:
@@ -71,17 +71,17 @@ def test_top_k_counts_small_rests(fw: Framework) -> None:
         assert abs(got - rel_entr(p, q).sum()) > 5 * rest
 
 
-def test_top_k_takes_no_more_than_rounding_for_none(fw: Framework) -> None:
+def test_top_k_takes_only_rounding_for_no_rest(fw: Framework) -> None:
     for dtype, eps in (("float32", 2.0**-23), ("float64", 2.0**-52)):
         rest = 4 * eps * (1 + math.log(2))
-        given = [fw.array(np.log(x), dtype) for x in ([0.75 - rest, 0.25], [0.5, 0.25])]
-        a, b = (fw.numpy(x) for x in given)
-        without = (np.exp(a) * (a - b)).sum()
-        assert float(xp.topk_kl_divergence(*given)) < without - 5 * rest
+        arrays = [fw.array(np.log(x), dtype) for x in ([0.75 - rest, 0.25], [0.5, 0.25])]
+        a, b = (fw.numpy(x) for x in arrays)
+        without_rest = (np.exp(a) * (a - b)).sum()
+        assert float(xp.topk_kl_divergence(*arrays)) < without_rest - 5 * rest
 
 
 @autodiff
-def test_top_k_gradient_where_all_mass_is_covered(fw: Framework) -> None:
+def test_top_k_gradient_if_all_mass_is_covered(fw: Framework) -> None:
     rng = np.random.default_rng(0)
     a, b = (np.log(rng.dirichlet(np.ones(7))) for _ in range(2))
     for wrt in (0, 1):
@@ -101,7 +101,7 @@ def test_top_k_without_a_rest_in_q(fw: Framework) -> None:
 def test_top_k_gradients(fw: Framework) -> None:
     a, b = log(0.5, 0.25, 0.0), log(0.25, 0.5, 0.0)
     first, second = first_and_second(fw, xp.topk_kl_divergence, a, b, wrt=1)
-    # -p_i, and the rest (1 - sum q) = 1/4 of both moves by q_i: + p_rest / q_rest * q_i
+    # -p_i for the class itself; the rest of Q, 1 - sum q = 1/4, falls by q_i: + p_rest / q_rest * q_i
     np.testing.assert_allclose(first, [-0.5 + 0.25, -0.25 + 0.5, 0.0], atol=1e-14)
     assert np.isfinite(second).all()
     whole = log(0.5, 0.5, 0.0)
@@ -128,13 +128,12 @@ def test_sampled_kl_of_impossible_tokens(fw: Framework) -> None:
 def test_sampled_kl_does_not_cancel(fw: Framework) -> None:
     for r in (1e-3, -1e-5, 1e-7):
         x = fw.array(np.asarray([r]))
-        got, own = float(xp.sampled_kl(x - x, x)), float(xp.namespace(x).expm1(x)[0])
+        got, expm1 = float(xp.sampled_kl(x - x, x)), float(xp.namespace(x).expm1(x)[0])
         with mpmath.workdps(40):
             exact = mpmath.expm1(r)
             want = exact - mpmath.mpf(r)
-            assert abs(got - want) <= abs(own - exact) + 2.0**-52 * abs(
-                want
-            )  # no more than the framework's expm1 loses
+            # no larger error than that of the framework's expm1
+            assert abs(got - want) <= abs(expm1 - exact) + 2.0**-52 * abs(want)
 
 
 @autodiff
@@ -144,10 +143,10 @@ def test_sampled_kl_with_the_gradient_of_k2(fw: Framework) -> None:
         want = first_and_second(fw, lambda x, y: xp.sampled_kl(x, y, estimator="k2"), a, b, wrt=wrt)
         for estimator in ("k1", "k2", "k3"):
 
-            def of(x: Any, y: Any, estimator: str = estimator) -> Any:
+            def estimate(x: Any, y: Any, estimator: str = estimator) -> Any:
                 return xp.sampled_kl(x, y, estimator=estimator, gradient="k2")
 
-            got = first_and_second(fw, of, a, b, wrt=wrt)
+            got = first_and_second(fw, estimate, a, b, wrt=wrt)
             for x, y in zip(got, want, strict=True):
                 np.testing.assert_allclose(x, y, rtol=1e-13)
                 assert x[2] == 0
@@ -156,16 +155,16 @@ def test_sampled_kl_with_the_gradient_of_k2(fw: Framework) -> None:
 @autodiff
 def test_sampled_kl_with_the_gradient_of_k2_of_impossible_tokens(fw: Framework) -> None:
     for a, b in ((-1.0, -INF), (-INF, -1.0)):
-        given = fw.array(np.asarray([a])), fw.array(np.asarray([b]))
-        want = fw.numpy(xp.grad(lambda x, y: xp.sampled_kl(x, y, estimator="k2"))(*given))
+        arrays = fw.array(np.asarray([a])), fw.array(np.asarray([b]))
+        want = fw.numpy(xp.grad(lambda x, y: xp.sampled_kl(x, y, estimator="k2"))(*arrays))
         assert np.isinf(want).all()
-        for estimator in ("k2", "k3", *(["k1"] if a > b else [])):  # k1 is -inf where a token that P lacks was drawn
+        for estimator in ("k2", "k3", *(["k1"] if a > b else [])):  # k1 is -inf for a token that P gives probability 0
 
-            def of(x: Any, y: Any, estimator: str = estimator) -> Any:
+            def estimate(x: Any, y: Any, estimator: str = estimator) -> Any:
                 return xp.sampled_kl(x, y, estimator=estimator, gradient="k2")
 
-            assert float(of(*given)) == INF
-            assert fw.numpy(xp.grad(of)(*given)).tolist() == want.tolist()
-    given = fw.array(np.asarray([-INF])), fw.array(np.asarray([-1.0]))
-    assert float(xp.sampled_kl(*given, estimator="k1", gradient="k2")) == -INF
-    assert float(xp.grad(lambda x, y: xp.sampled_kl(x, y, estimator="k1", gradient="k2"))(*given)[0]) == 0.0
+            assert float(estimate(*arrays)) == INF
+            assert fw.numpy(xp.grad(estimate)(*arrays)).tolist() == want.tolist()
+    arrays = fw.array(np.asarray([-INF])), fw.array(np.asarray([-1.0]))
+    assert float(xp.sampled_kl(*arrays, estimator="k1", gradient="k2")) == -INF
+    assert float(xp.grad(lambda x, y: xp.sampled_kl(x, y, estimator="k1", gradient="k2"))(*arrays)[0]) == 0.0

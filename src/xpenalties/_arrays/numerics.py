@@ -20,7 +20,6 @@ __all__ = [
     "broadcasts",
     "count",
     "global_norm",
-    "guards_are_skipped",
     "identity",
     "linear",
     "matmul",

@@ -35,14 +35,16 @@ _SHARED_DOC = """
     Other Parameters
     ----------------
     reduction : {{"sum", "mean", "none"}}, default "{reduction}"
-        "mean" divides by the number of terms, with `weights` by their sum; "none" returns the terms.
+        "mean" divides the sum of the terms by their number or, if there are `weights`, by the sum of the weights.
+        "none" returns the terms.
     where : boolean array, broadcastable to the terms, optional
-        Terms to keep. One that is masked out adds exactly nothing to value and gradient, also if it is NaN.
+        Mask of the terms to keep. A masked-out term adds exactly nothing to the value and the gradient, even if it is
+        NaN.
     weights : array of numbers >= 0, broadcastable to the terms, optional
         Factor of each term. A weight of 0 masks its term out.
     normalizer : number > 0 or 0-d array, optional
-        What to divide by in place of what `reduction` would: "sum" and "mean" become sum / normalizer, "none" the terms
-        / normalizer. 0 / 0 is 0, for an array.
+        Divisor to use instead of the one of `reduction`: "sum" and "mean" return sum / normalizer, and "none" returns
+        terms / normalizer. For an array, 0 / 0 is 0.
 """
 
 

@@ -44,7 +44,7 @@ def kl_divergence(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of the inputs without `axis`
+    array, shape (), or that of the inputs without `axis` with ``reduction="none"``
         In nats, in float32 or wider.
 
     Raises
@@ -112,7 +112,7 @@ def js_divergence(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of the inputs without `axis`
+    array, shape (), or that of the inputs without `axis` with ``reduction="none"``
         In nats, in float32 or wider. Each term is between 0 and log 2, up to rounding.
 
     Raises
@@ -176,7 +176,7 @@ def entropy(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of the input without `axis`
+    array, shape (), or that of the input without `axis` with ``reduction="none"``
         In nats, or with `normalize` a share of the largest entropy; in float32 or wider.
 
     Raises
@@ -219,7 +219,7 @@ def z_loss(logits: Array, /, *, axis: int = -1, **shared: Unpack[Shared]) -> Arr
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of the input without `axis`
+    array, shape (), or that of the input without `axis` with ``reduction="none"``
         In float32 or wider.
 
     Raises

@@ -67,14 +67,15 @@ def gradient_penalty(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` (n,)
+    array, shape (), or (n,) with ``reduction="none"``
         In float32 or wider. Differentiable with respect to the parameters that `fn` uses, and with respect to `x`.
 
     Raises
     ------
     TypeError
         If `x` is not a real floating-point array, `fn` is not callable or does not return real arrays of the same
-        framework, `fn` uses functions of another framework (see `namespace`), or an option has the wrong type.
+        framework, `fn` takes its input out of the framework, for example by NumPy's functions or float() (see
+        `namespace`), or an option has the wrong type.
     ValueError
         If `fn` returns another shape or, as far as the framework can tell (PyTorch in eager mode, and NumPy), a value
         that does not depend on `x`; if `x` has no axis of samples, or an option is out of range.
@@ -144,7 +145,7 @@ def interpolated_gradient_penalty(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` (n,)
+    array, shape (), or (n,) with ``reduction="none"``
         In float32 or wider.
 
     Raises
@@ -204,7 +205,7 @@ def jacobian_penalty(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` (n,)
+    array, shape (), or (n,) with ``reduction="none"``
         In float32 or wider.
 
     Raises

@@ -45,8 +45,8 @@ def value_and_pullback(
         (gradient,) = pull(cotangent)
         if gradient is None:
             raise ValueError(
-                f"{caller}: `fn` must return what depends on `x` by operations with derivatives, got a value that does "
-                "not. Do not detach it, and compute with `namespace(x)`."
+                f"{caller}: `fn` must return a value that depends on `x` by differentiable operations, got one that "
+                "does not. Do not detach it, and compute with `namespace(x)`."
             )
         return backend.autodiff.checked_twice(caller, gradient)
 
@@ -54,6 +54,7 @@ def value_and_pullback(
 
 
 def _check_real(caller: str, backend: Backend, out: Any) -> None:
+    """Check that `fn` returned a real floating-point array of the framework of its input."""
     out_backend = backend_of(out)
     if out_backend is None or out_backend.library != backend.library:
         raise TypeError(

@@ -87,7 +87,7 @@ def linear_kl_divergence(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` (...)
+    array, shape (), or (...) with ``reduction="none"``
         In nats, in float32 or wider.
 
     Raises
@@ -157,7 +157,7 @@ def linear_js_divergence(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` (...)
+    array, shape (), or (...) with ``reduction="none"``
         In nats, in float32 or wider. Each term is between 0 and log 2, up to rounding.
 
     Raises
@@ -217,7 +217,7 @@ def linear_entropy(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` (...)
+    array, shape (), or (...) with ``reduction="none"``
         In nats, or with `normalize` a share of the largest entropy; in float32 or wider.
 
     Raises

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .._arrays.numerics import array_backend, guards_are_skipped, stop_gradient
+from .._arrays.numerics import array_backend, stop_gradient
 from ..backends import common_backend, namespace
+from ..backends._fast_path import guards_are_skipped
 
 __all__ = [
     "is_log_zero",

@@ -27,7 +27,7 @@ def l1(x: Array, /, **shared: Unpack[Shared]) -> Array:
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of `x`
+    array, shape (), or that of `x` with ``reduction="none"``
         Real, in float32 or wider.
 
     Raises
@@ -82,14 +82,14 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     x : array, shape (...)
         Real or complex floating point.
     center : "mean", number or array, optional
-        The point to pull `x` toward: "mean" is the mean of all elements that are not masked out; an array must
-        broadcast to `x`, such as earlier weights (L2-SP [1]_).
+        The point to pull `x` toward, by default 0. "mean" is the mean of the elements that are not masked out. An array
+        must broadcast to `x`; it may hold the weights before fine-tuning (L2-SP [1]_).
     clip : float, optional
         Distance from the center, > 0, beyond which a term is constant, so that outliers have no gradient.
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of `x`
+    array, shape (), or that of `x` with ``reduction="none"``
         Real, in float32 or wider.
 
     Raises
@@ -101,8 +101,8 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
 
     Notes
     -----
-    No factor 1/2. At a distance of exactly `clip` the slope is that of the inside. The gradient includes that of the
-    mean.
+    No factor 1/2. At a distance of exactly `clip` the slope is that of the inside. With
+    ``center="mean"`` the gradient flows through the mean as well.
 
     References
     ----------
@@ -155,7 +155,7 @@ def elastic_net(x: Array, /, *, l1_ratio: UnitInterval = 0.5, **shared: Unpack[S
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of `x`
+    array, shape (), or that of `x` with ``reduction="none"``
         Real, in float32 or wider.
 
     Raises
@@ -196,7 +196,7 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of `x`
+    array, shape (), or that of `x` with ``reduction="none"``
         Real, in float32 or wider.
 
     Raises
@@ -242,7 +242,7 @@ def group_lasso(x: Array, /, *, axis: int = -1, **shared: Unpack[Shared]) -> Arr
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of `x` without `axis`
+    array, shape (), or that of `x` without `axis` with ``reduction="none"``
         Real, in float32 or wider.
 
     Raises
@@ -254,7 +254,8 @@ def group_lasso(x: Array, /, *, axis: int = -1, **shared: Unpack[Shared]) -> Arr
 
     Notes
     -----
-    At a group of zeros, gradients of every order are 0.
+    The factor :math:`\sqrt{k}` makes groups of different sizes comparable. Gradients of every order are 0 at a group of
+    zeros.
 
     References
     ----------

@@ -42,7 +42,7 @@ def topk_kl_divergence(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of the inputs without `axis`
+    array, shape (), or that of the inputs without `axis` with ``reduction="none"``
         In nats, in float32 or wider. With "bucket" it is a lower bound of the KL divergence over all classes.
 
     Raises
@@ -121,7 +121,7 @@ def sampled_kl(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of the inputs
+    array, shape (), or that of the inputs with ``reduction="none"``
         In nats, in float32 or wider.
 
     Raises

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import abs_, guards_are_skipped, identity, matmul, safe_norm, square, unit
+from .._arrays.numerics import abs_, identity, matmul, safe_norm, square, unit
 from .._core.checks import NonNegative
 from .._core.types import Array
 from ..backends import namespace
+from ..backends._fast_path import guards_are_skipped
 from .decorator import Shared, penalty
 from .log_probabilities import jensen_shannon, symmetric_kl
 from .spec import Shape
@@ -59,7 +60,7 @@ def orthogonality(
 
     Returns
     -------
-    array, shape () or with ``per_sample=True, reduction="none"`` the shape of the leading axes
+    array, shape (), or that of the leading axes with ``per_sample=True, reduction="none"``
         In float32 or wider.
 
     Raises
@@ -214,7 +215,7 @@ def consistency(
 
     Returns
     -------
-    array, shape () or with ``reduction="none"`` the shape of the inputs, for "cosine", "kl" and "js" without `axis`
+    array, shape (), or that of the inputs with ``reduction="none"``, without `axis` for "cosine", "kl" and "js"
         In float32 or wider.
 
     Raises
