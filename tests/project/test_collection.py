@@ -75,7 +75,7 @@ def test_markers_leave_backends() -> None:
 )
 def test_markers_have_backends_and_a_reason(mark: pytest.MarkDecorator) -> None:
     with pytest.raises(
-        pytest.UsageError, match=rf"::test_it: `{mark.name}` must have backends of .* and a `reason`, got"
+        pytest.UsageError, match=rf"::test_it: `{mark.name}` must have backends of .* and a `reason`"
     ):
         allowed(Item(mark))
 
