@@ -32,8 +32,8 @@ REQUIRED = [row for row in ROWS if row["required"]]
 PYTHON = ROWS[0]["python"][0]
 ONCE = f"{ROWS[0]['name']}-{PYTHON}"  # runs the tests that do not depend on a backend
 ONE_FRAMEWORK = "not mixed and not integrations and not docs"  # those need more
-
 COMPILED = [row for row in REQUIRED if row["jit"]]  # these take the longest
+ONE_THREAD = ("OMP_NUM_THREADS", "1")  # a core each: threads that share one cost more than they give
 FULL = "full"
 CI = "ci"
 
@@ -48,12 +48,9 @@ nox.options.sessions = [
     *(row["name"] for row in ROWS if row not in (ROWS[0], *COMPILED) and (row["required"] or "needs" in row)),
     *("types", "lint"),
 ]
-if len(sys.argv) == 1 or sys.argv[1] in (
-    "-t",
-    "--tags",
-):  # a session per core. Named ones show their output as it comes
-    nox.options.parallel = os.cpu_count() or 1
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each: threads that share one cost more than they give
+if len(sys.argv) == 1 or sys.argv[1] in ("-t", "--tags"):
+    nox.options.parallel = os.cpu_count() or 1  # a session per core. Those that are named show their output as it comes
+    os.environ.setdefault(*ONE_THREAD)
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 
@@ -109,6 +106,7 @@ def run_tests(
     options = ["-o", f"cache_dir={session.create_tmp()}"]  # sessions that run side by side share nothing
     if spread and not session.parallel:
         options += ["-n", "auto", "--dist", "worksteal"]
+        env.setdefault(*ONE_THREAD)
     command = ("pytest", "tests", "-m", marks, "--cov", "--cov-report=", *options)
     session.run(*command, *session.posargs, env=env)
 
