@@ -74,9 +74,7 @@ def test_markers_leave_backends() -> None:
     ids=["no reason", "no backend", "unknown"],
 )
 def test_markers_have_backends_and_a_reason(mark: pytest.MarkDecorator) -> None:
-    with pytest.raises(
-        pytest.UsageError, match=rf"::test_it: `{mark.name}` must have backends of .* and a `reason`"
-    ):
+    with pytest.raises(pytest.UsageError, match=rf"::test_it: `{mark.name}` must have backends of .* and a `reason`"):
         allowed(Item(mark))
 
 
