@@ -62,8 +62,8 @@ def test_top_k_of_two_precisions(fw: Framework) -> None:
 
 
 def test_top_k_counts_small_rests(fw: Framework) -> None:
-    for dtype, rest, eps in (("float32", 1e-5, 2.0**-23), ("float64", 1e-13, 2.0**-52)):
-        given = [fw.array(each, dtype) for each in (log(1 - rest - 0.25, 0.25), log(0.5, 0.25))]
+    for dtype, left, eps in (("float32", 1e-5, 2.0**-23), ("float64", 1e-13, 2.0**-52)):
+        given = [fw.array(each, dtype) for each in (log(1 - left - 0.25, 0.25), log(0.5, 0.25))]
         p, q = (np.exp(fw.numpy(each)) for each in given)
         rest = 1 - p.sum()  # as the inputs are rounded
         want = rel_entr(p, q).sum() + rel_entr(rest, 0.25)
