@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-ROWS = tomllib.loads((Path(__file__).parents[1] / "backend_matrix/backends.toml").read_text())["backend"]
+ROWS = tomllib.loads((Path(__file__).parents[1] / "backend_matrix/backends.toml").read_text("utf-8"))["backend"]
 # the tests compile thousands of tiny programs and run each once: spend nothing on optimising them
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 _uses_of_jax = count(1)

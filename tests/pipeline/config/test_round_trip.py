@@ -291,4 +291,4 @@ def test_the_quickstart_from_its_file() -> None:
             want, wanted = quickstart.PENALTIES.compute(forward, step=step)
             assert float(total) == float(want) and report.to_dict() == wanted.to_dict()
         assert same(Pipeline.from_config(pipe.to_config()), pipe)
-        assert VALIDATOR().is_valid(tomllib.loads(EXAMPLE.read_text()))
+        assert VALIDATOR().is_valid(tomllib.loads(EXAMPLE.read_text("utf-8")))
