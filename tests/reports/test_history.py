@@ -272,7 +272,7 @@ def test_csv(tmp_path: Path) -> None:
 
 def test_csv_of_nothing(tmp_path: Path) -> None:
     GradientHistory().to_csv(tmp_path / "run.csv")
-    assert (tmp_path / "run.csv").read_text().split() == ["step"]
+    assert (tmp_path / "run.csv").read_text("utf-8").split() == ["step"]
 
 
 @pytest.mark.mixed

@@ -249,7 +249,7 @@ def test_a_saved_picture(tmp_path: Path) -> None:
     if "matplotlib.pyplot" in sys.modules:  # the figure is not one of its
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
     history.plot(str(tmp_path / "run.svg"))
-    assert "<svg" in (tmp_path / "run.svg").read_text()
+    assert "<svg" in (tmp_path / "run.svg").read_text("utf-8")
 
 
 @pytest.mark.mixed

@@ -291,4 +291,4 @@ def test_the_quickstart_from_its_file() -> None:
             expected, expected_report = quickstart.PENALTIES.compute(forward, step=step)
             assert float(total) == float(expected) and report.to_dict() == expected_report.to_dict()
         assert same(Pipeline.from_config(pipe.to_config()), pipe)
-        assert VALIDATOR().is_valid(tomllib.loads(EXAMPLE.read_text()))
+        assert VALIDATOR().is_valid(tomllib.loads(EXAMPLE.read_text("utf-8")))
