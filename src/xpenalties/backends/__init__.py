@@ -2,6 +2,7 @@
 
 from ._registry import (
     backend_of,
+    backend_of_shapes,
     common_backend,
     flatten_of,
     flatten_with_paths_of,
@@ -10,6 +11,7 @@ from ._registry import (
     is_array_beside,
     lender_of,
     namespace,
+    parameters_of,
     register_loaded,
 )
 from .base import Backend, NoAutodiffError
@@ -18,6 +20,7 @@ __all__ = [
     "Backend",
     "NoAutodiffError",
     "backend_of",
+    "backend_of_shapes",
     "common_backend",
     "flatten_of",
     "flatten_with_paths_of",
@@ -26,5 +29,6 @@ __all__ = [
     "is_array_beside",
     "lender_of",
     "namespace",
+    "parameters_of",
     "register_loaded",
 ]

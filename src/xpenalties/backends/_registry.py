@@ -7,7 +7,7 @@ warning. A framework's file is imported when an array of it turns up, so `import
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from numbers import Real
 from typing import Any
@@ -22,6 +22,7 @@ __all__ = [
     "Backend",
     "NoAutodiffError",
     "backend_of",
+    "backend_of_shapes",
     "common_backend",
     "flatten_of",
     "flatten_with_paths_of",
@@ -30,6 +31,7 @@ __all__ = [
     "is_array_beside",
     "lender_of",
     "namespace",
+    "parameters_of",
     "register_loaded",
 ]
 
@@ -92,6 +94,22 @@ def _is_of_jax(leaves: list[Any]) -> bool:
 def _jax() -> Backend:
     backend: Backend = _module("jax").BACKEND
     return backend
+
+
+def parameters_of(tree: Any) -> Any:
+    """Return the parameters of a module, by name and each once, and any other tree as it is."""
+    if sys.modules.get("jax") is not None and not in_dynamo():  # Dynamo cannot read JAX
+        parameters = _module("jax").parameters_of(tree)
+        if parameters is not None:
+            return parameters
+    if isinstance(tree, Mapping) or not callable(getattr(type(tree), "named_parameters", None)):
+        return tree
+    return dict(tree.named_parameters())
+
+
+def backend_of_shapes() -> Backend | None:
+    """Return the backend of pytrees that hold shapes in place of arrays, or nothing at all: JAX's if it is loaded."""
+    return _jax() if sys.modules.get("jax") is not None else None
 
 
 def backend_of(x: object) -> Backend | None:

@@ -16,7 +16,7 @@ from ..._core.pytrees import Rebuild, joined, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
 from ._programs import JaxEvaluation
 
-__all__ = ["BACKEND", "KNOWN", "find", "is_nest"]
+__all__ = ["BACKEND", "KNOWN", "find", "is_nest", "parameters_of"]
 
 
 class JaxBackend(Backend):
@@ -30,6 +30,9 @@ class JaxBackend(Backend):
 
     def abs(self, x: Any) -> Any:
         return _abs(x) if self.dtype(x.dtype).kind == "real" else super().abs(x)
+
+    def snapshot(self, x: Any) -> Any:
+        return x  # immutable, and a copy takes longer than all else in a report
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         return [float(scalar) for scalar in jax.device_get(list(scalars))]
@@ -76,6 +79,9 @@ class JaxTracing(Tracing):
     def is_tracing(self, x: Any) -> bool:
         return isinstance(x, jax.core.Tracer)
 
+    def has_value(self, x: Any) -> bool:
+        return not isinstance(x, jax.core.Tracer)
+
     def in_trace(self) -> bool:
         return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
 
@@ -112,6 +118,12 @@ class JaxExchange(Exchange):
         """With 64-bit numbers: JAX makes 32 bits of them otherwise, and the owner would get his back so."""
         switch: AbstractContextManager[Any] = jax.enable_x64(True)
         return switch
+
+
+def parameters_of(module: Any) -> Any:
+    """Return the parameters of a module of Flax's nnx, or None for anything else."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx.state(module, nnx.Param) if nnx is not None and isinstance(module, nnx.Module) else None
 
 
 def is_nest(x: Any) -> bool:
