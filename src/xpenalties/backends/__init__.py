@@ -1,4 +1,4 @@
-"""Whose arrays are these, and what their framework can do: a file or a folder for each framework."""
+"""The backends: whose arrays are these, and what can their framework do. A file or a folder for each framework."""
 
 from ._registry import (
     backend_of,
