@@ -1,4 +1,4 @@
-"""value_and_grad and grad for any framework's arrays, over the adapters in `backends`."""
+"""Gradients for arrays of any framework: value_and_grad, grad, grad_norm."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["explained", "grad", "grad_norm", "value_and_grad"]
 
 
 def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
-    """A function that returns `fn`'s value and its gradient with respect to the first argument.
+    """Return a function that computes the value of `fn` and its gradient with respect to the first argument.
 
     Parameters
     ----------
     fn : callable
-        Takes an array, or a nest (dict, list, tuple, dataclass) of arrays of one framework, and anything more; returns
-        a real scalar, or with `has_aux` a pair of one and anything else. Written against `namespace(x)`, it runs on
-        every framework. Arrays of a library without automatic differentiation (CuPy, NumPy without autograd) are lent
-        to PyTorch, or else to JAX, without a copy: then it is given that framework's arrays, so that it must take all
-        of its arrays as arguments.
+        Takes an array, or a pytree (dict, list, tuple, dataclass) of arrays of one framework, and any other arguments.
+        Returns a real scalar, or with `has_aux` a pair of a scalar and anything else. Written with `namespace(x)`, it
+        runs on every framework. Arrays of a library without automatic differentiation (CuPy, NumPy without autograd)
+        are lent to PyTorch, or else to JAX, without a copy. Then `fn` gets arrays of that framework, so it must take
+        all of its arrays as arguments.
     has_aux : bool, default False
-        Whether `fn` returns a pair; the new function then returns ``(value, aux), gradient``.
+        Whether `fn` returns a pair. The new function then returns ``(value, aux), gradient``.
 
     Returns
     -------
     callable
-        Takes what `fn` takes and returns ``value, gradient``. The gradient is shaped like the first argument: zeros for
-        an array that `fn` does not use, None for a leaf that is no floating-point array.
+        Takes the arguments of `fn` and returns ``value, gradient``. The gradient has the structure of the first
+        argument: zeros for an array that `fn` does not use, None for a leaf that is no floating-point array.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable
     ValueError
         If `fn` does not return a scalar.
     NotImplementedError
-        For arrays of a library without automatic differentiation where there is none to borrow.
+        If the arrays' library has no automatic differentiation, and there is none to borrow.
 
     Examples
     --------
@@ -53,17 +53,17 @@ def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable
 
 
 def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
-    """A function that returns the gradient of `fn` with respect to the first argument.
+    """Return a function that computes the gradient of `fn` with respect to the first argument.
 
     Parameters
     ----------
     fn, has_aux
-        As for `value_and_grad`; with `has_aux` the new function returns ``gradient, aux``.
+        As for `value_and_grad`. With `has_aux` the new function returns ``gradient, aux``.
 
     Returns
     -------
     callable
-        Takes what `fn` takes. Its result can be differentiated again.
+        Takes the arguments of `fn`. Its result can be differentiated again.
 
     Raises
     ------
@@ -86,21 +86,21 @@ def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]
 
 
 def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """The L2 norm of the gradient of `fn` with respect to `x`, over all of its arrays together.
+    """Return the L2 norm of the gradient of `fn` with respect to `x`, over all of its arrays together.
 
     Parameters
     ----------
     fn : callable
-        As for `value_and_grad`: takes `x` and the rest, and returns a real scalar.
-    x : array or nest of arrays
-        What to differentiate by.
+        As for `value_and_grad`: takes `x` and other arguments, and returns a real scalar.
+    x : array or pytree of arrays
+        The arrays to differentiate with respect to.
     *args, **kwargs
-        Passed on to `fn`.
+        Passed to `fn`.
 
     Returns
     -------
     array, shape ()
-        Float32 at least. It can be differentiated, with gradient 0 where the norm is 0.
+        Float32 at least. It can be differentiated, with gradient 0 if the norm is 0.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> A
 
     Notes
     -----
-    `Pipeline.compute` with ``track_grad_norms=True`` has those of all penalties, from one evaluation.
+    `Pipeline.compute` with ``track_grad_norms=True`` returns those of all penalties from one evaluation.
 
     Examples
     --------
@@ -117,11 +117,11 @@ def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> A
     10.0
     """
     _, gradient = _differentiated("grad_norm", fn, False)(x, *args, **kwargs)
-    return global_norm([each for each in flatten_of(gradient)[0] if is_array(each)])
+    return global_norm([leaf for leaf in flatten_of(gradient)[0] if is_array(leaf)])
 
 
 def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
-    """What `value_and_grad` returns, with errors that name `caller`."""
+    """Return the function that `value_and_grad` returns, with errors that name `caller`."""
     if not callable(fn):
         raise TypeError(f"{caller}: `fn` must be callable, got {type(fn).__qualname__}. Pass a function.")
 
@@ -159,7 +159,7 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
 
 @contextmanager
 def explained(caller: str, backend: Backend) -> Iterator[None]:
-    """Run a user's function on traced arrays: what it makes of one that took it for plain data says what to do."""
+    """Run a user's function on traced arrays. If it takes one for plain data, the error says what to do."""
     try:
         yield
     except Exception as error:
@@ -173,7 +173,7 @@ def explained(caller: str, backend: Backend) -> Iterator[None]:
 
 
 def _differentiable(caller: str, leaves: list[Any]) -> list[int]:
-    """The positions of the real floating-point arrays."""
+    """Return the positions of the real floating-point arrays."""
     active = []
     for i, leaf in enumerate(leaves):
         backend = backend_of(leaf)
@@ -201,7 +201,7 @@ def _kind(leaf: Any) -> str:
 
 
 def _value_and_aux(caller: str, out: Any, has_aux: bool, library: str) -> tuple[Any, Any]:
-    """What `fn` returned, checked."""
+    """Check what `fn` returned."""
     if has_aux and not (isinstance(out, tuple) and len(out) == 2):
         raise TypeError(f"{caller}: `fn` must return (value, aux), got {type(out).__qualname__}. Or drop `has_aux`.")
     value, aux = out if has_aux else (out, None)
@@ -225,16 +225,16 @@ def _value_and_aux(caller: str, out: Any, has_aux: bool, library: str) -> tuple[
     return value, aux
 
 
-def _arrays_of(nest: Any, backend: Backend) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The arrays of `nest` that `backend`'s library knows, and a function that puts others in their places."""
-    leaves, rebuild = backend.flatten(nest)
+def _arrays_of(tree: Any, backend: Backend) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """Return the arrays of a backend's library in a pytree, and a function that puts others in their places."""
+    leaves, rebuild = backend.flatten(tree)
     backends = [backend_of(leaf) for leaf in leaves]
-    where = [i for i, each in enumerate(backends) if each is not None and each.library == backend.library]
+    places = [i for i, owner in enumerate(backends) if owner is not None and owner.library == backend.library]
 
     def put(arrays: list[Any]) -> Any:
         full = list(leaves)
-        for i, x in zip(where, arrays, strict=True):
+        for i, x in zip(places, arrays, strict=True):
             full[i] = x
         return rebuild(iter(full))
 
-    return [leaves[i] for i in where], put
+    return [leaves[i] for i in places], put

@@ -1,4 +1,4 @@
-"""Numbers and 0-d arrays, where either is taken: their checks, and the functions that Python's numbers lack."""
+"""Checks of arguments that are numbers or 0-d arrays, and array functions for Python's numbers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..backends import backend_of
 
 __all__ = ["Python", "checked_weight", "scalar"]
 
-_MOST = math.log(sys.float_info.max)
+_MAX_EXPONENT = math.log(sys.float_info.max)
 
 
 class Python:
-    """The functions of an array namespace that schedules and controllers need, for Python's numbers."""
+    """The array functions that schedules and controllers need, for Python's numbers."""
 
     cos = math.cos
 
     @staticmethod
     def exp(x: float) -> float:
-        return math.exp(x) if x < _MOST else math.inf
+        return math.exp(x) if x < _MAX_EXPONENT else math.inf
 
     @staticmethod
     def where(condition: bool, a: Any, b: Any) -> Any:
@@ -30,7 +30,7 @@ class Python:
 
 
 def scalar(caller: str, check: Check, name: str, value: Any) -> Any:
-    """A number, checked, or a real 0-d array as it is: its values are not looked at."""
+    """Check a number, or that an array is real and 0-d. The value of an array is not looked at."""
     backend = None if isinstance(value, Real) else backend_of(value)
     if backend is None:
         return named(caller, check, name, value)
@@ -42,5 +42,5 @@ def scalar(caller: str, check: Check, name: str, value: Any) -> Any:
 
 
 def checked_weight(caller: str, weight: Any, name: str = "weight") -> Any:
-    """A number, NumPy's too, as a finite Python float >= 0; a 0-d array or a schedule as it is."""
+    """Check a weight. Returns a number as a Python float >= 0, a 0-d array or a schedule as it is."""
     return weight if callable(weight) else scalar(caller, NON_NEGATIVE, name, weight)

@@ -1,4 +1,4 @@
-"""A penalty by name, or any callable, and the options that it is to be called with, checked."""
+"""Look up penalties by name, and check the options that a penalty or any callable will be called with."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ __all__ = ["checked_options", "resolved"]
 
 
 def resolved(fn: Any) -> Callable[..., Any]:
-    """What `fn` names, or `fn` itself if it can be called."""
+    """Return the penalty that `fn` names, or `fn` itself if it is callable."""
     if isinstance(fn, str):
-        found = REGISTRY.get(fn) or OWN.get(fn)
-        if found is None:
+        penalty = REGISTRY.get(fn) or OWN.get(fn)
+        if penalty is None:
             names = penalty_names()
             raise ValueError(
                 f"Penalty: `fn` must be a callable or one of {', '.join(names)}, got {fn!r}." + nearest(fn, names)
             )
-        return found
+        return penalty
     if not callable(fn):
         raise TypeError(f"Penalty: `fn` must be a name or a callable, got {type(fn).__qualname__}. Pass one.")
     return fn
 
 
 def checked_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any) -> dict[str, Any]:
-    """The options that `fn` takes beside its `inputs`, checked when a penalty is made."""
+    """Check the options that `fn` takes besides its `inputs`, when a `Penalty` is made."""
     if not isinstance(options, Mapping):
         raise TypeError(f"penalty {name!r}: `options` must be a mapping, got {options!r}. Pass a dict.")
     options = dict(options)
     spec = spec_of(fn)
     if spec is not None:
-        shared: dict[str, Any] = {each: options[each] for each in SHARED if each in options}
+        shared: dict[str, Any] = {key: options[key] for key in SHARED if key in options}
         if "reduction" in shared:
             spec.check("reduction", shared["reduction"], member(("sum", "mean")))  # "none" is no scalar
-        for each in ("where", "weights"):
-            if shared.get(each) is not None:
-                common_backend(spec.name, [each], [shared[each]])
+        for key in ("where", "weights"):
+            if shared.get(key) is not None:
+                common_backend(spec.name, [key], [shared[key]])
         if not (shared.get("normalizer") is None or is_array(shared["normalizer"])):
             shared["normalizer"] = spec.check("normalizer", shared["normalizer"], POSITIVE)
-        own = {key: value for key, value in options.items() if key not in shared}
-        return {**spec.check_options(own), **shared}
+        formula_options = {key: value for key, value in options.items() if key not in shared}
+        return {**spec.check_options(formula_options), **shared}
     try:
         parameters = inspect.signature(fn).parameters
     except (TypeError, ValueError):  # builtins without a signature: Python says at the call
@@ -53,7 +53,7 @@ def checked_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return options
     positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    arrays = len(inputs) if isinstance(inputs, tuple) else 1  # of them, what the inputs take up
+    arrays = len(inputs) if isinstance(inputs, tuple) else 1  # the first arguments, which the inputs take
     taken = {p.name for i, p in enumerate(positional) if i < arrays or p.kind is p.POSITIONAL_ONLY}
     valid = [key for key in parameters if key not in taken]
     for key in options:

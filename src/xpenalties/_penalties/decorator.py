@@ -1,6 +1,6 @@
-"""The decorator that turns a penalty's formula into a public function, and the registry of the functions it made.
+"""The decorator that turns a penalty's formula into a public function, and registers it.
 
-A formula maps arrays to terms. What every penalty shares (checks, half precision, `where`, `weights`, `normalizer`, the
+A formula maps arrays to terms. What all penalties share (checks, half precision, `where`, `weights`, `normalizer`, the
 reduction) is in `evaluation.py`, so that a penalty is its mathematics and nothing else.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["Shared", "penalty", "value_and_metrics"]
 
 
 class Shared(TypedDict, total=False):
-    """The options every penalty takes; described once in `_SHARED_DOC`."""
+    """The options that every penalty takes. `_SHARED_DOC` describes them."""
 
     reduction: Literal["sum", "mean", "none"]
     where: Any
@@ -41,7 +41,7 @@ _SHARED_DOC = """
         Mask of the terms to keep. A masked-out term adds exactly nothing to the value and the gradient, even if it is
         NaN.
     weights : array of numbers >= 0, broadcastable to the terms, optional
-        Factor of each term. A weight of 0 masks its term out.
+        Factor of each term. A weight of 0 masks its term.
     normalizer : number > 0 or 0-d array, optional
         Divisor to use instead of the one of `reduction`: "sum" and "mean" return sum / normalizer, and "none" returns
         terms / normalizer. For an array, 0 / 0 is 0.
@@ -57,7 +57,7 @@ def penalty(
     requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None,
     matrices: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a public penalty of a formula.
+    """Make a formula a public penalty.
 
     Parameters
     ----------
@@ -67,15 +67,15 @@ def penalty(
     reduction : {"sum", "mean"}
         The default.
     complex : bool
-        Whether complex arrays are taken.
+        Whether the penalty takes complex arrays.
     extras : tuple of {"kept", "eps"}
-        What the formula finds in its ``**shared``: the mask over its arrays, where there is one, and the eps of the
-        dtype that they were given in.
+        What the formula gets in its ``**shared``: the mask over its arrays, if there is one, and the eps of the dtype
+        of the arrays that the user passed.
     requires : callable of the arrays and the options, optional
-        Raises what the formula cannot take: called before it, and for empty arrays too.
+        Raises an error for what the formula cannot take. Called before the formula, and for empty arrays too.
     matrices : tuple of str
-        Which of the arrays are linear maps that all rows have in common, of shape [classes, features]. The shapes of
-        all arrays are then for `requires` to check.
+        Which of the arrays are linear maps that all rows share, of shape [classes, features]. `requires` must then
+        check the shapes of all arrays.
     """
 
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:
@@ -133,19 +133,19 @@ def value_and_metrics(
 
 
 def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature:
-    """`formula`'s signature with the shared options spelt out."""
+    """Return the signature of a formula with the shared options written out."""
     signature = inspect.signature(formula)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     defaults = (reduction, None, None, None)
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
         for name, default in zip(SHARED, defaults, strict=True)
     ]
-    return signature.replace(parameters=[*own, *shared])
+    return signature.replace(parameters=[*parameters, *shared])
 
 
 def _docstring(text: str, reduction: str) -> str:
-    """The formula's docstring with the shared options described after its own."""
+    """Return the docstring of a formula with the shared options after its parameters."""
     text = inspect.cleandoc(text)
     shared = inspect.cleandoc(_SHARED_DOC.format(reduction=reduction))
     head, separator, tail = text.partition("\n\nNotes\n-----")

@@ -90,7 +90,7 @@ def check(call: Call) -> tuple[Call, Backend]:
 
 
 def _checked_normalizer(spec: Spec, first: Any, normalizer: Any) -> Any:
-    """A number as a Python float > 0, or a real 0-d array."""
+    """Check a normalizer. Returns a Python float > 0, or a real 0-d array."""
     if not is_array_beside(normalizer, first):
         return spec.check("normalizer", normalizer, POSITIVE)
     backend = common_backend(spec.name, (spec.arrays[0], "normalizer"), (first, normalizer))
@@ -244,15 +244,15 @@ def _check_callable(spec: Spec, functions: tuple[Any, ...]) -> None:
 
 
 def _tracing(backend: Backend, values: Any) -> Backend:
-    """The backend of `values` if a function, or an option that is an array, has made them traced."""
+    """Return the backend of `values` if a function, or an option that is an array, has made them traced."""
     actual = backend_of(values)
     return backend if actual is None or not actual.traces else actual
 
 
 def _common_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
-    """The dtype to compute in, float32 at least unless a function takes them, or None: that of all arrays.
+    """Check dtypes and shapes. Returns the dtype to compute in, or None for that of the arrays.
 
-    Shapes must be the same.
+    It is float32 at least, unless a function takes the arrays.
     """
     first = arrays[0]
     first_dtype = first.dtype
@@ -278,9 +278,9 @@ def _common_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
 
 def _check_kind(spec: Spec, name: str, x: Any, kind: str) -> None:
     if kind != "real" and not (kind == "complex" and spec.complex):
-        wanted = "real or complex floating point" if spec.complex else "real floating point"
+        required = "real or complex floating point" if spec.complex else "real floating point"
         hint = "Take its real part or size" if kind == "complex" else "Cast it first, for example to float32"
-        raise TypeError(f"{spec.name}: `{name}` must be {wanted}, got {x.dtype}. {hint}.")
+        raise TypeError(f"{spec.name}: `{name}` must be {required}, got {x.dtype}. {hint}.")
 
 
 def _no_axis(spec: Spec, axis: int, shape: Any) -> ValueError:
@@ -331,7 +331,7 @@ def _summed_over_inputs(xp: Any, x: Any, kind: str, axis: int | None) -> Any:
 def _masks(
     spec: Spec, backend: Backend, first: Any, shape: tuple[int, ...], where: Any, weights: Any
 ) -> tuple[Backend, Any, Any]:
-    """Which terms are kept, and their weights (0 where they are not), both checked and of the terms' shape."""
+    """Check `where` and `weights`. Returns the mask of the terms, and weights that are 0 if masked."""
     for name, x in (("where", where), ("weights", weights)):
         if x is None:
             continue
@@ -353,20 +353,20 @@ def _masks(
             )
     xp = backend.xp
     if weights is not None:
-        kept = weights != 0 if where is None else where & (weights != 0)
-        weights = xp.broadcast_to(xp.where(kept, weights, 0.0), shape)
+        mask = weights != 0 if where is None else where & (weights != 0)
+        weights = xp.broadcast_to(xp.where(mask, weights, 0.0), shape)
     else:
-        kept = where
-    return backend, None if kept is None else xp.broadcast_to(kept, shape), weights
+        mask = where
+    return backend, None if mask is None else xp.broadcast_to(mask, shape), weights
 
 
-def _over_inputs(xp: Any, kept: Any, kind: Shape, axis: int, ndim: int) -> Any:
-    """The terms' mask as one that broadcasts against the inputs."""
+def _over_inputs(xp: Any, mask: Any, kind: Shape, axis: int, ndim: int) -> Any:
+    """Reshape the terms' mask so that it broadcasts against the inputs."""
     if kind == "rows":
-        return xp.expand_dims(kept, axis=axis)
+        return xp.expand_dims(mask, axis=axis)
     if kind == "matrices":
-        return xp.expand_dims(xp.expand_dims(kept, axis=ndim - 2), axis=ndim - 1)
-    return xp.reshape(kept, (kept.shape[0],) + (1,) * (ndim - 1)) if kind == "samples" else kept
+        return xp.expand_dims(xp.expand_dims(mask, axis=ndim - 2), axis=ndim - 1)
+    return xp.reshape(mask, (mask.shape[0],) + (1,) * (ndim - 1)) if kind == "samples" else mask
 
 
 def reduce(call: Call, terms: Terms) -> tuple[Any, Any]:

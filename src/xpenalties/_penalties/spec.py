@@ -1,4 +1,4 @@
-"""What is known of a penalty without an array: formula, options and their checks, what a term belongs to."""
+"""The specification of a penalty: formula, options and their checks, what a term belongs to."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ __all__ = ["SHARED", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
 
 Shape = Literal["elements", "rows", "matrices", "samples", "whole"]
 Reduction = Literal["sum", "mean", "none"]
-Extra = Literal["kept", "eps"]  # what a formula may ask for: the mask over its arrays (None: all), their dtype's eps
+Extra = Literal[
+    "kept", "eps"
+]  # what a formula may request: the mask over its arrays (None: all), the eps of their dtype
 SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
 
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """What `penalty` found out about a formula."""
+    """What `penalty` knows of a formula."""
 
     name: str
     formula: Callable[..., Any]
-    functions: tuple[str, ...]  # what it takes before the arrays
+    functions: tuple[str, ...]  # names of the arguments before the arrays
     arrays: tuple[str, ...]
-    matrices: tuple[int, ...]  # which of the arrays all rows have in common, see `Work`
+    matrices: tuple[int, ...]  # which of the arrays all rows share, see `Work`
     checks: Mapping[str, Check]
     defaults: Mapping[str, Any]
     terms: Shape | Callable[[Mapping[str, Any]], Shape]
     reduction: Reduction
     complex: bool
-    extras: frozenset[Extra]  # what its formula is given beside the options
+    extras: frozenset[Extra]  # what its formula gets besides the options
     requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None  # its own check of arrays and options
 
     def shape_of_terms(self, options: Mapping[str, Any]) -> Shape:
-        """What a term belongs to, with these options."""
+        """Return what a term belongs to, with these options."""
         return self.terms({**self.defaults, **options}) if callable(self.terms) else self.terms
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """`options` checked and made plain Python values."""
+        """Check options. Returns them as plain Python values."""
         for name in options:
             if name not in self.checks:
                 valid = (*self.checks, *SHARED)
@@ -55,14 +57,14 @@ class Spec:
         return checked
 
     def check(self, name: str, value: Any, check: Check) -> Any:
-        """`value` as `check` returns it; its errors name the function."""
+        """Check one value. Returns it as `check` does; errors name the penalty."""
         return named(self.name, check, name, value)
 
 
 def spec_of(function: object) -> Spec | None:
-    """What is known of a function that `penalty` made, None for any other.
+    """Return the specification of a penalty that `penalty` made, or None for any other function.
 
-    functools.wraps copies the attribute to what wraps a penalty, jax.jit(l1) or grad(l1): those are other functions.
+    functools.wraps copies the attribute to wrappers such as jax.jit(l1) or grad(l1), which are other functions.
     """
     spec = getattr(function, "spec", None)
     return spec if isinstance(spec, Spec) and REGISTRY.get(spec.name) is function else None

@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import operator
 import os
-import sys
 from collections import deque
 from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from .._arrays.numerics import stop_gradient
 from .._core.checks import POSITIVE, named
 from .._core.optional import require
 from .._core.pytrees import flatten
-from ..backends import is_array, namespace
+from ..backends import backend_of
 from .report import Report, to_floats
 
 if TYPE_CHECKING:
@@ -240,23 +238,20 @@ def _positive(name: str, value: Any, remedy: str) -> int:
 
 def _constant(figure: Any) -> Any:
     """`figure`, which nothing changes any more: a view of a learned weight or of a batch would."""
-    if not is_array(figure):
+    backend = backend_of(figure)
+    if backend is None:
         return figure
-    jax = sys.modules.get("jax")
-    if jax is not None and isinstance(figure, jax.core.Tracer):
+    if not backend.tracing.has_value(figure):
         raise TypeError(
-            f"GradientHistory.append: `report` must have values, got {figure!r}, which JAX is tracing. Return it "
-            "from the function that JAX transforms, and append it outside."
+            f"GradientHistory.append: `report` must have values, got {figure!r}, which {backend.name} is tracing. "
+            "Return it from the function that is transformed, and append it outside."
         )
     if tuple(figure.shape) != ():
         raise ValueError(
             f"GradientHistory.append: figures must be 0-d, got shape {tuple(figure.shape)}. Of stacked reports "
             "append one at a time, for example jax.tree.map(lambda figure: figure[i], report)."
         )
-    if jax is not None and isinstance(figure, jax.Array):  # immutable, and a copy takes longer than all else here
-        return figure
-    constant = stop_gradient(figure)
-    return namespace(constant).asarray(constant, copy=True)
+    return backend.snapshot(figure)
 
 
 def _conflicts(report: Report) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""Whose arrays are these, and what their framework can do: a file or a folder for each framework."""
+"""The backends: whose arrays are these, and what can their framework do. A file or a folder for each framework."""
 
 from ._registry import (
     backend_of,
+    backend_of_shapes,
     common_backend,
     flatten_of,
     flatten_with_paths_of,
@@ -10,6 +11,7 @@ from ._registry import (
     is_array_beside,
     lender_of,
     namespace,
+    parameters_of,
     register_loaded,
 )
 from .base import Backend, NoAutodiffError
@@ -18,6 +20,7 @@ __all__ = [
     "Backend",
     "NoAutodiffError",
     "backend_of",
+    "backend_of_shapes",
     "common_backend",
     "flatten_of",
     "flatten_with_paths_of",
@@ -26,5 +29,6 @@ __all__ = [
     "is_array_beside",
     "lender_of",
     "namespace",
+    "parameters_of",
     "register_loaded",
 ]

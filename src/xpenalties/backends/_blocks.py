@@ -16,34 +16,34 @@ from typing import Any
 __all__ = ["AUTOMATIC", "BLOCK_SIZE", "LEAST", "block_size", "keep_pages"]
 
 AUTOMATIC = 0
-LEAST = 2**18  # elements: what is smaller stays in the caches of a CPU as a whole
+LEAST = 2**18  # elements: smaller arrays stay in the caches of a CPU as a whole
 #: Elements of a block as `block_size` says; AUTOMATIC: as the device likes it, None: no blocks.
 BLOCK_SIZE: ContextVar[int | None] = ContextVar("BLOCK_SIZE", default=AUTOMATIC)
 
 
 @contextmanager
 def block_size(elements: int | None) -> Iterator[None]:
-    """Evaluate penalties of rows in blocks of another size than the one chosen for the device.
+    """Set the size of blocks in which penalties of rows are evaluated, in place of the one chosen for the device.
 
     NumPy, CuPy and eager PyTorch evaluate penalties with one term for each row (all divergences but `sampled_kl`,
     `group_lasso`, `consistency` by "cosine", "kl" and "js") a block of rows at a time, and forward and backward at once
-    where PyTorch wants a gradient: nothing as large as the inputs is stored but their gradients. The divergences of
-    linear maps are evaluated so in JAX and under torch.compile too. The value is the same but for rounding.
+    if PyTorch needs a gradient: nothing as large as the inputs is stored except their gradients. The divergences of
+    linear maps are evaluated in blocks by JAX and under torch.compile too. The value is the same up to rounding.
 
     Parameters
     ----------
     elements : int or None
-        How many elements of an input, or logits, a block has at most, but for one row at least; None: never in blocks.
+        Maximal number of elements of an input, or logits, in a block, which has at least one row. None: no blocks.
 
     Raises
     ------
     TypeError, ValueError
-        For what is not an integer >= 1 or None.
+        If `elements` is not None or an integer >= 1.
 
     Notes
     -----
-    Holds for what this thread, or asyncio task, calls within the block, and for the threads that a pipeline starts
-    there. What torch.compile and jax.jit have compiled keeps the size it was compiled with.
+    It holds inside the `with` block, for this thread or asyncio task, and for threads that a pipeline starts there.
+    Functions that torch.compile and jax.jit have compiled keep the size that they were compiled with.
 
     Examples
     --------
@@ -66,10 +66,10 @@ def block_size(elements: int | None) -> Iterator[None]:
 
 @cache
 def keep_pages(empty: Callable[[int], Any]) -> None:
-    """Have the C library keep the memory that one block frees for the next one; `empty` allocates so many bytes.
+    """Make the C library keep the memory that one block frees for the next one. `empty` allocates so many bytes.
 
-    glibc gives back what is free at the end of its heap, if that is more than twice the largest allocation of up to
-    32 MiB that the process has freed so far (mallopt(3), M_MMAP_THRESHOLD): here is one. Pages that come again from the
-    system are zeroed, which takes longer than what blocks compute.
+    glibc returns free memory at the end of its heap to the system if it is more than twice the largest allocation, of
+    up to 32 MiB, that the process has freed so far (mallopt(3), M_MMAP_THRESHOLD). So one is freed here. Pages that
+    come back from the system are zeroed, which takes longer than the computation of a block.
     """
     empty(2**25 - 2**16)

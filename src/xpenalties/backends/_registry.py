@@ -1,4 +1,4 @@
-"""Whose arrays are these: a dictionary from type to backend, filled on first sight.
+"""Find the backend of arrays: a dictionary from type to backend, filled when a type is first seen.
 
 A look-up costs a tenth of what `array_api_compat.array_namespace` does, and torch.compile traces it without a
 warning. A framework's file is imported when an array of it turns up, so `import xpenalties` imports none of them.
@@ -7,7 +7,7 @@ warning. A framework's file is imported when an array of it turns up, so `import
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from numbers import Real
 from typing import Any
@@ -22,6 +22,7 @@ __all__ = [
     "Backend",
     "NoAutodiffError",
     "backend_of",
+    "backend_of_shapes",
     "common_backend",
     "flatten_of",
     "flatten_with_paths_of",
@@ -30,6 +31,7 @@ __all__ = [
     "is_array_beside",
     "lender_of",
     "namespace",
+    "parameters_of",
     "register_loaded",
 ]
 
@@ -44,13 +46,13 @@ def register_loaded() -> None:
 
 
 def _loaded() -> dict[type, Backend]:
-    """The array types of all frameworks that are imported already."""
+    """Return the array types of all frameworks that are imported already."""
     loaded = [name for name in _FRAMEWORKS if sys.modules.get(name) is not None]  # None: tests block an import so
     return {cls: backend for name in loaded for cls, backend in _module(name).KNOWN.items()}
 
 
 def _module(name: str) -> Any:
-    """This package's file for a framework. Import statements, for torch.compile cannot trace import_module."""
+    """Import this package's file for a framework, by import statements: torch.compile cannot trace import_module."""
     if name == "numpy":
         from . import numpy as module
     elif name == "torch":
@@ -62,26 +64,26 @@ def _module(name: str) -> Any:
     return module
 
 
-def flatten_of(nest: Any) -> tuple[list[Any], Rebuild]:
-    """The leaves of a nest and the way back, by the framework of its arrays where that has nests of its own: JAX."""
-    leaves, rebuild = flatten(nest)
-    return _jax().flatten(nest) if _is_of_jax(leaves) else (leaves, rebuild)
+def flatten_of(tree: Any) -> tuple[list[Any], Rebuild]:
+    """Return the leaves of a pytree and the way back; as JAX sees the tree if JAX's arrays are in it."""
+    leaves, rebuild = flatten(tree)
+    return _jax().flatten(tree) if _is_of_jax(leaves) else (leaves, rebuild)
 
 
-def flatten_with_paths_of(nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
-    """The same, and where each leaf is, with dots between keys, fields and indices."""
-    leaves, rebuild, paths = flatten_with_paths(nest)
-    return _jax().flatten_with_paths(nest) if _is_of_jax(leaves) else (leaves, rebuild, paths)
+def flatten_with_paths_of(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
+    """Return the same, and the path of each leaf, with dots between keys, fields and indices."""
+    leaves, rebuild, paths = flatten_with_paths(tree)
+    return _jax().flatten_with_paths(tree) if _is_of_jax(leaves) else (leaves, rebuild, paths)
 
 
 def _is_of_jax(leaves: list[Any]) -> bool:
-    """Whether JAX is to say what a nest is made of: where its arrays are in it, or it alone may know."""
-    asked = sys.modules.get("jax") is not None and not in_dynamo()  # which cannot read JAX
+    """Return whether JAX decides what a pytree is made of: its arrays are in it, or a node that only JAX knows."""
+    jax_may_know = sys.modules.get("jax") is not None and not in_dynamo()  # Dynamo cannot read JAX
     for leaf in leaves:
-        known = _BACKENDS.get(type(leaf))
-        # a variable of Flax's has an array's methods, and is a nest
-        unknown = leaf is not None and (known is None or type(known) is Backend)
-        if unknown and asked and _module("jax").is_nest(leaf):
+        backend = _BACKENDS.get(type(leaf))
+        # one of Flax's variables has an array's methods, and is a pytree
+        is_unknown = leaf is not None and (backend is None or type(backend) is Backend)
+        if is_unknown and jax_may_know and _module("jax").is_tree(leaf):
             return True
         backend = backend_of(leaf)
         if backend is not None and backend.name == "jax":
@@ -94,19 +96,35 @@ def _jax() -> Backend:
     return backend
 
 
+def parameters_of(tree: Any) -> Any:
+    """Return the parameters of a module, by name and each once, and any other tree as it is."""
+    if sys.modules.get("jax") is not None and not in_dynamo():  # Dynamo cannot read JAX
+        parameters = _module("jax").parameters_of(tree)
+        if parameters is not None:
+            return parameters
+    if isinstance(tree, Mapping) or not callable(getattr(type(tree), "named_parameters", None)):
+        return tree
+    return dict(tree.named_parameters())
+
+
+def backend_of_shapes() -> Backend | None:
+    """Return the backend of pytrees that hold shapes in place of arrays, or nothing at all: JAX's if it is loaded."""
+    return _jax() if sys.modules.get("jax") is not None else None
+
+
 def backend_of(x: object) -> Backend | None:
-    """The backend of one array, or None for what is no array."""
+    """Return the backend of one array, or None for anything else."""
     backend = _BACKENDS.get(type(x))
     return _discover(x) if backend is None else backend
 
 
 def is_array(x: object) -> bool:
-    """Whether `x` is an array of a framework that is known."""
+    """Return whether `x` is an array of any framework."""
     return backend_of(x) is not None
 
 
 def is_array_beside(x: object, array: object) -> bool:
-    """Whether `x` is an array where `array` is one: NumPy's scalars are, but numbers beside another framework's."""
+    """Return whether `x` counts as an array beside `array`: a NumPy scalar does only beside NumPy's arrays."""
     backend, other = backend_of(x), backend_of(array)
     if backend is None or other is None:
         return False
@@ -124,10 +142,9 @@ def _discover(x: object) -> Backend | None:
                 return None
             backend: Backend | None = module.find(cls)
             if backend is not None:
-                known = (
-                    {} if in_dynamo() else _loaded()
-                )  # all at once: torch.compile compiles again where there are more
-                _BACKENDS.update({**known, cls: backend})
+                # all types at once: torch.compile compiles again whenever the dictionary has grown
+                loaded = {} if in_dynamo() else _loaded()
+                _BACKENDS.update({**loaded, cls: backend})
                 return backend
     if not array_api_compat.is_array_api_obj(x):
         return None
@@ -138,7 +155,7 @@ def _discover(x: object) -> Backend | None:
 
 
 def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]) -> Backend:
-    """The one backend of several arrays; the errors name the function and the argument."""
+    """Return the one backend of several arrays. Errors name the function and the argument."""
     cls = type(arrays[0])
     common = _BACKENDS.get(cls)
     if common is not None and (len(arrays) == 1 or (len(arrays) == 2 and type(arrays[1]) is cls)):
@@ -167,7 +184,7 @@ def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]
 
 
 def namespace(*arrays: Any) -> Any:
-    """The array API namespace of `arrays`, for functions that should run on any framework.
+    """Return the array API namespace of `arrays`, for functions that run on any framework.
 
     Parameters
     ----------
@@ -182,7 +199,7 @@ def namespace(*arrays: Any) -> Any:
     Raises
     ------
     TypeError
-        For something that is no array, or for arrays of several frameworks.
+        If something is no array, or the arrays are of several frameworks.
 
     Examples
     --------
@@ -201,7 +218,7 @@ def namespace(*arrays: Any) -> Any:
 
 
 def lender_of(owner: Backend) -> Backend:
-    """The backend whose `vjp` serves arrays of `owner`: itself, or PyTorch, or else JAX, which take them by DLPack."""
+    """Return the backend that differentiates arrays of `owner`: itself, or PyTorch, or else JAX, by DLPack."""
     if owner.autodiff.differentiates():
         return owner
     if not hasattr(owner.xp, "from_dlpack"):

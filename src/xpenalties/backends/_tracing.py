@@ -21,6 +21,10 @@ class Tracing:
         """Return whether `x` belongs to a program that is being traced, to run later."""
         return False
 
+    def has_value(self, x: Any) -> bool:
+        """Return whether `x` has a value that can be kept for later. A tracer of a function transform has none."""
+        return True
+
     def in_trace(self) -> bool:
         """Return whether what is computed now is being traced, even from arrays with values."""
         return False

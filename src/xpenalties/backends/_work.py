@@ -1,4 +1,4 @@
-"""What is evaluated: a formula and its arrays, and how they are cut into blocks of rows."""
+"""A formula and its arrays, and how they are cut into blocks of rows."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Work(NamedTuple):
 
     @property
     def terms_shape(self) -> tuple[int, ...]:
-        """The shape of the terms: one for each row."""
+        """Return the shape of the terms: one for each row."""
         return self.outer(tuple(self.arrays[0].shape))
 
     def outer(self, index: tuple[Any, ...]) -> tuple[Any, ...]:

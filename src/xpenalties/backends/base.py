@@ -148,6 +148,10 @@ class Backend:
         """Stack 0-d arrays of one dtype, on the device of the first."""
         return self.xp.stack(scalars)
 
+    def snapshot(self, x: Any) -> Any:
+        """Return `x` as a constant that does not change if `x` does; a copy unless arrays are immutable."""
+        return self.xp.asarray(self.autodiff.stop_gradient(x), copy=True)
+
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         """Return 0-d arrays as Python floats, with one transfer from the device if the framework can."""
         return [float(scalar) for scalar in scalars]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
 from .._arrays.numerics import stop_gradient, wide
 from .._arrays.scalars import checked_weight
-from ..backends import backend_of, common_backend, flatten_of, is_array, namespace
+from ..backends import backend_of, backend_of_shapes, common_backend, flatten_of, is_array, namespace
 from ..trees._selection import Patterns, Selected, as_nest, leaves_at
 
 __all__ = [
@@ -122,10 +121,9 @@ def initial_step(name: str, params: Any) -> Any:
         backend = backend_of(constant)
         assert backend is not None
         return backend.xp.zeros((), dtype=backend.xp.int32, device=backend.device(constant))
-    if sys.modules.get("jax") is not None:
-        import jax.numpy as jnp
-
-        return jnp.zeros((), jnp.int32)
+    backend = backend_of_shapes()
+    if backend is not None:
+        return backend.xp.zeros((), dtype=backend.xp.int32)
     raise ValueError(f"{name}: `params` must hold an array to count beside, got none. Pass the parameters.")
 
 

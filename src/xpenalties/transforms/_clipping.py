@@ -137,7 +137,7 @@ def _axes_of_a_unit(name: str, x: Any, unit_axis: int | None) -> tuple[int, ...]
     if unit_axis is None:
         backend = backend_of(x)
         assert backend is not None
-        if backend.name != "torch":
+        if not backend.units_first:
             return axes[:1] if x.ndim == 3 else axes[:-1]
         unit_axis = 0
     return axes[: (at := _checked_axis(name, unit_axis, x))] + axes[at + 1 :]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .._core.checks import nearest
 from .._core.pytrees import Rebuild
-from ..backends import backend_of, common_backend, flatten_with_paths_of
+from ..backends import backend_of, common_backend, flatten_with_paths_of, parameters_of
 
 __all__ = ["Patterns", "PatternsLike", "Selected", "Selection", "as_nest", "check_unique", "leaves_at"]
 
@@ -189,12 +188,7 @@ def check_unique(caller: str, argument: str, paths: list[str]) -> None:
 
 def as_nest(tree: Any) -> Any:
     """`tree`; of a module of PyTorch's or Flax's nnx its parameters by name, each once."""
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is not None and isinstance(tree, nnx.Module):
-        return nnx.state(tree, nnx.Param)
-    if isinstance(tree, Mapping) or not callable(getattr(type(tree), "named_parameters", None)):
-        return tree
-    return dict(tree.named_parameters())
+    return parameters_of(tree)
 
 
 def _checked(caller: str, name: str, option: PatternsLike) -> tuple[str, ...]:

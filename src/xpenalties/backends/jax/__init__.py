@@ -1,5 +1,5 @@
 """jax."""
 
-from ._backend import BACKEND, KNOWN, find, is_nest
+from ._backend import BACKEND, KNOWN, find, is_tree, parameters_of
 
-__all__ = ["BACKEND", "KNOWN", "find", "is_nest"]
+__all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of"]

@@ -16,7 +16,7 @@ from ..._core.pytrees import Rebuild, joined, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
 from ._programs import JaxEvaluation
 
-__all__ = ["BACKEND", "KNOWN", "find", "is_nest"]
+__all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of"]
 
 
 class JaxBackend(Backend):
@@ -26,10 +26,13 @@ class JaxBackend(Backend):
         return super()._describe(dtype)
 
     def device(self, x: Any) -> Any:
-        return None  # a device would pin the new array to it, where the other may be spread over several
+        return None  # a device would pin the new array to it, while `x` may be sharded over several
 
     def abs(self, x: Any) -> Any:
         return _abs(x) if self.dtype(x.dtype).kind == "real" else super().abs(x)
+
+    def snapshot(self, x: Any) -> Any:
+        return x  # immutable, and a copy takes longer than all else in a report
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         return [float(scalar) for scalar in jax.device_get(list(scalars))]
@@ -37,22 +40,22 @@ class JaxBackend(Backend):
     def signed(self, integer: Any) -> Any:
         if integer.dtype in (jnp.int32, jnp.int64):
             return integer
-        most = jnp.iinfo(jnp.int32).max  # there are no 64 bits unless they are asked for
+        most = jnp.iinfo(jnp.int32).max  # 64 bits have to be enabled
         return jnp.astype(jnp.minimum(integer, most) if jnp.iinfo(integer.dtype).max > most else integer, jnp.int32)
 
-    def flatten(self, nest: Any) -> tuple[list[Any], Rebuild]:
-        """By JAX's pytrees, so that gradients have the structure of what JAX itself would return."""
-        nodes, structure = jax.tree_util.tree_flatten(nest)
+    def flatten(self, tree: Any) -> tuple[list[Any], Rebuild]:
+        """Use JAX's pytrees, so that gradients have the structure that JAX itself would return."""
+        nodes, structure = jax.tree_util.tree_flatten(tree)
         inside = [super(JaxBackend, self).flatten(node) for node in nodes]  # a dataclass that JAX does not know is one
-        leaves = [leaf for found, _ in inside for leaf in found]
-        return leaves, lambda new: structure.unflatten([part(new) for _, part in inside])
+        leaves = [leaf for node_leaves, _ in inside for leaf in node_leaves]
+        return leaves, lambda new: structure.unflatten([rebuild(new) for _, rebuild in inside])
 
-    def flatten_with_paths(self, nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
+    def flatten_with_paths(self, tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
         paths = []
-        for keys, node in _with_keys(nest):
+        for keys, node in _with_keys(tree):
             outside = jax.tree_util.keystr(keys, simple=True, separator=".")
             paths += [joined(outside, path) for path in super().flatten_with_paths(node)[2]]
-        return *self.flatten(nest), paths
+        return *self.flatten(tree), paths
 
 
 class JaxAutodiff(Autodiff):
@@ -76,6 +79,9 @@ class JaxTracing(Tracing):
     def is_tracing(self, x: Any) -> bool:
         return isinstance(x, jax.core.Tracer)
 
+    def has_value(self, x: Any) -> bool:
+        return not isinstance(x, jax.core.Tracer)
+
     def in_trace(self) -> bool:
         return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
 
@@ -83,7 +89,7 @@ class JaxTracing(Tracing):
         return True  # of tracers too: under jax.grad and jax.vmap a program stays one
 
     def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
-        shapes = jax.eval_shape(compute)  # so that nothing of it runs where it is not due
+        shapes = jax.eval_shape(compute)  # so that nothing of it runs if it is not due
         return jax.lax.cond(due, compute, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
 
 
@@ -105,22 +111,28 @@ class JaxExchange(Exchange):
     def borrowed(self, x: Any) -> Any:
         try:
             return super().borrowed(x)
-        except (BufferError, jax.errors.JaxRuntimeError):  # what is read-only, or has gaps in memory
+        except (BufferError, jax.errors.JaxRuntimeError):  # read-only, or with gaps in memory
             return super().borrowed(array_api_compat.array_namespace(x).asarray(x, copy=True))
 
     def borrowing(self) -> AbstractContextManager[Any]:
-        """With 64-bit numbers: JAX makes 32 bits of them otherwise, and the owner would get his back so."""
+        """Enable 64 bits: JAX would cast to 32 otherwise, and the owner would get those back."""
         switch: AbstractContextManager[Any] = jax.enable_x64(True)
         return switch
 
 
-def is_nest(x: Any) -> bool:
-    """Whether what is no nest to this package is one to JAX."""
+def parameters_of(module: Any) -> Any:
+    """Return the parameters of a module of Flax's nnx, or None for anything else."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx.state(module, nnx.Param) if nnx is not None and isinstance(module, nnx.Module) else None
+
+
+def is_tree(x: Any) -> bool:
+    """Return whether JAX takes `x` for a pytree with leaves inside."""
     return not jax.tree_util.all_leaves([x])
 
 
 def _key(caller: str, rng: Any) -> Any:
-    """`rng`, which must be a key of random numbers."""
+    """Check that `rng` is a key of JAX's."""
     dtype = getattr(rng, "dtype", None)
     if not isinstance(rng, jax.Array) or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
         got = type(rng).__qualname__ if dtype is None else f"{type(rng).__qualname__} of {dtype}"
@@ -143,18 +155,18 @@ def _abs(x: Any) -> Any:
 _abs.defjvps(lambda tangent, _, x: tangent * jnp.sign(x))
 
 
-def _with_keys(nest: Any) -> list[tuple[tuple[Any, ...], Any]]:
-    """Leaves and their keys; an array in one of Flax's boxes has the box' own."""
+def _with_keys(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    """Return leaves and their keys. An array in one of Flax's boxes has the box's key."""
     boxes = tuple(getattr(sys.modules[module], name) for module, name in _BOXES if module in sys.modules)
     if not boxes:
-        return jax.tree_util.tree_flatten_with_path(nest)[0]
-    found = []
-    for keys, node in jax.tree_util.tree_flatten_with_path(nest, is_leaf=lambda x: isinstance(x, boxes))[0]:
+        return jax.tree_util.tree_flatten_with_path(tree)[0]
+    leaves = []
+    for keys, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, boxes))[0]:
         if isinstance(node, boxes):
-            found += [((*keys, *inner[1:]), leaf) for inner, leaf in jax.tree_util.tree_flatten_with_path(node)[0]]
+            leaves += [((*keys, *inner[1:]), leaf) for inner, leaf in jax.tree_util.tree_flatten_with_path(node)[0]]
         else:
-            found.append((keys, node))
-    return found
+            leaves.append((keys, node))
+    return leaves
 
 
 # nnx' variables, and Linen's parameters that know the axes of a mesh; each holds one array, or a tree, as its value

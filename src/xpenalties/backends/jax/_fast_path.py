@@ -1,8 +1,8 @@
-"""Formulas in programs for the CPU: without care, and with it where the result asks for it.
+"""The fast path in programs for the CPU: without guards, and with them if the result is not finite.
 
-XLA's CPU compiler fuses a product into a sum, but a selection it does not: with one, an array as large as the inputs is
-kept, and KL takes four times as long. That is for values. Derivatives are those of the formula with all its care, which
-cost no more, and so are values under jax.vmap, where both ways would be taken.
+XLA's CPU compiler fuses a product into a sum, but not a selection: with one, an array as large as the inputs is stored,
+and KL takes four times as long. That holds for values. Derivatives are those of the formula with its guards, which cost
+no more. So are values under jax.vmap, where both branches would run.
 """
 
 from __future__ import annotations
@@ -21,59 +21,61 @@ __all__ = ["evaluated"]
 
 
 def evaluated(formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    """What a formula returns."""
+    """Evaluate a formula."""
     traced = tuple(name for name, value in options.items() if isinstance(value, jax.Array))
-    given = (*arrays, *(options[name] for name in traced))
+    args = (*arrays, *(options[name] for name in traced))
 
-    def split(given: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        own = dict(zip(traced, given[len(arrays) :], strict=True))
-        return tuple(given[: len(arrays)]), {**options, **own}
+    def split(args: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        traced_options = dict(zip(traced, args[len(arrays) :], strict=True))
+        return tuple(args[: len(arrays)]), {**options, **traced_options}
 
-    def careful(*given: Any) -> Any:
-        own, options = split(given)
-        return formula(*own, **options)
+    def guarded(*args: Any) -> Any:
+        arrays, options = split(args)
+        return formula(*arrays, **options)
 
-    def tried(*given: Any) -> Any:
-        found, _ = without_guards(formula, *split(given))
-        return jax.lax.cond(jnp.all(jnp.isfinite(found)), lambda *_: found, careful, *given)
+    def fast(*args: Any) -> Any:
+        result, _ = without_guards(formula, *split(args))
+        return jax.lax.cond(jnp.all(jnp.isfinite(result)), lambda *_: result, guarded, *args)
 
-    return _evaluated(careful, tried, given) if _takes_care(formula, split, given) else careful(*given)
-
-
-def _takes_care(formula: Callable[..., Any], split: Callable[..., Any], given: tuple[Any, ...]) -> bool:
-    """Whether there is anything to leave out."""
-    asked = False
-
-    def ask(*given: Any) -> Any:
-        nonlocal asked
-        found, asked = without_guards(formula, *split(given))
-        return found
-
-    jax.eval_shape(ask, *given)
-    return asked
+    return _with_fast_values(guarded, fast, args) if _has_guards(formula, split, args) else guarded(*args)
 
 
-def _evaluated(careful: Callable[..., Any], tried: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+def _has_guards(formula: Callable[..., Any], split: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Return whether there are guards to skip."""
+    skipped = False
+
+    def run(*args: Any) -> Any:
+        nonlocal skipped
+        result, skipped = without_guards(formula, *split(args))
+        return result
+
+    jax.eval_shape(run, *args)
+    return skipped
+
+
+def _with_fast_values(guarded: Callable[..., Any], fast: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Return the fast value on the CPU, with the derivatives and the batching of the guarded formula."""
+
     @custom_vmap
-    def one(*given: Any) -> Any:
-        return jax.lax.platform_dependent(*given, cpu=tried, default=careful)
+    def single(*args: Any) -> Any:
+        return jax.lax.platform_dependent(*args, cpu=fast, default=guarded)
 
-    @one.def_vmap
-    def many(_: int, batched: Sequence[bool], *given: Any) -> tuple[Any, bool]:
-        return jax.vmap(careful, [0 if each else None for each in batched])(*given), True
+    @single.def_vmap
+    def batch(_: int, batched: Sequence[bool], *args: Any) -> tuple[Any, bool]:
+        return jax.vmap(guarded, [0 if is_batched else None for is_batched in batched])(*args), True
 
     @jax.custom_jvp
-    def terms(*given: Any) -> Any:
-        return one(*given)
+    def terms(*args: Any) -> Any:
+        return single(*args)
 
-    def jvp(given: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        moved = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
+    def jvp(args: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+        varied = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
 
-        def of(*some: Any) -> Any:
-            new = dict(zip(moved, some, strict=True))
-            return careful(*(new.get(i, x) for i, x in enumerate(given)))
+        def of_varied(*values: Any) -> Any:
+            new = dict(zip(varied, values, strict=True))
+            return guarded(*(new.get(i, x) for i, x in enumerate(args)))
 
-        return jax.jvp(of, [given[i] for i in moved], [tangents[i] for i in moved])
+        return jax.jvp(of_varied, [args[i] for i in varied], [tangents[i] for i in varied])
 
     terms.defjvp(jvp, symbolic_zeros=True)
-    return terms(*given)
+    return terms(*args)

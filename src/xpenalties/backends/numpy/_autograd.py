@@ -38,7 +38,7 @@ class _Linalg:
         return anp.sum(_Linalg.diagonal(x, offset=offset), axis=-1)
 
     def __getattr__(self, name: str) -> Any:
-        return _found(self, name, anp.linalg, array_api_compat.numpy.linalg)
+        return _looked_up(self, name, anp.linalg, array_api_compat.numpy.linalg)
 
     @staticmethod
     def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
@@ -53,7 +53,7 @@ class _Linalg:
 class Namespace:
     """autograd.numpy by the standard's names, with functions filled in that it lacks or gets wrong.
 
-    What neither can be differentiated raises an error that names it, when a gradient goes through.
+    A function that cannot be differentiated raises an error that names it, when a gradient goes through.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Namespace:
         self.linalg.vecdot = self.vecdot  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
-        return _found(self, name, anp, array_api_compat.numpy)
+        return _looked_up(self, name, anp, array_api_compat.numpy)
 
     @staticmethod
     def abs(x: Any, /) -> Any:
@@ -149,15 +149,18 @@ class Namespace:
         return anp.sum(anp.conj(x1) * x2, axis=axis)
 
 
-def _found(namespace: Any, name: str, first: Any, second: Any) -> Any:
-    """What `first` calls `name`, or else `second`; there autograd must see it, for NumPy would take a box for data."""
-    found = getattr(first, name, None)
-    if found is None:
-        found = getattr(second, name)
-        if callable(found) and not isinstance(found, type):
-            found = primitive(found)
-    setattr(namespace, name, found)
-    return found
+def _looked_up(namespace: Any, name: str, first: Any, second: Any) -> Any:
+    """Return the function `name` of `first`, or else that of `second`, made known to autograd.
+
+    NumPy would take a box for data.
+    """
+    function = getattr(first, name, None)
+    if function is None:
+        function = getattr(second, name)
+        if callable(function) and not isinstance(function, type):
+            function = primitive(function)
+    setattr(namespace, name, function)
+    return function
 
 
 @primitive
@@ -184,7 +187,7 @@ defvjp(
 
 
 def vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
-    """As `Backend.vjp`. autograd's own make_vjp warns of an output that uses no input, and has one root."""
+    """Differentiate as `Autodiff.vjp` says. autograd's make_vjp has one root, and warns if an output uses no input."""
     roots = [VJPNode.new_root() for _ in leaves]
     level = _new_level()
     value, aux = fn([new_box(leaf, level, root) for leaf, root in zip(leaves, roots, strict=True)])
@@ -197,10 +200,10 @@ def vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
         cotangents = {end: (cotangent, False)}
         gradients = dict.fromkeys(roots)
         for node in toposort(end):
-            found = cotangents.pop(node)
+            total, _ = cotangents.pop(node)
             if node in gradients:
-                gradients[node] = found[0]
-            for parent, pulled in zip(node.parents, node.vjp(found[0]), strict=True):
+                gradients[node] = total
+            for parent, pulled in zip(node.parents, node.vjp(total), strict=True):
                 cotangents[parent] = add_outgrads(cotangents.get(parent), pulled)
         return [
             None if gradients[root] is None else _of_dtype(gradients[root], leaf.dtype)
@@ -214,14 +217,14 @@ _LEVELS = Lock()
 
 
 def _new_level() -> int:
-    """Above all so far, and never given back: autograd's stack is one for all threads, and would use a level twice."""
+    """Return a level above all others. It is never reused: autograd's stack is shared by all threads."""
     with _LEVELS:
         trace_stack.top += 1
         return int(trace_stack.top)
 
 
 def _of_dtype(gradient: Any, dtype: Any) -> Any:
-    """autograd makes the gradients of max, log2 and some others float64."""
+    """Cast a gradient: autograd makes those of max, log2 and some other functions float64."""
     return gradient if gradient.dtype == dtype else gradient.astype(dtype)
 
 

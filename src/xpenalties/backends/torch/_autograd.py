@@ -60,52 +60,53 @@ class TorchAutodiff(Autodiff):
         return _PrecomputedGradient.apply((total, gradient), *arrays)
 
 
-#: Cotangents that `pull` made require a gradient: no one asked for it. By identity, as long as they live.
+#: Cotangents that `pull` has made require a gradient, which no user asked for. By identity, as long as they live.
 _COTANGENTS = WeakTensorKeyDictionary()
 
 
 def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
-    """By torch.func, which composes with itself and which torch.compile traces, backward pass and all."""
+    """Differentiate by torch.func, which composes with itself and which torch.compile traces."""
     value, pull, aux = torch.func.vjp(fn, leaves, has_aux=True)
     return value, aux, lambda cotangent: [_materialized(gradient) for gradient in pull(cotangent)[0]]
 
 
 def _materialized(gradient: Any) -> Any:
-    """PyTorch marks some zeros by a tensor without storage, which `numpy()` refuses."""
+    """Give storage to a zero that PyTorch marks by a tensor without any, which `numpy()` refuses."""
     if gradient is None or torch.compiler.is_compiling() or not gradient._is_zerotensor():
         return gradient
     return gradient.clone()
 
 
 def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[Any], Pull]:
-    """By torch.autograd, for torch.func takes no module that updates a buffer (batch and spectral norm)."""
-    wanted = torch.is_grad_enabled()  # by the caller, of what comes out
-    plain = again and wanted and any(x.requires_grad for x in leaves)  # as the gradient's own gradient will have it
-    with torch.enable_grad(), block_size(None) if plain else nullcontext():
-        own = [x.view_as(x) if wanted and x.requires_grad else x.detach().requires_grad_() for x in leaves]
-        hidden = {id(x) for x in own if x.is_leaf}
-        traced, aux = fn(own)
-    keep = wanted and traced.requires_grad and _needs_grad(traced, hidden)
+    """Differentiate by torch.autograd: torch.func takes no module that updates a buffer (batch and spectral norm)."""
+    outer = torch.is_grad_enabled()  # the caller may differentiate the results
+    at_once = again and outer and any(x.requires_grad for x in leaves)  # second derivatives take all rows
+    with torch.enable_grad(), block_size(None) if at_once else nullcontext():
+        inputs = [x.view_as(x) if outer and x.requires_grad else x.detach().requires_grad_() for x in leaves]
+        hidden = {id(x) for x in inputs if x.is_leaf}
+        traced, aux = fn(inputs)
+    keep = outer and traced.requires_grad and _needs_grad(traced, hidden)
     value = traced if keep else traced.detach()
-    aux = [x if wanted and x.requires_grad and _needs_grad(x, hidden) else x.detach() for x in aux]
+    aux = [x if outer and x.requires_grad and _needs_grad(x, hidden) else x.detach() for x in aux]
     if not traced.requires_grad:
         return value, aux, lambda cotangent: [None] * len(leaves)
 
     def pull(cotangent: Any) -> list[Any]:
         create_graph = again and value.requires_grad and torch.is_grad_enabled()
-        if create_graph and not cotangent.requires_grad:  # else once_differentiable in the last operation goes unseen
+        if create_graph and not cotangent.requires_grad:
+            # else once_differentiable in the last operation goes unnoticed
             cotangent = cotangent.detach().requires_grad_()
             _COTANGENTS[cotangent] = True
-        found = torch.autograd.grad(
-            traced, own, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
+        gradients = torch.autograd.grad(
+            traced, inputs, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
         )
-        return [_materialized(gradient) for gradient in found]
+        return [_materialized(gradient) for gradient in gradients]
 
     return value, aux, pull
 
 
 class _PrecomputedGradient(torch.autograd.Function):  # type: ignore[misc]
-    """A total whose gradient has been computed already: its backward pass costs a product, not all of it again."""
+    """A total with a precomputed gradient: its backward pass is one product for each array."""
 
     @staticmethod
     def forward(ctx: Any, precomputed: tuple[Any, list[Any]], *arrays: Any) -> Any:
@@ -115,7 +116,7 @@ class _PrecomputedGradient(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, cotangent: Any) -> Any:
         total, gradient = ctx.precomputed
-        if torch.is_grad_enabled():  # to be differentiated again: through all of it
+        if torch.is_grad_enabled():  # for a second derivative: through the whole graph
             gradients = torch.autograd.grad(
                 total, ctx.arrays, cotangent, retain_graph=True, create_graph=True, allow_unused=True
             )
@@ -125,14 +126,14 @@ class _PrecomputedGradient(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _depends_on_more(total: Any, arrays: list[Any]) -> bool:
-    """Whether `total` depends on anything that requires a gradient but through `arrays`."""
-    own = {(x.grad_fn, x.output_nr) for x in arrays if x.grad_fn is not None}
+    """Return whether `total` depends on anything that requires a gradient other than through `arrays`."""
+    outputs = {(x.grad_fn, x.output_nr) for x in arrays if x.grad_fn is not None}
     leaves = {id(x) for x in arrays if x.grad_fn is None}
     edges, seen = [(total.grad_fn, 0)], set()
     while edges:
         edge = edges.pop()
         node, _ = edge
-        if node is None or edge in own or edge in seen:
+        if node is None or edge in outputs or edge in seen:
             continue
         seen.add(edge)
         leaf = getattr(node, "variable", None)
@@ -143,7 +144,7 @@ def _depends_on_more(total: Any, arrays: list[Any]) -> bool:
 
 
 def _needs_grad(x: Any, hidden: set[int]) -> bool:
-    """Whether `x` depends on anything that requires a gradient beside the hidden leaves, ids of tensors."""
+    """Return whether `x` depends on anything that requires a gradient other than the hidden leaves, ids of tensors."""
     if x.grad_fn is None:
         return bool(x.requires_grad) and id(x) not in hidden
     nodes, seen = [x.grad_fn], set()

@@ -1,7 +1,7 @@
-"""Penalties of rows in eager PyTorch: each block forward and backward at once, so that no graph of the whole is kept.
+"""Penalties of rows in eager PyTorch: each block forward and backward at once, without a graph of all rows.
 
-A term depends on nothing but its own row: what the backward pass will return is known, up to a factor for each row, as
-soon as the block has been seen. PyTorch's own autograd differentiates the block.
+A term depends on its own row only. So as soon as a block has been evaluated, the result of the backward pass is known
+up to a factor for each row. PyTorch's autograd differentiates the block.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ __all__ = ["evaluate_in_blocks"]
 
 
 def evaluate_in_blocks(work: Work, elements: int) -> tuple[Any, Any]:
-    """The terms, and None; or constant terms and their sum, divided, where `work` says by what."""
+    """Evaluate terms in blocks. Returns terms and None, or constant terms and their sum divided by `work.divisor`."""
     if not (torch.is_grad_enabled() and any(x.requires_grad for x in work.arrays)):
         return _blocks(work, elements, (False,) * len(work.arrays), None)[0], None
     learned = work.factors is not None and work.factors.requires_grad
     if work.divisor is not None and not learned:
-        found: tuple[Any, Any] = _Blocks.apply(work, elements, True, *work.arrays)
-        return found
+        terms_and_sum: tuple[Any, Any] = _Blocks.apply(work, elements, True, *work.arrays)
+        return terms_and_sum
     return _Blocks.apply(work, elements, False, *work.arrays), None
 
 
 class _Blocks(torch.autograd.Function):  # type: ignore[misc]
-    """Terms, or their sum, whose gradients are computed beside them.
+    """Terms, or their sum, whose gradients are computed in the forward pass.
 
-    Of what all rows have in common, a gradient is a sum over rows, so that it takes the factors of the terms: they are
-    known where only the sum of the terms is differentiated. Where they are not, or where a gradient would be rounded
-    before it is multiplied, and for a second pass back, the blocks are evaluated once more. But for a sum in bfloat16,
-    which has no underflow to fear: a factor that is no power of 2 then rounds a second time.
+    The gradient with respect to an array that all rows share is a sum over rows, which needs the factors of the terms.
+    They are known if only the sum of the terms is differentiated. If they are not, if a gradient would be rounded
+    before it is multiplied, and for a second backward pass, the blocks are evaluated again. A sum in bfloat16 is not,
+    because it cannot underflow: there a factor that is no power of 2 rounds a second time.
     """
 
     @staticmethod
     def forward(ctx: Any, work: Work, elements: int, summed: bool, *arrays: Any) -> Any:
         needed = ctx.needs_input_grad[3:]
-        given = (*arrays, work.mask, work.factors if summed else None)
-        constant = [x is not None and x.is_inference() for x in given]  # cannot be saved, which would tell of changes
-        ctx.constants = [x if is_constant else None for x, is_constant in zip(given, constant, strict=True)]
-        ctx.save_for_backward(*(None if is_constant else x for x, is_constant in zip(given, constant, strict=True)))
+        tensors = (*arrays, work.mask, work.factors if summed else None)
+        constant = [x is not None and x.is_inference() for x in tensors]  # cannot be saved: no version counter
+        ctx.constants = [x if is_constant else None for x, is_constant in zip(tensors, constant, strict=True)]
+        ctx.save_for_backward(*(None if is_constant else x for x, is_constant in zip(tensors, constant, strict=True)))
         ctx.work = work._replace(arrays=(), mask=None, factors=None)
         ctx.elements, ctx.summed = elements, summed
         rounded = (torch.float16,) if summed else (torch.float16, torch.bfloat16)
@@ -65,8 +65,8 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
         needed = ctx.needs_input_grad[3:]
-        given = zip(ctx.saved_tensors, ctx.constants, strict=True)
-        *arrays, mask, factors = (saved if constant is None else constant for saved, constant in given)
+        pairs = zip(ctx.saved_tensors, ctx.constants, strict=True)
+        *arrays, mask, factors = (saved if constant is None else constant for saved, constant in pairs)
         work: Work = ctx.work._replace(arrays=tuple(arrays), mask=mask, factors=factors)
         of_terms = cotangents[-1]
         if ctx.summed:
@@ -87,13 +87,13 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _are_many(cotangents: Any) -> bool:
-    """Whether a map runs over them: torch.func's, or the older one of ``is_grads_batched``."""
+    """Return whether cotangents are batched, by torch.func or by the older ``is_grads_batched``."""
     older: bool = torch._C._functorch.is_legacy_batchedtensor(cotangents)
     return older or bool(torch._C._are_functorch_transforms_active())
 
 
 def _factors(work: Work) -> Any:
-    """The factors of the terms in the sum that is divided, in the dtype that the terms have."""
+    """Return the factors of the terms in the divided sum, in the dtype of the terms."""
     first = work.arrays[0]
     dtype = torch.float64 if any(x.dtype == torch.float64 for x in work.arrays) else torch.float32
     assert work.divisor is not None
@@ -103,24 +103,24 @@ def _factors(work: Work) -> Any:
 
 
 def _blocks(work: Work, elements: int, needed: tuple[bool, ...], cotangents: Any) -> tuple[Any, list[Any]]:
-    """The terms, and what `cotangents` (None: ones) of them pull back to the arrays."""
+    """Evaluate all blocks. Returns the terms and the gradients for `cotangents` of the terms (None: ones)."""
     pairs = enumerate(zip(work.arrays, needed, strict=True))
-    of_each = (Sum() if i in work.matrices else torch.empty_like(x) if need else None for i, (x, need) in pairs)
-    gradients = list(of_each)
+    initial = (Sum() if i in work.matrices else torch.empty_like(x) if need else None for i, (x, need) in pairs)
+    gradients = list(initial)
     indices = list(work.indices(elements))
 
-    def of(index: Index) -> Any:
+    def evaluate(index: Index) -> Any:
         return _block(work, index, needed, cotangents, gradients)
 
     device = work.arrays[0].device.type
-    with torch.autocast(device, enabled=False):  # a pass back is not to be under it
-        if work.matrices or device != "cpu":  # a product of matrices is worth all threads
-            parts = [of(index) for index in indices]
+    with torch.autocast(device, enabled=False):  # a backward pass must not run under it
+        if work.matrices or device != "cpu":  # a product of matrices uses all threads well
+            terms = [evaluate(index) for index in indices]
         else:
             keep_pages(_empty)
-            parts = side_by_side(of, indices, carried())
-    found = [gradient.value if isinstance(gradient, Sum) else gradient for gradient in gradients]
-    return torch.cat(parts).reshape(work.terms_shape), found
+            terms = side_by_side(evaluate, indices, carried())
+    results = [gradient.value if isinstance(gradient, Sum) else gradient for gradient in gradients]
+    return torch.cat(terms).reshape(work.terms_shape), results
 
 
 def _empty(size: int) -> Any:
@@ -128,19 +128,19 @@ def _empty(size: int) -> Any:
 
 
 def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, gradients: list[Any]) -> Any:
-    """The terms of a block; what they pull back is put, or added, into `gradients`."""
+    """Evaluate the terms of a block, and write or add their gradients to `gradients`."""
     block, mask = work.block(index)
-    own = tuple(x.detach().requires_grad_(need) for x, need in zip(block, needed, strict=True))
+    leaves = tuple(x.detach().requires_grad_(need) for x, need in zip(block, needed, strict=True))
     for i in work.matrices:
         if needed[i]:
-            gradients[i].gathers(own[i])
+            gradients[i].gathers(leaves[i])
     with torch.set_grad_enabled(any(needed)), _without_hooks():
-        terms = work.terms(own, mask)
+        terms = work.terms(leaves, mask)
     if any(needed):
         pulled = torch.ones_like(terms) if cotangents is None else cotangents[work.outer(index)].to(terms.dtype)
-        wanted = [x for x in own if x.requires_grad]
-        found = torch.autograd.grad(terms, wanted, pulled, allow_unused=True)
-        for i, gradient in zip((i for i, need in enumerate(needed) if need), found, strict=True):
+        differentiated = [x for x in leaves if x.requires_grad]
+        block_gradients = torch.autograd.grad(terms, differentiated, pulled, allow_unused=True)
+        for i, gradient in zip((i for i, need in enumerate(needed) if need), block_gradients, strict=True):
             if i not in work.matrices:
                 gradients[i][index] = 0.0 if gradient is None else gradient
             elif gradient is not None:
@@ -149,18 +149,18 @@ def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, 
 
 
 def _without_hooks() -> AbstractContextManager[Any]:
-    """Hooks of saved tensors, a checkpoint's for example, are for graphs that outlive the call."""
+    """Switch off hooks of saved tensors, such as a checkpoint's: they are for graphs that outlive the call."""
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
         return nullcontext()
     return saved_tensors_hooks(lambda x: x.detach(), lambda x: x)
 
 
 def _plain(work: Work, needed: tuple[bool, ...], cotangents: Any) -> Iterator[Any]:
-    """The same of all rows at once, with a graph where one is wanted."""
+    """Return the gradients of all rows at once, with a graph if grad mode is on."""
     again = torch.is_grad_enabled()
-    with torch.enable_grad():  # apart: one may depend on another, or be the same
-        own = tuple(x.view_as(x) if need else x for x, need in zip(work.arrays, needed, strict=True))
-        terms = work._replace(arrays=own).whole()
-    wanted = [x for x, need in zip(own, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(terms, wanted, cotangents, create_graph=again, allow_unused=True))
-    return (next(found) if need else None for need in needed)
+    with torch.enable_grad():  # as views: one array may depend on another, or be the same
+        inputs = tuple(x.view_as(x) if need else x for x, need in zip(work.arrays, needed, strict=True))
+        terms = work._replace(arrays=inputs).whole()
+    differentiated = [x for x, need in zip(inputs, needed, strict=True) if need]
+    gradients = iter(torch.autograd.grad(terms, differentiated, cotangents, create_graph=again, allow_unused=True))
+    return (next(gradients) if need else None for need in needed)

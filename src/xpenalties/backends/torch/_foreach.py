@@ -1,7 +1,7 @@
 """Sums of |x| and x^2 over many small tensors at once, forward and backward, by torch._foreach.
 
-An operation on a tensor of some thousand elements takes less time than to call it; these are one call for all. The
-derivative is spelt out, for that of torch._foreach_norm is 0 in the second order where a tensor is all zeros.
+An operation on a tensor of a few thousand elements takes less time than its call; here one call serves all tensors.
+The derivative is written out, because the second derivative of torch._foreach_norm is 0 if a tensor is all zeros.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LARGEST = 2**15  # elements of a tensor on the CPU: of 2**22 in float32, PyTorch
 
 
 def power_sum(first: float, second: float, tensors: tuple[Any, ...]) -> Any:
-    """`first * sum(|x|) + second * sum(x^2)` over tensors of one real dtype and device, and where they may be fused."""
+    """Return `first * sum(|x|) + second * sum(x^2)` over tensors of one real dtype and device."""
     return _PowerSum.apply(first, second, *tensors)
 
 

@@ -1,7 +1,7 @@
 """Linear maps whose gradient is a sum over blocks in eager PyTorch: each block's product is added in place.
 
-A gradient is as large as the map, the blocks are many: to have each of them apart, and then to add it, takes as much
-memory again, and more time than the product.
+Each block's gradient is as large as the map. To compute it apart and then add it takes as much memory again, and more
+time than the product.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _SUMS = WeakTensorKeyDictionary()
 
 
 class Sum:
-    """The sum of what the blocks' gradients by a linear map are."""
+    """The sum of the blocks' gradients with respect to a linear map."""
 
     def __init__(self) -> None:
         self.value: Any = None
 
     def add(self, gradient: Any) -> None:
-        """Of a sum in half precision nothing would be left."""
+        """Add a gradient, in float32 at least."""
         if self.value is None:
             self.value = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         else:
@@ -39,13 +39,13 @@ class Sum:
             self.value.addmm_(a, b)
 
     def gathers(self, leaf: Any) -> None:
-        """Have the gradient by `leaf` added here, and None returned for it, where `gathered` maps by it as it is."""
+        """Add the gradient with respect to `leaf` here, and return None for it, if `gathered` uses it uncast."""
         if leaf.dtype in (torch.float32, torch.float64):
             _SUMS[leaf] = self
 
 
 def gathered(hidden: Any, weight: Any) -> Any:
-    """`hidden @ weight.T` where a `Sum` gathers the gradient by `weight`, else None."""
+    """Return `hidden @ weight.T` if a `Sum` gathers the gradient with respect to `weight`, else None."""
     total = _SUMS.get(weight)
     return None if total is None else _Linear.apply(hidden, weight, total)
 

@@ -22,7 +22,7 @@ class TorchRandom(Random):
 
 
 def _drawn(caller: str, rng: Any, shape: tuple[int, ...], like: Any, draw: Callable[..., Any], numpys: str) -> Any:
-    """Random numbers by PyTorch's function, or of NumPy's generator by its method."""
+    """Draw by a function of PyTorch, or by a method of NumPy's generator."""
     if rng is None:
         return draw(shape, dtype=like.dtype, device=like.device)
     if isinstance(rng, torch.Generator):

@@ -1,8 +1,8 @@
 """Blocks side by side on PyTorch's CPU, each on one thread.
 
-PyTorch splits each operation over its threads, which meet after every one of them: for operations as short as those on
-a block that takes longer than the work, and many times as long where other processes want the cores too. Here threads
-meet once, at the end, and what a block needs stays in the cache of one core.
+PyTorch splits each operation over its threads, which wait for one another after each. For operations as short as those
+on a block that takes longer than the work, and many times as long if other processes use the cores too. Here threads
+wait once, at the end, and the data of a block stays in the cache of one core.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _REMEDIES = {
 
 
 class OnceDifferentiableCheck(torch.autograd.Function):  # type: ignore[misc]
-    """The identity, whose backward pass first looks for what would fail further on, to say what to do about it."""
+    """The identity. Its backward pass first looks for operations further on that would fail, and says what to do."""
 
     @staticmethod
     def forward(ctx: Any, x: Any, caller: str) -> Any:
@@ -45,7 +45,7 @@ class OnceDifferentiableCheck(torch.autograd.Function):  # type: ignore[misc]
 
 
 def nodes_from(nodes: list[Any]) -> Iterator[Any]:
-    """All nodes of an autograd graph that can be reached from `nodes`."""
+    """Yield all nodes of an autograd graph that can be reached from `nodes`."""
     seen = set()
     while nodes:
         node = nodes.pop()
