@@ -19,7 +19,7 @@ import xpenalties as xp
 from tests.helpers.harness import Framework, close
 from tests.helpers.samples import L1, L2, X, mine, with_metrics
 from xpenalties import Penalty, Pipeline, RegularizedLoss, telemetry
-from xpenalties._core import concurrency as _execution
+from xpenalties._core import concurrency
 
 PATIENCE = 30.0  # seconds, far more than any of this takes
 SEVERAL = Pipeline(
@@ -477,7 +477,7 @@ def test_coroutines_need_no_threads(fw: Framework, monkeypatch: pytest.MonkeyPat
         async def __call__(self, x: Any) -> float:
             return 2.0
 
-    monkeypatch.setattr(_execution, "_start_thread", lambda *args: pytest.fail("a thread was started"))
+    monkeypatch.setattr(concurrency, "_start_thread", lambda *args: pytest.fail("a thread was started"))
     pipe = Pipeline(
         [Penalty(later), Penalty(partial(later), name="partial"), Penalty(Service(), name="s"), Penalty("l1")]
     )

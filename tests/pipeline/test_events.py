@@ -16,7 +16,7 @@ import xpenalties as xp
 from tests.helpers.harness import Framework
 from tests.helpers.samples import L1, L2, X, with_metrics
 from xpenalties import Penalty, Pipeline, RegularizedLoss, backends, telemetry
-from xpenalties._core import concurrency as _execution
+from xpenalties._core import concurrency
 from xpenalties.telemetry import Event
 
 PATIENCE = 30.0
@@ -220,13 +220,13 @@ def test_timeouts(fw: Framework, seen: list[Event], execution: str, on_error: st
 def test_a_timeout_before_the_thread_has_begun(
     fw: Framework, seen: list[Event], monkeypatch: pytest.MonkeyPatch, on_error: str
 ) -> None:
-    release, work = threading.Event(), _execution._work
+    release, work = threading.Event(), concurrency._work
 
     def late(*args: Any) -> None:
         assert release.wait(PATIENCE)
         work(*args)
 
-    monkeypatch.setattr(_execution, "_work", late)
+    monkeypatch.setattr(concurrency, "_work", late)
     before = set(threading.enumerate())
     try:
         with pytest.warns(RuntimeWarning) if on_error == "drop" else pytest.raises(TimeoutError):
