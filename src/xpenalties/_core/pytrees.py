@@ -54,7 +54,11 @@ def node(
             """Return the names of the children."""
             return attributes.names(self)
 
-        cls.tree_flatten, cls.tree_keys, cls.tree_unflatten = tree_flatten, tree_keys, classmethod(attributes.instance)
+        def tree_unflatten(cls: type, structure: _Structure, children: Iterable[Any]) -> Any:
+            """Return an instance with other children."""
+            return attributes.instance(cls, structure, children)
+
+        cls.tree_flatten, cls.tree_keys, cls.tree_unflatten = tree_flatten, tree_keys, classmethod(tree_unflatten)
         return register(cls)
 
     return decorate
