@@ -20,7 +20,7 @@ import pytest
 
 from tests.helpers.clocks import GRACE, PATIENCE, Clock
 from xpenalties._core import concurrency
-from xpenalties._core.concurrency import Outcome, Task, on_event_loop, on_threads
+from xpenalties._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_event_loop, on_threads
 
 T = TypeVar("T")
 Run = Callable[[Sequence[Task]], list[Outcome]]
@@ -436,6 +436,35 @@ def test_where_calls_run_and_where_their_coroutines_do(blocking: bool) -> None:
         Outcome(5),
     ]
     assert (called == [here]) is not blocking
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_coroutine_task_calls_what_may_block(blocking: bool) -> None:
+    async def task(call_and_await: CallAndAwait) -> list[Any]:
+        called = await call_and_await(threading.get_ident)
+        awaited = await call_and_await(Awaited)
+        try:
+            await call_and_await(lambda: _raise(ValueError("mine")))
+        except ValueError as error:
+            return [called, awaited, str(error), threading.get_ident()]
+
+    (outcome,) = _loop([CoroutineTask("a", task, blocking=blocking)])
+    called, *others, here = outcome.result
+    assert others == [5, "mine"] and here == threading.get_ident() and (called == here) is not blocking
+
+
+def test_a_coroutine_task_times_out_on_a_thread(gate: Gate) -> None:
+    cleaned: list[int] = []
+
+    async def task(call_and_await: CallAndAwait) -> None:
+        try:
+            await call_and_await(gate.pass_)
+        finally:
+            cleaned.append(1)
+
+    with pytest.raises(TimeoutError, match=r"^'a' took longer than its timeout of 0.05 s\.$"):
+        _loop([CoroutineTask("a", task, timeout=0.05)])
+    assert cleaned == [1]
 
 
 def test_a_coroutine_that_times_out_is_cancelled_and_awaited() -> None:

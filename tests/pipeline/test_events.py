@@ -17,7 +17,7 @@ from tests.helpers.clocks import PATIENCE
 from tests.helpers.harness import Framework
 from tests.helpers.samples import L1, L2, X, with_metrics
 from xpenalties import Penalty, Pipeline, RegularizedLoss, backends, telemetry
-from xpenalties._core import concurrency as _execution
+from xpenalties._core import concurrency
 from xpenalties._pipeline import events as _events
 from xpenalties.telemetry import Event
 
@@ -239,7 +239,7 @@ def test_a_coroutine_that_fails(fw: Framework, seen: list[Event]) -> None:
 def test_timeouts(
     fw: Framework, seen: list[Event], clock: Clock, monkeypatch: pytest.MonkeyPatch, execution: str, on_error: str
 ) -> None:
-    begun, release, start = threading.Event(), threading.Event(), _execution._start_thread
+    begun, release, start = threading.Event(), threading.Event(), concurrency._start_thread
 
     def slow(x: Any) -> float:
         clock.forward(100.0)
@@ -251,7 +251,7 @@ def test_timeouts(
         start(name, *args)
         assert name != "slow" or begun.wait(PATIENCE)  # before its timeout, however busy the machine
 
-    monkeypatch.setattr(_execution, "_start_thread", started)
+    monkeypatch.setattr(concurrency, "_start_thread", started)
     pipe = Pipeline([Penalty("l1", timeout=PATIENCE), Penalty(slow)])
     options = {"timeout": 0.02, "on_error": on_error}
     before = set(threading.enumerate())
@@ -275,13 +275,13 @@ def test_timeouts(
 def test_a_timeout_before_the_thread_has_begun(
     fw: Framework, seen: list[Event], monkeypatch: pytest.MonkeyPatch, on_error: str
 ) -> None:
-    release, work = threading.Event(), _execution._work
+    release, work = threading.Event(), concurrency._work
 
     def late(*args: Any) -> None:
         assert release.wait(PATIENCE)
         work(*args)
 
-    monkeypatch.setattr(_execution, "_work", late)
+    monkeypatch.setattr(concurrency, "_work", late)
     before = set(threading.enumerate())
     try:
         with pytest.warns(RuntimeWarning) if on_error == "drop" else pytest.raises(TimeoutError):

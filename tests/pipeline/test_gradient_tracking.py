@@ -241,9 +241,9 @@ def test_what_wrt_refuses(fw: Framework) -> None:
 def test_nothing_to_differentiate_by(fw: Framework) -> None:
     x = fw.array(X)
     pipe = Pipeline([Penalty(lambda *given: 1.0, name="p")], name="training")
-    message = r"^training: the inputs must hold a floating-point array to differentiate by, got none"
+    message = r"^training: the inputs must hold a floating-point array to differentiate with respect to, got none"
     for inputs in ((fw.array(np.arange(3)),), ({"a": 2.0, "b": x > 0},), (fw.array(np.asarray(1j)),), (), (None,)):
-        with pytest.raises(TypeError, match=message + r"\. Pass an array or a nest of them"):
+        with pytest.raises(TypeError, match=message + r"\. Pass an array or a tree of them"):
             pipe.compute(*inputs, track_grad_norms=True)
     with pytest.raises(TypeError, match=message + r" in \('mask',\)\. Pass"):
         pipe.compute({"x": x, "mask": x > 0}, track_grad_norms=True, wrt="mask")

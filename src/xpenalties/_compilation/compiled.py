@@ -1,24 +1,24 @@
-"""A pipeline, a loss or any function, compiled by the framework of the arrays that it is called with.
+"""Compile a pipeline, a loss or any function by the framework of the arrays that it is called with.
 
-Both frameworks take what is a Python value for a part of the program, and compile anew for another one. So what a
-training loop changes is made an array first, or computed outside of the program: weights, schedules, steps.
+To both frameworks a Python value is a part of the program, and another value needs another program. So what a training
+loop changes (weights, schedules, steps) is made an array first, or computed outside of the program.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from numbers import Real
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from .._arrays.interchange import are_lent
 from .._core.pytrees import node
-from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
 from ..backends import Backend, backend_of, flatten_of, in_dynamo, register_loaded
-from .steps import Target, pipeline_of, remade, settled, with_numbers, with_pipeline
+from .steps import HasTarget, Target, pipeline_of, replace_unchecked, resolve_at, with_numbers, with_pipeline
 
 __all__ = ["Compiled", "compile"]
 
@@ -39,39 +39,39 @@ def compile(
     target: Callable[P, R], /, *, torch: Mapping[str, Any] | None = None, jax: Mapping[str, Any] | None = None
 ) -> Callable[P, R]: ...
 def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapping[str, Any] | None = None) -> Any:
-    """Compile `target` by torch.compile or jax.jit, whichever the arrays of a call ask for.
+    """Compile `target` by torch.compile or jax.jit, depending on the arrays of a call.
 
-    Weights, schedules and steps of a pipeline may change without another compilation. Where the arrays are those of
-    NumPy, or of another framework that does not compile, `target` is called as it is.
+    Weights, schedules and steps of a pipeline may change without another compilation. With arrays of NumPy, or of
+    another framework that does not compile, `target` is called as it is.
 
     Parameters
     ----------
     target : Pipeline, RegularizedLoss or callable
-        A callable may take pipelines and losses among its arguments, and nests of all it takes.
+        The arguments of a callable may be pipelines, losses, arrays and trees of them.
     torch, jax : mapping, optional
         Options for torch.compile, such as ``{"fullgraph": True}``, and for jax.jit.
 
     Returns
     -------
     Compiled or callable
-        Of a pipeline or a loss a `Compiled`, which is used as they are; of a callable one with the same signature.
-        Nothing is compiled before the first call.
+        A `Compiled` for a pipeline or a loss, which is used in the same way; for a callable one with the same
+        signature. Nothing is compiled before the first call.
 
     Raises
     ------
     TypeError
-        If `target` is not callable or options are no mapping. When called: for arrays of two frameworks, and where JAX
-        is to take something that is neither an array nor has a hash.
+        If `target` is not callable or options are no mapping. When called: for arrays of two frameworks, and on JAX
+        for an argument that is neither an array nor has a hash.
 
     Notes
     -----
-    To JAX arrays and the weights of pipelines are arguments of the program, and everything else is a part of it: each
-    other number, name or function compiles anew, and so does an array among a penalty's options. PyTorch compiles a
-    number once more when it changes, and takes it for an argument from then on. So in a function of your own hand
-    `pipeline.at(step)` over, or the step as an array, rather than a Python number.
+    On JAX, arrays and the weights of pipelines are arguments of the program, and everything else is a part of it:
+    another number, name or function needs another program, and so does an array among the options of a penalty.
+    PyTorch compiles once more when a number changes, and treats it as an argument from then on. So pass
+    `pipeline.at(step)` to your own function, or the step as an array, rather than a Python number.
 
-    Under jax.grad and jax.vmap what is compiled stays compiled; inside of torch.compile and torch.func `target` is
-    called as it is, and so it is while arrays of NumPy or CuPy are lent to another framework for their gradients.
+    Programs are also used under jax.grad and jax.vmap. Inside torch.compile and torch.func `target` is called as it
+    is, and also while arrays of NumPy or CuPy are borrowed by another framework for their gradients.
 
     Examples
     --------
@@ -87,16 +87,16 @@ def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapp
     for name, options in (("torch", torch), ("jax", jax)):
         if not (options is None or isinstance(options, Mapping)):
             raise TypeError(f"compile: `{name}` must be a mapping of options, got {options!r}. Pass a dict.")
-    given = {"torch": torch or {}, "jax": jax or {}}
+    options_of = {"torch": torch or {}, "jax": jax or {}}
     if isinstance(target, Compiled):
         target = target.target
     if isinstance(target, (Pipeline, RegularizedLoss)):
         name = pipeline_of(target).name
-        return Compiled(target, _Programs(name, _total, given), _Programs(name, _reported, given))
+        return Compiled(target, _Programs(name, _total, options_of), _Programs(name, _reported, options_of))
     if not callable(target):
         got = type(target).__qualname__
         raise TypeError(f"compile: `target` must be a Pipeline, a RegularizedLoss or a callable, got {got}. Pass one.")
-    programs = _Programs(getattr(target, "__name__", type(target).__qualname__), target, given)
+    programs = _Programs(getattr(target, "__name__", type(target).__qualname__), target, options_of)
 
     @wraps(target)
     def compiled(*args: Any, **kwargs: Any) -> Any:
@@ -106,12 +106,25 @@ def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapp
     return compiled
 
 
-@node(leaves=("target",), static=("_total", "_reported"))
-class Compiled:
-    """A pipeline or loss that is compiled, see `compile`: called as it is, and like it immutable.
+def _builder(method: Callable[Concatenate[Pipeline, P], Pipeline]) -> Callable[Concatenate[Compiled, P], Compiled]:
+    """Make a method of `Compiled` that changes the pipeline by one of its methods."""
 
-    Penalties run one after the other, and what they raise is raised: threads, timeouts and event loops are the
-    uncompiled `target`'s.
+    @wraps(method)
+    def build(self: Compiled, /, *args: P.args, **kwargs: P.kwargs) -> Compiled:
+        pipeline = method(pipeline_of(self.target), *args, **kwargs)
+        return replace_unchecked(self, target=with_pipeline(self.target, pipeline))
+
+    build.__signature__ = inspect.signature(method).replace(return_annotation="Compiled")  # type: ignore[attr-defined]
+    return build
+
+
+@node(leaves=("target",), static=("_total", "_reported"))
+class Compiled(HasTarget):
+    """A compiled pipeline or loss, see `compile`. It is called in the same way, and immutable too.
+
+    Penalties run one after the other, and their errors are raised. For threads, timeouts and event loops use the
+    uncompiled `target`. `with_weights`, `enable`, `disable`, `add`, `remove` and `at` are those of `Pipeline`; their
+    results share the programs.
 
     Attributes
     ----------
@@ -135,18 +148,18 @@ class Compiled:
         return f"compile({self.target!r})"
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
-        """The total, a 0-d array to differentiate.
+        """Return the total, a 0-d array to differentiate.
 
         Parameters
         ----------
         *inputs, step
-            As for `target`. Schedules and `every` are settled before the program for a step that is a number, and
-            inside of it for an array of the inputs' framework.
+            As for `target`. Schedules and `every` are resolved before the program if the step is a number, and inside
+            it if the step is an array of the inputs' framework.
         """
-        backend = self._total.backend(self._given(inputs))
+        backend = self._total.backend(self._arrays(inputs))
         if backend is None:
             return self.target(*inputs, step=step)
-        target, step = settled(self.target, step, backend)
+        target, step = self._resolved(step, backend)
         return self._total.of(backend)(target, inputs, step)
 
     def compute(
@@ -157,7 +170,7 @@ class Compiled:
         wrt: str | int | Iterable[str | int] | None = None,
         gradient_conflicts: bool = False,
     ) -> tuple[Any, Report]:
-        """The total, to differentiate, and a `Report` of how it came about.
+        """Return the total, to differentiate, and a `Report` of its parts.
 
         Parameters
         ----------
@@ -166,51 +179,37 @@ class Compiled:
         track_grad_norms, wrt, gradient_conflicts
             As for `Pipeline.compute`.
         """
-        backend = self._reported.backend(self._given(inputs))
+        backend = self._reported.backend(self._arrays(inputs))
         if isinstance(wrt, Iterable) and not isinstance(wrt, str):
             wrt = tuple(wrt)  # a set has no hash, and an iterator is another one each time
-        how = (track_grad_norms, wrt, gradient_conflicts)
+        settings = (track_grad_norms, wrt, gradient_conflicts)
         if backend is None:
-            return _reported(self.target, inputs, step, *how)
-        target, step = settled(self.target, step, backend)
-        total, report = self._reported.of(backend)(target, inputs, step, *how)
+            return _reported(self.target, inputs, step, *settings)
+        target, step = self._resolved(step, backend)
+        total, report = self._reported.of(backend)(target, inputs, step, *settings)
         return total, with_numbers(report, pipeline_of(target))
 
-    def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Compiled:
-        """The same with other weights, by name. Nothing compiles anew."""
-        return self._with(pipeline_of(self.target).with_weights(weights, **more))
+    with_weights = _builder(Pipeline.with_weights)
+    enable = _builder(Pipeline.enable)
+    disable = _builder(Pipeline.disable)
+    add = _builder(Pipeline.add)
+    remove = _builder(Pipeline.remove)
+    at = _builder(Pipeline.at)
 
-    def enable(self, *names: str) -> Compiled:
-        """The same with these penalties taking part."""
-        return self._with(pipeline_of(self.target).enable(*names))
-
-    def disable(self, *names: str) -> Compiled:
-        """The same with these penalties kept, but taking no part."""
-        return self._with(pipeline_of(self.target).disable(*names))
-
-    def add(self, penalty: Penalty) -> Compiled:
-        """The same with one more penalty at the end."""
-        return self._with(pipeline_of(self.target).add(penalty))
-
-    def remove(self, *names: str) -> Compiled:
-        """The same without these penalties."""
-        return self._with(pipeline_of(self.target).remove(*names))
-
-    def at(self, step: Any) -> Compiled:
-        """The same with each schedule's weight at `step`."""
-        return self._with(pipeline_of(self.target).at(step))
-
-    def _given(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What may be an array."""
+    def _arrays(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return all that may hold arrays."""
         return (*(penalty.weight for penalty in pipeline_of(self.target)), *inputs)
 
-    def _with(self, pipeline: Pipeline) -> Compiled:
-        """One that shares what has been compiled."""
-        return remade(self, target=with_pipeline(self.target, pipeline))
+    def _resolved(self, step: Any, backend: Backend) -> tuple[Target, Any]:
+        """Return the target and step to pass to the program. Numeric steps are resolved here and become None."""
+        step_backend = backend_of(step)
+        if step_backend is not None and step_backend.library == backend.library:
+            return self.target, step
+        return resolve_at(self.target, step), None
 
 
 class _Programs:
-    """A function, and what the frameworks have compiled of it."""
+    """A function, and the programs that frameworks have compiled it to."""
 
     def __init__(self, name: str, fn: Callable[..., Any], options: Mapping[str, Mapping[str, Any]]) -> None:
         self._name = name
@@ -218,26 +217,26 @@ class _Programs:
         self._options = options
         self._compiled: dict[str, Callable[..., Any]] = {}
 
-    def backend(self, given: Any) -> Backend | None:
-        """That of the arrays in what the function is given, where it compiles."""
+    def backend(self, arguments: Any) -> Backend | None:
+        """Return the backend of the arrays among the arguments, None if the function is to be called as it is."""
         if in_dynamo() or are_lent():
             return None
-        found: dict[str, Backend] = {}
-        for leaf in flatten_of(given)[0]:
+        backends: dict[str, Backend] = {}
+        for leaf in flatten_of(arguments)[0]:
             backend = backend_of(leaf)
             if backend is not None and not isinstance(leaf, Real):  # NumPy's scalars are numbers
-                found[backend.library] = backend
-        if not any(backend.tracing.compiles() for backend in found.values()):
+                backends[backend.library] = backend
+        if not any(backend.tracing.compiles() for backend in backends.values()):
             return None
-        if len(found) > 1:
+        if len(backends) > 1:
             raise TypeError(
-                f"{self._name}: the arrays must be of one framework to be compiled, got {' and '.join(sorted(found))}. "
-                "Convert one of them first, with asarray or from_dlpack."
+                f"{self._name}: the arrays must be of one framework to be compiled, got "
+                f"{' and '.join(sorted(backends))}. Convert one of them first, with asarray or from_dlpack."
             )
-        return next(iter(found.values()))
+        return next(iter(backends.values()))
 
     def of(self, backend: Backend) -> Callable[..., Any]:
-        """The function as `backend` compiles it."""
+        """Return the program of a backend, compiled when it is first called."""
         if backend.library not in self._compiled:
             register_loaded()  # torch.compile would compile anew when another framework turns up
             self._compiled[backend.library] = _compiler(backend.library)(
@@ -257,7 +256,7 @@ def _reported(
 
 
 def _compiler(library: str) -> Callable[..., Any]:
-    """What compiles for a framework, imported where there is something to compile."""
+    """Return the compiler of a framework, imported once there is something to compile."""
     if library == "torch":
         from .torch import compiled
     else:

@@ -1,4 +1,4 @@
-"""jax.jit of a function of anything: arrays and weights are traced, the rest is a part of the program."""
+"""Compile functions by jax.jit. Arrays and weights are traced, all other arguments are a part of the program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["compiled"]
 
 @dataclass(frozen=True)
 class Fixed:
-    """What is a part of the program: to JAX a node without leaves."""
+    """An argument that is a part of the program: to JAX a node without leaves."""
 
     kind: type  # 1 == True
     value: Any
@@ -27,7 +27,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Fields:
-    """A dataclass that JAX does not know, as a node of its fields."""
+    """The fields of a dataclass that JAX does not know, as a node."""
 
     kind: type
     values: dict[str, Any]
@@ -40,29 +40,29 @@ jax.tree_util.register_pytree_node(
 
 
 def compiled(name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """`fn`, jitted."""
+    """Compile `fn`."""
 
     @wraps(fn)
     def program(*args: Any, **kwargs: Any) -> Any:
-        return fn(*_taken(args), **_taken(kwargs))
+        return fn(*_unpacked(args), **_unpacked(kwargs))
 
     run = jit(program, **options)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = [_given(x, name, fn, place) for place, x in enumerate(args)]
-        return run(*given, **{key: _given(x, name, fn, key) for key, x in kwargs.items()})
+        packed = [_packed(x, name, fn, place) for place, x in enumerate(args)]
+        return run(*packed, **{key: _packed(x, name, fn, key) for key, x in kwargs.items()})
 
     return call
 
 
-def _given(nest: Any, name: str, fn: Callable[..., Any], place: int | str) -> Any:
-    """`nest` as jax.jit takes it."""
+def _packed(tree: Any, name: str, fn: Callable[..., Any], place: int | str) -> Any:
+    """Return an argument of `fn` as jax.jit takes it."""
 
-    def given(x: Any) -> Any:
+    def pack(x: Any) -> Any:
         if isinstance(x, jax.Array | Pipeline | RegularizedLoss):
             return x
         if is_dataclass(x) and not isinstance(x, type):
-            return Fields(type(x), {field.name: inner(getattr(x, field.name)) for field in fields(x)})
+            return Fields(type(x), {field.name: pack_tree(getattr(x, field.name)) for field in fields(x)})
         try:
             hash(x)
         except TypeError:
@@ -72,30 +72,30 @@ def _given(nest: Any, name: str, fn: Callable[..., Any], place: int | str) -> An
             ) from None
         return Fixed(type(x), x)
 
-    def inner(nest: Any) -> Any:
-        return jax.tree.map(given, nest, is_leaf=lambda x: isinstance(x, Pipeline | RegularizedLoss))
+    def pack_tree(tree: Any) -> Any:
+        return jax.tree.map(pack, tree, is_leaf=lambda x: isinstance(x, Pipeline | RegularizedLoss))
 
-    return inner(nest)
+    return pack_tree(tree)
 
 
-def _taken(nest: Any) -> Any:
-    """The inverse of `_given`."""
+def _unpacked(tree: Any) -> Any:
+    """Return the inverse of `_packed`."""
 
-    def taken(x: Any) -> Any:
+    def unpack(x: Any) -> Any:
         if isinstance(x, Fixed):
             return x.value
         if isinstance(x, Fields):
-            new: Any = object.__new__(x.kind)
-            for name, value in _taken(x.values).items():
-                object.__setattr__(new, name, value)
-            return new
+            instance: Any = object.__new__(x.kind)
+            for name, value in _unpacked(x.values).items():
+                object.__setattr__(instance, name, value)
+            return instance
         return x
 
-    return jax.tree.map(taken, nest, is_leaf=lambda x: isinstance(x, Fixed | Fields | Pipeline | RegularizedLoss))
+    return jax.tree.map(unpack, tree, is_leaf=lambda x: isinstance(x, Fixed | Fields | Pipeline | RegularizedLoss))
 
 
 def _argument(fn: Callable[..., Any], place: int | str) -> str:
-    """What an argument of `fn` is called."""
+    """Return the name of an argument of `fn`."""
     if isinstance(place, str):
         return place
     try:

@@ -1,4 +1,4 @@
-"""Whether torch.compile is reading the code that runs."""
+"""Detect torch.compile."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ __all__ = ["in_dynamo"]
 
 
 def in_dynamo() -> bool:
-    """Whether torch.compile reads this: an error must then not ask for what it cannot, or it hides the error."""
+    """Return True while torch.compile traces this code. An error must then do only what it traces, or it is hidden."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.compiler.is_compiling())

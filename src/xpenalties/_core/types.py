@@ -1,4 +1,4 @@
-"""What the type checker needs to know of an array."""
+"""The type of an array, for annotations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Array", "SupportsArithmetic"]
 
 
 class SupportsArithmetic(Protocol):
-    """What the type checker needs to know of an array; any framework's array has it."""
+    """The attributes and operators that every framework's array has."""
 
     @property
     def shape(self) -> Any: ...

@@ -104,7 +104,7 @@ def _weight(penalty: Penalty, step: Any) -> Any:
 def _value_and_metrics(
     context: EvaluationContext, penalty: Penalty, inputs: tuple[Any, ...], due: Any
 ) -> tuple[Any, Metrics]:
-    """Call a penalty with its arguments and check what it returns. Where `due` is false, all of it is 0."""
+    """Call a penalty with its arguments and check what it returns. If `due` is false, all of it is 0."""
     if not penalty.differentiable:
         inputs = _constants(inputs)
     arguments = penalty.arguments(inputs)
@@ -190,7 +190,7 @@ def _weigh(
     gradient: list[Any] | None = None,
     error: str | None = None,
 ) -> PenaltyResult:
-    """Multiply a value by its weight, and by 0 where `due` is false."""
+    """Multiply a value by its weight, and by 0 if `due` is false."""
     factor = factor_for(penalty, weight, value)
     backend = None if due is True else backend_of(due)
     if backend is not None:  # by a product: `where` makes an array of PyTorch's default dtype of two numbers
@@ -207,7 +207,7 @@ def _add_note(context: EvaluationContext, penalty: Penalty, weight: Any, error: 
 
 
 def constant(x: Any) -> Any:
-    """Return an array without what it depends on, and anything else as it is."""
+    """Return an array detached from what it depends on, and anything else as it is."""
     backend = backend_of(x)
     return x if backend is None else backend.autodiff.stop_gradient(x)
 

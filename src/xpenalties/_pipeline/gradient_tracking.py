@@ -49,13 +49,13 @@ class TrackedInputs:
             libraries = {backend.library for backend in backends.values()}
         if not libraries:
             raise TypeError(
-                f"{caller}: the inputs must hold a floating-point array to differentiate by, got none"
-                f"{'' if wrt is None else f' in {wrt!r}'}. Pass an array or a nest of them."
+                f"{caller}: the inputs must hold a floating-point array to differentiate with respect to, got none"
+                f"{'' if wrt is None else f' in {wrt!r}'}. Pass an array or a tree of them."
             )
         if len(libraries) > 1:
             raise TypeError(
-                f"{caller}: gradients are by arrays of one framework, got {' and '.join(sorted(libraries))}. Name the "
-                "inputs to differentiate by with `wrt=`."
+                f"{caller}: gradients must be with respect to arrays of one framework, got "
+                f"{' and '.join(sorted(libraries))}. Name the inputs with `wrt=`."
             )
         if wrt is None:
             requiring = {

@@ -1,4 +1,4 @@
-"""A penalty of a pipeline: what to compute, of which inputs, and how much it counts, checked when it is made."""
+"""The class `Penalty`: a function, its inputs, its options and its weight, checked when it is made."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ ON_ERROR = member(("raise", "drop"))
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Penalty:
-    """A penalty of a pipeline: what to compute, of which inputs, and how much it counts.
+    """A penalty of a pipeline: what to compute, for which inputs, with which weight.
 
     Parameters
     ----------
     fn : str or callable
-        The name of a penalty of this package, or one given with `register`, or a callable that returns a scalar or
+        The name of a penalty of this package, or a name given by `register`, or a callable that returns a scalar or
         ``(scalar, metrics)``.
     name : str, optional
-        By default that of the function, or the one that it was found by.
+        By default the name of the function, or the name passed as `fn`.
     weight : number, 0-d array or callable, default 1.0
-        Finite and >= 0. An array may be learned; a callable is a schedule of the step.
+        Finite and >= 0. An array may be learned. A callable is a schedule: it takes the step.
     inputs : None, str, tuple of str or callable
-        None: exactly what the pipeline was given. Names: looked up in the one mapping that the pipeline was given. A
-        callable: takes the pipeline's arguments and returns an array or a tuple of them.
+        None: the arguments of the pipeline. Names: looked up in a mapping, which must be the pipeline's only argument.
+        A callable: takes the arguments of the pipeline and returns an array or a tuple of arrays.
     options : mapping
         Keyword arguments of `fn`.
     differentiable : bool, default True
-        Whether the total's gradient goes through this penalty; its value counts either way.
+        Whether the gradient of the total goes through this penalty. Its value counts in any case.
     enabled : bool, default True
-        Whether it takes part.
+        Whether the penalty is evaluated at all.
     every : int, default 1
-        Count on each `every`-th step only, `every` times as much, and cost nothing on the others, nor have a place in
-        their reports. Where JAX traces the step, it costs nothing, and the report has zeros; where torch.compile traces
-        a tensor as step, it is computed and masked.
+        Evaluate only on every `every`-th step, with the weight multiplied by `every`. On other steps the penalty is
+        skipped and absent from the report. If JAX traces the step, the penalty is skipped too, but the report has
+        zeros; if torch.compile traces a tensor as step, it is computed and masked.
     timeout : float, optional
-        Seconds that it may take on a thread or an event loop; None: what the computation says.
+        Seconds that it may take on a thread or an event loop. None: the `timeout` of the computation.
     on_error : {"raise", "drop"}, optional
-        "drop": where it fails, or takes too long, it contributes 0, a RuntimeWarning says so and the report says why.
-        None: what the computation says. Inside of a trace (jax.jit, torch.compile) errors are always raised.
+        "drop": if it fails or takes too long, it contributes 0, a RuntimeWarning says so and the report says why.
+        None: the `on_error` of the computation. Inside jax.jit and torch.compile errors are always raised.
 
     Raises
     ------
     TypeError
         For an argument of the wrong kind, or an option that `fn` does not have.
     ValueError
-        For a name that no penalty has, a negative, NaN or infinite weight, or an option of a wrong value.
+        For an unknown penalty, a negative, NaN or infinite weight, or an option with a wrong value.
     """
 
     fn: str | Callable[..., Any]
@@ -91,7 +91,7 @@ class Penalty:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "weight", checked_weight(f"penalty {name!r}", self.weight))
         if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
-            if not isinstance(self.inputs, Iterable) or not all(isinstance(each, str) for each in self.inputs):
+            if not isinstance(self.inputs, Iterable) or not all(isinstance(key, str) for key in self.inputs):
                 raise TypeError(
                     f"penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings."
                 )
@@ -99,19 +99,19 @@ class Penalty:
         object.__setattr__(self, "options", checked_options(name, fn, self.inputs, self.options))
 
     def __repr__(self) -> str:
-        """As it was made, without what is so by default."""
+        """Return the call that makes this penalty, without arguments that are the default."""
         spec = spec_of(self.fn)
-        of_fn = getattr(self.fn, "__name__", "")
-        shown = [repr(spec.name) if spec else of_fn or repr(self.fn)]
-        for each in fields(self)[1:]:
-            value = getattr(self, each.name)
-            default: Any = {"name": of_fn, "options": {}}.get(each.name, each.default)
+        name = getattr(self.fn, "__name__", "")
+        arguments = [repr(spec.name) if spec else name or repr(self.fn)]
+        for parameter in fields(self)[1:]:
+            value = getattr(self, parameter.name)
+            default: Any = {"name": name, "options": {}}.get(parameter.name, parameter.default)
             if value is not default and not (isinstance(value, (str, bool, float, dict)) and value == default):
-                shown.append(f"{each.name}={value!r}")
-        return f"Penalty({', '.join(shown)})"
+                arguments.append(f"{parameter.name}={value!r}")
+        return f"Penalty({', '.join(arguments)})"
 
     def weight_at(self, step: Any) -> Any:
-        """The weight, of a schedule at `step`."""
+        """Return the weight, that of a schedule at `step`."""
         if not callable(self.weight):
             return self.weight
         if step is None:
@@ -119,7 +119,7 @@ class Penalty:
         return checked_weight(f"penalty {self.name!r}", self.weight(step))
 
     def is_due(self, step: Any) -> Any:
-        """Whether it counts at `step`: a bool, or for a step that is traced an array."""
+        """Return whether the penalty counts at `step`: a bool, or an array if the step is traced."""
         if self.every == 1:
             return True
         if step is None:
@@ -131,14 +131,14 @@ class Penalty:
         return True if due else False  # noqa: SIM210 - torch.compile leaves bool() of a symbol undecided
 
     def arguments(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What `fn` is called with when the pipeline is given `given`."""
+        """Return the arguments of `fn` if those of the pipeline are `given`."""
         if self.inputs is None:
             return given
         if callable(self.inputs):
             out = self.inputs(*given)
             return out if isinstance(out, tuple) else (out,)
         if len(given) != 1 or not isinstance(given[0], Mapping):
-            kinds = ", ".join(type(each).__qualname__ for each in given)
+            kinds = ", ".join(type(argument).__qualname__ for argument in given)
             raise TypeError(
                 f"penalty {self.name!r}: named `inputs` need one mapping, got {kinds}. Pass a dict of arrays."
             )
@@ -149,7 +149,7 @@ class Penalty:
                     f"penalty {self.name!r}: the inputs must have {name!r}, got {', '.join(map(repr, given[0]))}."
                     + nearest(name, given[0])
                 )
-        return tuple(given[0][name] for name in names)
+        return tuple([given[0][name] for name in names])
 
 
 _CHECKS = checks_of(Penalty, ["every", "timeout", "on_error"])

@@ -1,4 +1,4 @@
-"""Named, weighted sums of penalties."""
+"""The class `Pipeline`: a named, weighted sum of penalties."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """A named, weighted sum of penalties: sum of weight_i * penalty_i.
 
-    Immutable; what changes it returns a new one. To JAX it is a pytree whose leaves are the weights, so that a jitted
-    function takes it as an argument and does not recompile when a weight changes.
+    A pipeline is immutable: methods that change it return a new one. On JAX it is a pytree whose leaves are the
+    weights. A jitted function can take it as an argument, and does not recompile when a weight changes.
 
     Parameters
     ----------
     penalties : mapping of str to weight, or iterable of Penalty
-        A mapping names penalties of this package.
+        The keys of a mapping are names of penalties, as `Penalty` takes them.
     name : str, default "pipeline"
-        For messages and reports.
+        For messages, reports and events.
 
     Raises
     ------
     TypeError, ValueError
-        As `Penalty`, and for a name that occurs twice.
+        Like `Penalty`, and for a name that occurs twice.
 
     Examples
     --------
@@ -69,9 +69,9 @@ class Pipeline:
             )
         if not isinstance(name, str):
             raise TypeError(f"Pipeline: `name` must be a string, got {name!r}. Give one.")
-        found = tuple(penalties)
+        members = tuple(penalties)
         names: set[str] = set()
-        for penalty in found:
+        for penalty in members:
             if not isinstance(penalty, Penalty):
                 raise TypeError(
                     f"Pipeline: each of `penalties` must be a Penalty, got {type(penalty).__qualname__}. Wrap it."
@@ -79,18 +79,18 @@ class Pipeline:
             if penalty.name in names:
                 raise ValueError(f"Pipeline: names must be unique, got {penalty.name!r} twice. Give one a `name`.")
             names.add(penalty.name)
-        object.__setattr__(self, "penalties", found)
+        object.__setattr__(self, "penalties", members)
         object.__setattr__(self, "name", name)
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
-        """The weighted sum, a 0-d array to differentiate.
+        """Return the weighted sum, a 0-d array to differentiate.
 
         Parameters
         ----------
         *inputs
-            What the penalties take: arrays, or one mapping of names to arrays.
+            The arguments of the penalties: arrays, or one mapping of names to arrays.
         step : int or 0-d array, optional
-            For weights that are schedules, and penalties that count on each k-th step.
+            For weights that are schedules, and for `every`.
         """
         return Computation(self.name, self.penalties, inputs, step, None).total()
 
@@ -106,33 +106,33 @@ class Pipeline:
         timeout: float | None = None,
         on_error: Literal["raise", "drop"] = "raise",
     ) -> tuple[Any, Report]:
-        """The weighted sum, to differentiate, and a `Report` of how it came about, from the same evaluation.
+        """Return the weighted sum, to differentiate, and a `Report` of its parts, from the same evaluation.
 
         Parameters
         ----------
         *inputs, step
             As for a call of the pipeline.
         track_grad_norms : bool, default False
-            Whether the report has the L2 norm of each penalty's gradient, of its contribution's and of the total's, by
-            one pass back for each penalty. In eager PyTorch the total's own gradient then is their sum, without another
-            pass, where it depends on nothing else. A penalty that cannot be differentiated is reported with the reason,
-            and the total counts it all the same.
+            Whether the report has L2 norms of gradients: of each penalty, of its contribution and of the total. This
+            takes one backward pass for each penalty. In eager PyTorch the gradient of the total is then their sum,
+            without another pass, unless the total depends on anything else. A penalty that cannot be differentiated is
+            reported with the reason, and still counts in the total.
         wrt : str, int or iterable of them, optional
-            The inputs to differentiate by: names in the mapping or dataclass, or positions. By default all
-            floating-point arrays; of PyTorch's those that require a gradient, if there are any. An array that is given
-            twice is one.
+            The inputs to differentiate with respect to: names in the mapping or dataclass, or positions. By default
+            all floating-point arrays, on PyTorch only those that require a gradient, if there are any. An array that
+            occurs twice counts once.
         gradient_conflicts : bool, default False
-            Whether the report has the cosines between the penalties' gradients too.
+            Whether the report also has the cosines between the gradients of the penalties.
         execution : {"sequential", "threads"}, default "sequential"
-            "threads" runs penalties side by side: for callables that are slow outside of the framework and let go of
-            Python's lock, as NumPy does. The sum is in the penalties' order either way.
+            "threads" runs penalties at the same time. It helps with slow callables that release Python's lock, like
+            NumPy. The order of the sum is that of the penalties in any case.
         max_workers : int, optional
-            At most so many threads; by default one for each CPU.
+            The largest number of threads, by default one for each CPU.
         timeout : float, optional
-            Seconds that a penalty may take on a thread, for those without a `timeout` of their own. A thread cannot be
-            stopped: what it is at is abandoned.
+            Seconds that a penalty without its own `timeout` may take on a thread. A thread cannot be stopped: it is
+            abandoned.
         on_error : {"raise", "drop"}, default "raise"
-            For penalties without an `on_error` of their own: "drop" lets one that fails contribute 0, see `Penalty`.
+            For penalties without their own `on_error`: "drop" lets one that fails contribute 0, see `Penalty`.
 
         Returns
         -------
@@ -141,10 +141,10 @@ class Pipeline:
         Raises
         ------
         Exception
-            What a penalty raises, with a note that names it.
+            The error of a penalty, with a note that names it.
         TypeError, ValueError
-            For options of a wrong kind or value; for inputs without an array to differentiate by; for threads inside of
-            a trace.
+            For options of a wrong kind or value; for inputs without an array to differentiate with respect to; for
+            threads inside jax.jit or torch.compile.
         """
         settings = Settings.of(
             self.name,
@@ -165,82 +165,84 @@ class Pipeline:
         timeout: float | None = None,
         on_error: Literal["raise", "drop"] = "raise",
     ) -> tuple[Any, Report]:
-        """As `compute`, on an event loop: coroutines are awaited together, and callables that block run on threads.
+        """Do the same as `compute` on an event loop. Coroutines are awaited together, other callables run on threads.
 
-        This package's penalties, which do not block, run on the loop's own thread. If this is cancelled, or a penalty
-        fails, coroutines are cancelled and threads waited for: nothing is left running.
+        The penalties of this package do not block: they run on the thread of the loop. If this is cancelled, or a
+        penalty fails, coroutines are cancelled and threads are waited for: nothing is left running.
 
         Parameters
         ----------
         *inputs, step, timeout, on_error
-            As for `compute`; a penalty may return an awaitable of what it would return.
+            As for `compute`. A penalty may return an awaitable of its value, or of value and metrics.
         """
         settings = Settings.of(self.name, timeout=timeout, on_error=on_error, asynchronous=True)
         computation = Computation(self.name, self.penalties, inputs, step, settings)
         return await computation.total_and_report_async()
 
     def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Pipeline:
-        """The same with other weights, by name."""
+        """Return a copy with other weights, by name."""
         if not (weights is None or isinstance(weights, Mapping)):
             raise TypeError(f"{self.name}: `weights` must be a mapping of names, got {weights!r}. Or use keywords.")
-        given = {**(weights or {}), **more}
-        self._check_names(given)
-        return self._replace(lambda p: replace(p, weight=given[p.name]) if p.name in given else p)
+        by_name = {**(weights or {}), **more}
+        self._check_names(by_name)
+        return self._replace(lambda p: replace(p, weight=by_name[p.name]) if p.name in by_name else p)
 
     def enable(self, *names: str) -> Pipeline:
-        """The same with these penalties taking part."""
+        """Return a copy with these penalties enabled."""
         self._check_names(names)
         return self._replace(lambda p: replace(p, enabled=True) if p.name in names else p)
 
     def disable(self, *names: str) -> Pipeline:
-        """The same with these penalties kept, but taking no part."""
+        """Return a copy with these penalties disabled: they stay in it, but are not evaluated."""
         self._check_names(names)
         return self._replace(lambda p: replace(p, enabled=False) if p.name in names else p)
 
     def add(self, penalty: Penalty) -> Pipeline:
-        """The same with one more penalty at the end."""
+        """Return a copy with one more penalty at the end."""
         return Pipeline((*self.penalties, penalty), name=self.name)
 
     def remove(self, *names: str) -> Pipeline:
-        """The same without these penalties."""
+        """Return a copy without these penalties."""
         self._check_names(names)
         return Pipeline([p for p in self.penalties if p.name not in names], name=self.name)
 
     def at(self, step: Any) -> Pipeline:
-        """The same with each schedule's weight at `step`."""
+        """Return a copy with numbers, or arrays, in place of schedules: their weights at `step`."""
         return self._replace(lambda p: replace(p, weight=p.weight_at(step)) if callable(p.weight) else p)
 
     @classmethod
     def from_config(cls, source: Mapping[str, Any] | list[Any] | str | PathLike[str], /) -> Pipeline:
-        """The pipeline of a configuration, which is data, or a file of it.
+        """Make a pipeline from a configuration: from data, or from a file.
 
-        ``{"version": 1, "penalties": [...]}``, and a `name`. A list is the penalties, of the present version. Each is a
-        table of `Penalty`'s parameters, but that `fn` is `penalty`, a name; all else may be left out. In place of a
-        list, `penalties` may be a table of names: to weights, or tables of parameters, where `penalty` is the name
-        itself if it is left out. `config_schema` describes all of it to editors.
+        A configuration is ``{"version": 1, "name": ..., "penalties": [...]}``, or only the list of penalties. Each
+        penalty is a table of the parameters of `Penalty`, with the name `penalty` in place of `fn`. All other
+        parameters are optional. In place of a list, `penalties` may also be a table from names to weights or to tables
+        of parameters. `penalty` may then be left out if it is the name itself. `config_schema` describes all of it to
+        editors.
 
-        - `weight`: a number, or a schedule: ``{"schedule": "warmup", "after": 0.1, "steps": 1000}``, with the arguments
-          of the function of `xpenalties.schedules`. `after` may be another schedule, and `pieces` are pairs of step and
-          value.
-        - `inputs`: a name or a list of names, ``{"attributes": ...}`` of the pipeline's one argument, such as
-          ``"batch.images"`` or a list of them (operator.attrgetter), or ``{"function": name}``.
-        - `tree`: ``{"match": ..., "exclude": ...}``, both optional, makes it a penalty of a tree, as `over_tree` does.
-        - `options`: numbers, strings and booleans; of a function of one's own also lists, which it gets as tuples, and
-          tables.
+        - `weight`: a number, or a schedule with the arguments of that function of `xpenalties.schedules`:
+          ``{"schedule": "warmup", "after": 0.1, "steps": 1000}``. `after` may be another schedule, and `pieces` are
+          pairs of step and value.
+        - `inputs`: a name or a list of names; ``{"attributes": ...}`` of the only argument of the pipeline, such as
+          ``"batch.images"`` or a list of them (operator.attrgetter); or ``{"function": name}``.
+        - `tree`: ``{"match": ..., "exclude": ...}``, both optional, makes it a penalty over a tree, like `over_tree`.
+        - `options`: numbers, strings and booleans. Your own function may also take tables, and lists, which it gets as
+          tuples.
 
-        Functions and schedules of one's own have the names that `register` gave them.
+        Your own functions and schedules have the names that `register` gave them.
 
         Parameters
         ----------
         source : mapping, list, str or path
-            A string is the path of a file that ends in ``.toml`` or ``.json``.
+            A string is the path of a ``.toml`` or ``.json`` file.
 
         Raises
         ------
         OSError
             For a file that cannot be read.
         TypeError, ValueError
-            For what a file's format, this one, or `Penalty` does not allow; with file, place, and the nearest name.
+            For anything that is not valid in the file's format, in this one, or in `Penalty`. The message has the file,
+            the place in it, and the nearest name.
 
         Examples
         --------
@@ -258,21 +260,22 @@ class Pipeline:
         return load(source, cls)
 
     def to_config(self, path: str | PathLike[str] | None = None, /) -> dict[str, Any]:
-        """What `from_config` makes this pipeline of: dicts, lists, strings, numbers and booleans, without defaults.
+        """Return the configuration of this pipeline, for `from_config`, without parameters that are the default.
 
-        0-d arrays, as learned weights, become numbers, which moves them off their device.
+        It consists of dicts, lists, strings, numbers and booleans. 0-d arrays, such as learned weights, become numbers,
+        which moves them off their device.
 
         Parameters
         ----------
         path : str or path, optional
-            A file to write it to, that ends in ``.json`` or, where tomli-w is installed, ``.toml``.
+            A ``.json`` file to write it to, or a ``.toml`` file if tomli-w is installed.
 
         Raises
         ------
         TypeError
-            For what no file can hold, such as functions without a name, which `register` gives, and larger arrays.
+            For what no file can hold: arrays that are not 0-d, and functions without a name. `register` gives one.
         ValueError
-            For numbers that are not finite, and weights that have become negative.
+            For numbers that are not finite, and for weights that have become negative.
 
         Examples
         --------
@@ -291,9 +294,9 @@ class Pipeline:
                 raise ValueError(self._unknown(name))
 
     def _unknown(self, name: str) -> str:
-        known = [p.name for p in self.penalties]
-        listed = ", ".join(map(repr, known)) or "none"
-        return f"{self.name}: no penalty is named {name!r}, there are {listed}.{nearest(name, known)}"
+        names = [p.name for p in self.penalties]
+        listed = ", ".join(map(repr, names)) or "none"
+        return f"{self.name}: no penalty is named {name!r}, there are {listed}.{nearest(name, names)}"
 
     def __len__(self) -> int:
         return len(self.penalties)
@@ -311,16 +314,16 @@ class Pipeline:
         raise KeyError(self._unknown(name))
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
-        """Weights that are no schedules, and the rest: how JAX sees a pipeline."""
+        """Return the weights that are no schedules, and the rest."""
         return tuple(p.weight for p in self.penalties if not callable(p.weight)), Static(self.penalties, self.name)
 
     def tree_keys(self) -> tuple[str, ...]:
-        """The names of what `tree_flatten` returns first."""
+        """Return the names of these weights."""
         return tuple(p.name for p in self.penalties if not callable(p.weight))
 
     @classmethod
     def tree_unflatten(cls, static: Static, weights: Iterable[Any]) -> Pipeline:
-        """The inverse of `tree_flatten`. Takes anything as a weight, for JAX puts tracers and placeholders there."""
+        """Return a pipeline with other weights, which may be anything: JAX puts tracers and placeholders there."""
         new = iter(weights)
         pipeline = object.__new__(cls)
         penalties = []

@@ -1,4 +1,4 @@
-"""A base loss and a pipeline of penalties, added up."""
+"""The class `RegularizedLoss`: a base loss plus a pipeline of penalties."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = ["RegularizedLoss"]
 class RegularizedLoss:
     """A base loss plus the penalties of a pipeline: base + sum of weight_i * penalty_i.
 
-    Immutable, and to JAX a pytree as a `Pipeline` is one.
+    It is immutable, and on JAX a pytree like `Pipeline`.
 
     Parameters
     ----------
     base_loss : callable
-        Returns a scalar or ``(scalar, metrics)``; it takes the inputs, and each penalty sees the same ones.
+        Takes the inputs, which each penalty takes too. Returns a scalar or ``(scalar, metrics)``.
     pipeline : Pipeline
         The penalties.
 
     Raises
     ------
     TypeError
-        If `base_loss` is not callable, or `pipeline` no Pipeline.
+        If `base_loss` is not callable, or `pipeline` is no Pipeline.
 
     Examples
     --------
@@ -74,7 +74,7 @@ class RegularizedLoss:
         object.__setattr__(self, "_base", base)
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
-        """The total, a 0-d array to differentiate.
+        """Return the total, a 0-d array to differentiate.
 
         Parameters
         ----------
@@ -95,12 +95,12 @@ class RegularizedLoss:
         timeout: float | None = None,
         on_error: Literal["raise", "drop"] = "raise",
     ) -> tuple[Any, Report]:
-        """The total, to differentiate, and a `Report` of how it came about, from the same evaluation.
+        """Return the total, to differentiate, and a `Report` of its parts, from the same evaluation.
 
         Parameters
         ----------
         *inputs, step, track_grad_norms, wrt, gradient_conflicts, execution, max_workers, timeout, on_error
-            As for `Pipeline.compute`. The base loss is tracked too; it has no timeout, and is never dropped.
+            As for `Pipeline.compute`. The base loss is tracked too. It has no timeout, and is never dropped.
         """
         settings = Settings.of(
             self.pipeline.name,
@@ -121,7 +121,7 @@ class RegularizedLoss:
         timeout: float | None = None,
         on_error: Literal["raise", "drop"] = "raise",
     ) -> tuple[Any, Report]:
-        """As `compute`, on an event loop, see `Pipeline.compute_async`. The base loss may be a coroutine too.
+        """Do the same as `compute` on an event loop, see `Pipeline.compute_async`. The base loss may be a coroutine.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What a pipeline found, as arrays until it is read: one transfer from the device, not one for each figure."""
+"""Reports of a computation. Figures are arrays until they are read, by one transfer from the device for all."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ __all__ = ["PenaltyReport", "Report", "to_floats"]
 )
 @dataclass(frozen=True)
 class PenaltyReport:
-    """One penalty of a `Report`; numbers and 0-d arrays, None where not computed.
+    """One penalty of a `Report`. Figures are numbers or 0-d arrays, or None if they were not computed.
 
     Attributes
     ----------
     value, weight, contribution
         The penalty, its weight, and their product.
     grad_norm, grad_norm_weighted
-        L2 norm of the penalty's gradient, and of the contribution's.
+        L2 norm of the gradient of the penalty, and of the contribution.
     metrics : dict
-        Sum, mean, min and max of the terms of a penalty of this package, and whatever a callable returned beside its
-        value.
+        Sum, mean, min and max of the terms for a penalty of this package, and the metrics that a callable returned.
     error : str or None
-        Why there is no value (the penalty was dropped, and contributes 0) or no gradient norm.
+        The reason why there is no value (the penalty was dropped, and contributes 0) or no gradient norm.
     """
 
     value: Any
@@ -52,23 +51,26 @@ class PenaltyReport:
 )
 @dataclass(frozen=True)
 class Report:
-    """What `Pipeline.compute` found: detached 0-d arrays on their device. A JAX pytree, so that it leaves a jit.
+    """The report of `Pipeline.compute`: detached 0-d arrays on their device.
+
+    It is a JAX pytree, so a jitted function can return it.
 
     Attributes
     ----------
     loss_total
-        Base loss, where there is one, and all contributions.
+        The base loss, if there is one, plus all contributions.
     base_loss : PenaltyReport or None
         The base loss.
     regularizers : dict
-        Each enabled penalty's `PenaltyReport` by name.
+        The `PenaltyReport` of each enabled penalty by name.
     regularizer_total
         The sum of the contributions.
     total_grad_norm
-        L2 norm of the total's gradient, None where not computed.
+        L2 norm of the gradient of the total, None if it was not computed.
     gradient_conflicts : dict of dicts or None
-        Cosine between the gradients of each two penalties, by their names; the base loss is "base_loss". Negative where
-        they pull apart. None where not asked for; a penalty without a gradient has no row.
+        Cosine between the gradients of each two penalties, by their names. The base loss is "base_loss". A negative
+        cosine means that they pull in opposite directions. A penalty without a gradient has no row. None if conflicts
+        were not requested.
     """
 
     loss_total: Any
@@ -79,7 +81,7 @@ class Report:
     gradient_conflicts: Mapping[str, Mapping[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dict of plain floats, moved off the device at once.
+        """Return a nested dict of plain floats, moved off the device at once.
 
         Returns
         -------
@@ -90,14 +92,14 @@ class Report:
         Raises
         ------
         ValueError
-            For a report of several steps at once, as jax.lax.scan and jax.vmap stack them: index it first.
+            For a report of several steps, as jax.lax.scan and jax.vmap stack them: index it first.
         """
         leaves, rebuild = flatten(self._nested())
         result: dict[str, Any] = rebuild(iter(to_floats(leaves)))
         return result
 
     def _nested(self) -> dict[str, Any]:
-        """What `to_dict` returns, with 0-d arrays as they are."""
+        """Return the same as `to_dict`, but 0-d arrays as they are."""
         return {
             "loss_total": self.loss_total,
             "base_loss": None
@@ -109,27 +111,27 @@ class Report:
             },
             "regularizers": {
                 name: {
-                    "value": part.value,
-                    "weight": part.weight,
-                    "contribution": part.contribution,
-                    "grad_norm": part.grad_norm,
-                    "grad_norm_weighted": part.grad_norm_weighted,
-                    "custom": dict(part.metrics),
+                    "value": penalty.value,
+                    "weight": penalty.weight,
+                    "contribution": penalty.contribution,
+                    "grad_norm": penalty.grad_norm,
+                    "grad_norm_weighted": penalty.grad_norm_weighted,
+                    "custom": dict(penalty.metrics),
                 }
-                for name, part in self.regularizers.items()
+                for name, penalty in self.regularizers.items()
             },
             "regularizer_total": self.regularizer_total,
             "total_grad_norm": self.total_grad_norm,
         }
 
     def conflicts(self) -> dict[str, dict[str, float]]:
-        """`gradient_conflicts` as plain floats, moved off the device at once; empty where they were not asked for."""
+        """Return `gradient_conflicts` as plain floats, moved off the device at once, or {} if not requested."""
         leaves, rebuild = flatten({a: dict(row) for a, row in (self.gradient_conflicts or {}).items()})
         result: dict[str, dict[str, float]] = rebuild(iter(to_floats(leaves)))
         return result
 
     def to_json(self, **options: Any) -> str:
-        """`to_dict` as JSON; NaN and infinities, which JSON lacks, are the strings "NaN", "Infinity", "-Infinity".
+        """Return `to_dict` as JSON. NaN and infinities become the strings "NaN", "Infinity" and "-Infinity".
 
         Parameters
         ----------
@@ -140,19 +142,19 @@ class Report:
         return json.dumps(rebuild(iter([_json_safe(leaf) for leaf in leaves])), **{"allow_nan": False, **options})
 
     def flat(self, prefix: str = "", *, floats: bool = True) -> dict[str, Any]:
-        """One level of names and floats, as experiment loggers take them: "l1/value", "l1/weight", "loss_total", ...
+        """Return a flat dict of floats for experiment loggers: "l1/value", "l1/weight", "loss_total", ...
 
         Parameters
         ----------
         prefix : str, default ""
-            Put before each name as it is, such as "train/".
+            Put before each name, for example "train/".
         floats : bool, default True
-            False leaves 0-d arrays on their device, for a logger that reads them later, as Lightning's does.
+            False leaves 0-d arrays on their device, for a logger that reads them later, like Lightning's.
 
         Raises
         ------
         ValueError
-            For names with "/" that make two figures' names the same, and as `to_dict`.
+            If names with "/" give two figures the same name, and like `to_dict`.
         """
         nested = self.to_dict() if floats else self._nested()
         nested.update(nested.pop("regularizers"))
@@ -170,12 +172,12 @@ class Report:
         return as_html(self.to_dict(), self._errors())
 
     def _errors(self) -> list[tuple[str, str]]:
-        parts = [("base loss", self.base_loss), *self.regularizers.items()]
-        return [(name, part.error) for name, part in parts if part is not None and part.error is not None]
+        reports = [("base loss", self.base_loss), *self.regularizers.items()]
+        return [(name, report.error) for name, report in reports if report is not None and report.error is not None]
 
 
 def to_floats(leaves: list[Any]) -> list[Any]:
-    """Arrays as floats, each library's in one go; None, numbers and strings as they are."""
+    """Return 0-d arrays as floats, by one transfer for each library, and anything else as it is."""
     floats = list(leaves)
     by_backend: dict[Backend, list[int]] = {}
     for i, leaf in enumerate(leaves):
@@ -200,10 +202,10 @@ def _json_safe(leaf: Any) -> Any:
 
 
 def _paths(nested: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    found = []
+    paths = []
     for name, value in nested.items():
         if isinstance(value, Mapping):
-            found += _paths(value, f"{path}{name}/")
+            paths += _paths(value, f"{path}{name}/")
         else:
-            found.append((path + str(name), value))
-    return found
+            paths.append((path + str(name), value))
+    return paths
