@@ -250,6 +250,8 @@ def test_example() -> None:
 
 @pytest.mark.parametrize("found", [None, ModuleType("opentelemetry")], ids=["nothing", "another package of the name"])
 def test_without_opentelemetry(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("opentelemetry.")]:
+        monkeypatch.delitem(sys.modules, name)  # an import falls back to a submodule that is loaded
     monkeypatch.setitem(sys.modules, "opentelemetry", found)
     monkeypatch.delitem(sys.modules, bridge.__name__)
     with pytest.raises(

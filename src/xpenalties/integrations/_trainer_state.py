@@ -1,4 +1,4 @@
-"""What a loss of Hugging Face's Trainer has to remember: the batch that is computed, and what is to be logged."""
+"""What a loss of Hugging Face's Trainer remembers: the batch that is being computed, and sums of what to log."""
 
 from __future__ import annotations
 
@@ -10,56 +10,65 @@ from transformers import Trainer, TrainerCallback
 
 from .._reports.report import Report
 
-__all__ = ["Begins", "Run"]
+__all__ = ["ResetOnBegin", "TrainerRun"]
 
 
-class Run:
-    """A Trainer, what it is computing, and what has been found since it last logged."""
+class TrainerRun:
+    """A Trainer, the batch that it is computing, and sums over the batches since it last logged."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.called_with: dict[str, Any] = {}
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
+    def reset(self) -> None:
+        """Forget the sums."""
         self._sums: dict[str, Any] = {}  # the same names in the same order in all processes
         self._shares: dict[str, Any] = {}
-        self._logged_at = self.trainer.state.global_step
+        self._last_logged_step = self.trainer.state.global_step
 
-    def add(self, report: Report, share: Any, whole: Set[str]) -> None:
-        """Add up what a log is the mean of: a batch, its share of the step, and what it has of a whole step's value."""
-        figures = {"base_loss": report.base_loss and report.base_loss.value}
-        figures["regularizer_total"] = report.regularizer_total
-        for name, part in report.regularizers.items():
-            known = part.value is not None  # not dropped
-            figures[f"{name}/value"] = (part.value * share if name in whole else part.value) if known else 0.0
-            figures[f"{name}/contribution"] = part.contribution
-            self._shares[f"{name}/value"] = self._shares.get(f"{name}/value", 0.0) + (share if known else 0.0)
-        for name, figure in figures.items():
-            self._sums[name] = self._sums.get(name, 0.0) + figure
+    def add(self, report: Report, share: Any, scaled: Set[str]) -> None:
+        """Add a batch's report to the sums.
+
+        `share` is the batch's share of the step's items. `scaled` names the penalties whose weights were multiplied by
+        it: so are their values here. The other values are divided by the step's items already.
+        """
+        numbers = {"base_loss": report.base_loss and report.base_loss.value}
+        numbers["regularizer_total"] = report.regularizer_total
+        for name, penalty in report.regularizers.items():
+            if penalty.value is None:  # dropped after an error
+                value, counted = 0.0, 0.0
+            else:
+                value, counted = penalty.value * share if name in scaled else penalty.value, share
+            numbers[f"{name}/value"] = value
+            numbers[f"{name}/contribution"] = penalty.contribution
+            self._shares[f"{name}/value"] = self._shares.get(f"{name}/value", 0.0) + counted
+        for name, number in numbers.items():
+            self._sums[name] = self._sums.get(name, 0.0) + number
 
     def means(self) -> dict[str, float]:
-        """Over the steps since the last time, and all processes."""
-        steps, sums, shares = self.trainer.state.global_step - self._logged_at, self._sums, self._shares
-        self.begin()
+        """Return the means over the steps since the last call, and over all processes. Reset the sums."""
+        steps, sums, shares = self.trainer.state.global_step - self._last_logged_step, self._sums, self._shares
+        self.reset()
         if not sums or steps <= 0:
             return {}
-        device = next(x.device for x in sums.values() if isinstance(x, torch.Tensor))  # of the base loss at least
-        figures = [*sums.values(), *shares.values()]
-        stacked = torch.stack([torch.as_tensor(x, device=device, dtype=torch.float32) for x in figures])
-        # each process has its part of the items, or all of its own
-        how = "sum" if self.trainer.args.average_tokens_across_devices else "mean"
-        found = self.trainer.accelerator.reduce(stacked, how).tolist()
-        counted = dict(zip(shares, found[len(sums) :], strict=True))  # steps on which a penalty's value is known
-        totals = {name: (x, counted.get(name, steps)) for name, x in zip(sums, found[: len(sums)], strict=True)}
-        return {name: total / count for name, (total, count) in totals.items() if count > 0}
+        device = next(x.device for x in sums.values() if isinstance(x, torch.Tensor))  # the base loss is one
+        stacked = torch.stack(
+            [torch.as_tensor(x, device=device, dtype=torch.float32) for x in (*sums.values(), *shares.values())]
+        )
+        # a process divides either by the items of all processes, or by its own
+        reduction = "sum" if self.trainer.args.average_tokens_across_devices else "mean"
+        reduced = self.trainer.accelerator.reduce(stacked, reduction).tolist()
+        totals = dict(zip(sums, reduced[: len(sums)], strict=True))
+        counts = dict(zip(shares, reduced[len(sums) :], strict=True))  # steps in which a penalty has a value
+        return {name: total / counts.get(name, steps) for name, total in totals.items() if counts.get(name, steps) > 0}
 
 
-class Begins(TrainerCallback):  # type: ignore[misc]
-    """A run begins anew: it may go on from a checkpoint, or be another one of the same Trainer."""
+class ResetOnBegin(TrainerCallback):  # type: ignore[misc]
+    """Resets the sums when training begins, which may continue from a checkpoint or be the Trainer's second run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrainerRun) -> None:
         self._run = run
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._run.begin()
+        self._run.reset()

@@ -1,6 +1,6 @@
-"""Penalties in Lightning's loop: a callback that adds a pipeline to a module's loss, which stays as it is.
+"""Penalties in Lightning's loop: a callback that adds a pipeline to a module's loss. The module needs no change.
 
-As in::
+For example::
 
     callback = PipelineCallback(pipeline, activities={"hidden": "encoder.0"}, prefix="train/", track_every=50)
     lightning.Trainer(callbacks=[callback]).fit(module, batches)
@@ -31,46 +31,46 @@ from ._torch_capture import Capture, paths_of
 
 __all__ = ["PipelineCallback"]
 
-_OWN = ("batch", "loss", "params")
+_RESERVED = ("batch", "loss", "params")
 Observe = Callable[[Report], Any]
 
 
 class PipelineCallback(Callback):  # type: ignore[misc]
     """Adds a pipeline's penalties to the loss that `training_step` returns, and logs them.
 
-    The pipeline is given a mapping: the outputs of modules by the names in `activities`; ``"params"``, the module's
-    parameters by their paths, for `over_tree`; ``"batch"``; ``"loss"``; and what `training_step` returns beside the
-    loss, where that is a dict. Its step is `trainer.global_step`.
+    The pipeline gets a mapping: the outputs of modules by the names in `activities`; ``"params"``, the module's
+    parameters by path, for `over_tree`; ``"batch"``; ``"loss"``; and if `training_step` returns a dict, its other
+    items. The step is `trainer.global_step`.
 
     Parameters
     ----------
     pipe : Pipeline
     activities : mapping of str to str, or one or more str, optional
-        Modules whose outputs are inputs, as `integrations.torch.capture` takes them.
+        Modules whose outputs are inputs of the pipeline, as for `integrations.torch.capture`.
     prefix : str, default ""
-        Of the names under which the module logs the report: ``"train/"``.
+        Prefix of the names under which the module logs the report: ``"train/"``.
     track_every : int, optional
-        Also log gradient norms, on each so many steps, see `Pipeline.compute`. By default never.
+        Also log gradient norms, every `track_every` steps, see `Pipeline.compute`. By default never.
     wrt : str or iterable of str, optional
-        The inputs that gradient norms are by; by default ``"params"``. They are of whole gradients, through all that
-        leads from these inputs to the loss and to each penalty, so that each takes one more pass back.
+        The inputs with respect to which gradient norms are computed; by default ``"params"``. Gradients go through the
+        whole model, from these inputs to the loss and to each penalty, so each penalty takes one more backward pass.
     controllers : mapping of str to Controller, or to pairs of Controller and callable, optional
-        By the names of penalties, whose weights they set. What they observe is the value of that penalty, or what the
-        callable makes of the report; where an optimizer's step has several batches, or processes, the mean. Their
-        states are saved in the trainer's checkpoints.
+        Controllers of penalties' weights, by the penalty's name. A controller observes the penalty's value, or what the
+        callable returns for the report. If an optimizer's step has several batches or processes, it observes the mean.
+        The trainer's checkpoints include the controllers' states.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or value.
+        If an argument is of a wrong kind or value.
 
     Notes
     -----
-    The penalties count once for each batch, as the loss does: with `accumulate_grad_batches` Lightning divides the
-    sum. What `training_step` itself logs is without them. A trainer may have several of these, with pipelines of
-    different names and different prefixes: each reports the module's loss and its own penalties. A module that is
-    called several times in a step is an input for callables only, as a tuple of its outputs. For manual optimization
-    use `integrations.torch.wrap_loss` inside of `training_step`.
+    The penalties are added for each batch, like the loss: with `accumulate_grad_batches`, Lightning divides the sum.
+    Values that `training_step` itself logs do not include them. A trainer may have several of these callbacks, with
+    different prefixes and different names of their pipelines: each reports the module's loss and its own penalties. If
+    a module is called several times in a step, only callables can use it as an input, as a tuple of its outputs. For
+    manual optimization, use `integrations.torch.wrap_loss` inside `training_step`.
 
     Examples
     --------
@@ -119,28 +119,28 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         self.report: Report | None = None
         one_or_mapping = activities is None or isinstance(activities, (str, Mapping))
         self._names = activities if one_or_mapping else tuple(activities or ())
-        self._controllers = {name: _pair(pipe, name, given) for name, given in (controllers or {}).items()}
+        self._controllers = {name: _checked_pair(pipe, name, value) for name, value in (controllers or {}).items()}
         self._states = {name: controller.init() for name, (controller, _) in self._controllers.items()}
         self._observed: dict[str, list[Any]] = {name: [] for name in self._controllers}
         self._capture: Capture | None = None
-        self._stepped = 0  # the trainer's step at the controllers' latest
+        self._controlled_step = 0  # the trainer's step when the controllers stepped last
 
     @property
     def state_key(self) -> str:
-        """By the pipeline's name: a trainer may have several of these."""
+        """Key of the state in checkpoints. It contains the pipeline's name: a trainer may have several callbacks."""
         key: str = self._generate_state_key(pipeline=self.pipe.name)
         return key
 
     def weights(self) -> dict[str, float]:
-        """The weights that the controllers have come to."""
+        """Return the current weights of the controllers."""
         return {name: float(state["weight"]) for name, state in self._states.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the controllers' weights."""
+        """Return the controllers' weights, for a checkpoint."""
         return {"weights": self.weights()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restore the controllers' weights."""
         saved = state_dict["weights"]
         if set(saved) != set(self._controllers):
             raise ValueError(
@@ -150,7 +150,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         self._states = {name: {"weight": weight} for name, weight in saved.items()}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put it on the module, for the time of `fit`."""
+        """Wrap the module's `training_step` and capture its activities while `fit` runs."""
         if stage != "fit":
             return
         if not pl_module.automatic_optimization:
@@ -160,11 +160,11 @@ class PipelineCallback(Callback):  # type: ignore[misc]
             )
         if self._names is not None:
             paths = paths_of(pl_module, self._names)
-            taken = next((name for name in paths if name in _OWN), None)
-            if taken is not None:
+            reserved = next((name for name in paths if name in _RESERVED), None)
+            if reserved is not None:
                 raise ValueError(
-                    f"PipelineCallback: `activities` must have names other than {', '.join(_OWN)}, got {taken!r}. "
-                    "Name it by a mapping."
+                    f"PipelineCallback: `activities` must have names other than {', '.join(_RESERVED)}, got "
+                    f"{reserved!r}. Name it by a mapping."
                 )
             self._capture = Capture(pl_module, paths, own=False)
             self._capture.__enter__()
@@ -174,50 +174,50 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         step.callbacks.append(self)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take it off the module."""
+        """Restore the module."""
         self._remove(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take it off the module, which outlives a run that has failed."""
+        """Restore the module after a failed run."""
         self._remove(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew: a run may be the rest of a former one, and others may have called the module before it."""
-        self._stepped = trainer.global_step
+        """Forget observations: training may continue an earlier run, or the module may have been called before it."""
+        self._controlled_step = trainer.global_step
         self._observed = {name: [] for name in self._controllers}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Step the controllers, where the optimizer has stepped."""
-        if trainer.global_step == self._stepped:
+        """Step the controllers if the optimizer has stepped."""
+        if trainer.global_step == self._controlled_step:
             return
-        self._stepped = trainer.global_step
+        self._controlled_step = trainer.global_step
         for name, (controller, _) in self._controllers.items():
-            seen, self._observed[name] = self._observed[name], []
+            values, self._observed[name] = self._observed[name], []
             if trainer.world_size > 1:
-                self._states[name] = _stepped_together(controller, self._states[name], seen, trainer, pl_module)
-            elif seen:  # not where training_step has skipped the batch
-                self._states[name] = controller.step(self._states[name], sum(seen[1:], seen[0]) / len(seen))[1]
+                self._states[name] = _stepped_together(controller, self._states[name], values, trainer, pl_module)
+            elif values:  # empty if training_step has skipped the batch
+                self._states[name] = controller.step(self._states[name], sum(values[1:], values[0]) / len(values))[1]
 
     def _remove(self, module: LightningModule) -> None:
         step = vars(module).get("training_step")
         if isinstance(step, _TrainingStep) and self in step.callbacks:
             step.callbacks.remove(self)
             if not step.callbacks:
-                step.put_back(module)
+                step.restore(module)
         if self._capture is not None:
             self._capture.__exit__()
             self._capture = None
 
     def watch(self, *, begin: bool) -> None:
-        """See what the module calls from here on, or no more."""
+        """Start or stop capturing outputs of modules."""
         if self._capture is not None:
             self._capture.begin() if begin else self._capture.end()
 
     def penalties(self, module: LightningModule, found: Mapping[str, Any], batch: Any) -> Any:
-        """The weighted sum of the penalties, observed and logged, beside what `training_step` has returned."""
-        own_inputs = LazyInputs(params=lambda: dict(module.named_parameters()), batch=lambda: batch)
-        parts: list[Any] = [found, own_inputs, {} if self._capture is None else self._capture]
-        if len(set().union(*parts)) != sum(map(len, parts)):
+        """Compute the weighted sum of the penalties, given the outputs of `training_step`. Observe and log it."""
+        lazy = LazyInputs(params=lambda: dict(module.named_parameters()), batch=lambda: batch)
+        sources: list[Any] = [found, lazy, {} if self._capture is None else self._capture]
+        if len(set().union(*sources)) != sum(map(len, sources)):
             raise ValueError(
                 "PipelineCallback: what training_step returns must have names that `activities` and the callback do "
                 f"not use, got {', '.join(map(repr, found))}. Rename it."
@@ -225,63 +225,63 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         step = module.trainer.global_step
         weights = {name: state["weight"] for name, state in self._states.items()}
         pipe = self.pipe.with_weights(weights) if weights else self.pipe
-        inputs, by = select_inputs(pipe, *parts), None
+        inputs, by = select_inputs(pipe, *sources), None
         if self.track_every is not None and step % self.track_every == 0:
-            by = {name: lookup("PipelineCallback: `wrt`", name, *parts) for name in self.wrt}
+            by = {name: lookup("PipelineCallback: `wrt`", name, *sources) for name in self.wrt}
         penalties, self.report = _computed(pipe, found["loss"], inputs, step, by)
         for name, (_, observe) in self._controllers.items():
-            part = self.report.regularizers.get(name)
-            if part is not None and part.value is not None:  # not where it is disabled, dropped, or not due
-                self._observed[name].append(part.value if observe is None else observe(self.report))
-        figures = self.report.flat(self.prefix, floats=False)
-        tensors = {name: x if isinstance(x, torch.Tensor) else float(x) for name, x in figures.items()}
-        module.log_dict(tensors, on_step=True, on_epoch=False, batch_size=1)
+            result = self.report.regularizers.get(name)
+            if result is not None and result.value is not None:  # neither disabled nor dropped, and due
+                self._observed[name].append(result.value if observe is None else observe(self.report))
+        numbers = self.report.flat(self.prefix, floats=False)
+        metrics = {name: x if isinstance(x, torch.Tensor) else float(x) for name, x in numbers.items()}
+        module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
         return penalties
 
 
 class _TrainingStep:
-    """A module's `training_step` with the penalties of one or more callbacks."""
+    """A module's `training_step`, with the penalties of one or more callbacks."""
 
     def __init__(self, module: LightningModule) -> None:
         self.callbacks: list[PipelineCallback] = []
         self._module = module
-        self._own = module.training_step
-        self._had = "training_step" in vars(module)
-        update_wrapper(self, self._own)  # Lightning looks at its signature
+        self._original = module.training_step
+        self._is_instance_attribute = "training_step" in vars(module)
+        update_wrapper(self, self._original)  # Lightning looks at its signature
 
-    def put_back(self, module: LightningModule) -> None:
-        if self._had:
-            module.training_step = self._own
+    def restore(self, module: LightningModule) -> None:
+        if self._is_instance_attribute:
+            module.training_step = self._original
         else:
             del module.training_step
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._module.trainer.training:  # called by the module's own validation
-            return self._own(*args, **kwargs)
+            return self._original(*args, **kwargs)
         for callback in self.callbacks:
             callback.watch(begin=True)
         try:
-            out = self._own(*args, **kwargs)
+            result = self._original(*args, **kwargs)
         finally:
             for callback in self.callbacks:
                 callback.watch(begin=False)
-        found = dict(out) if isinstance(out, Mapping) else {"loss": out}
-        loss = found.get("loss")
-        if not isinstance(loss, torch.Tensor):  # the batch is skipped, or Lightning says what is wrong
-            return out
+        outputs = dict(result) if isinstance(result, Mapping) else {"loss": result}
+        loss = outputs.get("loss")
+        if not isinstance(loss, torch.Tensor):  # None skips the batch; Lightning refuses anything else
+            return result
         batch = kwargs["batch"] if "batch" in kwargs else args[0]
         total = loss
         for callback in self.callbacks:
-            total = total + callback.penalties(self._module, found, batch)
-        return {**out, "loss": total} if isinstance(out, Mapping) else total
+            total = total + callback.penalties(self._module, outputs, batch)
+        return {**result, "loss": total} if isinstance(result, Mapping) else total
 
 
-def _pair(pipe: Pipeline, name: str, given: Any) -> tuple[Controller, Observe | None]:
-    controller, observe = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+def _checked_pair(pipe: Pipeline, name: str, value: Any) -> tuple[Controller, Observe | None]:
+    controller, observe = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
     if not isinstance(controller, Controller) or not (observe is None or callable(observe)):
         raise TypeError(
             "PipelineCallback: `controllers` must be controllers, or pairs of one and a callable, got "
-            f"{type(given).__qualname__} for {name!r}. Call what makes it."
+            f"{type(value).__qualname__} for {name!r}. Call what makes it."
         )
     if name not in pipe:
         raise ValueError(
@@ -292,12 +292,12 @@ def _pair(pipe: Pipeline, name: str, given: Any) -> tuple[Controller, Observe | 
 
 
 def _stepped_together(
-    controller: Controller, state: dict[str, Any], seen: list[Any], trainer: Trainer, module: LightningModule
+    controller: Controller, state: dict[str, Any], values: list[Any], trainer: Trainer, module: LightningModule
 ) -> dict[str, Any]:
-    """One state for all processes; one that has seen nothing takes part too, for the others wait for it."""
+    """Step with the mean over all processes. A process without values takes part, because the others wait for it."""
     dtype = torch.promote_types(module.dtype, torch.float32)
-    own = [torch.as_tensor(x, dtype=dtype, device=module.device) for x in (sum(seen), len(seen))]
-    total, count = trainer.strategy.reduce(torch.stack(own), reduce_op="sum")
+    local = [torch.as_tensor(x, dtype=dtype, device=module.device) for x in (sum(values), len(values))]
+    total, count = trainer.strategy.reduce(torch.stack(local), reduce_op="sum")
     before = torch.as_tensor(state["weight"], dtype=dtype, device=module.device)
     weight, _ = controller.step({"weight": before}, total / count)
     return {"weight": torch.where(count > 0, weight, before)}

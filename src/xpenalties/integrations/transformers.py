@@ -1,6 +1,6 @@
-"""Penalties in Hugging Face's Trainer, as the function that it computes the loss by.
+"""Penalties in Hugging Face's Trainer, through its `compute_loss_func`.
 
-As in::
+For example::
 
     loss = PipelineLoss(pipeline, reference=reference)
     trainer = Trainer(model, arguments, train_dataset=data, compute_loss_func=loss)
@@ -11,7 +11,6 @@ As in::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -22,17 +21,15 @@ with require("transformers", needed_by=__name__, install="xpenalties[transformer
     from transformers import Trainer
     from transformers.models.auto import modeling_auto
 
-from .._penalties.spec import spec_of
-from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
 from ._named_inputs import LazyInputs, select_inputs
-from ._trainer_state import Begins, Run
+from ._trainer_pipeline import bound_pipeline, evaluated_each_step
+from ._trainer_state import ResetOnBegin, TrainerRun
 
 __all__ = ["PipelineLoss"]
 
-_OF_TOKENS = {"logits", "reference"}
 _UNSHIFTED = {
     *modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values(),
     *modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values(),
@@ -40,48 +37,49 @@ _UNSHIFTED = {
 
 
 class PipelineLoss:
-    """The Trainer's `compute_loss_func` with a pipeline's penalties.
+    """The Trainer's `compute_loss_func`, with a pipeline's penalties.
 
-    The pipeline is given a mapping: what the model returns, its ``"logits"`` above all; ``"labels"``, each beside the
-    logits that predict it; ``"mask"``, where labels are not `ignore_index`; ``"items"``, their number in all batches of
-    the optimizer's step; and once it is attached ``"reference"``, the reference's logits, and ``"params"``, the model's
-    parameters by their paths, for `over_tree`. Its step is the Trainer's `global_step`.
+    The pipeline gets a mapping: the model's outputs, above all ``"logits"``; ``"labels"``, aligned with the logits that
+    predict them; ``"mask"``, True where a label is not `ignore_index`; and ``"items"``, the number of labels that count
+    in all batches of the optimizer's step. Once it is attached, also ``"reference"``, the reference's logits, and
+    ``"params"``, the model's parameters by path, for `over_tree`. Its step is the Trainer's `global_step`.
 
-    This package's penalties of logits and reference, named as their `inputs`, are masked and divided by the items, as
-    the loss is, but where their options say otherwise (a "mean" over elements by the number of classes too). All others
-    count in proportion to the items that a batch has: once in all, where gradients are accumulated over several.
+    Built-in penalties whose `inputs` are logits or reference are masked by the labels and divided by the number of
+    items, like the loss, unless their options override it. (A "mean" over elements is also divided by the number of
+    classes.) All other penalties are scaled by the batch's share of the items: with gradient accumulation, they count
+    once for all batches of a step.
 
     Parameters
     ----------
     pipe : Pipeline
     loss : callable, optional
-        As `compute_loss_func`: ``loss(outputs, labels, num_items_in_batch=...)``. By default the cross-entropy of the
+        A `compute_loss_func`: ``loss(outputs, labels, num_items_in_batch=...)``. By default the cross-entropy of the
         labels, divided by the items.
     reference : torch.nn.Module or callable, optional
-        Takes what the model is called with, as keywords, and returns outputs with logits: a frozen model, which is put
-        into evaluation mode and onto the logits' device; for adapters a function that calls the model without them.
-        Evaluated without gradients, and only where a penalty that is due names it or picks its own inputs.
+        A frozen model: takes the model's keyword arguments and returns outputs with logits. A module is put into
+        evaluation mode and moved to the logits' device. For adapters, pass a function that calls the model without
+        them. It runs without gradients, and only if a penalty that is due names it or picks its own inputs.
     shift : bool, default True
-        Whether logits predict the next label, as those of causal models; False for classifiers and masked models.
+        Whether logits predict the next label, as in causal models. Pass False for classifiers and masked models.
     ignore_index : int, default -100
-        The label of what does not count, such as padding.
+        The label of tokens that do not count, such as padding.
     prefix : str, default "penalties/"
-        Of the names in the Trainer's logs.
+        Prefix of the names in the Trainer's logs.
 
     Attributes
     ----------
     report : Report or None
-        Of the latest batch: its part of what the batches of an optimizer's step add up to.
+        The report of the latest batch. The reports of a step's batches add up to the step's.
 
     Raises
     ------
     TypeError
-        For arguments of a wrong kind.
+        If an argument is of a wrong kind.
 
     Notes
     -----
-    The loss of an evaluation has the penalties too, each of them whatever its `every` says. Without `attach` there are
-    no steps, and a batch is taken for all of the items that it has by its labels.
+    The loss of an evaluation includes all penalties, whatever their `every`. Without `attach` there are no steps, and
+    the items are those of the batch.
 
     Examples
     --------
@@ -112,9 +110,9 @@ class PipelineLoss:
     ) -> None:
         if not isinstance(pipe, Pipeline):
             raise TypeError(f"PipelineLoss: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
-        for name, given in (("loss", loss), ("reference", reference)):
-            if not (given is None or callable(given)):
-                raise TypeError(f"PipelineLoss: `{name}` must be callable, got {type(given).__qualname__}. Pass one.")
+        for name, fn in (("loss", loss), ("reference", reference)):
+            if not (fn is None or callable(fn)):
+                raise TypeError(f"PipelineLoss: `{name}` must be callable, got {type(fn).__qualname__}. Pass one.")
         if isinstance(reference, torch.nn.Module):
             reference.eval()
         self.pipe = pipe
@@ -122,23 +120,29 @@ class PipelineLoss:
         self._loss = loss
         self._reference = reference
         self._shift = shift
-        self._ignored = ignore_index
+        self._ignore_index = ignore_index
         self._prefix = prefix
-        self._run: Run | None = None  # the Trainer that is computing
+        self._run: TrainerRun | None = None  # while a Trainer computes its loss
 
     def attach(self, trainer: Trainer) -> None:
-        """Let it know of a Trainer's steps, model and batches, and add to its logs.
+        """Connect to a Trainer, to use its steps, model and batches, and to add to its logs.
 
-        What is logged beside the Trainer's ``"loss"`` are means over the steps since the last time: contributions, and
-        values over the steps on which a penalty counted.
+        The logs get means over the steps since the last log, next to the Trainer's ``"loss"``: contributions, and the
+        values of penalties over the steps in which they are evaluated.
 
         Raises
         ------
         ValueError
-            For a Trainer that computes its loss by something else, has the reference itself as its model, or trains a
-            model that predicts no next token with `shift=True`; for label smoothing, which no such function has; for an
-            `ignore_index` other than the Trainer's own.
+            If the Trainer computes its loss by another function, or its model is the reference. If `shift` is True and
+            the model does not predict the next token. If label smoothing is on, which a `compute_loss_func` does not
+            get. If `ignore_index` is not the Trainer's own.
         """
+        self._check_trainer(trainer)
+        run = TrainerRun(trainer)
+        trainer.add_callback(ResetOnBegin(run))
+        self._wrap(trainer, run)
+
+    def _check_trainer(self, trainer: Trainer) -> None:
         if trainer.compute_loss_func is not self:
             raise ValueError(
                 f"PipelineLoss: the Trainer must compute its loss by this, got {trainer.compute_loss_func!r}. Pass "
@@ -148,94 +152,73 @@ class PipelineLoss:
             raise ValueError(
                 "PipelineLoss: `reference` must not be what is trained, got the Trainer's model. Pass a copy of it."
             )
-        model = getattr(trainer.model, "_orig_mod", trainer.model)  # of one that torch.compile has wrapped
-        if hasattr(model, "get_base_model"):  # it has adapters
-            model = model.get_base_model()
-        kinds = {kind.__name__ for kind in type(model).__mro__}
-        encodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-        if self._shift and (encodes or not kinds.isdisjoint(_UNSHIFTED)):
-            raise ValueError(
-                "PipelineLoss: `shift` must be False for a model that predicts no next token, got True for "
-                f"{type(model).__name__}. Pass shift=False."
-            )
-        if self._ignored != -100:
+        if self._shift:
+            _check_predicts_next_token(trainer.model)
+        if self._ignore_index != -100:
             raise ValueError(
                 "PipelineLoss: `ignore_index` must be -100, by which the Trainer counts items, got "
-                f"{self._ignored}. Let the collator put that in its place."
+                f"{self._ignore_index}. Let the collator put that in its place."
             )
         if trainer.args.label_smoothing_factor != 0:
             raise ValueError(
                 "PipelineLoss: label smoothing must be off, which the Trainer leaves to its own loss, got "
                 f"{trainer.args.label_smoothing_factor}. Pass a `loss` that smooths."
             )
-        run = Run(trainer)
-        trainer.add_callback(Begins(run))
-        compute_loss, log = trainer.compute_loss, trainer.log
 
-        @wraps(compute_loss)
-        def computed(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def _wrap(self, trainer: Trainer, run: TrainerRun) -> None:
+        """Replace the Trainer's `compute_loss` and `log` by methods that call them."""
+        original_compute_loss, original_log = trainer.compute_loss, trainer.log
+
+        @wraps(original_compute_loss)
+        def compute_loss(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
             run.called_with = {name: x for name, x in inputs.items() if name != "labels"}
             self._run = run
             try:
-                return compute_loss(model, inputs, *args, **kwargs)
+                return original_compute_loss(model, inputs, *args, **kwargs)
             finally:
                 self._run, run.called_with = None, {}
 
-        @wraps(log)
-        def logged(logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        @wraps(original_log)
+        def log(logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
             if "loss" in logs:
                 logs.update({self._prefix + name: mean for name, mean in run.means().items()})
-            log(logs, *args, **kwargs)
+            original_log(logs, *args, **kwargs)
 
-        trainer.compute_loss, trainer.log = computed, logged
+        trainer.compute_loss, trainer.log = compute_loss, log
 
     def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        """The total, a 0-d tensor, as the Trainer asks for it."""
+        """Return the total, a 0-d tensor. The Trainer calls this."""
         logits = _logits("the model", outputs)
         shifted = None if self._run is None else self._run.called_with.get("shift_labels")
-        beside = self._beside(logits, labels, shifted)
-        mask = beside != self._ignored if beside.shape == logits.shape[:-1] else _all(logits)
-        counted = self._counted(labels, shifted).to(logits.device)
-        whole = num_items_in_batch is None
-        items = torch.as_tensor(torch.sum(mask) if whole else num_items_in_batch, device=logits.device)
-        items = items.flatten()[0]  # torch.nn.DataParallel has one for each device
-        items = torch.where(items > 0, items, 1)  # 0 where no label of the step counts
-        share: Any = 1.0 if whole else counted / items
-        if not whole and beside.shape != logits.shape[:-1]:  # the Trainer counts each class' label
-            items = torch.sum(mask) / share
-        given = {**outputs, "logits": logits, "labels": beside, "mask": mask, "items": items}
-        step, later = None, {}
-        if self._run is not None:
-            run = self._run
-            step = run.trainer.state.global_step
-            later["params"] = lambda: dict(run.trainer.model.named_parameters())
-            if self._reference is not None:
-                later["reference"] = lambda: self._of_reference(run, logits)
-        pipe = self.pipe if torch.is_grad_enabled() else _on_each_step(self.pipe)
-        asked = select_inputs([p for p in pipe if p.enabled and p.is_due(step)], given, LazyInputs(**later))
+        aligned = self._aligned_labels(logits, labels, shifted)
+        if aligned.shape == logits.shape[:-1]:
+            mask = aligned != self._ignore_index
+        else:  # labels of a custom loss, such as one for each class
+            mask = torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device)
+        items, share = self._items_and_share(self._count_items(labels, shifted), aligned, mask, num_items_in_batch)
+        inputs = {**outputs, "logits": logits, "labels": aligned, "mask": mask, "items": items}
+        step = None if self._run is None else self._run.trainer.state.global_step
+        pipe = self.pipe if torch.is_grad_enabled() else evaluated_each_step(self.pipe)
+        due = [p for p in pipe if p.enabled and p.is_due(step)]
+        selected = select_inputs(due, inputs, self._lazy_inputs(logits))
         if self._loss is None:
-            summed = torch.nn.functional.cross_entropy(
-                logits.float().flatten(0, -2), beside.flatten(), ignore_index=self._ignored, reduction="sum"
-            )
-            base = summed / items
+            base = _cross_entropy(logits, aligned, self._ignore_index) / items
         else:
             base = self._loss(outputs, labels, num_items_in_batch=num_items_in_batch)
-        parts = {p.name: _of_tokens(p, mask, items, logits.shape[-1]) for p in pipe}
-        bound = [parts[p.name] or _in_part(p, share) for p in pipe]
-        loss = RegularizedLoss(lambda _: base, Pipeline(bound, name=pipe.name))
-        total, self.report = loss.compute(asked, step=step)
+        bound, scaled_names = bound_pipeline(pipe, mask, items, share, logits.shape[-1])
+        total, self.report = RegularizedLoss(lambda _: base, bound).compute(selected, step=step)
         if self._run is not None and torch.is_grad_enabled():
-            self._run.add(self.report, share, {name for name, part in parts.items() if part is None})
+            self._run.add(self.report, share, scaled_names)
         return total
 
-    def _beside(self, logits: Any, labels: Any, shifted: Any) -> Any:
-        """The labels that the logits predict; where a collator shifts them itself, what it gives."""
+    def _aligned_labels(self, logits: Any, labels: Any, shifted: Any) -> Any:
+        """Return the labels that the logits predict: shifted here, or `shifted` if the collator has done it."""
         if labels is None:
             raise ValueError("PipelineLoss: the batches must have 'labels', got none. Let the collator make them.")
         if self._shift and shifted is not None:
             labels = shifted
         elif self._shift:
-            labels = torch.nn.functional.pad(labels, (0, 1), value=self._ignored)[..., 1:]
+            labels = torch.nn.functional.pad(labels, (0, 1), value=self._ignore_index)[..., 1:]
         labels = labels.to(logits.device)
         fits = labels.shape == logits.shape[:-1] and logits.ndim >= 2 + self._shift
         if not fits and (self._loss is None or self._shift):
@@ -251,62 +234,73 @@ class PipelineLoss:
             )
         return labels
 
-    def _counted(self, labels: Any, shifted: Any) -> Any:
-        """The items of a batch as the Trainer counts them, which for many models is before labels are shifted."""
+    def _count_items(self, labels: Any, shifted: Any) -> Any:
+        """Count the items of a batch as the Trainer does: for many models before the labels are shifted."""
         if shifted is not None:
-            return torch.sum(shifted != self._ignored)
+            return torch.sum(shifted != self._ignore_index)
         shifts = self._shift if self._run is None else getattr(self._run.trainer, "_loss_shifts_labels", False)
-        return torch.sum((labels[..., 1:] if shifts else labels) != self._ignored)
+        return torch.sum((labels[..., 1:] if shifts else labels) != self._ignore_index)
 
-    def _of_reference(self, run: Run, logits: Any) -> Any:
+    def _items_and_share(self, count: Any, aligned: Any, mask: Any, num_items_in_batch: Any) -> tuple[Any, Any]:
+        """Return the number of items in the optimizer's step, and this batch's share of them."""
+        is_whole_step = num_items_in_batch is None
+        items = torch.as_tensor(torch.sum(mask) if is_whole_step else num_items_in_batch, device=mask.device)
+        items = items.flatten()[0]  # torch.nn.DataParallel has one for each device
+        items = torch.where(items > 0, items, 1)  # it is 0 if no label of the step counts
+        if is_whole_step:
+            return items, 1.0
+        share = count.to(mask.device) / items
+        if aligned.shape != mask.shape:  # the Trainer counts the labels of all classes, penalties count rows
+            items = torch.sum(mask) / share
+        return items, share
+
+    def _lazy_inputs(self, logits: Any) -> LazyInputs:
+        """Return the inputs that are made only if a penalty needs them."""
+        run = self._run
+        if run is None:
+            return LazyInputs()
+        makers: dict[str, Callable[[], Any]] = {"params": lambda: dict(run.trainer.model.named_parameters())}
+        if self._reference is not None:
+            makers["reference"] = lambda: self._reference_logits(run, logits)
+        return LazyInputs(**makers)
+
+    def _reference_logits(self, run: TrainerRun, logits: Any) -> Any:
         reference = self._reference
         assert reference is not None
         if isinstance(reference, torch.nn.Module):
-            reference.to(logits.device)  # nothing, where it is there
+            reference.to(logits.device)  # does nothing if it is there
         with torch.no_grad():
-            found = _logits("`reference`", reference(**run.called_with))
-        if found.shape != logits.shape:
+            result = _logits("`reference`", reference(**run.called_with))
+        if result.shape != logits.shape:
             raise ValueError(
-                f"PipelineLoss: the logits of `reference` must have the model's shape, got {tuple(found.shape)} in "
+                f"PipelineLoss: the logits of `reference` must have the model's shape, got {tuple(result.shape)} in "
                 f"place of {tuple(logits.shape)}. Use one of the same vocabulary."
             )
-        return found
+        return result
 
 
-def _all(logits: Any) -> Any:
-    return torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device)
+def _check_predicts_next_token(model: Any) -> None:
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
+    if hasattr(model, "get_base_model"):  # it has adapters
+        model = model.get_base_model()
+    kinds = {kind.__name__ for kind in type(model).__mro__}
+    is_encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    if is_encoder_decoder or not kinds.isdisjoint(_UNSHIFTED):
+        raise ValueError(
+            "PipelineLoss: `shift` must be False for a model that predicts no next token, got True for "
+            f"{type(model).__name__}. Pass shift=False."
+        )
 
 
-def _on_each_step(pipe: Pipeline) -> Pipeline:
-    """For an evaluation, which is to be the same at any step but for the weights."""
-    return Pipeline([replace(p, every=1) for p in pipe], name=pipe.name)
-
-
-def _logits(whose: str, outputs: Any) -> Any:
+def _logits(source: str, outputs: Any) -> Any:
     if not isinstance(outputs, Mapping) or outputs.get("logits") is None:
         got = ", ".join(map(repr, outputs)) if isinstance(outputs, Mapping) else type(outputs).__qualname__
-        raise TypeError(f"PipelineLoss: {whose} must return a mapping with 'logits', got {got}. Use return_dict=True.")
+        raise TypeError(f"PipelineLoss: {source} must return a mapping with 'logits', got {got}. Use return_dict=True.")
     return outputs["logits"]
 
 
-def _of_tokens(penalty: Penalty, mask: Any, items: Any, classes: int) -> Penalty | None:
-    """A penalty of logits over the tokens that count, divided by the items; None for any other."""
-    names = {penalty.inputs} if isinstance(penalty.inputs, str) else penalty.inputs
-    spec = spec_of(penalty.fn)
-    if spec is None or names is None or callable(names) or not _OF_TOKENS.issuperset(names):
-        return None
-    shape = spec.shape_of_terms(penalty.options)
-    if shape == "rows":
-        shared = {"where": mask, "normalizer": items}
-    elif shape == "elements":
-        mean = penalty.options.get("reduction", spec.reduction) == "mean"
-        shared = {"where": mask[..., None], "normalizer": items * classes if mean else items}
-    else:
-        return None
-    return replace(penalty, options={**shared, **penalty.options})
-
-
-def _in_part(penalty: Penalty, share: Any) -> Penalty:
-    """A penalty of a whole step as this batch's part of it."""
-    weight = penalty.weight
-    return replace(penalty, weight=(lambda step: weight(step) * share) if callable(weight) else weight * share)
+def _cross_entropy(logits: Any, labels: Any, ignore_index: int) -> Any:
+    """Return the sum over all labels, in float32."""
+    return torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, -2), labels.flatten(), ignore_index=ignore_index, reduction="sum"
+    )

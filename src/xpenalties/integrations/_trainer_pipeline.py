@@ -1,0 +1,53 @@
+"""Bind a pipeline's penalties to one batch of Hugging Face's Trainer, which may be a part of the optimizer's step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .._penalties.spec import spec_of
+from .._pipeline.penalty import Penalty
+from .._pipeline.pipeline import Pipeline
+
+__all__ = ["bound_pipeline", "evaluated_each_step"]
+
+_PER_TOKEN = {"logits", "reference"}  # the inputs that have a row for each token
+
+
+def bound_pipeline(pipe: Pipeline, mask: Any, items: Any, share: Any, classes: int) -> tuple[Pipeline, set[str]]:
+    """Return the pipeline of this batch, and the names of the penalties that are scaled by the batch's share.
+
+    Penalties of tokens are masked and divided by the step's items, so that they add up over its batches. The weights of
+    all other penalties are multiplied by the batch's share of the items.
+    """
+    per_token = {p.name: _per_token(p, mask, items, classes) for p in pipe}
+    bound = [per_token[p.name] or _scaled(p, share) for p in pipe]
+    return Pipeline(bound, name=pipe.name), {name for name, penalty in per_token.items() if penalty is None}
+
+
+def evaluated_each_step(pipe: Pipeline) -> Pipeline:
+    """Return the pipeline with `every` 1, so that an evaluation does not depend on the step but for the weights."""
+    return Pipeline([replace(p, every=1) for p in pipe], name=pipe.name)
+
+
+def _per_token(penalty: Penalty, mask: Any, items: Any, classes: int) -> Penalty | None:
+    """Mask a built-in penalty of logits and divide it by the items. Return None for any other penalty."""
+    names = {penalty.inputs} if isinstance(penalty.inputs, str) else penalty.inputs
+    spec = spec_of(penalty.fn)
+    if spec is None or names is None or callable(names) or not _PER_TOKEN.issuperset(names):
+        return None
+    shape = spec.shape_of_terms(penalty.options)
+    if shape == "rows":
+        options = {"where": mask, "normalizer": items}
+    elif shape == "elements":
+        is_mean = penalty.options.get("reduction", spec.reduction) == "mean"
+        options = {"where": mask[..., None], "normalizer": items * classes if is_mean else items}
+    else:
+        return None
+    return replace(penalty, options={**options, **penalty.options})
+
+
+def _scaled(penalty: Penalty, share: Any) -> Penalty:
+    """Multiply the weight by the batch's share of the step."""
+    weight = penalty.weight
+    return replace(penalty, weight=(lambda step: weight(step) * share) if callable(weight) else weight * share)
