@@ -32,8 +32,9 @@ REQUIRED = [row for row in ROWS if row["required"]]
 PYTHON = ROWS[0]["python"][0]
 ONCE = f"{ROWS[0]['name']}-{PYTHON}"  # runs the tests that do not depend on a backend
 ONE_FRAMEWORK = "not mixed and not integrations and not docs"  # those need more
-
 COMPILED = [row for row in REQUIRED if row["jit"]]  # these take the longest
+OTHERS = [row for row in ROWS if row not in COMPILED]
+ONE_THREAD = ("OMP_NUM_THREADS", "1")  # a core each: threads that share one cost more than they give
 FULL = "full"
 CI = "ci"
 
@@ -45,15 +46,12 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
     *("erase", *(row["name"] for row in COMPILED)),
     *("mixed", "doctest", ONCE),
-    *(row["name"] for row in ROWS if row not in (ROWS[0], *COMPILED) and (row["required"] or "needs" in row)),
+    *(row["name"] for row in OTHERS if row is not ROWS[0] and (row["required"] or "needs" in row)),
     *("types", "lint"),
 ]
-if len(sys.argv) == 1 or sys.argv[1] in (
-    "-t",
-    "--tags",
-):  # a session per core. Named ones show their output as it comes
-    nox.options.parallel = os.cpu_count() or 1
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core each: threads that share one cost more than they give
+if len(sys.argv) == 1 or sys.argv[1] in ("-t", "--tags"):
+    nox.options.parallel = os.cpu_count() or 1  # a session per core. Those that are named show their output as it comes
+    os.environ.setdefault(*ONE_THREAD)
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 
@@ -109,6 +107,7 @@ def run_tests(
     options = ["-o", f"cache_dir={session.create_tmp()}"]  # sessions that run side by side share nothing
     if spread and not session.parallel:
         options += ["-n", "auto", "--dist", "worksteal"]
+        env.setdefault(*ONE_THREAD)
     command = ("pytest", "tests", "-m", marks, "--cov", "--cov-report=", *options)
     session.run(*command, *session.posargs, env=env)
 
@@ -141,10 +140,16 @@ def has_cuda() -> bool:
     return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
 
 
-for row in [*COMPILED, *(row for row in ROWS if row not in COMPILED)]:
-    # a list of one would put the version into the session's name
-    python = row["python"] if len(row["python"]) > 1 else row["python"][0]
-    nox.session(name=row["name"], python=python, tags=[FULL])(tests_of(row))
+def define(rows: Iterable[dict[str, Any]]) -> None:
+    """Make the sessions of backends."""
+    for row in rows:
+        # a list of one would put the version into the session's name
+        python = row["python"] if len(row["python"]) > 1 else row["python"][0]
+        tags = [FULL] if row["required"] or "needs" in row else [FULL, CI]
+        nox.session(name=row["name"], python=python, tags=tags)(tests_of(row))
+
+
+define(COMPILED)
 
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
@@ -156,7 +161,7 @@ def rows(session: nox.Session, row: dict[str, Any]) -> None:
 
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
-@nox.parametrize("row", [nox.param(row, id=row["name"]) for row in ROWS if row["oldest"]])
+@nox.parametrize("row", [nox.param(row, id=row["name"]) for row in (*COMPILED, *OTHERS) if row["oldest"]])
 def oldest(session: nox.Session, row: dict[str, Any]) -> None:
     """Tests at the lowest versions that the package claims to support, except those of what no version changes."""
     requirements = ["-e", ".", *group("tests"), *row["oldest"]]
@@ -195,6 +200,9 @@ def docs(session: nox.Session) -> None:
     shutil.rmtree(built, ignore_errors=True)
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", str(built / "html"))
     session.run("python", "docs/check_links.py", str(built / "html"))
+
+
+define(OTHERS)
 
 
 @nox.session(python=PYTHON, tags=[FULL, CI])

@@ -136,7 +136,7 @@ def fw(request: pytest.FixtureRequest) -> Any:
         found.module.config.update("jax_enable_x64", True)
         yield found
         found.module.config.update("jax_enable_x64", before)
-        if next(_uses_of_jax) % 200 == 0:  # programs take maps of memory, of which Linux gives a process 65530
+        if next(_uses_of_jax) % 1000 == 0:  # programs take maps of memory, of which Linux gives a process 65530
             found.module.clear_caches()
     elif found.name == "strict":
         before = found.module.get_array_api_strict_flags()

@@ -1,4 +1,4 @@
-"""Controllers: pure functions of states that are plain data, for numbers and arrays alike."""
+"""Controllers: pure functions of plain states, for numbers and arrays."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ both = pytest.mark.parametrize("name", BOTH)
 @both
 def test_numbers(name: str) -> None:
     controller, by_hand, observations = BOTH[name]
-    state, want = controller.init(), 0.2
+    state, expected = controller.init(), 0.2
     for observed in observations:
         before = dict(state)
-        want = by_hand(want, observed)
+        expected = by_hand(expected, observed)
         weight, after = controller.step(state, observed)
-        assert weight == pytest.approx(want, rel=1e-12) and type(weight) is float
+        assert weight == pytest.approx(expected, rel=1e-12) and type(weight) is float
         assert state == before and controller.step(state, observed) == (weight, after)  # pure
         state = json.loads(json.dumps(after))
         assert state == after
@@ -51,12 +51,12 @@ def test_numbers(name: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_arrays(fw: Framework, name: str, dtype: str) -> None:
     controller, by_hand, observations = BOTH[name]
-    state, want = controller.init(like=fw.array(np.ones(3), dtype)), 0.2
+    state, expected = controller.init(like=fw.array(np.ones(3), dtype)), 0.2
     assert tuple(state["weight"].shape) == () and state["weight"].dtype == fw.dtype(dtype)
     for observed in observations:
-        want = by_hand(want, observed)
+        expected = by_hand(expected, observed)
         weight, state = controller.step(state, fw.array(np.asarray(observed), dtype))
-        assert float(weight) == pytest.approx(want, rel=1e-5 if dtype == "float32" else 1e-12)
+        assert float(weight) == pytest.approx(expected, rel=1e-5 if dtype == "float32" else 1e-12)
         assert state["weight"].dtype == fw.dtype(dtype)
 
 
@@ -74,11 +74,11 @@ def test_one_program(fw: Framework, name: str) -> None:
         pytest.skip(fw.row["no_jit"])
     controller, by_hand, observations = BOTH[name]
     compiled, count = fw.compile(lambda state, observed: controller.step(state, observed))  # noqa: PLW0108
-    state, want, counts = controller.init(like=fw.array(np.ones(3))), 0.2, set()
+    state, expected, counts = controller.init(like=fw.array(np.ones(3))), 0.2, set()
     for observed in observations:
-        want = by_hand(want, observed)
+        expected = by_hand(expected, observed)
         weight, state = compiled(state, fw.array(np.asarray(observed)))
-        assert float(weight) == pytest.approx(want, rel=1e-6)
+        assert float(weight) == pytest.approx(expected, rel=1e-6)
         counts.add(count())
     assert len(counts) == 1  # torch.compile tries a 0-d tensor's number first, and starts again
 
@@ -91,12 +91,12 @@ def test_the_state_keeps_its_dtype(fw: Framework, name: str, dtype: str) -> None
         pytest.skip(f"has no {dtype}")
     controller, by_hand, _ = BOTH[name]
     observed = fw.array(np.asarray(1.25), dtype)
-    state, want = controller.init(like=fw.array(np.ones(3), "float32")), 0.2
+    state, expected = controller.init(like=fw.array(np.ones(3), "float32")), 0.2
     for _ in range(100):
         weight, state = controller.step(state, observed)
-        want = by_hand(want, 1.25)
+        expected = by_hand(expected, 1.25)
         assert weight.dtype == state["weight"].dtype == fw.dtype("float32")
-    assert float(weight) == pytest.approx(want, rel=1e-4)
+    assert float(weight) == pytest.approx(expected, rel=1e-4)
     weight, state = controller.step(controller.init(), observed)  # a number until now
     assert weight.dtype == fw.dtype("float64" if dtype == "float64" else "float32")
     assert float(weight) == pytest.approx(by_hand(0.2, 1.25), rel=1e-6)
@@ -117,10 +117,10 @@ def test_a_loop_in_one_program(fw: Framework) -> None:
         return state, weight
 
     _, weights = fw.module.lax.scan(step, state, fw.array(np.asarray(observations)))
-    want = [0.2]
+    expected = [0.2]
     for observed in observations:
-        want.append(by_hand(want[-1], observed))
-    np.testing.assert_allclose(fw.numpy(weights), want[1:], rtol=1e-5)
+        expected.append(by_hand(expected[-1], observed))
+    np.testing.assert_allclose(fw.numpy(weights), expected[1:], rtol=1e-5)
 
 
 @pytest.mark.mixed

@@ -1,4 +1,4 @@
-"""Handlers: who is called, when, and with what; no computation is needed for it."""
+"""Handlers: which are called, when, and with which events. No computation is needed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def _no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "_handlers", ())
 
 
-def event(kind: Any = "stop", penalty: str | None = "l1", **more: Any) -> Event:
-    return Event(**{"kind": kind, "pipeline": "pipe", "penalty": penalty, "computation": 1, "time": 5.0, **more})
+def event(kind: Any = "stop", penalty: str | None = "l1", **fields: Any) -> Event:
+    return Event(**{"kind": kind, "pipeline": "pipe", "penalty": penalty, "computation": 1, "time": 5.0, **fields})
 
 
 def raised(error: BaseException) -> BaseException:
     """`error` with a traceback."""
     try:
         raise error
-    except BaseException as caught:  # noqa: BLE001 - that is what this is for
+    except BaseException as caught:  # noqa: BLE001 - a handler may get any exception
         return caught
 
 
@@ -183,10 +183,10 @@ def in_threads(work: Callable[[], object], number: int = 4) -> None:
 def test_threads_that_add_and_remove() -> None:
     def work() -> None:
         for _ in range(5):
-            mine, kept = add_handler(Slow()), add_handler(Slow())
+            mine, remaining = add_handler(Slow()), add_handler(Slow())
             emit(event())
             remove_handler(mine)
-            left.append(kept)
+            left.append(remaining)
 
     left: list[Slow] = []
     in_threads(work)

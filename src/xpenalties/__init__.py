@@ -8,9 +8,9 @@ from importlib.metadata import version
 
 from . import controllers, prox, schedules, transforms, trees
 from ._arrays import finite as _finite
-from ._arrays.conversion import to_like
 from ._arrays.finite import *  # noqa: F403
 from ._arrays.gradients import grad, grad_norm, value_and_grad
+from ._arrays.interchange import to_like
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import divergences as _divergences

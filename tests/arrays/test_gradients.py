@@ -302,7 +302,7 @@ def test_stop_gradient(fw: Framework) -> None:
     def fn(x: Any) -> Any:
         backend = backends.backend_of(x)
         assert backend is not None
-        return xp.namespace(x).sum(x * backend.stop_gradient(x))
+        return xp.namespace(x).sum(x * backend.autodiff.stop_gradient(x))
 
     assert fw.numpy(xp.grad(fn)(x)).tolist() == [1.0, -2.0]
     second = xp.grad(lambda x: xp.namespace(x).sum(xp.grad(fn)(x)))
@@ -312,7 +312,7 @@ def test_stop_gradient(fw: Framework) -> None:
 def test_an_ordinary_error_is_no_escape(fw: Framework) -> None:
     backend = backends.backend_of(fw.array(np.ones(2)))
     assert backend is not None
-    assert not backend.escaped(ValueError("mine")) and not backend.escaped(RuntimeError("mine"))
+    assert not backend.autodiff.escaped(ValueError("mine")) and not backend.autodiff.escaped(RuntimeError("mine"))
 
 
 def test_names_are_kept() -> None:
@@ -381,7 +381,7 @@ def test_gradients_that_are_constants(fw: Framework) -> None:
     def outer(x: Any) -> Any:
         backend, ns = backends.backend_of(x), xp.namespace(x)
         assert backend is not None
-        value, _, pull = backend.vjp(lambda leaves: (ns.sum(leaves[0] ** 3), []), [x], again=False)
+        value, _, pull = backend.autodiff.vjp(lambda leaves: (ns.sum(leaves[0] ** 3), []), [x], again=False)
         return value + ns.sum(pull(ns.ones_like(value))[0])
 
     assert fw.numpy(xp.grad(outer)(fw.array(np.asarray([1.0, -2.0])))).tolist() == [3.0, 12.0]

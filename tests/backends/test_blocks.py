@@ -20,7 +20,8 @@ from tests.matrix.cases import CASES, Case, arrays_of, options_of
 from tests.matrix.test_masks import masks
 from xpenalties import Penalty, Pipeline, block_size
 from xpenalties.backends import backend_of
-from xpenalties.backends._blocks import AUTOMATIC, BLOCK_SIZE, LEAST, Work
+from xpenalties.backends._blocks import AUTOMATIC, BLOCK_SIZE, LEAST
+from xpenalties.backends._work import Work
 
 INF = math.inf
 ROWS = [case for case in CASES if case.kind_of_terms == "rows"]
@@ -185,7 +186,7 @@ def automatic(x: Any, matrices: tuple[int, ...] = ()) -> int:
     """How many elements a block has on the device of `x`, if no one says otherwise."""
     backend = backend_of(x)
     assert backend is not None
-    found = backend.block_elements(Work(lambda x: x, {}, backend.xp, None, (x,), None, False, 1, matrices))
+    found = backend.evaluation.block_elements(Work(lambda x: x, {}, backend.xp, None, (x,), None, False, 1, matrices))
     assert found is not None
     return found
 
@@ -491,6 +492,6 @@ def test_backends_that_are_not_cut_unasked(fw: Framework, cut: list[Any]) -> Non
     backend = backend_of(x)
     assert backend is not None
     work = Work(lambda x: x, {}, backend.xp, None, (x,), None, False, 1)
-    assert backend.size_of_blocks(work) is None
+    assert backend.evaluation.size_of_blocks(work) is None
     assert float(xp.entropy(x, from_logits=True)) == pytest.approx(math.log(2**20), rel=1e-5)
     assert not cut

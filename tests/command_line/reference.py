@@ -50,8 +50,8 @@ def row(
     **arrays: Any,
 ) -> dict[str, Any]:
     """`named`: options that are arrays."""
-    given = {"penalty": penalty, "case": case, "function": function, "arrays": arrays}
-    return given | {"named": named or {}, "options": options or {}, "random": random}
+    row = {"penalty": penalty, "case": case, "function": function, "arrays": arrays}
+    return row | {"named": named or {}, "options": options or {}, "random": random}
 
 
 ROWS = [
@@ -89,30 +89,30 @@ ROWS = [
 ]
 
 
-def value(given: dict[str, Any], arrays: dict[str, np.ndarray]) -> float:
+def value(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> float:
     """Of the oracle's terms."""
-    spec = REGISTRY[given["penalty"]].spec  # type: ignore[attr-defined]
-    named = {name: np.asarray(values) for name, values in given["named"].items()}
+    spec = REGISTRY[row["penalty"]].spec  # type: ignore[attr-defined]
+    named = {name: np.asarray(values) for name, values in row["named"].items()}
     where = named.pop("where", True)
-    terms = getattr(oracle, given["penalty"])(*arrays.values(), **named, **given["options"])
-    kept = np.asarray(terms)[np.broadcast_to(where, np.shape(terms))]
-    return float(kept.sum() if spec.reduction == "sum" else kept.mean())
+    terms = getattr(oracle, row["penalty"])(*arrays.values(), **named, **row["options"])
+    selected = np.asarray(terms)[np.broadcast_to(where, np.shape(terms))]
+    return float(selected.sum() if spec.reduction == "sum" else selected.mean())
 
 
-def gradient(given: dict[str, Any], name: str) -> list[Any]:
+def gradient(row: dict[str, Any], name: str) -> list[Any]:
     """By differences of values."""
-    arrays = {each: np.asarray(values) for each, values in given["arrays"].items()}
+    arrays = {key: np.asarray(values) for key, values in row["arrays"].items()}
 
     def moved(index: tuple[int, ...], by: float) -> float:
         x = arrays[name].copy()
         x[index] += by
-        return value(given, {**arrays, name: x})
+        return value(row, {**arrays, name: x})
 
-    found = np.zeros_like(arrays[name])
-    for index in np.ndindex(found.shape):
+    result = np.zeros_like(arrays[name])
+    for index in np.ndindex(result.shape):
         for k, weight in WEIGHTS.items():
-            found[index] += weight * (moved(index, k * STEP) - moved(index, -k * STEP)) / STEP
-    return rounded(found)
+            result[index] += weight * (moved(index, k * STEP) - moved(index, -k * STEP)) / STEP
+    return rounded(result)
 
 
 def rounded(x: Any) -> Any:

@@ -78,7 +78,7 @@ def test_files_as_json(good: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @bare
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("a.toml", "version = 1\n[penalties.l1]\nwieght = 1", "{}: penalties.l1: unknown key 'wieght', the keys are "),
         ("a.toml", "version = 1\n[penalties]\nl3 = 1.0", "{}: penalties.l3.penalty: no penalty is named 'l3', there "),
@@ -92,15 +92,15 @@ def test_files_as_json(good: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("a.yaml", "", "{}: a configuration's file must end in .toml or .json, got '.yaml'."),
     ],
 )
-def test_what_is_wrong_in_a_file(
-    name: str, text: str, said: str, good: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_errors_in_a_file(
+    name: str, text: str, message: str, good: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line, and the other files are read all the same."""
+    """One line for each, and the other files are still read."""
     path = tmp_path / name
     path.write_text(text)
     assert main(["check", str(path), good]) == 1
     out, err = capsys.readouterr()
-    assert err.startswith(said.format(path)) and err.count("\n") == 1
+    assert err.startswith(message.format(path)) and err.count("\n") == 1
     assert out.startswith(f"{good}: training")
 
 
@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @bare
 def test_names_that_a_terminal_cannot_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its encoding lacks, what it would act on, and what has two columns."""
+    """Characters that the encoding lacks, control characters, and characters of two columns."""
     path = tmp_path / "a.json"
     names = ["\u7f5a" * 3, "a\x1b[31m\u202e", "\ud800", "e\u0301"]
     path.write_text(json.dumps([{"penalty": "l1", "name": name, "weight": 0.5} for name in names]))
@@ -149,7 +149,7 @@ def test_files_that_are_nested_too_deeply(tmp_path: Path, capsys: pytest.Capture
 
 
 @bare
-def test_names_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_registered_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     before = dict(OWN)
     (tmp_path / "of_my_own.py").write_text('import xpenalties\nxpenalties.register("roughness", lambda x: x)\n')
     (tmp_path / "in_need.py").write_text("import what_is_not_there\n")
@@ -190,7 +190,7 @@ def test_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert json.loads(out) == config_schema()
     assert out.startswith('{\n  "$schema": ')
-    with redirect_stdout(io.StringIO()) as again:  # not what a terminal is
+    with redirect_stdout(io.StringIO()) as again:  # not a terminal
         main(["schema"])
     assert again.getvalue() == out
 

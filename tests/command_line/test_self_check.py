@@ -1,4 +1,4 @@
-"""What `python -m xpenalties` finds installed, and its checks of every penalty against stored values."""
+"""The frameworks that `python -m xpenalties` reports, and its checks of every penalty against stored values."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ bare = pytest.mark.bare
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *frameworks: Framework) -> None:
-    """As if there were these alone."""
+    """Check only these frameworks."""
     monkeypatch.setattr(commands, "FRAMEWORKS", frameworks)
 
 
 def missing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """As if these were not installed."""
+    """Make imports of these fail."""
     for name in names:
         monkeypatch.setitem(sys.modules, name, None)
 
@@ -40,9 +40,9 @@ def of_module(module: str) -> Framework:
 
 
 def rows(monkeypatch: pytest.MonkeyPatch, *penalties: str) -> None:
-    """Only the stored rows of some penalties."""
-    kept = [row for row in _self_check._reference() if row["penalty"] in penalties]
-    monkeypatch.setattr(_self_check, "_reference", lambda: kept)
+    """Keep only the stored rows of these penalties."""
+    selected_rows = [row for row in _self_check._reference() if row["penalty"] in penalties]
+    monkeypatch.setattr(_self_check, "_reference", lambda: selected_rows)
 
 
 # the stored values
@@ -80,16 +80,16 @@ def test_every_penalty_is_checked(fw: Any, monkeypatch: pytest.MonkeyPatch, caps
     framework = of_module(fw.row["module"])
     only(monkeypatch, framework)
     status = main(["--json", "--require", framework.name])
-    found = json.loads(capsys.readouterr().out)
-    assert found["failures"] == [] and status == 0
-    assert found["versions"]["xpenalties"] == __version__
-    (installed,) = found["frameworks"]
+    document = json.loads(capsys.readouterr().out)
+    assert document["failures"] == [] and status == 0
+    assert document["versions"]["xpenalties"] == __version__
+    (installed,) = document["frameworks"]
     assert installed["name"] == framework.name and installed["version"] and installed["devices"]
     assert installed["error"] == ""
     assert installed["dtypes"] == fw.row["dtypes"]
-    own = {"numpy": "autograd", "torch": "torch.autograd, torch.func", "jax": "jax.vjp", "dask": ""}
-    assert installed["autodiff"] == own.get(fw.name, "borrowed from torch")
-    checks = found["checks"]
+    expected = {"numpy": "autograd", "torch": "torch.autograd, torch.func", "jax": "jax.vjp", "dask": ""}
+    assert installed["autodiff"] == expected.get(fw.name, "borrowed from torch")
+    checks = document["checks"]
     assert all(check["passed"] for check in checks)
     assert {check["dtype"] for check in checks} == set(fw.row["dtypes"])
     stored = [row for row in _self_check._reference() if installed["autodiff"] or not row["function"]]
@@ -116,7 +116,7 @@ def test_text_is_a_table(fw: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "message"),
     [
         (lambda x: 2.0 * namespace(x).sum(x * x), "value must be 5.25, got 15.125"),
         (lambda x: math.nan * namespace(x).sum(x), "value must be 5.25, got nan"),
@@ -126,7 +126,7 @@ def test_text_is_a_table(fw: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     ids=["wrong", "nan", "shape", "error"],
 )
 def test_a_wrong_penalty_fails(
-    fw: Any, broken: Any, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fw: Any, broken: Any, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     framework = of_module(fw.row["module"])
     only(monkeypatch, framework)
@@ -134,23 +134,23 @@ def test_a_wrong_penalty_fails(
     monkeypatch.setattr(_self_check, "_reference", lambda: first)
     monkeypatch.setitem(REGISTRY, "l1", broken)
     assert main(["--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    failed = [check for check in found["checks"] if not check["passed"]]
-    assert failed and len(failed) == len(found["failures"])
-    assert said in found["failures"][0]
+    document = json.loads(capsys.readouterr().out)
+    failed = [check for check in document["checks"] if not check["passed"]]
+    assert failed and len(failed) == len(document["failures"])
+    assert message in document["failures"][0]
     assert main([]) == 1
     text = capsys.readouterr().out
     assert f"FAILED {framework.name}, " in text and text.endswith(f" {len(failed)} failures.\n")
 
 
 def test_a_wrong_gradient_fails(fw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the array that it is of, at the element that is the furthest off."""
+    """The message names the array, and has the element with the largest error."""
     framework = of_module(fw.row["module"])
     row = next(row for row in _self_check._reference() if row["penalty"] == "sampled_kl")
     wrong = {**row["gradient"], "log_q": [[0.0, 0.0, 0.0], row["gradient"]["log_q"][1]]}
     monkeypatch.setattr(_self_check, "_reference", lambda: [{**row, "gradient": wrong}])
-    found = look(framework)
-    failed = [check for check in _self_check.check(framework, found) if not check.passed]
+    installed = look(framework)
+    failed = [check for check in _self_check.check(framework, installed) if not check.passed]
     if fw.name == "dask":
         assert not failed
         return
@@ -176,12 +176,12 @@ def test_an_accelerator_of_torch_is_checked_too(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cpu"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     named = SimpleNamespace(get_device_name=lambda place: f"a model of {place}")
-    for module, said in ((named, "a model of cpu:0"), (SimpleNamespace(), "accelerator")):
-        monkeypatch.setattr(torch, "get_device_module", lambda found=module: found)
-        found = look(of_module("torch"))
-        assert found.devices == ["cpu", f"cpu:0 ({said})"] and found.accelerator == "cpu"
+    for module, model in ((named, "a model of cpu:0"), (SimpleNamespace(), "accelerator")):
+        monkeypatch.setattr(torch, "get_device_module", lambda device_module=module: device_module)
+        installed = look(of_module("torch"))
+        assert installed.devices == ["cpu", f"cpu:0 ({model})"] and installed.accelerator == "cpu"
     rows(monkeypatch, "l1", "l2")
-    checks = _self_check.check(of_module("torch"), found)
+    checks = _self_check.check(of_module("torch"), installed)
     assert all(check.passed for check in checks)
     assert {check.penalty for check in checks if check.dtype == "float32"} == {"l1", "l2"}
 
@@ -200,7 +200,7 @@ def test_without_autodiff_values_are_checked(
 
 
 def test_dask_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a -inf - -inf that is masked, which its NumPy computes later than it is silenced."""
+    """dask computes a masked -inf - -inf after the warning filter of NumPy has ended."""
     dask = selected("dask", reason="is about dask's NumPy")
     rows(monkeypatch, "kl_divergence")
     with dask.config.set(scheduler="synchronous"):
@@ -212,9 +212,9 @@ def test_dask_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_key_goes_along_with_what_jax_lends(monkeypatch: pytest.MonkeyPatch) -> None:
     missing(monkeypatch, "autograd", "torch")
     rows(monkeypatch, "jacobian_penalty", "interpolated_gradient_penalty")
-    found = look(of_module("numpy"))
-    assert found.autodiff == "borrowed from jax"
-    checks = [check for check in _self_check.check(of_module("numpy"), found) if check.dtype == "float64"]
+    installed = look(of_module("numpy"))
+    assert installed.autodiff == "borrowed from jax"
+    checks = [check for check in _self_check.check(of_module("numpy"), installed) if check.dtype == "float64"]
     assert len(checks) == 5 and all(check.passed for check in checks)
 
 
@@ -226,9 +226,9 @@ def test_without_any_framework(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "No framework was found. Install one, such as pip install 'xpenalties[numpy]'.\n" in out
     assert out.endswith("0 checks in 0.0 s, 0 failures.\n") and err == ""
     assert main(["--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["versions", "frameworks", "checks", "failures", "seconds"]
-    assert found["frameworks"] == found["checks"] == found["failures"] == []
+    document = json.loads(capsys.readouterr().out)
+    assert list(document) == ["versions", "frameworks", "checks", "failures", "seconds"]
+    assert document["frameworks"] == document["checks"] == document["failures"] == []
 
 
 @bare
@@ -262,12 +262,12 @@ def test_a_framework_that_is_broken_is_a_failure(
     assert main([]) == 1
     text = capsys.readouterr().out
     assert "broken, see below" in text
-    said = "broken_framework must work where it is installed, got ImportError: libcuda.so: cannot open shared object"
-    assert f"FAILED {said}\n" in text.replace("\n  ", " ")
+    message = "broken_framework must work where it is installed, got ImportError: libcuda.so: cannot open shared object"
+    assert f"FAILED {message}\n" in text.replace("\n  ", " ")
     assert main(["--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["failures"] == [said]
-    assert found["frameworks"][0]["error"] == "ImportError: libcuda.so: cannot open shared object"
+    document = json.loads(capsys.readouterr().out)
+    assert document["failures"] == [message]
+    assert document["frameworks"][0]["error"] == "ImportError: libcuda.so: cannot open shared object"
 
 
 @bare
@@ -301,20 +301,20 @@ def test_a_folder_is_no_framework(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / name).mkdir()
     (tmp_path / "with_a_file" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    found = [
+    are_installed = [
         Framework(name, name, lambda: Installed([]), needs=()).is_installed()
         for name in ("of_no_account", "with_a_file", "nowhere")
     ]
-    assert found == [False, True, False]
+    assert are_installed == [False, True, False]
 
 
 @pytest.mark.mixed
 def test_all_that_is_installed() -> None:
     command = [sys.executable, "-m", "xpenalties", "--json", *(f"--require={of_module(name).name}" for name in NAMED)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = json.loads(done.stdout)
-    assert done.returncode == 0, found["failures"]
-    assert [each["name"] for each in found["frameworks"] if each["error"]] == []
+    document = json.loads(done.stdout)
+    assert done.returncode == 0, document["failures"]
+    assert [framework["name"] for framework in document["frameworks"] if framework["error"]] == []
 
 
 NAMED = [row["module"] for row in ROWS if row["name"] in SELECTED]

@@ -1,4 +1,4 @@
-"""Annotations as checks, each kind of them, and what their messages say."""
+"""Checks made from annotations: accepted values and error messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHECKS = checks_of(formula, inspect.signature(formula).parameters)
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "kept"),
+    ("name", "value", "expected"),
     [
         ("any_number", -3, -3.0),
         ("positive", 5e-324, 5e-324),
@@ -48,13 +48,13 @@ CHECKS = checks_of(formula, inspect.signature(formula).parameters)
         ("anything", formula, formula),
     ],
 )
-def test_kept(name: str, given: Any, kept: Any) -> None:
-    found = CHECKS[name](name, given)
-    assert found == kept and type(found) is type(kept)
+def test_accepted(name: str, value: Any, expected: Any) -> None:
+    result = CHECKS[name](name, value)
+    assert result == expected and type(result) is type(expected)
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "kind", "message"),
+    ("name", "value", "kind", "message"),
     [
         ("any_number", math.inf, ValueError, "`any_number` must be in (-inf, inf), got inf."),
         ("any_number", math.nan, ValueError, "`any_number` must be in (-inf, inf), got nan."),
@@ -74,7 +74,7 @@ def test_kept(name: str, given: Any, kept: Any) -> None:
         ("optional", -1, ValueError, "`optional` must be in (0, inf), got -1.0."),
     ],
 )
-def test_refused(name: str, given: Any, kind: type[Exception], message: str) -> None:
+def test_refused(name: str, value: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind) as caught:
-        CHECKS[name](name, given)
+        CHECKS[name](name, value)
     assert str(caught.value) == message

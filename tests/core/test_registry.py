@@ -1,4 +1,4 @@
-"""Names of one's own: what may be registered, and what is refused."""
+"""Registered names: which are accepted, and which are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations that are refused and why, names of one's own in them, and what reads and checks them."""
+"""Configurations that are refused and why, registered functions for them, and helpers that read and check them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMED = {"mine": mine, "a pair": pair, "halving": halving, "both": both, "anythi
 
 
 def same(a: Pipeline, b: Pipeline) -> bool:
-    """To a compiled function, and in the weights that it takes."""
+    """Compare as a compiled function does, and by the weights that it takes."""
     return (
         Static(a.penalties, a.name) == Static(b.penalties, b.name)
         and [p.weight for p in a] == [p.weight for p in b]
@@ -42,12 +42,12 @@ def same(a: Pipeline, b: Pipeline) -> bool:
     )
 
 
-def entry(**more: Any) -> Any:
-    return [{"penalty": "l1", **more}]
+def entry(**keys: Any) -> Any:
+    return [{"penalty": "l1", **keys}]
 
 
-def weight(name: str, **more: Any) -> Any:
-    return entry(weight={"schedule": name, **more})
+def weight(name: str, **arguments: Any) -> Any:
+    return entry(weight={"schedule": name, **arguments})
 
 
 LINEAR = {"start": 0.0, "end": 1.0, "steps": 10}

@@ -17,7 +17,7 @@ __all__ = ["ROWS", "Framework", "close", "curvature", "first_and_second", "frame
 
 ROOT = Path(__file__).parents[2]
 ROWS: dict[str, dict[str, Any]] = {
-    row["name"]: row for row in tomllib.loads((ROOT / "backend_matrix/backends.toml").read_text())["backend"]
+    row["name"]: row for row in tomllib.loads((ROOT / "backend_matrix/backends.toml").read_text("utf-8"))["backend"]
 }
 
 

@@ -179,3 +179,35 @@ def test_groups_of_parameters() -> None:
     ]
     attach(optimizer, transforms.centralize(match=r"^4\.weight$"))
     assert len(parameter_groups(model, {"": {"lr": 0.5}})) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: attach(3, transforms.centralize()), TypeError, "^attach: `optimizer` must be a torch.optim.Opt"),  # type: ignore[arg-type]
+        (lambda: attach(sgd(network()), transforms.centralize), TypeError, "^attach: `transform` must have `init`"),  # type: ignore[arg-type]
+        (
+            lambda: attach(sgd(network()), transforms.centralize(), to="update"),  # type: ignore[arg-type]
+            ValueError,
+            "^attach: `to` must be .*Did you mean 'updates'",
+        ),
+        (
+            lambda: attach(sgd(network()), transforms.centralize(), model=network()),
+            ValueError,
+            "^attach: `model` must have all of the optimizer's parameters, got none for place 0 of group 0",
+        ),
+        (
+            lambda: attach(sgd(network()), transforms.centralize(match="kernel")),
+            ValueError,
+            "^centralize: each pattern must match a path in `params`, got 'kernel'",
+        ),
+        (
+            lambda: parameter_groups(network(), [("bias", {}), ("bias$", {})]),
+            ValueError,
+            r"^parameter_groups: each pattern must match a parameter that is left, got 'bias\$'",
+        ),
+    ],
+)
+def test_errors(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()

@@ -15,7 +15,7 @@ import xpenalties as xp
 from tests.backends.torch.test_blocks import Largest
 from tests.helpers.harness import Framework, close
 from xpenalties import Penalty, Pipeline, block_size
-from xpenalties.backends._blocks import Work
+from xpenalties.backends._work import Work
 
 RNG = np.random.default_rng(23)
 HIDDEN_P, WEIGHT_P = RNG.standard_normal((7, 3)), RNG.standard_normal((4, 3))
@@ -444,11 +444,11 @@ def test_memory_on_numpy(fw: Framework) -> None:
 @pytest.mark.only("jax", reason="is about JAX's programs")
 def test_jax_compiles_once_for_each_block_size(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call outside of jit uses its own block size. A function that a user compiled keeps the size of its trace."""
-    import xpenalties.backends.jax._backend as backend
+    import xpenalties.backends.jax._programs as programs
 
     sizes: list[int] = []
-    mapped = backend._mapped
-    monkeypatch.setattr(backend, "_mapped", lambda work, size: sizes.append(size) or mapped(work, size))
+    mapped = programs.mapped
+    monkeypatch.setattr(programs, "mapped", lambda work, size: sizes.append(size) or mapped(work, size))
     hidden, weight = fw.array(RNG.standard_normal((11, 2))), fw.array(RNG.standard_normal((3, 2)))
     want = fw.numpy(plain("entropy", hidden, weight))
     for elements in (6, None, 12, 6, 12, 33, 32):

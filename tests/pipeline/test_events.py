@@ -237,11 +237,12 @@ def test_a_coroutine_that_fails(fw: Framework, seen: list[Event]) -> None:
 @pytest.mark.parametrize("execution", ["threads", "async"])
 @pytest.mark.parametrize("on_error", ["raise", "drop"])
 def test_timeouts(
-    fw: Framework, seen: list[Event], monkeypatch: pytest.MonkeyPatch, execution: str, on_error: str
+    fw: Framework, seen: list[Event], clock: Clock, monkeypatch: pytest.MonkeyPatch, execution: str, on_error: str
 ) -> None:
     begun, release, start = threading.Event(), threading.Event(), _execution._start_thread
 
     def slow(x: Any) -> float:
+        clock.forward(100.0)
         begun.set()
         assert release.wait(PATIENCE)
         return 1.0
@@ -267,7 +268,7 @@ def test_timeouts(
             thread.join(PATIENCE)
     ends = {event.penalty: event for event in seen if event.kind != "start"}
     assert ends["slow"].kind == "exception" and isinstance(ends["slow"].error, TimeoutError)
-    assert ends["slow"].duration > 0.01 and ends[None].kind == ("exception" if on_error == "raise" else "stop")
+    assert ends["slow"].duration > 100.0 and ends[None].kind == ("exception" if on_error == "raise" else "stop")
 
 
 @pytest.mark.parametrize("on_error", ["raise", "drop"])

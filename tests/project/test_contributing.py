@@ -25,14 +25,14 @@ def project(tmp_path: Path) -> Path:
     for name in ("src", "tests", "backend_matrix"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    function, oracle, _ = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text())
+    function, oracle, _ = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
     docstring = xpenalties.huber.spec.formula.__doc__  # type: ignore[attr-defined]
     function = function.replace('r"""..."""', f'r"""{docstring}"""')
     family, found = tmp_path / "src/xpenalties/_penalties/norms.py", re.search(r"def (\w+)", function)
     assert found is not None
-    text = family.read_text()
-    family.write_text(text.replace("__all__ = [", f'__all__ = ["{found[1]}", ') + "\n\n" + function)
-    with (tmp_path / "tests/matrix/oracle.py").open("a") as file:
+    text = family.read_text("utf-8")
+    family.write_text(text.replace("__all__ = [", f'__all__ = ["{found[1]}", ') + "\n\n" + function, "utf-8")
+    with (tmp_path / "tests/matrix/oracle.py").open("a", encoding="utf-8") as file:
         file.write("\n\n" + oracle)
     return tmp_path
 
@@ -51,13 +51,13 @@ def test_a_row_is_missed(project: Path) -> None:
 
 
 def test_the_recipe_tests_the_penalty_on_every_backend(project: Path) -> None:
-    *_, row = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text())
+    *_, row = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
     cases = project / "tests/matrix/cases.py"
-    cases.write_text(cases.read_text().replace("CASES = [", f"CASES = [\n{row.rstrip()},", 1))
+    cases.write_text(cases.read_text("utf-8").replace("CASES = [", f"CASES = [\n{row.rstrip()},", 1), "utf-8")
     results = project / "found.xml"
     found = run(project, "-k", "pseudo_huber or completeness", f"--junitxml={results}", "-o", "junit_family=xunit1")
     assert found.returncode == 0, found.stdout[-3000:]
-    names = re.findall(r'name="(test_\w+)\[([^"]*)"', results.read_text())
+    names = re.findall(r'name="(test_\w+)\[([^"]*)"', results.read_text("utf-8"))
     for backend in SELECTED:
         tested = {test for test, parameters in names if backend in parameters and "pseudo_huber" in parameters}
         assert {"test_value", "test_dtypes", "test_gradient", "test_second_gradient", "test_masks"} <= tested, backend

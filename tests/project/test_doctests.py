@@ -113,7 +113,7 @@ def test_docstring(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_page(page: Path) -> None:
-    for number, block in enumerate(BLOCK.findall(page.read_text())):
+    for number, block in enumerate(BLOCK.findall(page.read_text("utf-8"))):
         with quiet():
             if block.lstrip().startswith(">>>"):
                 run(block, f"{page.name}[{number}]", {})

@@ -1,4 +1,4 @@
-"""Reports over a run: which are kept, and what they read as."""
+"""Reports over a run: which are kept, and how they are read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xpenalties.backends import backend_of
 
 
 class Unreadable(np.ndarray):
-    """A figure that must not be looked at."""
+    """A number that must not be read."""
 
     def _read(self, *args: Any) -> Any:
         raise AssertionError("a figure was read")
@@ -48,7 +48,7 @@ def test_calls_are_counted() -> None:
     for _ in range(5):
         history.append(report_of({}))
     assert history.steps == [0, 2, 4]
-    history.append(report_of({}), 8)  # of no account to the count
+    history.append(report_of({}), 8)  # does not count
     history.append(report_of({}))
     history.append(report_of({}))
     assert history.steps == [0, 2, 4, 8, 6]
@@ -60,8 +60,8 @@ def test_the_oldest_goes() -> None:
         history.append(report_of({"a": float(step)}), step)
         assert len(history.rows()) == min(step + 1, 2)  # reading keeps the bound
     assert [row["a/contribution"] for row in history.rows()] == [2.0, 3.0] and history.steps == [2, 3]
-    for maxlen, kept in ((1000, {}), (1002, {"maxlen": None})):
-        bound = GradientHistory(**kept)  # type: ignore[arg-type]
+    for maxlen, arguments in ((1000, {}), (1002, {"maxlen": None})):
+        bound = GradientHistory(**arguments)  # type: ignore[arg-type]
         for step in range(1002):
             bound.append(report_of({}), step)
         assert len(bound) == maxlen and bound.steps[-1] == 1001
@@ -100,13 +100,13 @@ def test_bounds(name: str) -> None:
         GradientHistory(every=None)  # type: ignore[arg-type]
 
 
-def test_what_is_no_report_or_no_step() -> None:
+def test_wrong_reports_and_steps() -> None:
     history = GradientHistory(every=2)
-    for given in (None, {"a": 1.0}, Pipeline({"l1": 1.0}).compute(X)):
+    for report in (None, {"a": 1.0}, Pipeline({"l1": 1.0}).compute(X)):
         with pytest.raises(
             TypeError, match=r"^GradientHistory.append: `report` must be a Report, got .* Pass the second"
         ):
-            history.append(given, 1)  # type: ignore[arg-type]
+            history.append(report, 1)  # type: ignore[arg-type]
     for step in (True, 2.0, "2", np.asarray(2.0), np.asarray([2])):
         with pytest.raises(
             TypeError, match=r"^GradientHistory.append: `step` must be an integer or a 0-d array of one"
@@ -114,7 +114,7 @@ def test_what_is_no_report_or_no_step() -> None:
             history.append(report_of({}), step)
         with pytest.raises(TypeError, match=r"^GradientHistory.wants: `step` must be an integer or a 0-d array of one"):
             history.wants(step)
-    with pytest.raises(TypeError, match=r"^GradientHistory.wants: .* got None"):  # nothing says what comes next
+    with pytest.raises(TypeError, match=r"^GradientHistory.wants: .* got None"):  # there is no default step
         history.wants(None)
     assert len(history) == 0 and history.rows() == []
 
@@ -146,11 +146,11 @@ def test_traced_reports() -> None:
     assert len(history) == 0
     _, report = jax.jit(pipe.compute)(jax.numpy.asarray(X))
     history.append(report)
-    assert next(kept for _, kept in history).loss_total is report.loss_total  # immutable
+    assert next(copied for _, copied in history).loss_total is report.loss_total  # immutable
     assert history.rows()[0]["l1/contribution"] == 0.5 * L1
 
 
-# what is read, and when
+# when reports are read
 
 
 def test_appending_reads_nothing() -> None:
@@ -263,8 +263,8 @@ def test_csv(tmp_path: Path) -> None:
     rows = history.rows()
     assert header == list(dict.fromkeys(name for row in rows for name in row)) and header[0] == "step"
     assert header.index("base_loss/value") > header.index("a/contribution")
-    for row, found in zip(rows, cells, strict=True):
-        read = {name: float(cell) for name, cell in zip(header, found, strict=True) if cell != ""}
+    for row, line in zip(rows, cells, strict=True):
+        read = {name: float(cell) for name, cell in zip(header, line, strict=True) if cell != ""}
         assert read == pytest.approx(row, rel=0, abs=0, nan_ok=True)
     assert cells[0][header.index("step")] == "0" and cells[0][header.index("base_loss/value")] == ""
     assert cells[1][header.index("base_loss/value")] == "inf" and cells[1][header.index("ä, b/contribution")] == "nan"
@@ -272,7 +272,7 @@ def test_csv(tmp_path: Path) -> None:
 
 def test_csv_of_nothing(tmp_path: Path) -> None:
     GradientHistory().to_csv(tmp_path / "run.csv")
-    assert (tmp_path / "run.csv").read_text().split() == ["step"]
+    assert (tmp_path / "run.csv").read_text("utf-8").split() == ["step"]
 
 
 @pytest.mark.mixed

@@ -93,7 +93,7 @@ def test_gaps_in_the_lines(tmp_path: Path) -> None:
     nan = math.nan
     assert [*values.get_ydata()] == pytest.approx([1.0, nan, 2.0, nan, 4.0, 5.0], nan_ok=True)
     assert [*norms.get_ydata()] == pytest.approx([1.0, nan, 3.0, nan, nan, 2.0], nan_ok=True)
-    assert values.get_markevery() == [0, 2] and norms.get_markevery() == [0, 2, 5]  # what no line leads to
+    assert values.get_markevery() == [0, 2] and norms.get_markevery() == [0, 2, 5]  # points without a line
     [line] = history_of(report_of({"a": 1.0}), report_of({"a": 2.0})).plot().axes[0].get_lines()
     assert line.get_marker() == "None"
 
@@ -249,7 +249,7 @@ def test_a_saved_picture(tmp_path: Path) -> None:
     if "matplotlib.pyplot" in sys.modules:  # the figure is not one of its
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
     history.plot(str(tmp_path / "run.svg"))
-    assert "<svg" in (tmp_path / "run.svg").read_text()
+    assert "<svg" in (tmp_path / "run.svg").read_text("utf-8")
 
 
 @pytest.mark.mixed

@@ -1,4 +1,4 @@
-"""Schedules: their values, for numbers and arrays alike, their errors, and pipelines that follow them."""
+"""Schedules: values for numbers and arrays, errors, and pipelines that follow schedules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from xpenalties.schedules import (
 
 
 def double(step: Any) -> Any:
-    """A schedule of someone else's."""
+    """Stand for another library's schedule."""
     return linear(0.0, 2000.0, steps=1000)(step)
 
 
@@ -61,11 +61,11 @@ STEPS = range(20)
 
 
 def rows(*values: float) -> Callable[[int], float]:
-    """The values at steps 0, 1, and so on; the last one stays."""
+    """Return the values at steps 0, 1, and so on. The last one stays."""
     return lambda step: values[min(step, len(values) - 1)]
 
 
-WANT: dict[str, Callable[[int], float]] = {
+EXPECTED: dict[str, Callable[[int], float]] = {
     "constant": lambda step: 0.1,
     "linear": lambda step: 0.01 * min(max(step - 3, 0), 10),
     "linear down": lambda step: 0.7 - 0.6 * min(step / 7, 1),
@@ -97,7 +97,7 @@ def scalar(fw: Framework, step: int, dtype: str | None = None) -> Any:
 
 
 def in_float32(fw: Framework) -> AbstractContextManager[Any]:
-    """As JAX is by default, which the tests are not."""
+    """Switch float64 off in JAX, which is its default but not that of the tests."""
     if fw.name != "jax":
         return nullcontext()
     switch: AbstractContextManager[Any] = fw.module.enable_x64(False)
@@ -106,14 +106,14 @@ def in_float32(fw: Framework) -> AbstractContextManager[Any]:
 
 def test_all_are_here() -> None:
     assert {schedule().name for schedule in MADE.values()} == set(SCHEDULES)
-    assert MADE.keys() == WANT.keys()
+    assert MADE.keys() == EXPECTED.keys()
 
 
 @each
 def test_values(name: str) -> None:
     schedule = MADE[name]()
     got = [schedule(step) for step in STEPS]
-    assert got == pytest.approx([WANT[name](step) for step in STEPS], rel=1e-12, abs=1e-15)
+    assert got == pytest.approx([EXPECTED[name](step) for step in STEPS], rel=1e-12, abs=1e-15)
     assert all(type(value) is float for value in got)
     assert [schedule(np.int64(step)) for step in STEPS] == got == [schedule(float(step)) for step in STEPS]
 
@@ -123,7 +123,7 @@ def test_values(name: str) -> None:
 def test_values_at_arrays(fw: Framework, name: str, dtype: str) -> None:
     schedule = MADE[name]()
     got = [schedule(scalar(fw, step, dtype)) for step in STEPS]
-    np.testing.assert_allclose([float(x) for x in got], [WANT[name](step) for step in STEPS], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose([float(x) for x in got], [EXPECTED[name](step) for step in STEPS], rtol=1e-5, atol=1e-6)
     assert all(tuple(x.shape) == () and type(x) is type(got[0]) for x in got) and type(got[0]) is not float
 
 
@@ -134,19 +134,21 @@ def test_one_program_for_all_steps(fw: Framework, name: str) -> None:
     schedule = MADE[name]()
     compiled, count = fw.compile(schedule)
     got = [float(compiled(scalar(fw, step))) for step in STEPS]
-    np.testing.assert_allclose(got, [WANT[name](step) for step in STEPS], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got, [EXPECTED[name](step) for step in STEPS], rtol=1e-5, atol=1e-6)
     assert count() == 1
 
 
 @each
-def test_numbers_that_a_program_does_not_know(fw: Framework, name: str) -> None:
-    """PyTorch makes symbols of them, once they have changed."""
+def test_numbers_that_change_between_calls(fw: Framework, name: str) -> None:
+    """PyTorch makes a number symbolic once it has changed."""
     if fw.name != "torch":
         pytest.skip("is about torch.compile")
     schedule = MADE[name]()
     compiled, count = fw.compile(lambda x, step: x * schedule(step))
     for step in STEPS[:8]:
-        assert float(compiled(fw.array(np.asarray(1.0)), step)) == pytest.approx(WANT[name](step), rel=1e-6, abs=1e-9)
+        assert float(compiled(fw.array(np.asarray(1.0)), step)) == pytest.approx(
+            EXPECTED[name](step), rel=1e-6, abs=1e-9
+        )
     assert count() < 8
 
 
@@ -198,7 +200,7 @@ def test_counters_without_a_sign(fw: Framework) -> None:
 
 
 def test_steps_beyond_32_bits(fw: Framework) -> None:
-    """For a counter of 32 bits too, but where there are no longer ones."""
+    """For 32-bit counters too, but only if the framework has longer ones."""
     if fw.name == "jax":
         pytest.skip("has 64 bits only where they are asked for, and refuses the number otherwise")
     for schedule in (linear(1.0, 0.0, steps=3 * 10**9), linear(1.0, 0.0, steps=1, begin=3 * 10**9)):
@@ -222,8 +224,8 @@ def test_another_schedule_sees_steps_of_one_kind(fw: Framework) -> None:
 def test_dtypes(fw: Framework) -> None:
     """A weight has the dtype of floats that nothing else decides, whatever steps are counted in."""
     default = {"numpy": "float64", "torch": "float32", "dask": "float64"}.get(fw.name)
-    found = {str(linear(0.0, 1.0, steps=4)(scalar(fw, 1, dtype)).dtype) for dtype in ("int32", "int64", "float32")}
-    assert len(found) == 1 and (default is None or found.pop().endswith(default))
+    dtypes = {str(linear(0.0, 1.0, steps=4)(scalar(fw, 1, dtype)).dtype) for dtype in ("int32", "int64", "float32")}
+    assert len(dtypes) == 1 and (default is None or dtypes.pop().endswith(default))
 
 
 def test_long_runs_are_counted_exactly(fw: Framework) -> None:

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 
 from ..backends import Backend, backend_of, common_backend, flatten_of, is_array
-from .lending import lender_of, on_loan
+from .interchange import lender_of, on_loan
 from .numerics import global_norm
 
 __all__ = ["explained", "grad", "grad_norm", "value_and_grad"]
@@ -146,7 +146,7 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
             arrays, rebuild_aux = _arrays_of(aux, backend)
             return value, arrays
 
-        value, arrays, pull = backend.vjp(of_leaves, [leaves[i] for i in active])
+        value, arrays, pull = backend.autodiff.vjp(of_leaves, [leaves[i] for i in active])
         xp = backend.xp
         gradients: list[Any] = [None] * len(leaves)
         for i, gradient in zip(active, pull(xp.ones_like(value)), strict=True):
@@ -163,7 +163,7 @@ def explained(caller: str, backend: Backend) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not backend.escaped(error):
+        if not backend.autodiff.escaped(error):
             raise
         raise TypeError(
             f"{caller}: `fn` must compute with `namespace(x)`, got an array taken out of {backend.library}, whose "

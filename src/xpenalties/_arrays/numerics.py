@@ -39,7 +39,7 @@ array_backend = cast(Callable[[Any], Backend], backend_of)
 
 def stop_gradient(x: Any) -> Any:
     """Return `x` as a constant."""
-    return array_backend(x).stop_gradient(x)
+    return array_backend(x).autodiff.stop_gradient(x)
 
 
 def wide(x: Any) -> Any:
@@ -81,13 +81,13 @@ def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
 def global_norm(arrays: Sequence[Any]) -> Any:
     """Return the L2 norm of several arrays together."""
     backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
-    return backend.run_fast(_global_norm, tuple(arrays), {})
+    return backend.evaluation.run_fast(_global_norm, tuple(arrays), {})
 
 
 def _global_norm(*arrays: Any) -> Any:
     if guards_are_skipped():
         backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
-        summed, summed_at = backend.power_sum(0.0, 1.0, arrays)
+        summed, summed_at = backend.evaluation.power_sum(0.0, 1.0, arrays)
         others = [backend.xp.sum(square(wide(x))) for i, x in enumerate(arrays) if i not in summed_at]
         return backend.xp.sqrt(_nan_if_out_of_range(total([*summed, *others])))
     norms = [safe_norm(wide(x)) for x in arrays]

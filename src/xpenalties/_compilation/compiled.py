@@ -11,7 +11,7 @@ from functools import wraps
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar, overload
 
-from .._arrays.lending import are_lent
+from .._arrays.interchange import are_lent
 from .._core.pytrees import node
 from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline
@@ -106,7 +106,7 @@ def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapp
     return compiled
 
 
-@node
+@node(leaves=("target",), static=("_total", "_reported"))
 class Compiled:
     """A pipeline or loss that is compiled, see `compile`: called as it is, and like it immutable.
 
@@ -208,20 +208,6 @@ class Compiled:
         """One that shares what has been compiled."""
         return remade(self, target=with_pipeline(self.target, pipeline))
 
-    def tree_flatten(self) -> tuple[tuple[Target], tuple[_Programs, _Programs]]:
-        """The target, and what has been compiled: how JAX sees it."""
-        return (self.target,), (self._total, self._reported)
-
-    def tree_keys(self) -> tuple[str]:
-        """The name of what `tree_flatten` returns first."""
-        return ("target",)
-
-    @classmethod
-    def tree_unflatten(cls, static: tuple[_Programs, _Programs], children: Iterable[Any]) -> Compiled:
-        """The inverse of `tree_flatten`. Takes anything as a target, for JAX puts placeholders there."""
-        (target,) = children
-        return cls(target, *static)
-
 
 class _Programs:
     """A function, and what the frameworks have compiled of it."""
@@ -241,7 +227,7 @@ class _Programs:
             backend = backend_of(leaf)
             if backend is not None and not isinstance(leaf, Real):  # NumPy's scalars are numbers
                 found[backend.library] = backend
-        if not any(backend.compiles() for backend in found.values()):
+        if not any(backend.tracing.compiles() for backend in found.values()):
             return None
         if len(found) > 1:
             raise TypeError(

@@ -1,9 +1,12 @@
-"""Independent calls side by side, on threads or on an event loop, each with its own time limit.
+"""Run independent calls at the same time, on threads or on an event loop, each with its own time limit.
 
-The standard library's pools do not let go of a thread that hangs: it keeps its place, and the interpreter from exiting.
-Here each call has a daemon thread of its own. No thread can be stopped, so one that runs is waited for, whatever fails
-beside it. Only where it has timed out is it abandoned: it may still run, but its result is dropped and its place is
-given to the next.
+The thread pools of the standard library wait for a thread that hangs: it keeps its place in the pool, and the
+interpreter from exiting. Here each call has its own daemon thread. A thread cannot be stopped, so one that runs is
+waited for, even if another call fails. Only if it times out is it abandoned: it may still run, but its result is
+dropped and its place is given to the next call.
+
+An asyncio.TaskGroup would not do on the event loop. In Python 3.11 and 3.12 it forgets that it was cancelled if one of
+its tasks fails at the same time, and a KeyboardInterrupt in a task ends the loop and leaves the other tasks behind.
 """
 
 from __future__ import annotations
@@ -15,90 +18,96 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, NamedTuple
+from weakref import ref
 
-__all__ = ["Closing", "Outcome", "Task", "on_event_loop", "on_threads"]
+__all__ = ["CallAndAwait", "CoroutineTask", "Outcome", "Task", "on_event_loop", "on_threads"]
 
-Report = Callable[[Any, BaseException | None, float], None]  # takes the result, the error, and the seconds it took
+#: Calls a function, on a thread if its task is blocking, and awaits what it returns if that can be awaited.
+CallAndAwait = Callable[[Callable[[], Any]], Awaitable[Any]]
+#: Takes the result or the error of a call, and the seconds that it took.
+OnEnd = Callable[[Any, BaseException | None, float], None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A call, and what it may do to the others."""
+    """A call, its time limit, and whether its failure stops the others.
 
-    name: str  # for messages
-    call: Callable[[], Any]
-    timeout: float | None = None  # seconds from when it begins to run
-    blocking: bool = True  # on an event loop: put it on a thread; False: call it on the loop's own thread
-    optional: bool = False  # its failure is an outcome, and stops nobody else
+    Attributes
+    ----------
+    name : str
+        For messages.
+    call : callable
+        Takes nothing.
+    timeout : float or None
+        Seconds from when it begins to run.
+    blocking : bool
+        On an event loop: whether to call it on a thread. False: on the thread of the loop.
+    optional : bool
+        Whether its failure is an outcome like any other, and stops no other task.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    timeout: float | None = None
+    blocking: bool = True
+    optional: bool = False
+
+
+class CoroutineTask(Task):
+    """A task for an event loop whose `call` is a coroutine function. It takes a `CallAndAwait`, for what may block."""
 
 
 class Outcome(NamedTuple):
-    """The result of a call, or the error of one that is optional."""
+    """The result or the error of a call."""
 
     result: Any = None
     error: Exception | None = None
 
 
-class Closing:
-    """A coroutine and what it awaits, to be closed together: closing the first alone leaves what it never awaited.
-
-    Python would warn of those when they are freed, which for garbage that is a cycle is in any order.
-    """
-
-    def __init__(self, awaitable: Awaitable[Any], *inner: Awaitable[Any]) -> None:
-        self._chain = (awaitable, *inner)
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self._chain[0].__await__()
-
-    def close(self) -> None:
-        """Do without all of it."""
-        for each in self._chain:
-            _drop(each)
-
-
 def on_threads(tasks: Sequence[Task], *, max_workers: int | None) -> list[Outcome]:
-    """The outcomes of calls on threads, at most `max_workers` at a time, in the order of `tasks`.
+    """Return the outcomes of calls on threads, at most `max_workers` at a time, in the order of `tasks`.
 
-    Where one that is not optional fails, those that have not begun never do, those that run are waited for, and the
-    first error in the order of `tasks` is raised, with the others as notes. What is no Exception is raised at once.
+    If a task fails that is not optional, tasks that have not begun never do and those that run are waited for. Then
+    the first error in the order of `tasks` is raised, with the others as notes. A BaseException that is no Exception,
+    such as KeyboardInterrupt, is raised at once.
 
     Parameters
     ----------
     tasks : sequence of Task
         Each is called with the caller's context variables. One that returns an awaitable fails.
     max_workers : int or None
-        None for as many as there are CPUs. One that has timed out is not counted: it may still run.
+        None for as many as there are CPUs. A thread that has timed out is not counted, though it may still run.
     """
-    return _settled(tasks, _run_on_threads(tasks, max_workers or os.cpu_count() or 1))
+    return _in_order(tasks, _run_on_threads(tasks, max_workers or os.cpu_count() or 1))
 
 
 async def on_event_loop(tasks: Sequence[Task]) -> list[Outcome]:
-    """The outcomes of calls that begin together on the running event loop, in the order of `tasks`.
+    """Return the outcomes of calls that begin together on the running event loop, in the order of `tasks`.
 
-    What a call returns is awaited if it can be, within the same time limit. Where one that is not optional fails, or
-    whoever awaits this is cancelled, coroutines are cancelled and awaited, and threads that run are waited for. Then
-    the first error in the order of `tasks` is raised, with the others as notes; what is no Exception, instead of it.
+    If a call returns an awaitable, it is awaited within the same time limit. If a task fails that is not optional, or
+    the coroutine that awaits this is cancelled, coroutines are cancelled and awaited, and threads that run are waited
+    for. Then the first error in the order of `tasks` is raised, with the others as notes. A BaseException that is no
+    Exception, such as CancelledError, is raised in its place.
 
     Parameters
     ----------
     tasks : sequence of Task
-        Each is called with the caller's context variables. One that holds the loop's thread for longer than its timeout
-        cannot be interrupted: it has timed out once it returns.
+        Each is called with the caller's context variables. A call that holds the thread of the loop for longer than its
+        timeout cannot be interrupted: it has timed out once it returns.
     """
-    return _settled(tasks, await _run_on_event_loop(tasks))
+    return _in_order(tasks, await _run_on_event_loop(tasks))
 
 
 def _run_on_threads(tasks: Sequence[Task], places: int) -> dict[int, Outcome]:
     outcomes: dict[int, Outcome] = {}
     waiting = deque(enumerate(tasks))
-    deadlines: dict[int, float] = {}  # of those that run and are not abandoned
+    deadlines: dict[int, float] = {}  # of tasks that run and are not abandoned
     ended: SimpleQueue[tuple[int, Any, BaseException | None, float]] = SimpleQueue()
     while waiting or deadlines:
         while waiting and len(deadlines) < places:
@@ -115,7 +124,7 @@ def _run_on_threads(tasks: Sequence[Task], places: int) -> dict[int, Outcome]:
         else:
             if i not in deadlines:  # abandoned
                 continue
-            # by its own clock: this thread may have been kept from looking at the right moment
+            # by the clock of its thread: this one may have been kept from looking at the right moment
             new = {i: _outcome(tasks[i], result, error, late=seconds > _limit_of(tasks[i]))}
         for i, outcome in new.items():
             if not isinstance(outcome, Outcome):
@@ -146,7 +155,7 @@ async def _run_on_event_loop(tasks: Sequence[Task]) -> dict[int, Outcome]:
                 stop = stop or _fails(tasks[i], outcome)
             elif not (stopped and isinstance(outcome, asyncio.CancelledError)):
                 stop, interrupt = True, interrupt or outcome
-        if stop and not stopped:  # once: a second time would disturb them at cleaning up
+        if stop and not stopped:  # once: a second cancellation would disturb their cleaning up
             stopped = True
             for run in pending:
                 run.cancel()
@@ -156,57 +165,74 @@ async def _run_on_event_loop(tasks: Sequence[Task]) -> dict[int, Outcome]:
 
 
 async def _run(task: Task) -> Outcome | BaseException:
-    # nothing is raised through here: a KeyboardInterrupt would break the loop and leave the others behind
+    """Run one task. Nothing is raised: a KeyboardInterrupt would end the loop and leave the other tasks behind."""
     began = monotonic()
     async with asyncio.timeout(task.timeout) as timeout:
-        result, error = await _attempt_on_thread(task, timeout) if task.blocking else _attempt(task.call)
-        result, error = await _awaited(result, error)
+        # weakly, because a traceback would hold the timeout, which holds the asyncio.Task, whose result is the error
+        call_and_await = partial(_call_and_await, task, ref(timeout))
+        awaitable = task.call(call_and_await) if isinstance(task, CoroutineTask) else call_and_await(task.call)
+        result, error = await _attempt_async(awaitable)
     try:
         return _outcome(task, result, error, late=timeout.expired() or monotonic() - began > _limit_of(task))
     finally:
-        del error, timeout  # see _settled
+        del error, timeout  # see _in_order
 
 
-async def _attempt_on_thread(task: Task, timeout: asyncio.Timeout) -> tuple[Any, BaseException | None]:
+async def _call_and_await(task: Task, timeout: ref[asyncio.Timeout], call: Callable[[], Any]) -> Any:
+    """Call a function, on a thread if `task` is blocking, and await what it returns if that can be awaited."""
+    result, error = await _attempt_on_thread(task.name, timeout, call) if task.blocking else _attempt(call)
+    if error is None:
+        return await result if inspect.isawaitable(result) else result
+    try:
+        raise error
+    finally:
+        del error  # see _in_order
+
+
+async def _attempt_on_thread(
+    name: str, timeout: ref[asyncio.Timeout], call: Callable[[], Any]
+) -> tuple[Any, BaseException | None]:
+    """Call a function on a thread, and wait for it unless `timeout` expires."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
     cancelled: asyncio.CancelledError | None = None
 
-    def report(result: Any, error: BaseException | None, _seconds: float) -> None:
+    def on_end(result: Any, error: BaseException | None, _seconds: float) -> None:
         try:
             loop.call_soon_threadsafe(ended.set_result, (result, error))
-        except RuntimeError:  # abandoned, and its loop is closed by now
-            _drop(result)
+        except RuntimeError:  # the thread was abandoned, and its loop is closed by now
+            _close(result)
 
-    _start_thread(task.name, task.call, report)
+    _start_thread(name, call, on_end)
     while not ended.done():
         try:
             await asyncio.wait([ended])  # unlike the future itself, it can be cancelled and awaited again
         except asyncio.CancelledError as request:
             cancelled = request
-            if timeout.expired():
-                ended.add_done_callback(lambda ended: _drop(ended.result()[0]))
+            limit = timeout()
+            if limit is not None and limit.expired():
+                ended.add_done_callback(lambda ended: _close(ended.result()[0]))
                 return None, cancelled
     result, error = ended.result()
     if cancelled is not None and inspect.isawaitable(result):
-        _drop(result)
+        _close(result)
         return None, cancelled
     return result, error
 
 
-def _start_thread(name: str, call: Callable[[], Any], report: Report) -> None:
-    """Run `call` on a thread with the caller's context variables, and `report` from there what became of it."""
-    arguments = contextvars.copy_context(), call, report
+def _start_thread(name: str, call: Callable[[], Any], on_end: OnEnd) -> None:
+    """Run `call` on a thread with the caller's context variables, and call `on_end` from there."""
+    arguments = contextvars.copy_context(), call, on_end
     try:
         threading.Thread(target=_work, args=arguments, name=name, daemon=True).start()
     except RuntimeError as error:  # the system has no more threads
-        report(None, error, 0.0)
+        on_end(None, error, 0.0)
 
 
-def _work(context: contextvars.Context, call: Callable[[], Any], report: Report) -> None:
+def _work(context: contextvars.Context, call: Callable[[], Any], on_end: OnEnd) -> None:
     began = monotonic()
-    report(*context.run(_attempt, call), monotonic() - began)
-    del report  # see _settled
+    on_end(*context.run(_attempt, call), monotonic() - began)
+    del on_end  # see _in_order
 
 
 def _attempt(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
@@ -216,17 +242,17 @@ def _attempt(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-async def _awaited(result: Any, error: BaseException | None) -> tuple[Any, BaseException | None]:
+async def _attempt_async(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
     try:
-        return (await result if inspect.isawaitable(result) else result), error
-    except BaseException as raised:  # noqa: BLE001 - the caller raises it
-        return None, raised
+        return await awaitable, None
+    except BaseException as error:  # noqa: BLE001 - the caller raises it
+        return None, error
 
 
 def _refusing_awaitables(task: Task) -> Any:
     result = task.call()
     if inspect.isawaitable(result):
-        _drop(result)
+        _close(result)
         raise TypeError(
             f"{task.name!r} must return a value on threads, got an awaitable {type(result).__qualname__}. "
             "Use compute_async."
@@ -234,16 +260,17 @@ def _refusing_awaitables(task: Task) -> Any:
     return result
 
 
-def _drop(result: Any) -> None:
-    if inspect.iscoroutine(result) or isinstance(result, Closing):
-        result.close()  # or Python warns that it was never awaited
+def _close(result: Any) -> None:
+    """Close a coroutine that nobody awaits, because Python would warn of it."""
+    if inspect.iscoroutine(result):
+        result.close()
 
 
 def _outcome(task: Task, result: Any, error: BaseException | None, *, late: bool) -> Outcome | BaseException:
-    """What became of `task`; a BaseException which is no Exception as it is, to be raised."""
+    """Return the outcome of a task, or a BaseException that is no Exception, to be raised."""
     if late and (error is None or isinstance(error, (Exception, asyncio.CancelledError))):
         overdue = TimeoutError(f"{task.name!r} took longer than its timeout of {task.timeout:g} s.")
-        overdue.__cause__ = error  # where it was cancelled
+        overdue.__cause__ = error  # says where it was cancelled
         return Outcome(error=overdue)
     if error is None or isinstance(error, Exception):
         return Outcome(result, error)
@@ -258,8 +285,8 @@ def _fails(task: Task, outcome: Outcome) -> bool:
     return outcome.error is not None and not task.optional
 
 
-def _settled(tasks: Sequence[Task], outcomes: dict[int, Outcome]) -> list[Outcome]:
-    """The outcomes in order, of which some lack only where one that is not optional failed."""
+def _in_order(tasks: Sequence[Task], outcomes: dict[int, Outcome]) -> list[Outcome]:
+    """Return the outcomes in the order of the tasks, or raise the first error of a task that is not optional."""
     failure: Exception | None = None
     for i, task in enumerate(tasks):
         error = None if task.optional or i not in outcomes else outcomes[i].error
@@ -272,5 +299,5 @@ def _settled(tasks: Sequence[Task], outcomes: dict[int, Outcome]) -> list[Outcom
     try:
         raise failure
     finally:
-        # the traceback has this frame: without a cycle between them, what failed is freed with its error
+        # the traceback holds this frame: with a reference back to the error, both would wait for the garbage collector
         del outcomes, failure, error

@@ -1,28 +1,70 @@
-"""Nests of arrays (dicts, lists, tuples, named tuples, dataclasses) as a list of leaves and a way back.
+"""Flatten trees of arrays (dicts, lists, tuples, named tuples, dataclasses) into a list of leaves, and rebuild them.
 
-JAX brings its own, see backends/jax/; this serves the frameworks that have none in public.
+JAX brings its own, see backends/jax/; this serves the frameworks that have none in public. optree would not do: plain
+dataclasses and Mappings are leaves to it, it sorts the keys of dicts, and it would be a second runtime dependency for
+the 70 lines below.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["NODES", "Rebuild", "flatten", "flatten_with_paths", "joined", "node", "watch_nodes"]
+__all__ = ["NODES", "Rebuild", "flatten", "flatten_with_paths", "joined", "node", "register", "watch_nodes"]
 
 Rebuild = Callable[[Iterator[Any]], Any]
-
-
 C = TypeVar("C", bound=type)
 
-NODES: list[type] = []  # this package's own classes that are nests
+NODES: list[type] = []  # this package's own classes that are trees
 _watchers: list[Callable[[type], None]] = []
 
 
-def node(cls: C) -> C:
+def node(
+    *,
+    leaves: tuple[str, ...],
+    mappings: tuple[str, ...] = (),
+    static: tuple[str, ...] = (),
+    key: Callable[[Any], Hashable] | None = None,
+) -> Callable[[C], C]:
+    """Register a class as a pytree, here and in JAX, by the names of its attributes.
+
+    Parameters
+    ----------
+    leaves : tuple of str
+        Attributes that are leaves or trees.
+    mappings : tuple of str
+        Attributes that are None or mappings, whose values, or the values of their values, are leaves or trees. They
+        keep their order, which JAX's dicts do not.
+    static : tuple of str
+        All other attributes.
+    key : callable, optional
+        Returns what two instances of the same structure have in common, by default their static attributes.
+    """
+    attributes = _Attributes(leaves, mappings, static, key)
+
+    def decorate(cls: Any) -> Any:
+        def tree_flatten(self: Any) -> tuple[tuple[Any, ...], _Structure]:
+            """Return the children, and the rest."""
+            return attributes.children(self), attributes.structure(self)
+
+        def tree_keys(self: Any) -> tuple[str, ...]:
+            """Return the names of the children."""
+            return attributes.names(self)
+
+        def tree_unflatten(cls: type, structure: _Structure, children: Iterable[Any]) -> Any:
+            """Return an instance with other children."""
+            return attributes.instance(cls, structure, children)
+
+        cls.tree_flatten, cls.tree_keys, cls.tree_unflatten = tree_flatten, tree_keys, classmethod(tree_unflatten)
+        return register(cls)
+
+    return decorate
+
+
+def register(cls: C) -> C:
     """Register a class with `tree_flatten`, `tree_keys` and `tree_unflatten` as a pytree, here and in JAX."""
     NODES.append(cls)
     for watcher in _watchers:
@@ -31,93 +73,168 @@ def node(cls: C) -> C:
 
 
 def watch_nodes(watcher: Callable[[type], None]) -> None:
-    """Call `watcher` with each such class, those that there are and those to come."""
+    """Call `watcher` with each registered class, now or once it is registered."""
     _watchers.append(watcher)
     for cls in NODES:
         watcher(cls)
 
 
-class Node(NamedTuple):
-    """What a nest is made of."""
+class _Structure:
+    """What an instance of a node has beside its leaves. Two are equal if their keys are."""
 
-    names: list[str]
+    def __init__(self, keys: tuple[Any, ...], static: tuple[Any, ...], key: Hashable) -> None:
+        self.keys = keys  # of each mapping
+        self.static = static
+        self.key = keys, key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Structure) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return repr((*self.keys, *self.static))
+
+
+class _Attributes(NamedTuple):
+    """The attributes of a node, see there."""
+
+    leaves: tuple[str, ...]
+    mappings: tuple[str, ...]
+    static: tuple[str, ...]
+    key: Callable[[Any], Hashable] | None
+
+    def children(self, instance: Any) -> tuple[Any, ...]:
+        children = [getattr(instance, name) for name in self.leaves]
+        for name in self.mappings:
+            for value in (getattr(instance, name) or {}).values():
+                children += value.values() if isinstance(value, Mapping) else [value]
+        return tuple(children)
+
+    def names(self, instance: Any) -> tuple[str, ...]:
+        names = [*self.leaves]
+        for name in self.mappings:
+            for key, value in (getattr(instance, name) or {}).items():
+                names += [f"{name}/{key}/{inner}" for inner in value] if isinstance(value, Mapping) else [key]
+        return tuple(names)
+
+    def structure(self, instance: Any) -> _Structure:
+        static = tuple(getattr(instance, name) for name in self.static)
+        keys = tuple(_keys(getattr(instance, name)) for name in self.mappings)
+        return _Structure(keys, static, static if self.key is None else self.key(instance))
+
+    def instance(self, cls: type, structure: _Structure, children: Iterable[Any]) -> Any:
+        """Return an instance with other children, which may be anything: JAX puts tracers and placeholders there."""
+        new = iter(children)
+        instance: Any = object.__new__(cls)
+        values = dict(zip(self.static, structure.static, strict=True))
+        values.update((name, next(new)) for name in self.leaves)
+        values.update((name, _with_values(keys, new)) for name, keys in zip(self.mappings, structure.keys, strict=True))
+        for name, value in values.items():
+            object.__setattr__(instance, name, value)
+        return instance
+
+
+def _keys(mapping: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+    """Return the keys of a mapping, each with the keys of its value if that is a mapping too."""
+    if mapping is None:
+        return None
+    return tuple((key, tuple(value) if isinstance(value, Mapping) else None) for key, value in mapping.items())
+
+
+def _with_values(keys: tuple[Any, ...] | None, new: Iterator[Any]) -> dict[str, Any] | None:
+    """Return a mapping of these keys with the next values."""
+    if keys is None:
+        return None
+    return {key: next(new) if inner is None else {name: next(new) for name in inner} for key, inner in keys}
+
+
+class _Inner(NamedTuple):
+    """A tree that is no leaf."""
+
+    keys: Iterable[Any]
     children: list[Any]
-    make: Callable[[list[Any]], Any]  # the same of other children
+    make: Callable[[list[Any]], Any]  # builds the same of other children
 
 
-def flatten(nest: Any) -> tuple[list[Any], Rebuild]:
-    """The leaves of `nest` in order, and a function that puts as many others in their places."""
+def flatten(tree: Any) -> tuple[list[Any], Rebuild]:
+    """Return the leaves of `tree` in order, and a function that builds the same tree of as many other leaves."""
     leaves: list[Any] = []
-    rebuild = _walk(nest, leaves)
+    rebuild = _walk(tree, leaves)
     return leaves, rebuild
 
 
-def flatten_with_paths(nest: Any) -> tuple[list[Any], Rebuild, list[str]]:
-    """The same, and where each leaf is: keys, fields and indices, with dots between; "" for a leaf that is no nest."""
+def flatten_with_paths(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
+    """Return the same as `flatten`, and the path of each leaf: keys, fields and indices, with dots between.
+
+    A tree that is a leaf has the path "".
+    """
     leaves: list[Any] = []
     paths: list[str] = []
-    rebuild = _walk(nest, leaves, paths)
+    rebuild = _walk(tree, leaves, paths)
     return leaves, rebuild, paths
 
 
 def joined(outer: str, inner: str) -> str:
-    """A path of two."""
+    """Return a path made of two."""
     return f"{outer}.{inner}" if outer and inner else outer or inner
 
 
-def _walk(nest: Any, leaves: list[Any], paths: list[str] | None = None, path: str = "") -> Rebuild:
-    node = _node(nest)
-    if node is None:
-        leaves.append(nest)
+def _walk(tree: Any, leaves: list[Any], paths: list[str] | None = None, path: str = "") -> Rebuild:
+    """Append the leaves of `tree`, and their paths, to lists. Return the function that rebuilds it."""
+    inner = _taken_apart(tree)
+    if inner is None:
+        leaves.append(tree)
         if paths is not None:
             paths.append(path)
         return next
     if paths is None:
-        parts = [_walk(child, leaves) for child in node.children]
+        parts = [_walk(child, leaves) for child in inner.children]
     else:
-        at = [joined(path, name) for name in node.names]
-        parts = [_walk(child, leaves, paths, each) for child, each in zip(node.children, at, strict=True)]
-    make = node.make
+        outer = [joined(path, str(key)) for key in inner.keys]
+        parts = [_walk(child, leaves, paths, at) for child, at in zip(inner.children, outer, strict=True)]
+    make = inner.make
     return lambda new: make([part(new) for part in parts])
 
 
-def _node(nest: Any) -> Node | None:
-    """`nest` taken apart, or None for a leaf."""
-    if isinstance(nest, Mapping):
-        keys = list(nest)
-        plain = type(nest) is dict or not isinstance(nest, dict)  # torch.compile traces no copy of one
-        return Node(
-            [str(key) for key in keys],
-            [nest[key] for key in keys],
-            lambda new: dict(zip(keys, new, strict=True)) if plain else _filled(copy.copy(nest), keys, new),
+def _taken_apart(tree: Any) -> _Inner | None:
+    """Return keys and children of `tree`, or None for a leaf."""
+    if isinstance(tree, Mapping):
+        keys = list(tree)
+        plain = type(tree) is dict or not isinstance(tree, dict)  # torch.compile traces no copy of one
+        return _Inner(
+            keys,
+            [tree[key] for key in keys],
+            lambda new: dict(zip(keys, new, strict=True)) if plain else _filled(copy.copy(tree), keys, new),
         )
-    if isinstance(nest, tuple) and hasattr(nest, "_make"):
-        return Node(list(getattr(nest, "_fields", map(str, range(len(nest))))), list(nest), nest._make)
-    if isinstance(nest, (list, tuple)):
-        return Node([str(i) for i in range(len(nest))], list(nest), type(nest))
-    if hasattr(nest, "tree_flatten") and not isinstance(nest, type):  # a pipeline or a report, as JAX sees it
-        children, static = nest.tree_flatten()
-        unflatten = nest.tree_unflatten
-        names = list(nest.tree_keys()) if hasattr(nest, "tree_keys") else [str(i) for i in range(len(children))]
-        return Node(names, list(children), lambda new: unflatten(static, new))
-    if dataclasses.is_dataclass(nest) and not isinstance(nest, type):
-        names = [field.name for field in dataclasses.fields(nest) if hasattr(nest, field.name)]
-        values = [getattr(nest, name) for name in names]
-        return Node(names, values, lambda new: _with_fields(copy.copy(nest), names, new))
+    if isinstance(tree, tuple) and hasattr(tree, "_make"):
+        return _Inner(getattr(tree, "_fields", range(len(tree))), list(tree), tree._make)
+    if isinstance(tree, (list, tuple)):
+        return _Inner(range(len(tree)), list(tree), type(tree))
+    if hasattr(tree, "tree_flatten") and not isinstance(tree, type):  # a pipeline or a report, as JAX sees it
+        children, static = tree.tree_flatten()
+        unflatten = tree.tree_unflatten
+        names = tree.tree_keys() if hasattr(tree, "tree_keys") else range(len(children))
+        return _Inner(names, list(children), lambda new: unflatten(static, new))
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        fields = [field.name for field in dataclasses.fields(tree) if hasattr(tree, field.name)]
+        values = [getattr(tree, name) for name in fields]
+        return _Inner(fields, values, lambda new: _with_fields(copy.copy(tree), fields, new))
     return None
 
 
 def _filled(mapping: Any, keys: list[Any], values: list[Any]) -> Any:
-    """`mapping`, a copy that keeps its class and what a defaultdict knows, with these values."""
+    """Put these values into `mapping`, a copy that keeps its class and the default of a defaultdict."""
     for key, value in zip(keys, values, strict=True):  # some refuse `update`
         mapping[key] = value
     return mapping
 
 
 def _with_fields(instance: Any, names: list[str], values: list[Any]) -> Any:
-    """`instance` with other fields. Not by dataclasses.replace: __post_init__ would check, and compute, once more.
+    """Set fields of `instance`, a copy, and forget what it has computed lazily of the former ones.
 
-    What it has computed lazily of the former fields is computed anew.
+    dataclasses.replace would call __post_init__, which checks and computes once more.
     """
     for name in [*getattr(instance, "__dict__", ())]:
         if isinstance(getattr(type(instance), name, None), cached_property):

@@ -13,11 +13,12 @@ from functools import partial
 from types import NoneType
 from typing import Any, NamedTuple
 
-from .._arrays.lending import lender_of, on_loan
+from .._arrays.interchange import lender_of, on_loan
 from .._arrays.numerics import broadcasts, count, ratio
 from .._core.checks import POSITIVE, member
 from ..backends import Backend, backend_of, common_backend, is_array_beside
-from ..backends._blocks import BLOCK_SIZE, Work
+from ..backends._blocks import BLOCK_SIZE
+from ..backends._work import Work
 from .spec import Shape, Spec
 
 __all__ = ["METRICS", "Call", "evaluate"]
@@ -57,7 +58,7 @@ def evaluate(call: Call) -> Any:
     call, backend = check(call)
     if call.functions:
         return _with_autodiff(call, backend)
-    return _value(call, backend) if backend.program is None else _in_program(call, backend)
+    return _value(call, backend) if backend.evaluation.program is None else _in_program(call, backend)
 
 
 def check(call: Call) -> tuple[Call, Backend]:
@@ -142,8 +143,8 @@ def _in_program(call: Call, backend: Backend) -> Any:
     key = spec, reduction, with_metrics, backend, static, elements
     try:
         hash(key)
-        assert backend.program is not None
-        return backend.program(_of_key, key, (arrays, where, weights, normalizer, traced))
+        assert backend.evaluation.program is not None
+        return backend.evaluation.program(_of_key, key, (arrays, where, weights, normalizer, traced))
     except (TypeError, ValueError):
         return _value(call, backend)
 
@@ -223,7 +224,7 @@ def _terms(call: Call, backend: Backend, work: Work, mask: Any, weights: Any) ->
         values, total = work.whole(), None
         backend = _tracing(backend, values)
     else:
-        values, total = backend.evaluate(work)
+        values, total = backend.evaluation.evaluate(work)
         for option in call.options.values():
             if type(option) not in _PLAIN:
                 backend = _tracing(backend, values)
@@ -408,7 +409,7 @@ def metrics(terms: Terms, total: Any) -> tuple[Any, Any, Any, Any]:
     Mean, min and max are NaN if there are no such terms.
     """
     xp = terms.backend.xp
-    stop = terms.backend.stop_gradient
+    stop = terms.backend.autodiff.stop_gradient
     inf, nan = math.inf, math.nan
     values = stop(terms.values)
     mask, weights = terms.mask, None if terms.weights is None else stop(terms.weights)

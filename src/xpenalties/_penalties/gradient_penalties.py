@@ -175,7 +175,7 @@ def interpolated_gradient_penalty(
     caller = "interpolated_gradient_penalty"
     shape = (real.shape[0],) + (1,) * (real.ndim - 1)
     if alpha is None:
-        alpha = array_backend(real).uniform(caller, rng, shape, real)
+        alpha = array_backend(real).random.uniform(caller, rng, shape, real)
     else:
         alpha = _checked_alpha(caller, alpha, real, shape)
     gradient = input_gradient(caller, fn, alpha * real + (1 - alpha) * fake, per_sample=True)
@@ -237,7 +237,7 @@ def jacobian_penalty(
     if projections < 1:
         raise ValueError(f"{caller}: `projections` must be at least 1, got {projections}. One is an unbiased estimate.")
     out, pullback = value_and_pullback(caller, fn, x, check_sample_outputs)
-    signs = array_backend(out).uniform(caller, rng, (projections, *out.shape), out)
+    signs = array_backend(out).random.uniform(caller, rng, (projections, *out.shape), out)
     xp = namespace(signs, out)
     signs = xp.where(signs < 0.5, -1.0, xp.ones_like(signs))
     total: Any = 0.0

@@ -39,7 +39,7 @@ def value_and_pullback(
         check_output(caller, backend, out, x)
         return out, []
 
-    out, _, pull = backend.vjp(of_leaves, [x])
+    out, _, pull = backend.autodiff.vjp(of_leaves, [x])
 
     def pullback(cotangent: Any) -> Any:
         (gradient,) = pull(cotangent)
@@ -48,7 +48,7 @@ def value_and_pullback(
                 f"{caller}: `fn` must return a value that depends on `x` by differentiable operations, got one that "
                 "does not. Do not detach it, and compute with `namespace(x)`."
             )
-        return backend.differentiated_again(caller, gradient)
+        return backend.autodiff.checked_twice(caller, gradient)
 
     return out, pullback
 

@@ -1,35 +1,58 @@
-"""All penalties of one call: in which order and where they run, their sum, the report, and what telemetry is told."""
+"""Compute a pipeline once: evaluate the due penalties, add them up, report them, and emit events.
+
+Penalties are evaluated one after the other, on threads, or on an event loop. Their results are added up in the order of
+the pipeline in any case.
+"""
 
 from __future__ import annotations
 
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
 from .. import telemetry
-from .._arrays.lending import lender_of, on_loan
-from .._core.concurrency import Outcome, Task, on_event_loop, on_threads
+from .._arrays.interchange import lender_of, on_loan
+from .._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_event_loop, on_threads
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
 from ..backends import backend_of, common_backend, flatten_of, in_dynamo, is_array
-from .evaluation import Job, Part, constant, evaluate, is_traced
-from .events import Watch
-from .gradient_tracking import Gradients, Tracked
+from .evaluation import EvaluationContext, PenaltyResult, constant, evaluate, evaluate_async, is_traced
+from .events import Events
+from .gradient_tracking import Gradients, Pull, TrackedInputs
 from .penalty import Penalty
 from .results import zero_like
 from .settings import Settings
 
 __all__ = ["Computation", "is_coroutine_function"]
 
-_PLAIN = Settings()
+_DEFAULTS = Settings()
 
 
 class Computation:
-    """One call of a pipeline, with or without a base loss before it."""
+    """One call of a pipeline, with or without a base loss before it.
+
+    Parameters
+    ----------
+    name, penalties
+        Of the pipeline.
+    inputs, step
+        What the pipeline is called with.
+    settings : Settings or None
+        None: no report is requested.
+    base : Penalty, optional
+        The base loss.
+    pull : callable, optional
+        Differentiates each penalty with respect to `pull_inputs`, see `TrackedInputs`, if gradients are tracked.
+
+    Attributes
+    ----------
+    gradients : Gradients or None
+        What is tracked; None if nothing is.
+    """
 
     def __init__(
         self,
@@ -37,129 +60,157 @@ class Computation:
         penalties: Sequence[Penalty],
         inputs: tuple[Any, ...],
         step: Any,
-        settings: Settings | None,  # None: no report is asked for
+        settings: Settings | None,
         *,
         base: Penalty | None = None,
-        asynchronous: bool = False,
+        pull: Pull | None = None,
+        pull_inputs: tuple[Any, ...] = (),
     ) -> None:
         self._name = name
         self._penalties = penalties
         self._base = base
         self._inputs = inputs
-        self._settings = settings or _PLAIN
-        tracked = Tracked(name, inputs, self._settings.wrt) if self._settings.track else None
-        self._job = Job(name, inputs, step, settings is not None, tracked, asynchronous)
-        self._gradients = None
-        if tracked is not None:
-            self._gradients = Gradients(tracked.backend, tracked.arrays, conflicts=self._settings.conflicts)
-        due = [(p, p.is_due(step)) for p in penalties if p.enabled]
-        self._counted = [] if base is None else [(base, True)]
-        self._counted += [each for each in due if each[1] is not False]
-        self.values: dict[str, Any] = {}  # with what they depend on
+        self._step = step
+        self._settings = settings or _DEFAULTS
+        self._with_report = settings is not None
+        self._tracked = self.gradients = None
+        if self._settings.track:
+            by = inputs if pull is None else pull_inputs
+            self._tracked = tracked = TrackedInputs(name, by, self._settings.wrt, pull)
+            self.gradients = Gradients(tracked.backend, tracked.arrays, conflicts=self._settings.conflicts)
+        self._context = EvaluationContext(name, inputs, step, self._with_report, self._tracked)
+        self._due = [] if base is None else [(base, True)]
+        for penalty in penalties:
+            due = penalty.enabled and penalty.is_due(step)
+            if due is not False:
+                self._due.append((penalty, due))
         self._contributions: dict[str, Any] = {}
         self._reports: dict[str, PenaltyReport] = {}
-        self._watch = None
+        self._events = None
         if not in_dynamo() and telemetry.active() and not self._is_traced():
-            self._watch = Watch(name, step)
+            self._events = Events(name, step)
 
     def total(self) -> Any:
-        """The total."""
+        """Compute the total."""
         return self._run()[0]
 
-    def reported(self) -> tuple[Any, Report]:
-        """Total and report; all of it with arrays lent, where gradients take another framework."""
-        if self._job.tracked is not None:
-            backend = self._job.tracked.backend
-            lender = lender_of(self._name, backend)
-            if lender is not backend:
-                again = self._name, self._penalties, self._inputs, self._job.step, self._settings, self._base
-                found: tuple[Any, Report] = on_loan(self._name, backend, lender, _reported, again, {})
-                return found
+    def total_and_report(self) -> tuple[Any, Report]:
+        """Compute total and report, on borrowed arrays if another framework has to differentiate them."""
+        if self._tracked is not None:
+            backend = self._tracked.backend
+            autodiff_backend = lender_of(self._name, backend)
+            if autodiff_backend is not backend:
+                again = self._name, self._penalties, self._inputs, self._step, self._settings, self._base
+                result: tuple[Any, Report] = on_loan(self._name, backend, autodiff_backend, _computed_again, again, {})
+                return result
         total, report = self._run()
         assert report is not None
         return total, report
 
-    def _run(self) -> tuple[Any, Report | None]:
-        if self._watch is None:
-            return self._result()
-        with self._watch:
-            return self._result()
-
-    def _result(self) -> tuple[Any, Report | None]:
-        if self._settings.threads:
-            self._refuse_traces("execution='threads'")
-            carried = self._carried()
-            tasks = [
-                self._task(p, _carrying(carried, partial(evaluate, self._job, p, due))) for p, due in self._counted
-            ]
-            self._collect(on_threads(tasks, max_workers=self._settings.max_workers))
-        else:
-            self._collect(self._outcome(p, due) for p, due in self._counted)
-        return self._summed()
-
-    async def run_on_event_loop(self) -> tuple[Any, Report]:
-        """The same; coroutines are awaited together, and what blocks is put on threads."""
-        with nullcontext() if self._watch is None else self._watch:
+    async def total_and_report_async(self) -> tuple[Any, Report]:
+        """Compute total and report on an event loop. Coroutines are awaited together, what may block is on threads."""
+        with self._events or nullcontext():
             self._refuse_traces("compute_async")
-            carried = self._carried()
-            tasks = []
-            for p, due in self._counted:
-                call: Callable[[], Any] = partial(evaluate, self._job, p, due)
-                blocking = spec_of(p.fn) is None and not is_coroutine_function(p.fn)
-                tasks.append(self._task(p, _carrying(carried, call) if blocking else call, blocking=blocking))
-            self._collect(await on_event_loop(tasks))
-            total, report = self._summed()
+            modes = self._modes()
+            self._collect(await on_event_loop([self._coroutine_task(penalty, modes) for penalty, _ in self._due]))
+            total, report = self._add_up()
             assert report is not None
             return total, report
 
-    def _task(self, penalty: Penalty, call: Callable[[], Any], *, blocking: bool = True) -> Task:
-        timeout = self._settings.timeout if penalty.timeout is None and penalty is not self._base else penalty.timeout
-        if self._watch is not None:
-            call = self._watch.timed(penalty.name, call)
-        return Task(penalty.name, call, timeout, blocking=blocking, optional=self._is_optional(penalty))
+    def _run(self) -> tuple[Any, Report | None]:
+        if self._events is None:
+            return self._compute()
+        with self._events:
+            return self._compute()
+
+    def _compute(self) -> tuple[Any, Report | None]:
+        if self._settings.threads:
+            self._refuse_traces("execution='threads'")
+            modes = self._modes()
+            tasks = [self._thread_task(penalty, due, modes) for penalty, due in self._due]
+            self._collect(on_threads(tasks, max_workers=self._settings.max_workers))
+        else:
+            for penalty, due in self._due:  # a gradient is added up, and freed, before the next one is computed
+                self._add(penalty, self._outcome(penalty, due))
+        return self._add_up()
+
+    # evaluate
+
+    def _evaluate(self, penalty: Penalty, due: Any) -> PenaltyResult:
+        if self._events is None:
+            return evaluate(self._context, penalty, due)
+        with self._events.evaluation(penalty.name):
+            return evaluate(self._context, penalty, due)
 
     def _outcome(self, penalty: Penalty, due: Any) -> Outcome:
-        call: Callable[[], Any] = partial(evaluate, self._job, penalty, due)
-        if self._watch is not None:
-            call = self._watch.timed(penalty.name, call)
         if in_dynamo() or not self._is_optional(penalty):
-            return Outcome(call())
+            return Outcome(self._evaluate(penalty, due))
         try:
-            return Outcome(call())
+            return Outcome(self._evaluate(penalty, due))
         except Exception as error:
             if self._is_traced():  # it would be left out of what runs later, for good
                 raise
             return Outcome(error=error)
+
+    def _thread_task(self, penalty: Penalty, due: Any, modes: _Modes) -> Task:
+        call = partial(_in_modes, modes, partial(self._evaluate, penalty, due))
+        return Task(penalty.name, call, self._timeout(penalty), optional=self._is_optional(penalty))
+
+    def _coroutine_task(self, penalty: Penalty, modes: _Modes) -> CoroutineTask:
+        blocking = spec_of(penalty.fn) is None and not is_coroutine_function(penalty.fn)
+
+        async def call(call_and_await: CallAndAwait) -> PenaltyResult:
+            def call_in_modes(fn: Callable[[], Any]) -> Awaitable[Any]:
+                return call_and_await(partial(_in_modes, modes, fn) if blocking else fn)
+
+            with self._events.evaluation(penalty.name) if self._events is not None else nullcontext():
+                return await evaluate_async(self._context, penalty, call_in_modes)
+
+        timeout, optional = self._timeout(penalty), self._is_optional(penalty)
+        return CoroutineTask(penalty.name, call, timeout, blocking=blocking, optional=optional)
+
+    def _timeout(self, penalty: Penalty) -> float | None:
+        if penalty is self._base or penalty.timeout is not None:
+            return penalty.timeout
+        return self._settings.timeout
 
     def _is_optional(self, penalty: Penalty) -> bool:
         if penalty is self._base:
             return False
         return self._settings.drop if penalty.on_error is None else penalty.on_error == "drop"
 
-    def _collect(self, outcomes: Iterable[Outcome]) -> None:
-        """Take each part as it comes, in the penalties' order."""
-        for (penalty, _), outcome in zip(self._counted, outcomes, strict=True):
-            if outcome.error is not None:
-                self._drop(penalty, outcome.error)
-                continue
-            part: Part = outcome.result
-            self.values[penalty.name] = part.value
-            self._contributions[penalty.name] = part.contribution
-            norms = (None, None)
-            if self._gradients is not None and penalty.differentiable:
-                if part.gradient is None:
-                    self._gradients.complete = False
-                else:
-                    norms = self._gradients.add(penalty.name, part.gradient, part.factor)
-                    part.gradient.clear()  # as large as the inputs, and the next penalty has its own
-            if not self._job.reported and self._watch is None:
-                continue
-            value, weight, contribution = constant(part.value), _kept(part.weight), constant(part.contribution)
-            self._reports[penalty.name] = PenaltyReport(value, weight, contribution, *norms, part.metrics, part.error)
-            if self._watch is not None:
-                self._watch.stop(
-                    penalty.name, weight=weight, value=value, contribution=contribution, grad_norm=norms[0]
-                )
+    # add up
+
+    def _collect(self, outcomes: list[Outcome]) -> None:
+        for (penalty, _), outcome in zip(self._due, outcomes, strict=True):
+            self._add(penalty, outcome)
+
+    def _add(self, penalty: Penalty, outcome: Outcome) -> None:
+        """Add the result of a penalty to the total and the report, or drop the penalty."""
+        if outcome.error is not None:
+            self._drop(penalty, outcome.error)
+            return
+        result: PenaltyResult = outcome.result
+        self._contributions[penalty.name] = result.contribution
+        norms = self._add_gradient(penalty, result)
+        if not self._with_report and self._events is None:
+            return
+        value, weight, contribution = constant(result.value), _snapshot(result.weight), constant(result.contribution)
+        report = PenaltyReport(value, weight, contribution, *norms, result.metrics, result.error)
+        self._reports[penalty.name] = report
+        if self._events is not None:
+            self._events.stop(penalty.name, report)
+
+    def _add_gradient(self, penalty: Penalty, result: PenaltyResult) -> tuple[Any, Any]:
+        """Add the gradient of a penalty to the total's. Return its norm, and the norm of its contribution's."""
+        if self.gradients is None or not penalty.differentiable:
+            return None, None
+        if result.gradient is None:
+            self.gradients.complete = False
+            return None, None
+        norms = self.gradients.add(penalty.name, result.gradient, result.factor)
+        result.gradient.clear()  # it is as large as the inputs
+        return norms
 
     def _drop(self, penalty: Penalty, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
@@ -168,51 +219,58 @@ class Computation:
             RuntimeWarning,
             stacklevel=_callers_level(),
         )
-        weight = None if callable(penalty.weight) else _kept(penalty.weight)
+        weight = None if callable(penalty.weight) else _snapshot(penalty.weight)
         self._reports[penalty.name] = PenaltyReport(None, weight, 0.0, error=f"dropped: {reason}")
-        if self._watch is not None:
-            self._watch.failed(penalty.name, error)
+        if self._events is not None:
+            self._events.failed(penalty.name, error)
 
-    def _summed(self) -> tuple[Any, Report | None]:
-        contributions = dict(self._contributions)
-        base = None if self._base is None else contributions.pop(self._base.name)
-        if contributions:
-            # NumPy would take another framework's 0-d array for a number, and lose its gradient
-            names = list(self._contributions)
-            common_backend(self._name, names, list(self._contributions.values()))
-            first, *others = contributions.values()
-            penalties = sum(others, first)
-        else:
-            parts = (p.inputs for p in self._penalties if callable(p.inputs))
-            penalties = zero_like(self._name, self._inputs, parts) if base is None else None
-        total = penalties if base is None else base if penalties is None else base + penalties
-        if self._gradients is not None:
-            total = self._gradients.of_total(total)
-        report = None
-        if self._job.reported or self._watch is not None:
-            found = dict(self._reports)
-            of_base = None if self._base is None else found.pop(self._base.name)
-            report = Report(
-                constant(total),
-                of_base,
-                found,
-                0.0 if penalties is None else constant(penalties),
-                None if self._gradients is None else self._gradients.total_norm(),
-                None if self._gradients is None else self._gradients.conflicts(),
-            )
-            if self._watch is not None:
-                self._watch.stop(None, value=report.loss_total, grad_norm=report.total_grad_norm, report=report)
-            if hasattr(total, "__imul__"):  # a loop may divide it in place, and the report would see that
-                total = total + 0  # a product would keep what a second pass back needs
+    def _add_up(self) -> tuple[Any, Report | None]:
+        total, penalties = self._sums()
+        if not self._with_report and self._events is None:
+            return total, None
+        report = self._report(total, penalties)
+        if self._events is not None:
+            self._events.stop_computation(report)
+        if hasattr(total, "__imul__"):  # a loop may divide it in place, and the report would see that
+            total = total + 0  # a product would keep what a second backward pass needs
         return total, report
 
-    def _carried(self) -> list[Callable[[], AbstractContextManager[Any]]]:
-        """The modes of this thread, by the inputs' frameworks."""
-        found = (backend_of(leaf) for leaf in flatten_of(self._inputs)[0])
-        return [each.carried() for each in dict.fromkeys(found) if each is not None]
+    def _sums(self) -> tuple[Any, Any]:
+        """Return the total, and the sum of the penalties' contributions, which is None if there is none."""
+        if self._contributions:
+            # NumPy would take another framework's 0-d array for a number, and lose its gradient
+            common_backend(self._name, list(self._contributions), list(self._contributions.values()))
+        contributions = dict(self._contributions)
+        base = None if self._base is None else contributions.pop(self._base.name)
+        penalties = None
+        if contributions:
+            first, *others = contributions.values()
+            penalties = sum(others, first)
+        elif base is None:
+            penalties = zero_like(self._name, self._inputs, (p.inputs for p in self._penalties if callable(p.inputs)))
+        total = penalties if base is None else base if penalties is None else base + penalties
+        if self._tracked is not None and self._tracked.pull is None and self.gradients is not None:
+            total = self.gradients.attach(total)
+        return total, penalties
+
+    def _report(self, total: Any, penalties: Any) -> Report:
+        reports = dict(self._reports)
+        base = None if self._base is None else reports.pop(self._base.name)
+        norm = None if self.gradients is None else self.gradients.total_norm()
+        conflicts = None if self.gradients is None else self.gradients.conflicts()
+        return Report(
+            constant(total), base, reports, 0.0 if penalties is None else constant(penalties), norm, conflicts
+        )
+
+    # tracing and threads
+
+    def _modes(self) -> _Modes:
+        """Return what sets the modes of this thread on another one, for the frameworks of the inputs."""
+        backends = (backend_of(leaf) for leaf in flatten_of(self._inputs)[0])
+        return [backend.evaluation.thread_modes() for backend in dict.fromkeys(backends) if backend is not None]
 
     def _is_traced(self) -> bool:
-        return is_traced((self._inputs, self._job.step, [(p.weight, p.options) for p in self._penalties]))
+        return is_traced((self._inputs, self._step, [(p.weight, p.options) for p in self._penalties]))
 
     def _refuse_traces(self, what: str) -> None:
         if self._is_traced():
@@ -222,7 +280,10 @@ class Computation:
             )
 
 
-def _reported(
+_Modes = list[Callable[[], AbstractContextManager[Any]]]
+
+
+def _computed_again(
     name: str,
     penalties: Sequence[Penalty],
     inputs: tuple[Any, ...],
@@ -230,33 +291,30 @@ def _reported(
     settings: Settings,
     base: Penalty | None,
 ) -> tuple[Any, Report]:
-    return Computation(name, penalties, inputs, step, settings, base=base).reported()
+    return Computation(name, penalties, inputs, step, settings, base=base).total_and_report()
 
 
 def _callers_level() -> int:
-    """How far away the first function outside of this package is from whoever asks, as `warnings.warn` counts."""
+    """Return how far away the first function outside of this package is from the caller, as `warnings.warn` counts."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("xpenalties."):
         level, frame = level + 1, frame.f_back
     return level
 
 
-def _kept(weight: Any) -> Any:
-    """A weight as it is now: one that is learned changes in place."""
-    return 1 * constant(weight) if is_array(weight) else weight
+def _snapshot(weight: Any) -> Any:
+    """Return a weight as it is now, because one that is learned changes in place."""
+    return 1 * constant(weight) if type(weight) is not float and is_array(weight) else weight
 
 
-def _carrying(carried: list[Callable[[], AbstractContextManager[Any]]], call: Callable[[], Any]) -> Callable[[], Any]:
-    """`call` on another thread, in the modes of this one."""
-
-    def run() -> Any:
-        with ExitStack() as stack:
-            for modes in carried:
-                stack.enter_context(modes())
-            return call()
-
-    return run
+def _in_modes(modes: _Modes, call: Callable[[], Any]) -> Any:
+    """Call a function on another thread, in the modes of the caller's thread."""
+    with ExitStack() as stack:
+        for mode in modes:
+            stack.enter_context(mode())
+        return call()
 
 
 def is_coroutine_function(fn: Any) -> bool:
+    """Return True for a coroutine function, and for an object whose call is one."""
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

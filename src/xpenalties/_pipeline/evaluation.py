@@ -1,180 +1,232 @@
-"""One penalty of a pipeline evaluated: inputs, value, weight, contribution, and its gradient where it is tracked."""
+"""Evaluate one penalty of a pipeline: arguments, value and metrics, a gradient if it is tracked, and contribution."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from .._arrays.numerics import stop_gradient
-from .._core.concurrency import Closing
+from .._penalties.decorator import value_and_metrics
+from .._penalties.spec import spec_of
 from ..backends import Backend, backend_of, flatten_of, in_dynamo, is_array
-from .gradient_tracking import Tracked
+from .gradient_tracking import TrackedInputs
 from .penalty import Penalty
-from .results import call, metric_of, scalar, unpacked, weight_for
+from .results import as_metric, as_scalar, factor_for, unpack
 
-__all__ = ["Job", "Part", "constant", "evaluate", "is_traced"]
+__all__ = ["EvaluationContext", "PenaltyResult", "constant", "evaluate", "evaluate_async", "is_traced"]
 
-Figures = tuple[Any, dict[str, Any]]  # value and metrics
+Metrics = Mapping[str, Any]
+#: Calls a function, here or on a thread, and awaits what it returns.
+CallAndAwait = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
-class Job(NamedTuple):
+class EvaluationContext(NamedTuple):
     """What all penalties of a computation have in common."""
 
-    name: str  # of the pipeline
+    pipeline: str  # its name
     inputs: tuple[Any, ...]
     step: Any
-    reported: bool  # metrics are asked for
-    tracked: Tracked | None = None
-    asynchronous: bool = False  # what can be awaited will be; then nothing is tracked
+    with_metrics: bool
+    tracked: TrackedInputs | None = None
 
 
-class Part(NamedTuple):
-    """A penalty's part in a total."""
+class PenaltyResult(NamedTuple):
+    """What one penalty adds to the total and to the report."""
 
-    value: Any  # with what it depends on, as the contribution
+    value: Any  # with its dependence on the inputs, like the contribution
     contribution: Any
     weight: Any
     factor: Any  # the weight in the dtype of the value
-    metrics: Mapping[str, Any]
+    metrics: Metrics
     gradient: list[Any] | None = None
     error: str | None = None  # why there is no gradient
 
 
 class _NoGradientError(Exception):
-    """Why a penalty has no gradient."""
+    """Says why a penalty has no gradient."""
 
 
-def evaluate(job: Job, penalty: Penalty, due: Any) -> Part | Awaitable[Part]:
-    """The part of a penalty that is due, see `Penalty.is_due`; where that takes an event loop, what to await for it."""
+def evaluate(context: EvaluationContext, penalty: Penalty, due: Any) -> PenaltyResult:
+    """Evaluate one penalty. `due` is True, or a traced boolean of whether it counts at this step."""
     weight: Any = "a schedule"
-    error = None
+    gradient = error = None
     try:
-        weight = penalty.weight_at(job.step)
-        if penalty.every > 1:
-            weight = weight * penalty.every
-        if job.tracked is not None and penalty.differentiable:
+        weight = _weight(penalty, context.step)
+        if context.tracked is None or not penalty.differentiable:
+            value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
+        elif context.tracked.pull is not None:
+            value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
+            gradient = context.tracked.pull(value, context.tracked.arrays)
+        else:
             try:
-                return _tracked(job, job.tracked, penalty, weight, due)
-            except _NoGradientError as failed:
-                error = str(failed)
-        found = _figures(job, penalty, job.inputs, due)
-        if isinstance(found, tuple):
-            return _part(penalty, found, weight, due, error=error)
-        return Closing(_later(job, penalty, found, weight), found)
+                value, metrics, gradient = _differentiate(context, context.tracked, penalty, due)
+            except _NoGradientError as failure:
+                error = str(failure)
+                value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
+        return _weigh(penalty, weight, value, metrics, due, gradient, error)
     except Exception as raised:
-        _note(job, penalty, weight, raised)
+        _add_note(context, penalty, weight, raised)
         raise
 
 
-async def _later(job: Job, penalty: Penalty, found: Awaitable[Figures], weight: Any) -> Part:
+async def evaluate_async(context: EvaluationContext, penalty: Penalty, call_and_await: CallAndAwait) -> PenaltyResult:
+    """Evaluate one penalty on an event loop, where nothing is traced or tracked. The penalty may be a coroutine."""
+    weight: Any = "a schedule"
+    arguments: tuple[Any, ...] = ()
+    inputs: tuple[Any, ...] = ()
+
+    def call() -> Any:
+        nonlocal arguments, inputs
+        inputs = context.inputs if penalty.differentiable else _constants(context.inputs)
+        arguments = penalty.arguments(inputs)
+        returned = _call(penalty, arguments, with_metrics=context.with_metrics)
+        return _ready(returned) if is_array(returned) else returned  # dask's arrays can be awaited too
+
     try:
-        return _part(penalty, await found, weight, True)  # nothing is tracked or traced on an event loop
+        weight = _weight(penalty, context.step)
+        returned = await call_and_await(call)
+        value, metrics = _checked(context, penalty, returned, (arguments, inputs))
+        return _weigh(penalty, weight, value, metrics, True)
     except Exception as raised:
-        _note(job, penalty, weight, raised)
+        _add_note(context, penalty, weight, raised)
         raise
 
 
-def _figures(job: Job, penalty: Penalty, inputs: tuple[Any, ...], due: Any) -> Figures | Awaitable[Figures]:
-    """Value and metrics of `penalty`, which has to count now unless `due`, traced, says otherwise."""
-    if not penalty.differentiable:  # its inputs too: such a callable may do what has no derivative
+async def _ready(value: Any) -> Any:
+    return value
+
+
+def _weight(penalty: Penalty, step: Any) -> Any:
+    weight = penalty.weight_at(step)
+    return weight if penalty.every == 1 else weight * penalty.every
+
+
+def _value_and_metrics(
+    context: EvaluationContext, penalty: Penalty, inputs: tuple[Any, ...], due: Any
+) -> tuple[Any, Metrics]:
+    """Call a penalty with its arguments and check what it returns. Where `due` is false, all of it is 0."""
+    if not penalty.differentiable:
         inputs = _constants(inputs)
     arguments = penalty.arguments(inputs)
-    given = (arguments, inputs)
     backend = None if due is True else backend_of(due)
     if backend is None:
-        out = call(penalty, arguments, with_metrics=job.reported)
-        if job.asynchronous and inspect.isawaitable(out) and not is_array(out):  # dask's arrays are both
-            return Closing(_awaited(job, penalty, out, given), out)
-        return _checked(job, penalty, out, given)
+        returned = _call(penalty, arguments, with_metrics=context.with_metrics)
+        return _checked(context, penalty, returned, (arguments, inputs))
 
-    metrics: dict[str, Any] = {}
+    metrics: Metrics = {}
+    names: list[str] = []
 
     def compute() -> list[Any]:
-        nonlocal metrics
-        value, metrics = _checked(job, penalty, call(penalty, arguments, with_metrics=job.reported), given)
-        return [value, *_arrays_of(metrics, backend).values()]
+        nonlocal metrics, names
+        returned = _call(penalty, arguments, with_metrics=context.with_metrics)
+        value, metrics = _checked(context, penalty, returned, (arguments, inputs))
+        names = _traced_names(penalty, metrics, backend)
+        return [value, *(metrics[name] for name in names)]
 
-    value, *arrays = backend.when(due, compute)
-    return value, metrics | dict(zip(_arrays_of(metrics, backend), arrays, strict=True))
-
-
-async def _awaited(job: Job, penalty: Penalty, out: Awaitable[Any], given: tuple[Any, ...]) -> Figures:
-    return _checked(job, penalty, await out, given)
+    value, *arrays = backend.tracing.when(due, compute)
+    return value, {**metrics, **dict(zip(names, arrays, strict=True))}
 
 
-def _checked(job: Job, penalty: Penalty, out: Any, given: tuple[Any, ...]) -> Figures:
-    value, metrics = unpacked(penalty, out)
-    value = scalar(penalty, value, given)
+def _call(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> Any:
+    """Call a penalty. One of this package also returns its metrics, if they are requested."""
+    assert callable(penalty.fn)
+    if with_metrics and spec_of(penalty.fn) is not None:
+        return value_and_metrics(penalty.fn, arguments, dict(penalty.options))
+    return penalty.fn(*arguments, **penalty.options)
+
+
+def _checked(
+    context: EvaluationContext, penalty: Penalty, returned: Any, inputs: tuple[Any, ...]
+) -> tuple[Any, Metrics]:
+    """Return value and metrics of what a penalty returned, checked unless it is one of this package."""
+    if spec_of(penalty.fn) is not None:
+        value, metrics = returned if context.with_metrics else (returned, {})
+        return value if penalty.differentiable else stop_gradient(value), metrics
+    value, metrics = unpack(penalty, returned)
+    value = as_scalar(penalty, value, inputs)
     if not penalty.differentiable:
         value = stop_gradient(value)
-    return value, {name: metric_of(penalty, name, metrics[name]) for name in metrics} if job.reported else {}
+    return value, {name: as_metric(penalty, name, metrics[name]) for name in metrics} if context.with_metrics else {}
 
 
-def _part(penalty: Penalty, found: Figures, weight: Any, due: Any, **more: Any) -> Part:
-    value, metrics = found
-    factor = weight_for(penalty, weight, value)
-    backend = None if due is True else backend_of(due)
-    if backend is not None:  # by a product: `where` makes an array of PyTorch's default dtype of two numbers
-        factor = weight = factor * backend.xp.astype(due, value.dtype)
-    return Part(value, factor * value, weight, factor, metrics, **more)
-
-
-def _tracked(job: Job, tracked: Tracked, penalty: Penalty, weight: Any, due: Any) -> Part:
-    """The part with its gradient. Where that cannot be had, the penalty has yet to be evaluated."""
-    metrics: dict[str, Any] = {}
-
-    def of_leaves(leaves: list[Any]) -> tuple[Any, list[Any]]:
-        nonlocal metrics
-        found = _figures(job, penalty, tracked.inputs_with(leaves), due)
-        assert isinstance(found, tuple)  # nothing is tracked on an event loop
-        value, metrics = found
-        return value, list(_arrays_of(metrics, backend).values())
-
+def _differentiate(
+    context: EvaluationContext, tracked: TrackedInputs, penalty: Penalty, due: Any
+) -> tuple[Any, Metrics, list[Any]]:
+    """Return value, metrics and gradient of a penalty, from one forward and one backward pass."""
     backend = tracked.backend
+    metrics: Metrics = {}
+    names: list[str] = []
+
+    def of_arrays(arrays: list[Any]) -> tuple[Any, list[Any]]:
+        nonlocal metrics, names
+        value, metrics = _value_and_metrics(context, penalty, tracked.inputs_with(arrays), due)
+        names = _traced_names(penalty, metrics, backend)
+        return value, [metrics[name] for name in names]
+
     try:
-        value, arrays, pull = backend.vjp(of_leaves, tracked.arrays, again=False)
+        value, arrays, pull = backend.autodiff.vjp(of_arrays, tracked.arrays, again=False)
         gradient = pull(backend.xp.ones_like(value))
     except Exception as error:
         if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
             raise
         raise _NoGradientError(f"no gradient: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
-    metrics |= dict(zip(_arrays_of(metrics, backend), arrays, strict=True))
-    return _part(penalty, (value, metrics), weight, due, gradient=gradient)
+    return value, {**metrics, **dict(zip(names, arrays, strict=True))}, gradient
 
 
-def _arrays_of(metrics: dict[str, Any], backend: Backend) -> dict[str, Any]:
-    """The metrics that `backend` traces: a callable may have others, NumPy's for example."""
-    found = ((name, metric, backend_of(metric)) for name, metric in metrics.items())
-    return {name: metric for name, metric, own in found if own is not None and own.library == backend.library}
+def _traced_names(penalty: Penalty, metrics: Metrics, backend: Backend) -> list[str]:
+    """Return the names of the metrics that `backend` traces. A callable may have others, like NumPy's beside JAX's."""
+    if spec_of(penalty.fn) is not None:
+        return list(metrics)
+    backends = {name: backend_of(metric) for name, metric in metrics.items()}
+    return [name for name, other in backends.items() if other is not None and other.library == backend.library]
 
 
-def _note(job: Job, penalty: Penalty, weight: Any, error: Exception) -> None:
-    """Add to `error` where it comes from."""
+def _weigh(
+    penalty: Penalty,
+    weight: Any,
+    value: Any,
+    metrics: Metrics,
+    due: Any,
+    gradient: list[Any] | None = None,
+    error: str | None = None,
+) -> PenaltyResult:
+    """Multiply a value by its weight, and by 0 where `due` is false."""
+    factor = factor_for(penalty, weight, value)
+    backend = None if due is True else backend_of(due)
+    if backend is not None:  # by a product: `where` makes an array of PyTorch's default dtype of two numbers
+        factor = weight = factor * backend.xp.astype(due, value.dtype)
+    return PenaltyResult(value, factor * value, weight, factor, metrics, gradient, error)
+
+
+def _add_note(context: EvaluationContext, penalty: Penalty, weight: Any, error: Exception) -> None:
+    """Add to `error` which penalty raised it, with its weight and the shapes of the inputs."""
     if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return
-    shapes = ", ".join(map(_described, job.inputs)) or "none"
-    error.add_note(f"In penalty {penalty.name!r} of {job.name!r}, weight {weight}, inputs {shapes}.")
+    shapes = ", ".join(map(_described, context.inputs)) or "none"
+    error.add_note(f"In penalty {penalty.name!r} of {context.pipeline!r}, weight {weight}, inputs {shapes}.")
 
 
 def constant(x: Any) -> Any:
-    """`x` without what it depends on."""
-    return stop_gradient(x) if is_array(x) else x
+    """Return an array without what it depends on, and anything else as it is."""
+    backend = backend_of(x)
+    return x if backend is None else backend.autodiff.stop_gradient(x)
 
 
-def _constants(inputs: tuple[Any, ...]) -> Any:
+def _constants(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the inputs as constants, for a penalty that may do what has no derivative."""
     leaves, rebuild = flatten_of(inputs)
-    return rebuild(map(constant, leaves))
+    constants: tuple[Any, ...] = rebuild(map(constant, leaves))
+    return constants
 
 
-def is_traced(nest: Any) -> bool:
-    """Whether this is a program that is being traced, to run later."""
+def is_traced(tree: Any) -> bool:
+    """Return True if this code is traced to run later, for example by jax.jit."""
     if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return True
-    found = [(leaf, backend) for leaf in flatten_of(nest)[0] if (backend := backend_of(leaf)) is not None]
-    if any(backend.is_tracing(leaf) for leaf, backend in found):
+    arrays = [(leaf, backend) for leaf in flatten_of(tree)[0] if (backend := backend_of(leaf)) is not None]
+    if any(backend.tracing.is_tracing(leaf) for leaf, backend in arrays):
         return True
-    return any(backend.in_trace() for backend in {backend for _, backend in found})
+    return any(backend.tracing.in_trace() for backend in {backend for _, backend in arrays})
 
 
 def _described(x: Any) -> str:

@@ -1,12 +1,12 @@
-"""Each penalty's own gradient: which arrays to differentiate by, and norms and cosines of what is found.
+"""Track the gradient of each penalty: choose the arrays to differentiate with respect to, add norms and cosines up.
 
-The penalties share their inputs and nothing else, so each has one pass forward, which its value comes from too, and one
-back. The total's gradient is the weighted sum of theirs.
+The penalties share their inputs and nothing else. So each needs one forward pass, which also gives its value, and one
+backward pass. The gradient of the total is the weighted sum of theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from numbers import Real
 from typing import Any
@@ -15,25 +15,38 @@ from .._arrays.numerics import wide
 from .._core.checks import nearest
 from ..backends import Backend, backend_of, flatten_of, in_dynamo
 
-__all__ = ["Gradients", "Tracked"]
+__all__ = ["Gradients", "Pull", "TrackedInputs"]
+
+#: Returns the gradients of a value with respect to arrays, None for an array that the value does not depend on.
+Pull = Callable[[Any, list[Any]], list[Any]]
 
 
-class Tracked:
-    """The inputs of a pipeline, and which of their arrays to differentiate by."""
+class TrackedInputs:
+    """The inputs of a pipeline, and those of their arrays to differentiate with respect to.
 
-    def __init__(self, caller: str, inputs: tuple[Any, ...], wrt: tuple[str | int, ...] | None) -> None:
+    Attributes
+    ----------
+    arrays : list
+        The arrays to differentiate with respect to. An array that occurs twice among the inputs is here once.
+    backend : Backend
+        Their backend.
+    pull : callable or None
+        Differentiates a value that was computed already, through all that leads from `arrays` to it, for example a
+        model. None: `inputs_with` puts traced arrays in the places of `arrays`, and the gradient is that of a function
+        of the inputs alone.
+    """
+
+    def __init__(
+        self, caller: str, inputs: tuple[Any, ...], wrt: tuple[str | int, ...] | None, pull: Pull | None = None
+    ) -> None:
+        self.pull = pull
         self._leaves, self._rebuild = flatten_of(inputs)
-        backends = [backend_of(leaf) for leaf in self._leaves]
         places = _places(caller, self._rebuild, len(self._leaves), inputs, wrt)
-        found: dict[int, Backend] = {}
-        for i in places:
-            backend = backends[i]
-            if backend is not None and backend.dtype(self._leaves[i].dtype).kind == "real":
-                found[i] = backend
-        libraries = {backend.library for backend in found.values()}
+        backends = _differentiable(self._leaves, places)
+        libraries = {backend.library for backend in backends.values()}
         if len(libraries) > 1:  # NumPy's scalars are numbers beside the arrays of another framework
-            found = {i: each for i, each in found.items() if not isinstance(self._leaves[i], Real)}
-            libraries = {backend.library for backend in found.values()}
+            backends = {i: backend for i, backend in backends.items() if not isinstance(self._leaves[i], Real)}
+            libraries = {backend.library for backend in backends.values()}
         if not libraries:
             raise TypeError(
                 f"{caller}: the inputs must hold a floating-point array to differentiate by, got none"
@@ -44,33 +57,44 @@ class Tracked:
                 f"{caller}: gradients are by arrays of one framework, got {' and '.join(sorted(libraries))}. Name the "
                 "inputs to differentiate by with `wrt=`."
             )
-        requiring = {i: each for i, each in found.items() if each.requires_grad(self._leaves[i])}
-        if requiring and wrt is None:
-            found = requiring
-        self.backend = next((each for each in found.values() if each.traces), next(iter(found.values())))
-        self._groups = _same(self._leaves, found)
-
-    @property
-    def arrays(self) -> list[Any]:
-        """The arrays to differentiate by."""
-        return [self._leaves[places[0]] for places in self._groups.values()]
+        if wrt is None:
+            requiring = {
+                i: backend for i, backend in backends.items() if backend.autodiff.requires_grad(self._leaves[i])
+            }
+            backends = requiring or backends
+        candidates = list(backends.values())
+        traced = [backend for backend in candidates if backend.traces]
+        self.backend = (traced or candidates)[0]
+        self._groups = _same_arrays(self._leaves, backends)
+        self.arrays = [self._leaves[first] for first in self._groups]
 
     def inputs_with(self, arrays: list[Any]) -> tuple[Any, ...]:
-        """The inputs with others in the places of `arrays`."""
-        full = list(self._leaves)
+        """Return the inputs with other arrays in the places of `self.arrays`."""
+        leaves = list(self._leaves)
         for places, x in zip(self._groups.values(), arrays, strict=True):
             for i in places:
-                full[i] = x
-        inputs: tuple[Any, ...] = self._rebuild(iter(full))
+                leaves[i] = x
+        inputs: tuple[Any, ...] = self._rebuild(iter(leaves))
         return inputs
 
 
-def _same(leaves: list[Any], places: Iterable[int]) -> dict[int, list[int]]:
-    """Places by the first one with the very same array: what is given twice has one gradient."""
+def _differentiable(leaves: list[Any], places: list[int]) -> dict[int, Backend]:
+    """Return the backends of the real floating-point arrays at these places."""
+    backends: dict[int, Backend] = {}
+    for i in places:
+        backend = backend_of(leaves[i])
+        if backend is not None and backend.dtype(leaves[i].dtype).kind == "real":
+            backends[i] = backend
+    return backends
+
+
+def _same_arrays(leaves: list[Any], places: Iterable[int]) -> dict[int, list[int]]:
+    """Group places by the first one that holds the very same array, which has one gradient."""
     groups: dict[int, list[int]] = {}
     firsts: dict[int, int] = {}
+    traced = in_dynamo()
     for i in places:
-        if in_dynamo():  # pragma: no cover - Dynamo's trace; id() would have it compile anew for each new array
+        if traced:  # pragma: no cover - Dynamo's trace; id() would have it compile anew for each new array
             first = next((j for j in groups if leaves[j] is leaves[i]), i)
         else:
             first = firsts.setdefault(id(leaves[i]), i)
@@ -81,20 +105,19 @@ def _same(leaves: list[Any], places: Iterable[int]) -> dict[int, list[int]]:
 def _places(
     caller: str, rebuild: Any, leaves: int, inputs: tuple[Any, ...], wrt: tuple[str | int, ...] | None
 ) -> list[int]:
-    """The positions of the leaves that `wrt` names."""
+    """Return the positions of the leaves that `wrt` names."""
     if wrt is None:
         return list(range(leaves))
     numbered: tuple[Any, ...] = rebuild(iter(range(leaves)))
-    named = _named(numbered[0]) if len(inputs) == 1 else None
+    by_name = _by_name(numbered[0]) if len(inputs) == 1 else None
     places: list[int] = []
     for name in wrt:
-        by_name = isinstance(name, str)
-        if by_name and named is None:
+        if isinstance(name, str) and by_name is None:
             raise TypeError(
                 f"{caller}: names in `wrt` need one mapping or dataclass as input, got {name!r}. Pass a position, "
                 "0 for the first."
             )
-        parts = named if by_name and named is not None else dict(enumerate(numbered))
+        parts = by_name if isinstance(name, str) and by_name is not None else dict(enumerate(numbered))
         if name not in parts:
             raise ValueError(
                 f"{caller}: `wrt` must name inputs, got {name!r}, there are {', '.join(map(repr, parts)) or 'none'}."
@@ -104,47 +127,48 @@ def _places(
     return sorted(set(places))
 
 
-def _named(nest: Any) -> dict[Any, Any] | None:
-    """The parts of a mapping by key, of a dataclass by field; None for anything else."""
-    if isinstance(nest, Mapping):
-        return dict(nest)
-    return {each.name: getattr(nest, each.name) for each in fields(nest)} if is_dataclass(nest) else None
+def _by_name(tree: Any) -> dict[Any, Any] | None:
+    """Return the parts of a mapping by key or of a dataclass by field, None for anything else."""
+    if isinstance(tree, Mapping):
+        return dict(tree)
+    return {field.name: getattr(tree, field.name) for field in fields(tree)} if is_dataclass(tree) else None
 
 
 class Gradients:
-    """Norms and cosines of gradients, from one after the other; none is kept that is not needed any more."""
+    """Norms and cosines of gradients that are added one after the other. A gradient is not kept if nothing needs it."""
 
     def __init__(self, backend: Backend, arrays: list[Any], *, conflicts: bool) -> None:
         self._backend = backend
-        self._arrays = arrays
+        self.arrays = arrays
         self._units: dict[str, list[Any]] | None = {} if conflicts else None
         self._total: list[Any] = [None] * len(arrays)
         self.complete = True
 
     def add(self, name: str, gradient: list[Any], factor: Any) -> tuple[Any, Any]:
-        """The norms of a gradient and of `factor` times it, which is added to the total's."""
-        xp, stop = self._backend.xp, self._backend.stop_gradient
+        """Add `factor` times a gradient to the total's. Return the norm of the gradient, and of `factor` times it."""
+        xp, stop = self._backend.xp, self._backend.autodiff.stop_gradient
         gradient = [None if g is None else wide(stop(g)) for g in gradient]
         norm = self._norm(gradient)
-        factor = stop(factor) if backend_of(factor) is not None else factor
+        if type(factor) is not float and backend_of(factor) is not None:
+            factor = stop(factor)
         for i, (total, g) in enumerate(zip(self._total, gradient, strict=True)):
             if g is not None:
-                self._total[i] = g * factor if total is None else self._backend.add_multiple(total, g, factor)
+                self._total[i] = g * factor if total is None else self._backend.autodiff.add_multiple(total, g, factor)
         if self._units is not None:
             divisor = xp.where(norm == 0, xp.ones_like(norm), norm)
             self._units[name] = [None if g is None else g / divisor for g in gradient]
         return norm, norm * factor
 
-    def of_total(self, total: Any) -> Any:
-        """`total`, whose gradient is the sum of those that were added, if all were."""
-        return self._backend.with_gradient(total, self._arrays, self._total) if self.complete else total
+    def attach(self, total: Any) -> Any:
+        """Return `total` with the sum of the gradients as its gradient, if each part of it has one."""
+        return self._backend.autodiff.with_gradient(total, self.arrays, self._total) if self.complete else total
 
     def total_norm(self) -> Any:
-        """The norm of the weighted sum, None where a part of it is not known."""
+        """Return the norm of the sum of the gradients, None if one of them is missing."""
         return self._norm(self._total) if self.complete else None
 
     def conflicts(self) -> dict[str, dict[str, Any]] | None:
-        """The cosines between each two; 0 for a gradient of zeros."""
+        """Return the cosine between each two gradients, 0 for a gradient of zeros."""
         if self._units is None:
             return None
         cosines: dict[str, dict[str, Any]] = {name: {} for name in self._units}
@@ -154,7 +178,7 @@ class Gradients:
         return cosines
 
     def _norm(self, gradient: list[Any]) -> Any:
-        squares = [self._backend.squared_norm(g) for g in gradient if g is not None]
+        squares = [self._backend.autodiff.squared_norm(g) for g in gradient if g is not None]
         return self._backend.xp.sqrt(sum(squares[1:], squares[0]) if squares else self._zero())
 
     def _dot(self, a: list[Any], b: list[Any]) -> Any:
@@ -164,5 +188,5 @@ class Gradients:
         return sum(products[1:], products[0]) if products else self._zero()
 
     def _zero(self) -> Any:
-        array = wide(self._backend.stop_gradient(self._arrays[0]))
+        array = wide(self._backend.autodiff.stop_gradient(self.arrays[0]))
         return self._backend.xp.sum(self._backend.xp.reshape(array, (-1,))[:0])

@@ -126,7 +126,7 @@ class Penalty:
             raise ValueError(f"penalty {self.name!r}: it counts once in {self.every} steps, got no step. Pass `step=`.")
         backend = backend_of(step)
         due = step % self.every == 0
-        if backend is not None and backend.is_tracing(step):
+        if backend is not None and backend.tracing.is_tracing(step):
             return due
         return True if due else False  # noqa: SIM210 - torch.compile leaves bool() of a symbol undecided
 

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any, Literal
 
 from .._core.checks import nearest
-from .._core.pytrees import node
+from .._core.pytrees import register
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation
@@ -21,7 +21,7 @@ from .static import Static
 __all__ = ["Pipeline"]
 
 
-@node
+@register
 @dataclass(frozen=True, init=False, eq=False)
 class Pipeline:
     """A named, weighted sum of penalties: sum of weight_i * penalty_i.
@@ -156,7 +156,7 @@ class Pipeline:
             timeout=timeout,
             on_error=on_error,
         )
-        return Computation(self.name, self.penalties, inputs, step, settings).reported()
+        return Computation(self.name, self.penalties, inputs, step, settings).total_and_report()
 
     async def compute_async(
         self,
@@ -176,8 +176,8 @@ class Pipeline:
             As for `compute`; a penalty may return an awaitable of what it would return.
         """
         settings = Settings.of(self.name, timeout=timeout, on_error=on_error, asynchronous=True)
-        computation = Computation(self.name, self.penalties, inputs, step, settings, asynchronous=True)
-        return await computation.run_on_event_loop()
+        computation = Computation(self.name, self.penalties, inputs, step, settings)
+        return await computation.total_and_report_async()
 
     def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Pipeline:
         """The same with other weights, by name."""

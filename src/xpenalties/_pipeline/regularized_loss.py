@@ -13,12 +13,12 @@ from .computation import Computation
 from .penalty import Penalty
 from .pipeline import Pipeline
 from .settings import Settings
-from .static import Static
+from .static import hashable
 
 __all__ = ["RegularizedLoss"]
 
 
-@node
+@node(leaves=("pipeline",), static=("base_loss", "_base"), key=lambda loss: hashable(loss.base_loss))
 @dataclass(frozen=True, eq=False)
 class RegularizedLoss:
     """A base loss plus the penalties of a pipeline: base + sum of weight_i * penalty_i.
@@ -112,7 +112,7 @@ class RegularizedLoss:
             timeout=timeout,
             on_error=on_error,
         )
-        return self._computation(inputs, step, settings).reported()
+        return self._computation(inputs, step, settings).total_and_report()
 
     async def compute_async(
         self,
@@ -129,27 +129,8 @@ class RegularizedLoss:
             As for `Pipeline.compute_async`.
         """
         settings = Settings.of(self.pipeline.name, timeout=timeout, on_error=on_error, asynchronous=True)
-        return await self._computation(inputs, step, settings, asynchronous=True).run_on_event_loop()
+        return await self._computation(inputs, step, settings).total_and_report_async()
 
-    def _computation(
-        self, inputs: tuple[Any, ...], step: Any, settings: Settings | None, *, asynchronous: bool = False
-    ) -> Computation:
+    def _computation(self, inputs: tuple[Any, ...], step: Any, settings: Settings | None) -> Computation:
         pipe, base = self.pipeline, self._base
-        return Computation(pipe.name, pipe.penalties, inputs, step, settings, base=base, asynchronous=asynchronous)
-
-    def tree_flatten(self) -> tuple[tuple[Pipeline], Static]:
-        """The pipeline, and the base loss: how JAX sees it."""
-        return (self.pipeline,), Static((self._base,), "")
-
-    def tree_keys(self) -> tuple[str]:
-        """The name of what `tree_flatten` returns first."""
-        return ("pipeline",)
-
-    @classmethod
-    def tree_unflatten(cls, static: Static, children: Iterable[Any]) -> RegularizedLoss:
-        """The inverse of `tree_flatten`. Takes anything as a pipeline, for JAX puts placeholders there."""
-        (pipeline,), (base,) = children, static.penalties
-        loss = object.__new__(cls)
-        for name, value in (("base_loss", base.fn), ("pipeline", pipeline), ("_base", base)):
-            object.__setattr__(loss, name, value)
-        return loss
+        return Computation(pipe.name, pipe.penalties, inputs, step, settings, base=base)

@@ -1,4 +1,4 @@
-"""What a penalty of a pipeline returns: called, checked, and made a 0-d float array of the inputs' framework."""
+"""Check what a callable returned: make its value a 0-d float array of the inputs' framework, its metrics constants."""
 
 from __future__ import annotations
 
@@ -7,36 +7,25 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from .._penalties.decorator import value_and_metrics
-from .._penalties.spec import spec_of
 from ..backends import backend_of, common_backend, flatten_of, is_array, is_array_beside
 from .penalty import Penalty
 
-__all__ = ["call", "metric_of", "scalar", "unpacked", "weight_for", "zero_like"]
+__all__ = ["as_metric", "as_scalar", "factor_for", "unpack", "zero_like"]
 
 
-def call(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> Any:
-    """What the penalty returns; one of this package its metrics too, where they are asked for."""
-    fn = penalty.fn
-    assert callable(fn)
-    if with_metrics and spec_of(fn) is not None:
-        return value_and_metrics(fn, arguments, dict(penalty.options))
-    return fn(*arguments, **penalty.options)
-
-
-def unpacked(penalty: Penalty, out: Any) -> tuple[Any, Mapping[str, Any]]:
-    """Value and metrics."""
+def unpack(penalty: Penalty, out: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Return value and metrics of what a callable returned."""
     if not isinstance(out, tuple):
         return out, {}
     if len(out) != 2 or not isinstance(out[1], Mapping):
-        got = ", ".join(type(each).__qualname__ for each in out)
+        got = ", ".join(type(part).__qualname__ for part in out)
         raise TypeError(f"penalty {penalty.name!r}: must return a value or (value, dict), got ({got}).")
     return out
 
 
-def scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
-    """`value` as a 0-d real array, float32 at least; a number as one of the framework of the `inputs`."""
-    if isinstance(value, Real) and not isinstance(value, bool) and spec_of(penalty.fn) is None:
+def as_scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
+    """Return `value` as a 0-d real array, in float32 at least. A number becomes an array like those of the inputs."""
+    if isinstance(value, Real) and not isinstance(value, bool):
         array = _an_array(inputs)
         if array is None and not is_array(value):
             raise _no_array(f"penalty {penalty.name!r}")
@@ -66,16 +55,16 @@ def scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
     return value if working is None else backend.xp.astype(value, working)
 
 
-def weight_for(penalty: Penalty, weight: Any, value: Any) -> Any:
-    """What to multiply `value` with: an array of the same dtype, for a wider one would widen the total."""
-    if not is_array(weight):
+def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
+    """Return the weight in the dtype of `value` if it is an array, because a wider one would widen the total."""
+    if type(weight) is float or not is_array(weight):
         return weight
     backend = common_backend(f"penalty {penalty.name!r}", ("value", "weight"), (value, weight))
     return weight if weight.dtype == value.dtype else backend.xp.astype(weight, value.dtype)
 
 
-def metric_of(penalty: Penalty, name: str, metric: Any) -> Any:
-    """A figure for the report, as a constant."""
+def as_metric(penalty: Penalty, name: str, metric: Any) -> Any:
+    """Return a metric for the report: a number, or a 0-d array without gradient."""
     if isinstance(metric, Real):
         return float(metric)
     if not is_array(metric) or tuple(metric.shape) != ():
@@ -85,15 +74,15 @@ def metric_of(penalty: Penalty, name: str, metric: Any) -> Any:
     assert backend is not None
     if backend.dtype(metric.dtype).kind == "complex":
         raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be real, got {metric.dtype}. Take its size.")
-    return backend.stop_gradient(metric)
+    return backend.autodiff.stop_gradient(metric)
 
 
-def zero_like(name: str, inputs: tuple[Any, ...], parts: Iterable[Callable[..., Any]]) -> Any:
-    """A float 0 of the namespace and device of the inputs, or of a part of them where they are an object."""
+def zero_like(name: str, inputs: tuple[Any, ...], selectors: Iterable[Callable[..., Any]]) -> Any:
+    """Return a float 0 on the device of the inputs. `selectors` find an array if the inputs are objects."""
     array = _an_array(inputs)
-    for part in parts:
+    for select in selectors:
         if array is None:
-            array = _an_array(part(*inputs))
+            array = _an_array(select(*inputs))
     if array is None:
         raise _no_array(name)
     return _zero(array)
@@ -111,6 +100,6 @@ def _zero(array: Any) -> Any:
     backend = backend_of(array)
     assert backend is not None
     xp = backend.xp
-    found = backend.dtype(array.dtype)
-    dtype = array.dtype if found.kind == "real" and found.working is None else xp.float32
+    kind, working, _ = backend.dtype(array.dtype)
+    dtype = array.dtype if kind == "real" and working is None else xp.float32
     return xp.sum(xp.zeros_like(xp.reshape(array, (-1,))[:0], dtype=dtype))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,12 @@ from .table import as_html, as_text
 
 __all__ = ["PenaltyReport", "Report", "to_floats"]
 
-_Names = tuple[tuple[str, ...], tuple[str, ...] | None]  # of the penalties, and of the rows of the conflicts
 
-
-@node
+@node(
+    leaves=("value", "weight", "contribution", "grad_norm", "grad_norm_weighted"),
+    mappings=("metrics",),
+    static=("error",),
+)
 @dataclass(frozen=True)
 class PenaltyReport:
     """One penalty of a `Report`; numbers and 0-d arrays, None where not computed.
@@ -43,25 +45,11 @@ class PenaltyReport:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[tuple[str, ...], str | None]]:
-        """Figures; the metrics' names in order, and the error: how JAX sees it."""
-        figures = (self.value, self.weight, self.contribution, self.grad_norm, self.grad_norm_weighted)
-        return (*figures, *self.metrics.values()), (tuple(self.metrics), self.error)
 
-    def tree_keys(self) -> tuple[str, ...]:
-        """The names of what `tree_flatten` returns first."""
-        return "value", "weight", "contribution", "grad_norm", "grad_norm_weighted", *self.metrics
-
-    @classmethod
-    def tree_unflatten(cls, static: tuple[tuple[str, ...], str | None], leaves: Iterable[Any]) -> PenaltyReport:
-        """The inverse of `tree_flatten`."""
-        value, weight, contribution, grad_norm, grad_norm_weighted, *metrics = leaves
-        names, error = static
-        named = dict(zip(names, metrics, strict=True))
-        return cls(value, weight, contribution, grad_norm, grad_norm_weighted, named, error)
-
-
-@node
+@node(
+    leaves=("loss_total", "base_loss", "regularizer_total", "total_grad_norm"),
+    mappings=("regularizers", "gradient_conflicts"),
+)
 @dataclass(frozen=True)
 class Report:
     """What `Pipeline.compute` found: detached 0-d arrays on their device. A JAX pytree, so that it leaves a jit.
@@ -89,30 +77,6 @@ class Report:
     regularizer_total: Any
     total_grad_norm: Any = None
     gradient_conflicts: Mapping[str, Mapping[str, Any]] | None = None
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], _Names]:
-        """Figures, and the penalties' names in order: how JAX sees it."""
-        figures = (self.loss_total, self.base_loss, self.regularizer_total, self.total_grad_norm)
-        names = tuple(self.regularizers), None if self.gradient_conflicts is None else tuple(self.gradient_conflicts)
-        return (*figures, *self.regularizers.values(), *self._cosines().values()), names
-
-    def tree_keys(self) -> tuple[str, ...]:
-        """The names of what `tree_flatten` returns first."""
-        return "loss_total", "base_loss", "regularizer_total", "total_grad_norm", *self.regularizers, *self._cosines()
-
-    def _cosines(self) -> dict[str, Any]:
-        rows = self.gradient_conflicts or {}
-        return {f"gradient_conflicts/{a}/{b}": cosine for a, row in rows.items() for b, cosine in row.items()}
-
-    @classmethod
-    def tree_unflatten(cls, names: _Names, children: Iterable[Any]) -> Report:
-        """The inverse of `tree_flatten`."""
-        new = iter(children)
-        loss_total, base_loss, regularizer_total, total_grad_norm = (next(new) for _ in range(4))
-        parts = {name: next(new) for name in names[0]}
-        rows = names[1]
-        conflicts = None if rows is None else {a: {b: next(new) for b in rows} for a in rows}
-        return cls(loss_total, base_loss, parts, regularizer_total, total_grad_norm, conflicts)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of plain floats, moved off the device at once.

@@ -1,24 +1,19 @@
-"""Rows in blocks: what a penalty needs between its inputs and its terms stays in the cache, and is never whole.
+"""The size of blocks of rows.
 
-A penalty of rows is evaluated on a few of them at a time, by the same formula, where a framework runs each operation on
-its own: NumPy, CuPy and eager PyTorch. A compiler fuses the operations better than that, and is given the whole.
+NumPy, CuPy and eager PyTorch evaluate a penalty of rows on a few rows at a time, by the same formula: what it needs
+between inputs and terms stays in the cache, and never exists for all rows. A compiler fuses operations better than
+that, and gets all rows at once.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
-from ._fast_path import Evaluate
-
-__all__ = ["AUTOMATIC", "BLOCK_SIZE", "LEAST", "Index", "Work", "block_size", "keep_pages"]
-
-Index = tuple[slice, ...]
+__all__ = ["AUTOMATIC", "BLOCK_SIZE", "LEAST", "block_size", "keep_pages"]
 
 AUTOMATIC = 0
 LEAST = 2**18  # elements: what is smaller stays in the caches of a CPU as a whole
@@ -78,92 +73,3 @@ def keep_pages(empty: Callable[[int], Any]) -> None:
     system are zeroed, which takes longer than what blocks compute.
     """
     empty(2**25 - 2**16)
-
-
-class Work(NamedTuple):
-    """A formula and its arrays, to be evaluated whole or in blocks."""
-
-    formula: Callable[..., Any]
-    options: Mapping[str, Any]
-    xp: Any
-    dtype: Any  # to compute in; None: as the arrays have it
-    arrays: tuple[Any, ...]
-    mask: Any  # of the elements of the arrays with rows, broadcastable to them; None: all count
-    takes_mask: bool  # the formula does, as its option `kept`
-    axis: int | None  # along which a row lies; None: terms are not of rows
-    matrices: tuple[int, ...] = ()  # which of the arrays all rows have in common, as [classes, features]
-    divisor: float | None = None  # of the sum of terms times factors, where nothing but that is differentiated
-    factors: Any = None  # of the terms; None: all 1
-    kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
-    fast_path: Evaluate | None = None  # how to call the formula; None: with guards
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether it can be cut."""
-        return self.axis is not None and self.arrays[0].ndim > 1
-
-    def terms(self, arrays: tuple[Any, ...], mask: Any) -> Any:
-        """What the formula makes of the arrays, or of a block of them."""
-        xp, dtype, options = self.xp, self.dtype, self.options
-        if dtype is not None:
-            arrays = tuple(x if x.dtype == dtype else xp.astype(x, dtype) for x in arrays)
-        if mask is not None:
-            arrays = tuple(x if i in self.matrices else xp.where(mask, x, 0.0) for i, x in enumerate(arrays))
-            if self.takes_mask:
-                options = {**options, "kept": mask}
-        if self.fast_path is None:
-            return self.formula(*arrays, **options)
-        return self.fast_path(self.formula, arrays, options)
-
-    def whole(self) -> Any:
-        """All terms at once."""
-        return self.terms(self.arrays, self.mask)
-
-    def in_blocks(self, elements: int) -> Any:
-        """All terms, from blocks."""
-        xp = self.xp
-        parts = [xp.reshape(self.terms(*self.block(index)), (-1,)) for index in self.indices(elements)]
-        return xp.reshape(xp.concat(parts), self.terms_shape)
-
-    def size(self) -> int:
-        """How many elements an input has, or the logits."""
-        assert self.axis is not None
-        return math.prod(self.terms_shape) * self._classes
-
-    @property
-    def terms_shape(self) -> tuple[int, ...]:
-        """One for each row."""
-        return self.outer(tuple(self.arrays[0].shape))
-
-    def outer(self, index: tuple[Any, ...]) -> tuple[Any, ...]:
-        """`index`, or a shape, without the axis of the rows."""
-        assert self.axis is not None
-        return index[: self.axis] + index[self.axis + 1 :]
-
-    def block(self, index: Index) -> tuple[tuple[Any, ...], Any]:
-        """Return the arrays and the mask at `index`."""
-        arrays = tuple(x if i in self.matrices else x[index] for i, x in enumerate(self.arrays))
-        return arrays, None if self.mask is None else self.mask[index]
-
-    def indices(self, elements: int) -> Iterator[Index]:
-        """Where the blocks lie, in the order of the terms in memory; a block has a row at least."""
-        shape = tuple(self.arrays[0].shape)
-        axes = [axis for axis in range(len(shape)) if axis != self.axis]
-        inner = self._classes
-        while len(axes) > 1 and inner * shape[axes[-1]] <= elements:
-            inner *= shape[axes.pop()]
-        *single, cut = axes
-        step = max(1, elements // inner)
-        for at in product(*(range(shape[axis]) for axis in single)):
-            for start in range(0, shape[cut], step):
-                index = [slice(None)] * len(shape)
-                for axis, i in zip(single, at, strict=True):
-                    index[axis] = slice(i, i + 1)
-                index[cut] = slice(start, min(start + step, shape[cut]))
-                yield tuple(index)
-
-    @property
-    def _classes(self) -> int:
-        assert self.axis is not None
-        classes: int = self.arrays[self.matrices[0]].shape[0] if self.matrices else self.arrays[0].shape[self.axis]
-        return classes

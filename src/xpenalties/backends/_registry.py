@@ -202,7 +202,7 @@ def namespace(*arrays: Any) -> Any:
 
 def lender_of(owner: Backend) -> Backend:
     """The backend whose `vjp` serves arrays of `owner`: itself, or PyTorch, or else JAX, which take them by DLPack."""
-    if owner.differentiates():
+    if owner.autodiff.differentiates():
         return owner
     if not hasattr(owner.xp, "from_dlpack"):
         raise NoAutodiffError(
@@ -212,8 +212,8 @@ def lender_of(owner: Backend) -> Backend:
     lender = next((name for name in ("torch", "jax") if find_spec(name) is not None), None)
     if lender is None:
         raise NoAutodiffError(
-            f"{owner.name} arrays have no automatic differentiation {owner.lacks}and there is neither PyTorch nor JAX "
-            f"to borrow it from. Install one of them{owner.remedy}."
+            f"{owner.name} arrays have no automatic differentiation {owner.autodiff.lacks}and there is neither PyTorch "
+            f"nor JAX to borrow it from. Install one of them{owner.autodiff.remedy}."
         )
     backend: Backend = _module(lender).BACKEND
     return backend

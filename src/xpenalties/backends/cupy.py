@@ -8,19 +8,13 @@ from typing import Any
 import array_api_compat.cupy
 import cupy
 
-from ._blocks import Work
-from .base import Backend
+from ._work import Work
+from .base import Backend, Evaluation
 
 __all__ = ["KNOWN", "find"]
 
 
 class CupyBackend(Backend):
-    def block_elements(self, work: Work) -> int | None:
-        return 2**25  # 128 MiB of float32 keep any card busy
-
-    def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        return formula(*arrays, **options)
-
     def abs(self, x: Any) -> Any:
         return self.xp.abs(x)
 
@@ -29,7 +23,15 @@ class CupyBackend(Backend):
         return values
 
 
-_CUPY = CupyBackend("cupy", array_api_compat.cupy)
+class CupyEvaluation(Evaluation):
+    def block_elements(self, work: Work) -> int | None:
+        return 2**25  # 128 MiB of float32 keep any card busy
+
+    def run(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        return function(*arrays, **options)
+
+
+_CUPY = CupyBackend("cupy", array_api_compat.cupy, evaluation=CupyEvaluation)
 KNOWN: dict[type, Backend] = {cupy.ndarray: _CUPY}
 
 

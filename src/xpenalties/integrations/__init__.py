@@ -1,1 +1,1 @@
-"""Bridges to other packages: each module here is imported by its name, and needs a package of its own."""
+"""Integrations with other packages. Import each module by its name; each needs the package that it is for."""

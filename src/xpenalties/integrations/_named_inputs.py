@@ -1,4 +1,4 @@
-"""Which of the many things that a training loop has at hand a pipeline's penalties take."""
+"""Select the inputs of a pipeline's penalties, by name, from all that a training loop has."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 from .._core.checks import nearest
 from .._pipeline.penalty import Penalty
 
-__all__ = ["Lazily", "asked_for", "found_in"]
+__all__ = ["LazyInputs", "lookup", "select_inputs"]
 
 
-class Lazily(Mapping[str, Any]):
-    """What is made where it is first asked for."""
+class LazyInputs(Mapping[str, Any]):
+    """A mapping whose values are made when they are first read."""
 
     def __init__(self, **makers: Callable[[], Any]) -> None:
         self._makers = makers
-        self._made: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
-            self._made[name] = self._makers[name]()
-        return self._made[name]
+        if name not in self._values:
+            self._values[name] = self._makers[name]()
+        return self._values[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._makers  # Mapping's own would make it
+        return name in self._makers  # Mapping.__contains__ would make the value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
@@ -33,32 +33,35 @@ class Lazily(Mapping[str, Any]):
         return len(self._makers)
 
 
-def asked_for(penalties: Iterable[Penalty], *parts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the penalties name in several mappings, the first that has it; all of it where one picks for itself."""
-    names: dict[str, Any] = {}
-    picks = False
+def select_inputs(penalties: Iterable[Penalty], *sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that the enabled penalties name, each from the first source that has it.
+
+    If a penalty names none, because it takes the whole mapping or picks its inputs by a callable, return all.
+    """
+    named: dict[str, Any] = {}
+    takes_all = False
     for penalty in penalties:
         if not penalty.enabled:
             continue
         if penalty.inputs is None or callable(penalty.inputs):
-            picks = True
+            takes_all = True
             continue
         for name in (penalty.inputs,) if isinstance(penalty.inputs, str) else penalty.inputs:
-            names[name] = found_in(f"penalty {penalty.name!r}", name, *parts)
-    if not picks:
-        return names
+            named[name] = lookup(f"penalty {penalty.name!r}", name, *sources)
+    if not takes_all:
+        return named
     everything: dict[str, Any] = {}
-    for part in reversed(parts):
-        everything.update(part.seen() if hasattr(part, "seen") else part)  # of modules what there is of them
-    return {**everything, **names}
+    for source in reversed(sources):
+        everything.update(source.seen() if hasattr(source, "seen") else source)  # a `Capture` may lack outputs
+    return {**everything, **named}
 
 
-def found_in(asking: str, name: str, *parts: Mapping[str, Any]) -> Any:
-    """What the first of several mappings that has the name has for it."""
-    for part in parts:
-        if name in part:
-            return part[name]
-    known = [each for part in parts for each in part]
+def lookup(user: str, name: str, *sources: Mapping[str, Any]) -> Any:
+    """Return the value of `name` from the first source that has it."""
+    for source in sources:
+        if name in source:
+            return source[name]
+    available = [other for source in sources for other in source]
     raise ValueError(
-        f"{asking}: the inputs must have {name!r}, got {', '.join(map(repr, known))}." + nearest(name, known)
+        f"{user}: the inputs must have {name!r}, got {', '.join(map(repr, available))}." + nearest(name, available)
     )

@@ -1,4 +1,4 @@
-"""Gradient transforms inside of PyTorch's optimizers, by the hooks of their steps, and groups of parameters by path."""
+"""Gradient transforms inside PyTorch's optimizers, through the hooks of a step, and groups of parameters by path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..transforms._base import GradientTransformation, check_transform
 
 __all__ = ["Attached", "attach", "parameter_groups"]
 
-_WHERE = member(("gradients", "updates"))
+_TO = member(("gradients", "updates"))
 
 
 def attach(
@@ -25,34 +25,35 @@ def attach(
     to: Literal["gradients", "updates"] = "gradients",
     model: torch.nn.Module | None = None,
 ) -> Attached:
-    """Make a gradient transform a part of an optimizer's step.
+    """Apply a gradient transform in each step of an optimizer.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        All of its groups are meant; the transform's patterns say which parameters.
+        The transform covers all of its groups; patterns of the transform select parameters.
     transform : GradientTransformation
-        Of `xpenalties.transforms`.
+        One of `xpenalties.transforms`.
     to : {"gradients", "updates"}, default "gradients"
-        Before the optimizer sees the gradients, or to the difference that its step has made, learning rate included:
-        for `decoupled` decays and `proximal` ones. The latter keeps a copy of the parameters over each step.
+        "gradients" transforms the gradients before the optimizer sees them. "updates" transforms the change of the
+        parameters by the step, learning rate included: use it for `decoupled` decays and for `proximal`. It copies the
+        parameters before each step.
     model : torch.nn.Module, optional
-        Whose names of parameters are the paths. By default those that the optimizer was given
-        (``SGD(model.named_parameters())``), else their group and place: ``0.3``.
+        The module whose parameter names are the paths. By default the names that the optimizer was made with
+        (``SGD(model.named_parameters())``), or else the group and the position: ``0.3``.
 
     Returns
     -------
     Attached
-        Its state goes with `optimizer.state_dict` and `load_state_dict`; `remove` takes it off.
+        Its state is saved and loaded with the optimizer's. Call `remove` to detach it.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind or value, for parameters that the model has not, and for patterns that match none.
+        If an argument is of a wrong kind or value, the model lacks a parameter, or a pattern matches nothing.
 
     Notes
     -----
-    With `torch.amp.GradScaler` unscale first, ``scaler.unscale_(optimizer)``, as for any clipping.
+    With `torch.amp.GradScaler`, unscale first, as for any clipping: ``scaler.unscale_(optimizer)``.
 
     Examples
     --------
@@ -68,11 +69,11 @@ def attach(
             f"attach: `optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__qualname__}. Pass one."
         )
     check_transform("attach", "transform", transform)
-    return Attached(optimizer, transform, named("attach", _WHERE, "to", to), model)
+    return Attached(optimizer, transform, named("attach", _TO, "to", to), model)
 
 
 class Attached:
-    """A transform that is a part of an optimizer's step, see `attach`."""
+    """A gradient transform in an optimizer's step, see `attach`."""
 
     def __init__(
         self,
@@ -87,28 +88,28 @@ class Attached:
         params = self._params()
         with torch.no_grad():
             self.state = transform.init(params)
-        taken = optimizer.state_dict()
-        self._key = next(key for key in (f"xpenalties.{i}" for i in count()) if key not in taken)
-        hooks = [self._optimizer.register_state_dict_post_hook(self._saved)]
-        hooks.append(self._optimizer.register_load_state_dict_pre_hook(self._loaded))
+        keys = optimizer.state_dict()
+        self._key = next(key for key in (f"xpenalties.{i}" for i in count()) if key not in keys)
+        hooks = [self._optimizer.register_state_dict_post_hook(self._save)]
+        hooks.append(self._optimizer.register_load_state_dict_pre_hook(self._load))
         if to == "gradients":
-            hooks.append(optimizer.register_step_pre_hook(self._to_gradients))
+            hooks.append(optimizer.register_step_pre_hook(self._transform_gradients))
         else:
-            self._before: dict[str, torch.Tensor] = {}
-            hooks.append(optimizer.register_step_pre_hook(self._copied))
-            hooks.append(optimizer.register_step_post_hook(self._to_updates))
+            self._before: dict[str, torch.Tensor] = {}  # copies of the parameters
+            hooks.append(optimizer.register_step_pre_hook(self._copy_params))
+            hooks.append(optimizer.register_step_post_hook(self._transform_updates))
         self._hooks = hooks
 
     def remove(self) -> None:
-        """Take it off the optimizer."""
+        """Detach it from the optimizer."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
 
     def _params(self) -> dict[str, torch.Tensor]:
-        """The optimizer's parameters by path; it may have been given more of them."""
+        """Return the optimizer's parameters by path, including groups that were added later."""
         names = None if self._model is None else {id(p): name for name, p in self._model.named_parameters()}
-        found = {}
+        params = {}
         for i, group in enumerate(self._optimizer.param_groups):
             for j, param in enumerate(group["params"]):
                 if names is None:
@@ -120,39 +121,39 @@ class Attached:
                         f"attach: `model` must have all of the optimizer's parameters, got none for place {j} of group "
                         f"{i}. Pass the model that it was made for."
                     )
-                found[path] = param
-        return found
+                params[path] = param
+        return params
 
-    def _to_gradients(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+    def _transform_gradients(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         params = self._params()
         gradients = {path: param.grad for path, param in params.items()}
-        updates = self._updated(gradients, params)
+        updates = self._transformed(gradients, params)
         for path, param in params.items():
             if updates[path] is not param.grad:
                 param.grad = updates[path]
 
-    def _copied(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+    def _copy_params(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._before = {path: param.detach().clone() for path, param in self._params().items()}
 
-    def _to_updates(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+    def _transform_updates(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         params, before = self._params(), self._before
         self._before = {}
-        made = {path: param.detach() - before[path] for path, param in params.items()}
-        for path, update in self._updated(made, before).items():
-            if update is not made[path]:
+        updates = {path: param.detach() - before[path] for path, param in params.items()}
+        for path, update in self._transformed(updates, before).items():
+            if update is not updates[path]:
                 params[path].detach().copy_(before[path] + update)
 
-    def _updated(self, updates: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    def _transformed(self, updates: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
-            new, self.state = self._transform.update(updates, self.state, params)
-        found: dict[str, Any] = new
-        return found
+            transformed, self.state = self._transform.update(updates, self.state, params)
+        result: dict[str, Any] = transformed
+        return result
 
-    def _saved(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+    def _save(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
         leaves, _ = flatten(self.state)
         state_dict[self._key] = [leaf.get_state() if isinstance(leaf, torch.Generator) else leaf for leaf in leaves]
 
-    def _loaded(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
+    def _load(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
         if self._key not in state_dict:
             return
         leaves, rebuild = flatten(self.state)
@@ -162,35 +163,36 @@ class Attached:
                 f"attach: the saved state must be of the same transform, got {len(saved)} arrays in place of "
                 f"{len(leaves)}. Attach what was attached when it was saved."
             )
-        for leaf, kept in zip(leaves, saved, strict=True):
+        loaded = []
+        for leaf, value in zip(leaves, saved, strict=True):
             if isinstance(leaf, torch.Generator):
-                leaf.set_state(kept)
-        new = [leaf if isinstance(leaf, torch.Generator) else kept for leaf, kept in zip(leaves, saved, strict=True)]
-        self.state = rebuild(iter(new))
+                leaf.set_state(value)
+            loaded.append(leaf if isinstance(leaf, torch.Generator) else value)
+        self.state = rebuild(iter(loaded))
 
 
 def parameter_groups(
     model: torch.nn.Module, options: Mapping[str, Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """Groups of parameters for an optimizer, by patterns of their paths.
+    """Group a model's parameters for an optimizer, by patterns of their paths.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Its parameters that require gradients are in the groups.
+        The groups hold those of its parameters that require gradients.
     options : mapping or pairs of str and mapping
-        Regular expressions, searched for in the names, and the options of the group. The first that matches counts;
-        what no pattern matches is in a last group without options.
+        Regular expressions, searched for in the names, and the options of each group. A parameter is in the group of
+        the first pattern that matches. The last group, without options, holds the parameters that match none.
 
     Returns
     -------
     list of dict
-        With names, so that `attach` knows them.
+        The groups. They include the names, so that `attach` can use them as paths.
 
     Raises
     ------
     ValueError
-        For a pattern that matches nothing that is left.
+        If a pattern matches no parameter that is left.
 
     Examples
     --------
@@ -203,12 +205,12 @@ def parameter_groups(
     rest = {name: param for name, param in model.named_parameters() if param.requires_grad}
     names = list(rest)
     groups: list[dict[str, Any]] = []
-    for pattern, given in [*(options.items() if isinstance(options, Mapping) else options)]:
-        chosen = [name for name in rest if re.search(pattern, name)]
-        if not chosen:
+    for pattern, group_options in [*(options.items() if isinstance(options, Mapping) else options)]:
+        matching = [name for name in rest if re.search(pattern, name)]
+        if not matching:
             raise ValueError(
                 f"parameter_groups: each pattern must match a parameter that is left, got {pattern!r}."
                 + nearest(pattern, names)
             )
-        groups.append({"params": [(name, rest.pop(name)) for name in chosen], **given})
+        groups.append({"params": [(name, rest.pop(name)) for name in matching], **group_options})
     return [*groups, {"params": list(rest.items())}] if rest else groups

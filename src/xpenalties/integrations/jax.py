@@ -1,6 +1,6 @@
-"""Penalties in JAX's training loops: a step for Optax's optimizers, and what Flax's modules sow.
+"""Penalties in JAX's training loops: a training step for Optax's optimizers, and values that Flax modules sow.
 
-As in::
+For example::
 
     loss = RegularizedLoss(base_loss, pipeline)
     step = train_step(forward, loss, optimizer)
@@ -37,34 +37,36 @@ def train_step(
     wrt: str | Iterable[str] | None = None,
     gradient_conflicts: bool = False,
 ) -> Callable[..., tuple[Any, ...]]:
-    """A step of training, compiled: forward, loss with penalties, gradients, and the optimizer's update.
+    """Make a compiled training step: forward pass, loss with penalties, gradients, and the optimizer's update.
 
     Parameters
     ----------
     forward : callable
-        ``forward(params, *batch)`` returns the mapping that the base loss and the penalties take, to which ``"params"``
-        is added.
+        ``forward(params, *batch)`` returns the mapping of inputs for the base loss and the penalties. The step adds
+        ``"params"`` to it.
     loss : RegularizedLoss
+        The base loss and the pipeline. Both take the mapping.
     optimizer : GradientTransformation
-        Optax's, or one of `xpenalties.transforms`. One that takes more is given `value`, `grad` and `value_fn`.
+        Optax's, or one of `xpenalties.transforms`. The step passes `value`, `grad` and `value_fn` if its `update` takes
+        them.
     has_aux : bool, default False
-        Whether `forward` returns a pair, of the mapping and what the step returns too: other state of a model.
+        Whether `forward` returns a pair: the mapping, and other state of the model, which the step returns too.
     jit : bool, default True
-        Whether to compile it.
+        Whether to compile the step.
     track_grad_norms, wrt, gradient_conflicts
         As for `RegularizedLoss.compute`.
 
     Returns
     -------
     callable
-        ``step(params, state, *batch, step=None, weights=None)`` returns parameters, the optimizer's state, the
-        `Report`, and with `has_aux` the rest. `params` are any pytree of arrays: Equinox's modules, too, without what
-        is no array. `weights` are by name, as `Pipeline.with_weights` takes them: other ones do not compile again.
+        ``step(params, state, *batch, step=None, weights=None)`` returns the parameters, the optimizer's state, the
+        `Report`, and with `has_aux` the other state. `params` is any pytree of arrays: for an Equinox module, its
+        arrays. `weights` sets weights by name, as `Pipeline.with_weights`; other values do not recompile the step.
 
     Raises
     ------
     TypeError
-        For arguments of a wrong kind.
+        If an argument is of a wrong kind.
 
     Examples
     --------
@@ -94,77 +96,104 @@ def train_step(
     options: dict[str, Any] = {"track_grad_norms": track_grad_norms, "gradient_conflicts": gradient_conflicts}
     if wrt is not None:
         options["wrt"] = wrt if isinstance(wrt, str) else tuple(wrt)
-    extra = _taken_by_name(optimizer.update, ("value", "grad", "value_fn"))
+    return _Step(forward, loss, optimizer, has_aux, jit, options)
 
-    def update(params: Any, state: Any, batch: tuple[Any, ...], step: Any, weights: Any) -> tuple[Any, ...]:
-        own = loss if weights is None else RegularizedLoss(loss.base_loss, loss.pipeline.with_weights(weights))
+
+class _Step:
+    """A training step, see `train_step`."""
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        loss: RegularizedLoss,
+        optimizer: GradientTransformation,
+        has_aux: bool,
+        jit: bool,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._forward = forward
+        self._loss = loss
+        self._optimizer = optimizer
+        self._has_aux = has_aux
+        self._options = options
+        self._extra_names = _accepted_names(optimizer.update, ("value", "grad", "value_fn"))
+        self._compiled_update = jax.jit(self._update) if jit else self._update
+
+    def __call__(self, params: Any, state: Any, *batch: Any, step: Any = None, weights: Any = None) -> tuple[Any, ...]:
+        if weights is not None:
+            self._check_weights(weights)
+        result: tuple[Any, ...] = self._compiled_update(params, state, batch, step, weights)
+        return result
+
+    def _check_weights(self, weights: Mapping[str, Any]) -> None:
+        self._loss.pipeline.with_weights(weights)  # in the compiled update they are tracers, which have no values
+        scheduled = next((name for name, weight in weights.items() if callable(weight)), None)
+        if scheduled is not None:
+            raise TypeError(
+                f"train_step: `weights` must be numbers or arrays, got a schedule for {scheduled!r}. Give it to "
+                "the Penalty."
+            )
+
+    def _update(self, params: Any, state: Any, batch: tuple[Any, ...], step: Any, weights: Any) -> tuple[Any, ...]:
+        loss = self._loss
+        if weights is not None:
+            loss = RegularizedLoss(loss.base_loss, loss.pipeline.with_weights(weights))
 
         def total(params: Any) -> tuple[Any, Any]:
-            found = forward(params, *batch)
-            if has_aux and not (isinstance(found, tuple) and len(found) == 2):
-                raise TypeError(
-                    f"train_step: `forward` must return a pair with has_aux=True, got {type(found).__qualname__}. "
-                    "Return the inputs by name, and the rest."
-                )
-            inputs, aux = found if has_aux else (found, None)
-            if not isinstance(inputs, Mapping) or "params" in inputs:
-                got = ", ".join(map(repr, inputs)) if isinstance(inputs, Mapping) else type(inputs).__qualname__
-                raise TypeError(
-                    f"train_step: `forward` must return a mapping without 'params', got {got}. Return the inputs "
-                    "by name."
-                )
-            value, report = own.compute({**inputs, "params": params}, step=step, **options)
+            inputs, aux = self._inputs(params, batch)
+            value, report = loss.compute({**inputs, "params": params}, step=step, **self._options)
             return value, (report, aux)
 
         (value, (report, aux)), gradient = jax.value_and_grad(total, has_aux=True)(params)
-        more = {"value": value, "grad": gradient, "value_fn": lambda params: total(params)[0]}
-        updates, state = optimizer.update(gradient, state, params, **{name: more[name] for name in extra})
+        extra = {"value": value, "grad": gradient, "value_fn": lambda params: total(params)[0]}
+        extra = {name: extra[name] for name in self._extra_names}
+        updates, state = self._optimizer.update(gradient, state, params, **extra)
         params = apply_updates(params, updates)
-        return (params, state, report, aux) if has_aux else (params, state, report)
+        return (params, state, report, aux) if self._has_aux else (params, state, report)
 
-    compiled = jax.jit(update) if jit else update
+    def _inputs(self, params: Any, batch: tuple[Any, ...]) -> tuple[Mapping[str, Any], Any]:
+        """Return the inputs by name, and what else `forward` returns with `has_aux`."""
+        result = self._forward(params, *batch)
+        if self._has_aux and not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(
+                f"train_step: `forward` must return a pair with has_aux=True, got {type(result).__qualname__}. "
+                "Return the inputs by name, and the rest."
+            )
+        inputs, aux = result if self._has_aux else (result, None)
+        if not isinstance(inputs, Mapping) or "params" in inputs:
+            got = ", ".join(map(repr, inputs)) if isinstance(inputs, Mapping) else type(inputs).__qualname__
+            raise TypeError(
+                f"train_step: `forward` must return a mapping without 'params', got {got}. Return the inputs by name."
+            )
+        return inputs, aux
 
-    def train(params: Any, state: Any, *batch: Any, step: Any = None, weights: Any = None) -> tuple[Any, ...]:
-        if weights is not None:
-            loss.pipeline.with_weights(weights)  # for its checks, which see no values inside
-            scheduled = next((name for name, weight in weights.items() if callable(weight)), None)
-            if scheduled is not None:
-                raise TypeError(
-                    f"train_step: `weights` must be numbers or arrays, got a schedule for {scheduled!r}. Give it to "
-                    "the Penalty."
-                )
-        result: tuple[Any, ...] = compiled(params, state, batch, step, weights)
-        return result
 
-    return train
-
-
-def _taken_by_name(update: Callable[..., Any], names: tuple[str, ...]) -> list[str]:
-    """Which of them a function of three arguments, passed by position whatever their names are, takes beside these."""
+def _accepted_names(update: Callable[..., Any], names: tuple[str, ...]) -> list[str]:
+    """Return those of `names` that `update` takes as keywords, besides its first three arguments."""
     parameters = list(signature(update).parameters.values())
     by_position = {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
-    by_name = {p.name for p in parameters} - by_position
-    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return [name for name in names if name in by_name or (any_name and name not in by_position)]
+    by_keyword = {p.name for p in parameters} - by_position
+    any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return [name for name in names if name in by_keyword or (any_keyword and name not in by_position)]
 
 
 def sown(intermediates: Any) -> dict[str, Any]:
-    """What Flax's modules have sown, by path.
+    """Return the values that Flax modules have sown, by path.
 
     Parameters
     ----------
     intermediates : flax.nnx.State or mapping
-        What a function under `flax.nnx.capture` returns second; or Linen's collection, ``state["intermediates"]``.
+        The second result of a function under `flax.nnx.capture`, or Linen's collection ``state["intermediates"]``.
 
     Returns
     -------
     dict
-        Arrays by paths, with dots between: ``"encoder.hidden"``; of what is sown several times a tuple of them.
+        Arrays by path, with dots between the names: ``"encoder.hidden"``. If a value was sown several times, a tuple.
 
     Raises
     ------
     TypeError
-        For what is no mapping.
+        If `intermediates` is not a mapping.
 
     Examples
     --------
@@ -176,11 +205,11 @@ def sown(intermediates: Any) -> dict[str, Any]:
             f"sown: `intermediates` must be a mapping, got {type(intermediates).__qualname__}. Pass what "
             "nnx.capture or apply(..., mutable=...) found."
         )
-    found: dict[str, Any] = {}
-    for name, part in intermediates.items():
-        if isinstance(part, Mapping):
-            found.update({f"{name}.{path}": value for path, value in sown(part).items()})
+    values: dict[str, Any] = {}
+    for name, child in intermediates.items():
+        if isinstance(child, Mapping):
+            values.update({f"{name}.{path}": value for path, value in sown(child).items()})
             continue
-        value = part.get_value() if hasattr(part, "get_value") else part  # of one of nnx' variables
-        found[str(name)] = value[0] if isinstance(value, tuple) and len(value) == 1 else value
-    return found
+        value = child.get_value() if hasattr(child, "get_value") else child  # an nnx variable
+        values[str(name)] = value[0] if isinstance(value, tuple) and len(value) == 1 else value
+    return values

@@ -1,6 +1,6 @@
 """Penalties as regularizers of Keras 3, on its PyTorch and JAX backends.
 
-As in::
+For example::
 
     layer = keras.layers.Dense(8, kernel_regularizer=KerasRegularizer("group_lasso", weight=1e-3))
 """
@@ -26,27 +26,28 @@ __all__ = ["KerasRegularizer"]
 class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
     """A penalty or a pipeline as `kernel_regularizer`, `bias_regularizer` or `activity_regularizer`.
 
-    It is saved with the model, as `Pipeline.to_config` has it; functions of one's own need `register`.
+    It is saved with the model by `Pipeline.to_config`; your own functions need `register` for that.
 
     Parameters
     ----------
-    penalty : str, Penalty, Pipeline, or what `Pipeline.from_config` takes
-        A string that ends in ``.toml`` or ``.json`` is a file; any other is the name of a penalty.
+    penalty : str, Penalty, Pipeline, or configuration
+        A string that ends in ``.toml`` or ``.json`` is a configuration file; any other is the name of a penalty. A
+        configuration is what `Pipeline.from_config` takes.
     weight : float, default 1.0
-        Of a penalty by name.
+        The weight, if `penalty` is a name.
     **options
-        Of a penalty by name.
+        Options of the penalty, if `penalty` is a name.
 
     Raises
     ------
     TypeError, ValueError
-        As `Penalty` and `Pipeline.from_config`; for weights that are schedules, for Keras gives no step; and for a
-        weight or options beside a penalty that has its own.
+        As `Penalty` and `Pipeline.from_config`. Also if a weight is a schedule, because Keras gives no step, or if
+        `weight` or options are passed with a penalty that has its own.
 
     Notes
     -----
-    The penalty is given the array of Keras' backend, PyTorch's or JAX's, and Keras adds what it returns to the loss. Of
-    an activity it is given the whole batch: `l1` and its like are sums over it, which Keras divides by its size.
+    The penalty gets the array of Keras' backend, PyTorch or JAX, and Keras adds its value to the loss. An activity
+    regularizer gets the whole batch: `l1` and other sums are over the batch, and Keras divides them by its size.
 
     Examples
     --------
@@ -78,22 +79,22 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
             self.pipeline = Pipeline([Penalty(penalty, weight=1.0 if weight is None else weight, options=options)])
         else:
             self.pipeline = Pipeline.from_config(penalty)
-        for each in self.pipeline:
-            if callable(each.weight) or each.every != 1:
+        for member in self.pipeline:
+            if callable(member.weight) or member.every != 1:
                 raise ValueError(
-                    f"KerasRegularizer: weights must be numbers, and `every` 1, got others in {each.name!r}, and Keras "
-                    "gives no step. Use `pipeline.at(step)`."
+                    f"KerasRegularizer: weights must be numbers, and `every` 1, got others in {member.name!r}, and "
+                    "Keras gives no step. Use `pipeline.at(step)`."
                 )
 
     def __call__(self, x: Any) -> Any:
-        """The weighted sum of the penalties, a 0-d array of Keras' backend."""
+        """Return the weighted sum of the penalties, a 0-d array of Keras' backend."""
         return self.pipeline(x.value if isinstance(x, keras.Variable) else x)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes an equal one of, as JSON has it."""
+        """Return a configuration in JSON's types, from which `from_config` makes an equal regularizer."""
         return {"config": self.pipeline.to_config()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> KerasRegularizer:
-        """The inverse of `get_config`."""
+        """Make a regularizer from what `get_config` returned."""
         return cls(config["config"])

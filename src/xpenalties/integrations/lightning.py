@@ -22,14 +22,12 @@ with require("Lightning", needed_by=__name__, install="xpenalties[lightning]"):
 
 from .._core.checks import POSITIVE_INTEGER, named, nearest
 from .._pipeline.computation import Computation
-from .._pipeline.gradient_tracking import Gradients, Tracked
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.settings import Settings
 from .._reports.report import PenaltyReport, Report
-from ..backends.torch import BACKEND
 from ..controllers import Controller
-from ._named_inputs import Lazily, asked_for, found_in
-from .torch import Capture, paths_of
+from ._named_inputs import LazyInputs, lookup, select_inputs
+from ._torch_capture import Capture, paths_of
 
 __all__ = ["PipelineCallback"]
 
@@ -217,7 +215,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
 
     def penalties(self, module: LightningModule, found: Mapping[str, Any], batch: Any) -> Any:
         """The weighted sum of the penalties, observed and logged, beside what `training_step` has returned."""
-        own_inputs = Lazily(params=lambda: dict(module.named_parameters()), batch=lambda: batch)
+        own_inputs = LazyInputs(params=lambda: dict(module.named_parameters()), batch=lambda: batch)
         parts: list[Any] = [found, own_inputs, {} if self._capture is None else self._capture]
         if len(set().union(*parts)) != sum(map(len, parts)):
             raise ValueError(
@@ -227,9 +225,9 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         step = module.trainer.global_step
         weights = {name: state["weight"] for name, state in self._states.items()}
         pipe = self.pipe.with_weights(weights) if weights else self.pipe
-        inputs, by = asked_for(pipe, *parts), None
+        inputs, by = select_inputs(pipe, *parts), None
         if self.track_every is not None and step % self.track_every == 0:
-            by = {name: found_in("PipelineCallback: `wrt`", name, *parts) for name in self.wrt}
+            by = {name: lookup("PipelineCallback: `wrt`", name, *parts) for name in self.wrt}
         penalties, self.report = _computed(pipe, found["loss"], inputs, step, by)
         for name, (_, observe) in self._controllers.items():
             part = self.report.regularizers.get(name)
@@ -313,19 +311,14 @@ def _computed(
     base = PenaltyReport(value, 1.0, value)
     if not any(penalty.enabled for penalty in pipe):
         return 0.0, Report(value, base, {}, 0.0)
-    computation = Computation(pipe.name, pipe.penalties, (inputs,), step, Settings())
-    penalties, report = computation.reported()
-    if by is not None:
-        arrays = Tracked(pipe.name, (by,), None).arrays
-        gradients = Gradients(BACKEND, arrays, conflicts=False)
-        norm, _ = gradients.add("base_loss", _gradient(loss, arrays), 1.0)
+    settings = Settings(track=by is not None)
+    computation = Computation(
+        pipe.name, pipe.penalties, (inputs,), step, settings, pull=_gradient, pull_inputs=({} if by is None else by,)
+    )
+    if computation.gradients is not None:
+        norm, _ = computation.gradients.add("base_loss", _gradient(loss, computation.gradients.arrays), 1.0)
         base = replace(base, grad_norm=norm, grad_norm_weighted=norm)
-        parts = dict(report.regularizers)
-        for name, own in computation.values.items():
-            if pipe[name].differentiable:
-                norms = gradients.add(name, _gradient(own, arrays), parts[name].weight)
-                parts[name] = replace(parts[name], grad_norm=norms[0], grad_norm_weighted=norms[1])
-        report = replace(report, regularizers=parts, total_grad_norm=gradients.total_norm())
+    penalties, report = computation.total_and_report()
     return penalties, replace(report, loss_total=value + report.loss_total, base_loss=base)
 
 
@@ -337,6 +330,6 @@ def _figure(loss: Any) -> Any:
 
 def _gradient(value: Any, arrays: list[Any]) -> list[Any]:
     """Through all that leads to the value, whose graph stays; None where nothing does."""
-    if not (value.requires_grad and arrays[0].requires_grad):  # `Tracked` has such, or none of them
+    if not (value.requires_grad and arrays[0].requires_grad):  # all of the arrays do, or none of them
         return [None] * len(arrays)
     return list(torch.autograd.grad(value, arrays, retain_graph=True, allow_unused=True))

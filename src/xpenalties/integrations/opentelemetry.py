@@ -1,4 +1,4 @@
-"""Spans and metrics of each computation of a pipeline, by OpenTelemetry's API: where they go is up to its SDK."""
+"""Record a span and metrics for each computation of a pipeline with OpenTelemetry's API; its SDK exports them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ with require("OpenTelemetry's API", needed_by=__name__, install="xpenalties[open
 
 __all__ = ["OpenTelemetryHandler"]
 
-_FIGURES = ("weight", "value", "contribution", "grad_norm")
-_SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # the SDK's start at 5
+_NUMBERS = ("weight", "value", "contribution", "grad_norm")
+_SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # the SDK's default starts at 5
 
 
 class OpenTelemetryHandler:
-    """A handler of events that makes OpenTelemetry's spans and metrics of them.
+    """A handler that records events as OpenTelemetry's spans and metrics.
 
-    A span "xpenalties.compute" for each computation, below the span that is current where it begins, and below it a
-    span "xpenalties.penalty" for each penalty. Their attributes are "xpenalties.pipeline", "xpenalties.penalty",
-    "xpenalties.step" where it is an int, and "xpenalties.weight", "xpenalties.value", "xpenalties.contribution" and
-    "xpenalties.grad_norm" where they are known; the value of a computation is the loss total.
+    Each computation has a span "xpenalties.compute", a child of the current span, and each penalty has a span
+    "xpenalties.penalty" below it. Their attributes are "xpenalties.pipeline", "xpenalties.penalty", "xpenalties.step"
+    if it is an int, and "xpenalties.weight", "xpenalties.value", "xpenalties.contribution" and "xpenalties.grad_norm"
+    if they are known. The value of a computation is the total loss.
 
-    The metrics are "xpenalties.penalty.duration" in seconds on the host, a histogram, with those that failed;
-    "xpenalties.penalty.value", "xpenalties.penalty.contribution", "xpenalties.penalty.grad_norm" and
-    "xpenalties.loss_total", gauges; and "xpenalties.penalty.errors", a counter. Pipeline and penalty are attributes.
+    The metrics are a histogram, "xpenalties.penalty.duration", in seconds on the host and including failed penalties;
+    the gauges "xpenalties.penalty.value", "xpenalties.penalty.contribution", "xpenalties.penalty.grad_norm" and
+    "xpenalties.loss_total"; and a counter, "xpenalties.penalty.errors". Their attributes are pipeline and penalty.
 
-    Each figure is read, so each penalty waits for the device.
+    The handler reads each number, so the host waits for the device after each penalty.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ class OpenTelemetryHandler:
             "contribution": meter.create_gauge("xpenalties.penalty.contribution", description="Weight times value."),
             "grad_norm": meter.create_gauge("xpenalties.penalty.grad_norm", description="Norm of the gradient."),
         }
-        self._contexts: dict[int, Context] = {}  # of the computations that run: penalties may come from any thread
+        self._contexts: dict[int, Context] = {}  # by running computation, because penalties may run on any thread
 
     def __call__(self, event: Event) -> None:
-        """Make of `event` what OpenTelemetry has for it."""
+        """Record one event."""
         if event.kind == "start":
-            if event.penalty is None:  # a penalty's span is made at its end, so that none is left open
+            if event.penalty is None:  # a penalty's span is made when it ends, so that none stays open
                 span = self._tracer.start_span(
                     "xpenalties.compute", attributes=_attributes(event), start_time=_nanoseconds(event.time)
                 )
@@ -84,15 +84,15 @@ class OpenTelemetryHandler:
                 span.record_exception(event.error, timestamp=end)
                 message = f"{type(event.error).__name__}: {event.error}"
                 span.set_status(trace.Status(trace.StatusCode.ERROR, message))
-            self._count(event)
-            figures = {name: float(x) for name in _FIGURES if (x := getattr(event, name)) is not None}
-            span.set_attributes({f"xpenalties.{name}": figure for name, figure in figures.items()})
-            self._measure(event, figures)
-        finally:  # an array's float may raise
+            self._record_penalty(event)
+            numbers = {name: float(x) for name in _NUMBERS if (x := getattr(event, name)) is not None}
+            span.set_attributes({f"xpenalties.{name}": number for name, number in numbers.items()})
+            self._set_gauges(event, numbers)
+        finally:  # float() of an array may raise
             span.end(end)
 
     def _span(self, event: Event) -> trace.Span:
-        """The span that ends with this event; one that records nothing where the computation's start was not seen."""
+        """Return the span that this event ends, or an invalid one if the start of its computation was not seen."""
         find = self._contexts.pop if event.penalty is None else self._contexts.get
         context = find(event.computation, None)
         if context is None:
@@ -102,7 +102,7 @@ class OpenTelemetryHandler:
         start = _nanoseconds(event.time)
         return self._tracer.start_span("xpenalties.penalty", context, attributes=_attributes(event), start_time=start)
 
-    def _count(self, event: Event) -> None:
+    def _record_penalty(self, event: Event) -> None:
         if event.penalty is None:
             return
         if event.duration is not None:
@@ -110,11 +110,11 @@ class OpenTelemetryHandler:
         if event.kind == "exception":
             self._errors.add(1, _labels(event))
 
-    def _measure(self, event: Event, figures: dict[str, float]) -> None:
+    def _set_gauges(self, event: Event, numbers: dict[str, float]) -> None:
         gauges = {"value": self._loss_total} if event.penalty is None else self._gauges
         for name, gauge in gauges.items():
-            if name in figures:
-                gauge.set(figures[name], _labels(event))
+            if name in numbers:
+                gauge.set(numbers[name], _labels(event))
 
 
 def _labels(event: Event) -> dict[str, str]:

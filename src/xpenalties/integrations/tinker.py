@@ -1,6 +1,6 @@
-"""Penalties in Tinker's custom losses: what `TrainingClient.forward_backward_custom` takes.
+"""Penalties in Tinker's custom losses, for `TrainingClient.forward_backward_custom`.
 
-As in::
+For example::
 
     loss = custom_loss(negative_log_likelihood, pipeline, targets={"teacher": ("field", "teacher_logprobs")})
     for step in range(100):
@@ -33,7 +33,7 @@ from ..backends.torch import BACKEND
 
 __all__ = ["CustomLoss", "custom_loss"]
 
-_OF_MODEL = ("logprobs", "probs")
+_MODEL_TARGETS = ("logprobs", "probs")
 
 
 def custom_loss(
@@ -49,31 +49,31 @@ def custom_loss(
     timeout: float | None = None,
     on_error: Literal["raise", "drop"] = "raise",
 ) -> CustomLoss:
-    """A loss for `TrainingClient.forward_backward_custom`, with a pipeline's penalties added.
+    """Make a loss for `TrainingClient.forward_backward_custom` that includes a pipeline's penalties.
 
     Parameters
     ----------
     base_loss : callable
-        As the SDK takes them: of the data and a list of their log-probabilities; returns a scalar or ``(scalar,
-        metrics)``.
+        As the SDK takes it: called with the data and a list of their log-probabilities, it returns a scalar or
+        ``(scalar, metrics)``.
     pipe : Pipeline
-        Its penalties' `inputs` are names of targets, or callables of what the loss takes; None is "logprobs".
+        The `inputs` of its penalties are names of targets, or callables of the loss's arguments. None is "logprobs".
     targets : mapping of str, optional
-        What there is to penalize beside "logprobs" and "probs", by name: ``("field", key)`` of each datum's
-        `loss_fn_inputs`; a list of tensors, one for each datum; a callable of what the loss takes, which returns such a
-        list; or one of "logprobs" and "probs". The tokens of all data are concatenated, so that a mean is one over
-        tokens. A single tensor, given or returned, is taken as it is.
-    where : as one of the targets, optional
-        One number for each token: where it is 0, as for a prompt, targets leave the token out.
+        Inputs of penalties, by name, besides "logprobs" and "probs". Each is ``("field", key)``, for a field of each
+        datum's `loss_fn_inputs`; a list of tensors, one for each datum; a callable of the loss's arguments that returns
+        such a list; or "logprobs" or "probs", to give them another name. The tokens of all data are concatenated, so
+        that a mean is over tokens. A single tensor, passed or returned, is used as it is.
+    where : like one of the targets, optional
+        One number for each token. Tokens where it is 0, such as the prompt's, are removed from the targets.
     step : int, optional
-        For weights that are schedules, and penalties that count on each k-th step; see `CustomLoss.at`.
+        For weights that are schedules and for penalties with `every`, see `CustomLoss.at`.
     prefix : str, default "penalties/"
-        Of the metrics' names.
+        Prefix of the metrics' names.
     track_grad_norms : bool, default False
-        Whether the metrics have the norms of the gradients by the log-probabilities.
+        Whether the metrics include the norms of the gradients with respect to the log-probabilities.
     asynchronous : bool, default False
-        Whether to run penalties and base loss as `Pipeline.compute_async` does. Where one is a coroutine function, or
-        there is a timeout, that is so anyway; True is for other callables that return awaitables.
+        Whether to run penalties and base loss as `Pipeline.compute_async`. This is always so if one of them is a
+        coroutine function or there is a timeout. Pass True for other callables that return awaitables.
     timeout, on_error
         As for `Pipeline.compute_async`.
 
@@ -84,11 +84,11 @@ def custom_loss(
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind, and for inputs that are no targets.
+        If an argument is of a wrong kind, or an input is not one of the targets.
 
     Notes
     -----
-    The SDK asks for a gradient of each datum: one that neither loss nor penalties use has zeros.
+    The SDK requires a gradient for each datum. It is zero if neither the loss nor a penalty uses the datum.
 
     Examples
     --------
@@ -103,25 +103,11 @@ def custom_loss(
     (2.25, 0.5, 2.0)
     """
     if not callable(base_loss):
-        raise TypeError(f"custom_loss: `base_loss` must be callable, got {_kind(base_loss)}. Pass a function.")
+        raise TypeError(f"custom_loss: `base_loss` must be callable, got {_type_name(base_loss)}. Pass a function.")
     if not isinstance(pipe, Pipeline):
-        raise TypeError(f"custom_loss: `pipe` must be a Pipeline, got {_kind(pipe)}. Make one.")
-    if not (targets is None or isinstance(targets, Mapping)):
-        raise TypeError(f"custom_loss: `targets` must be a mapping of names, got {_kind(targets)}. Pass a dict.")
-    sources = {name: _checked_source(f"target {name!r}", source) for name, source in (targets or {}).items()}
-    for name in _OF_MODEL:
-        source = sources.setdefault(name, name)
-        if not isinstance(source, str) or source != name:
-            raise ValueError(f"custom_loss: `targets` must leave {name!r} the model's, got another. Rename it.")
-    for penalty in pipe:
-        for name in _names(penalty):
-            if name not in sources:
-                raise ValueError(
-                    f"custom_loss: inputs of penalty {penalty.name!r} must be targets, got {name!r}, there are "
-                    f"{', '.join(map(repr, sources))}.{nearest(name, sources)}"
-                )
-    asynchronous = asynchronous or any(is_coroutine_function(fn) for fn in (base_loss, *(p.fn for p in pipe)))
-    asynchronous = asynchronous or any(limit is not None for limit in (timeout, *(p.timeout for p in pipe)))
+        raise TypeError(f"custom_loss: `pipe` must be a Pipeline, got {_type_name(pipe)}. Make one.")
+    sources = _checked_sources(targets, pipe)
+    asynchronous = asynchronous or _is_asynchronous(base_loss, pipe, timeout)
     if asynchronous and track_grad_norms:
         raise ValueError(
             "custom_loss: `track_grad_norms` must be False beside coroutines and timeouts, got True. Do without."
@@ -130,15 +116,41 @@ def custom_loss(
     Settings.of("custom_loss", **options, asynchronous=asynchronous)
     if not asynchronous:
         options["track_grad_norms"] = track_grad_norms
-    bound = Pipeline([replace(p, inputs=_of_batch(p)) for p in pipe], name=pipe.name)
+    bound = Pipeline([replace(p, inputs=_inputs_from_batch(p)) for p in pipe], name=pipe.name)
     regularized = RegularizedLoss(lambda logprobs, batch: base_loss(batch.data, logprobs), bound)
     where = None if where is None else _checked_source("`where`", where)
     return CustomLoss(regularized, sources, where, prefix, asynchronous, options, step)
 
 
+def _checked_sources(targets: Any, pipe: Pipeline) -> dict[str, Any]:
+    """Return what each target is made from, by name. The inputs of all penalties must be among them."""
+    if not (targets is None or isinstance(targets, Mapping)):
+        raise TypeError(f"custom_loss: `targets` must be a mapping of names, got {_type_name(targets)}. Pass a dict.")
+    sources = {name: _checked_source(f"target {name!r}", source) for name, source in (targets or {}).items()}
+    for name in _MODEL_TARGETS:
+        source = sources.setdefault(name, name)
+        if not isinstance(source, str) or source != name:
+            raise ValueError(f"custom_loss: `targets` must leave {name!r} the model's, got another. Rename it.")
+    for penalty in pipe:
+        for name in _input_names(penalty):
+            if name not in sources:
+                raise ValueError(
+                    f"custom_loss: inputs of penalty {penalty.name!r} must be targets, got {name!r}, there are "
+                    f"{', '.join(map(repr, sources))}.{nearest(name, sources)}"
+                )
+    return sources
+
+
+def _is_asynchronous(base_loss: Callable[..., Any], pipe: Pipeline, timeout: float | None) -> bool:
+    """Return whether the loss needs an event loop: for a coroutine function or a timeout."""
+    functions = (base_loss, *(penalty.fn for penalty in pipe))
+    timeouts = (timeout, *(penalty.timeout for penalty in pipe))
+    return any(map(is_coroutine_function, functions)) or any(limit is not None for limit in timeouts)
+
+
 @dataclass(frozen=True, eq=False)
 class CustomLoss:
-    """What `custom_loss` returns."""
+    """A loss with penalties for Tinker's SDK, see `custom_loss`."""
 
     loss: RegularizedLoss
     targets: Mapping[str, Any]
@@ -149,11 +161,11 @@ class CustomLoss:
     step: Any = None
 
     def at(self, step: Any) -> CustomLoss:
-        """The same at a step, for weights that are schedules, and penalties that count on each k-th step."""
+        """Return the same loss at another step, for weights that are schedules and for penalties with `every`."""
         return replace(self, step=step)
 
     def __call__(self, data: Sequence[Any], logprobs: Sequence[Any]) -> tuple[Any, dict[str, float]]:
-        """The total to differentiate, and metrics, which are `Report.flat` without ":"."""
+        """Return the total to differentiate, and the metrics: `Report.flat` with "_" for ":"."""
         total, report = self.compute(data, logprobs)
         flat = report.flat(self.prefix)
         metrics = {name.replace(":", "_"): value for name, value in flat.items()}  # the server's are "name:reduction"
@@ -164,7 +176,7 @@ class CustomLoss:
         return total, metrics
 
     def compute(self, data: Sequence[Any], logprobs: Sequence[Any]) -> tuple[Any, Report]:
-        """The total to differentiate, and a report."""
+        """Return the total to differentiate, and a report."""
         logprobs = list(logprobs)
         if not data:
             raise ValueError("custom_loss: `data` must have a datum at least, got none. Pass some.")
@@ -177,13 +189,13 @@ class CustomLoss:
             total, report = self._on_event_loop(logprobs, batch)
         else:
             total, report = self.loss.compute(logprobs, batch, step=self.step, **self.options)
-        # a part of no elements, for a product with 0 would make NaN of infinities
-        unused = torch.cat([each.reshape(-1)[:0] for each in logprobs]).sum()
-        return total + unused, report
+        # makes the total depend on each datum; empty slices, because infinity times 0 would be NaN
+        zero = torch.cat([each.reshape(-1)[:0] for each in logprobs]).sum()
+        return total + zero, report
 
     def _on_event_loop(self, logprobs: Any, batch: _Batch) -> tuple[Any, Report]:
-        """On a thread of its own: the SDK calls losses where an event loop is running already."""
-        modes = BACKEND.carried()
+        """Compute on another thread: the SDK calls losses on one whose event loop is already running."""
+        modes = BACKEND.evaluation.thread_modes()
 
         def run() -> tuple[Any, Report]:
             with modes():
@@ -193,68 +205,79 @@ class CustomLoss:
 
 
 class _Batch:
-    """The targets of one call, each found once."""
+    """The targets of one call, each made at most once."""
 
     def __init__(self, data: Sequence[Any], logprobs: list[Any], sources: Mapping[str, Any], where: Any) -> None:
-        self.data, self._logprobs, self._sources, self._kept = data, logprobs, sources, None
+        self.data = data
+        self._logprobs = logprobs
+        self._sources = sources
+        self._targets: dict[str, Any] = {}
+        self._mask = None
         if where is not None:
-            self._kept = self._joined("`where`", where, logprobs) != 0
+            self._mask = self._joined("`where`", where, logprobs) != 0
             tokens = sum(map(len, logprobs))
-            if tuple(self._kept.shape) != (tokens,):
+            if tuple(self._mask.shape) != (tokens,):
                 raise ValueError(
                     f"custom_loss: `where` must have one number for each of {tokens} tokens, got shape "
-                    f"{tuple(self._kept.shape)}. Reduce it."
+                    f"{tuple(self._mask.shape)}. Reduce it."
                 )
-        self._found: dict[str, Any] = {}
 
     def target(self, name: str, logprobs: list[Any]) -> Any:
-        """One of the targets, of these log-probabilities: where gradients are tracked, a penalty has its own."""
-        if name not in self._found:  # by the penalty that wants it, which may be dropped where it fails
-            self._found[name] = self._joined(f"target {name!r}", self._sources[name], self._logprobs)
-        found = self._found[name]
-        if logprobs is self._logprobs or not (found.requires_grad or isinstance(self._sources[name], str)):
-            return found
+        """Return a target made from `logprobs`, which are a penalty's own copies when its gradient is tracked."""
+        if name not in self._targets:  # not earlier: an error belongs to the penalty that uses the target
+            self._targets[name] = self._joined(f"target {name!r}", self._sources[name], self._logprobs)
+        target = self._targets[name]
+        if logprobs is self._logprobs or not (target.requires_grad or isinstance(self._sources[name], str)):
+            return target
         return self._joined(f"target {name!r}", self._sources[name], logprobs)
 
     def _joined(self, name: str, source: Any, logprobs: list[Any]) -> Any:
-        """All data's tokens, but those that are left out."""
-        if isinstance(source, str):
-            found = logprobs
-        elif _is_field(source):
-            found = [_field(name, i, datum, source[1]) for i, datum in enumerate(self.data)]
-        else:
-            found = source(self.data, logprobs) if callable(source) else source
-            if _is_array(found):
-                return _tensor(found)
-            if not isinstance(found, (list, tuple)):
-                raise TypeError(f"custom_loss: {name} must be a list of tensors, got {_kind(found)}. Return one.")
-            found = [_tensor(each) for each in found]
-        if len(found) != len(logprobs):
-            raise ValueError(
-                f"custom_loss: {name} must have {len(logprobs)} tensors, got {len(found)}. Pass one a datum."
-            )
-        for i, (part, model) in enumerate(zip(found, logprobs, strict=True)):
-            if part.ndim == 0 or len(part) != len(model) or part.shape[1:] != found[0].shape[1:]:
-                expected = (len(model), *found[0].shape[1:])
-                raise ValueError(
-                    f"custom_loss: {name} must have shape {expected} in datum {i}, which has {len(model)} tokens, got "
-                    f"{tuple(part.shape)}. Have a callable return what is not one for each token as a tensor."
-                )
-        joined = torch.cat(found) if self._kept is None else torch.cat(found)[self._kept]
-        # after that, for a NaN that is left out has no part in the gradient of exp then
+        """Concatenate the tokens of all data, without those that `where` removes."""
+        values = self._values(name, source, logprobs)
+        if isinstance(values, torch.Tensor):
+            return values
+        _check_lengths(name, values, logprobs)
+        joined = torch.cat(values) if self._mask is None else torch.cat(values)[self._mask]
+        # exp after the mask, so that a masked NaN does not reach its gradient
         return joined.exp() if isinstance(source, str) and source == "probs" else joined
 
+    def _values(self, name: str, source: Any, logprobs: list[Any]) -> Any:
+        """Return a tensor for each datum, or a single tensor that is used as it is."""
+        if isinstance(source, str):
+            return logprobs
+        if _is_field(source):
+            return [_field(name, i, datum, source[1]) for i, datum in enumerate(self.data)]
+        values = source(self.data, logprobs) if callable(source) else source
+        if _is_array(values):
+            return _tensor(values)
+        if not isinstance(values, (list, tuple)):
+            raise TypeError(f"custom_loss: {name} must be a list of tensors, got {_type_name(values)}. Return one.")
+        return [_tensor(value) for value in values]
 
-def _of_batch(penalty: Penalty) -> Callable[..., Any]:
-    """The inputs of `penalty` out of what the loss is given."""
+
+def _check_lengths(name: str, values: list[Any], logprobs: list[Any]) -> None:
+    """Check that there is a tensor for each datum, with an element for each of its tokens."""
+    if len(values) != len(logprobs):
+        raise ValueError(f"custom_loss: {name} must have {len(logprobs)} tensors, got {len(values)}. Pass one a datum.")
+    for i, (value, model) in enumerate(zip(values, logprobs, strict=True)):
+        if value.ndim == 0 or len(value) != len(model) or value.shape[1:] != values[0].shape[1:]:
+            expected = (len(model), *values[0].shape[1:])
+            raise ValueError(
+                f"custom_loss: {name} must have shape {expected} in datum {i}, which has {len(model)} tokens, got "
+                f"{tuple(value.shape)}. Have a callable return what is not one for each token as a tensor."
+            )
+
+
+def _inputs_from_batch(penalty: Penalty) -> Callable[..., Any]:
+    """Make a function that picks the penalty's inputs from the arguments of the bound loss."""
     inputs = penalty.inputs
     if callable(inputs):
         return lambda logprobs, batch: inputs(batch.data, logprobs)
-    names = _names(penalty)
+    names = _input_names(penalty)
     return lambda logprobs, batch: tuple(batch.target(name, logprobs) for name in names)
 
 
-def _names(penalty: Penalty) -> tuple[str, ...]:
+def _input_names(penalty: Penalty) -> tuple[str, ...]:
     inputs = penalty.inputs
     if inputs is None:
         return ("logprobs",)
@@ -263,21 +286,21 @@ def _names(penalty: Penalty) -> tuple[str, ...]:
 
 def _checked_source(name: str, source: Any) -> Any:
     if isinstance(source, str):
-        if source not in _OF_MODEL:
+        if source not in _MODEL_TARGETS:
             raise ValueError(
                 f"custom_loss: {name} must be 'logprobs', 'probs', ('field', key), tensors or a callable, got "
-                f"{source!r}.{nearest(source, _OF_MODEL)} For a field of the data pass ('field', {source!r})."
+                f"{source!r}.{nearest(source, _MODEL_TARGETS)} For a field of the data pass ('field', {source!r})."
             )
     elif not (_is_field(source) or callable(source) or _is_array(source) or isinstance(source, (list, tuple))):
         raise TypeError(
             f"custom_loss: {name} must be 'logprobs', 'probs', ('field', key), tensors or a callable, got "
-            f"{_kind(source)}. Pass one of these."
+            f"{_type_name(source)}. Pass one of these."
         )
     return source
 
 
 def _is_field(source: Any) -> bool:
-    return isinstance(source, (tuple, list)) and [type(each) for each in source] == [str, str] and source[0] == "field"
+    return isinstance(source, (tuple, list)) and [type(item) for item in source] == [str, str] and source[0] == "field"
 
 
 def _field(name: str, i: int, datum: Any, key: str) -> Any:
@@ -298,5 +321,5 @@ def _tensor(x: Any) -> Any:
     return x.to_torch() if isinstance(x, tinker.TensorData) else torch.as_tensor(x)
 
 
-def _kind(x: Any) -> str:
+def _type_name(x: Any) -> str:
     return type(x).__qualname__

@@ -27,7 +27,7 @@ from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ._named_inputs import Lazily, asked_for
+from ._named_inputs import LazyInputs, select_inputs
 from ._trainer_state import Begins, Run
 
 __all__ = ["PipelineLoss"]
@@ -212,7 +212,7 @@ class PipelineLoss:
             if self._reference is not None:
                 later["reference"] = lambda: self._of_reference(run, logits)
         pipe = self.pipe if torch.is_grad_enabled() else _on_each_step(self.pipe)
-        asked = asked_for([p for p in pipe if p.enabled and p.is_due(step)], given, Lazily(**later))
+        asked = select_inputs([p for p in pipe if p.enabled and p.is_due(step)], given, LazyInputs(**later))
         if self._loss is None:
             summed = torch.nn.functional.cross_entropy(
                 logits.float().flatten(0, -2), beside.flatten(), ignore_index=self._ignored, reduction="sum"

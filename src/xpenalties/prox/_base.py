@@ -22,7 +22,7 @@ def proximal_operator(function: F) -> F:
     @wraps(function)
     def operator(x: Any, /, **options: Any) -> Any:
         backend = common_backend(function.__name__, ["x"], [x])
-        return backend.run(function, (x,), options)
+        return backend.evaluation.run(function, (x,), options)
 
     return cast(F, operator)
 

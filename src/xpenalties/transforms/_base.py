@@ -149,6 +149,6 @@ def in_working_dtype(name: str, change: Callable[..., Any], arrays: Sequence[Any
         backend.moved(xp.astype(x, dtype), arrays[0]) if is_one else x
         for x, is_one in zip(scalars, are_arrays, strict=True)
     ]
-    result = backend.run(change, (*widened, *cast), {})
+    result = backend.evaluation.run(change, (*widened, *cast), {})
     dtype = arrays[0].dtype if len(arrays) == 1 else xp.result_type(*arrays)
     return result if result.dtype == dtype else xp.astype(result, dtype)

@@ -75,14 +75,14 @@ def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformatio
         if not arrays:
             return updates, state._replace(step=incremented(state.step))
         backend = common_backend("add_noise", selected.array_paths(), arrays)
-        next_rng, *rngs = backend.split("add_noise", state.rng, len(arrays) + 1)
+        next_rng, *rngs = backend.random.split("add_noise", state.rng, len(arrays) + 1)
         remaining = iter(rngs)
 
         def noisy(update: Any, time: Any, eta: Any, gamma: Any) -> Any:
             if backend.dtype(update.dtype).kind != "real":
                 raise TypeError(f"add_noise: `updates` must be real, got {update.dtype}. Split it into its parts.")
             deviation = (eta / (1 + time) ** gamma) ** 0.5
-            return update + deviation * backend.normal("add_noise", next(remaining), tuple(update.shape), update)
+            return update + deviation * backend.random.normal("add_noise", next(remaining), tuple(update.shape), update)
 
         scalars = state.step, eta, gamma
         noisy_updates = selected.replaced([in_working_dtype("add_noise", noisy, [x], *scalars) for x in arrays])

@@ -132,7 +132,7 @@ class OverTree(HasStaticKey):
             arrays = selected.arrays()
             backend = backend_of(arrays[0])
             assert backend is not None
-            values, fused = backend.power_sum(*self.factors, arrays)
+            values, fused = backend.evaluation.power_sum(*self.factors, arrays)
         return total(values + [self._value(*row) for i, row in enumerate(rows) if i not in fused])
 
     def static_key(self) -> tuple[Any, ...]:

@@ -41,7 +41,7 @@ def test_the_same_on_any_number_of_threads(torch: Any, threads: int) -> None:
 
 
 def test_each_block_runs_on_one_thread_of_several(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpenalties.backends._blocks import Work
+    from xpenalties.backends._work import Work
 
     seen = []
     terms = Work.terms
@@ -67,8 +67,64 @@ def test_threads_have_as_many_of_their_own_as_before(torch: Any) -> None:
     assert (torch.get_num_threads(), found) == (4, [4])
 
 
+def test_other_threads_have_as_many_while_blocks_run(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that the user starts meanwhile is none of ours."""
+    from xpenalties.backends._work import Work
+
+    seen: list[tuple[int, int]] = []
+    terms = Work.terms
+
+    def recorded(work: Work, *args: Any) -> Any:
+        thread = Thread(target=lambda: seen.append((here, torch.get_num_threads())))
+        here = torch.get_num_threads()
+        thread.start()
+        thread.join()
+        return terms(work, *args)
+
+    monkeypatch.setattr(Work, "terms", recorded)
+    value_and_slope(torch, 6)
+    assert seen == [(1, 4)] * len(X)
+
+
+def test_a_thread_that_set_its_own_number(torch: Any) -> None:
+    """What another thread sets for itself and those to come is not undone."""
+    thread = Thread(target=lambda: torch.set_num_threads(3))
+    thread.start()
+    thread.join()
+    value_and_slope(torch, 6)
+    seen: list[int] = []
+    thread = Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert (torch.get_num_threads(), seen) == (4, [3])
+
+
+@pytest.mark.parametrize("library", ["none", "other"])
+def test_without_openmp(torch: Any, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """All blocks run on this thread, with all of PyTorch's threads for each operation."""
+    from xpenalties.backends._work import Work
+    from xpenalties.backends.torch import _threads
+
+    def load(path: str) -> object:
+        if library == "none":
+            raise OSError(path)
+        return object()
+
+    monkeypatch.setattr(_threads.ctypes, "CDLL", load)
+    _threads._omp_set_num_threads.cache_clear()
+    try:
+        seen = []
+        terms = Work.terms
+        monkeypatch.setattr(Work, "terms", lambda work, *args: seen.append(current_thread()) or terms(work, *args))
+        for got, want in zip(value_and_slope(torch, 6), value_and_slope(torch, None), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+        assert set(seen) == {current_thread()}
+    finally:
+        _threads._omp_set_num_threads.cache_clear()
+
+
 def test_an_error_in_a_block_is_raised(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpenalties.backends._blocks import Work
+    from xpenalties.backends._work import Work
 
     calls = []
 

@@ -1,4 +1,4 @@
-"""What configurations and their files refuse, with where it is, and pipelines that no configuration holds."""
+"""Errors of configurations and their files, which name the place, and pipelines that cannot be written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_errors_say_where(name: str) -> None:
         Pipeline.from_config(config)
 
 
-def test_nothing_of_ones_own() -> None:
+def test_without_registered_names() -> None:
     OWN.clear()
     with pytest.raises(ValueError, match=r"no function is named 'f', none is registered\. One of your own must be"):
         Pipeline.from_config(entry(inputs={"function": "f"}))
@@ -74,7 +74,7 @@ def test_files_of_windows_editors(tmp_path: Path) -> None:
         assert same(Pipeline.from_config(tmp_path / name), Pipeline({"l1": 1}))
 
 
-def test_what_no_configuration_holds(fw: Framework) -> None:
+def test_pipelines_that_cannot_be_written(fw: Framework) -> None:
     unnamed, x = lambda *args: args[0], fw.array(X)
     cases: list[tuple[Penalty, type[Exception], str]] = [
         (Penalty(unnamed, name="p"), TypeError, r"^penalty 'p': `fn` is a callable without a name in .*`register`\.$"),

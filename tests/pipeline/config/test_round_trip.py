@@ -1,4 +1,4 @@
-"""Configurations: pipelines there and back, from files, and what they compute."""
+"""Configurations: pipelines written and read again, in files too, and the values that they compute."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ flat = st.one_of(
         shape=st.sampled_from(["linear", "cosine"]), begin=step,
     ),
     st.dictionaries(count, number, max_size=3).map(
-        lambda found: schedules.piecewise(sorted({0: 0.5, **found}.items()), interpolate=True)
+        lambda pieces: schedules.piecewise(sorted({0: 0.5, **pieces}.items()), interpolate=True)
     ),
     st.just(halving),
 )  # fmt: skip
@@ -50,7 +50,7 @@ schedule = st.recursive(
     lambda inner: (
         st.builds(schedules.warmup, inner | number, steps=count, start=number)
         | st.builds(
-            lambda first, found: schedules.piecewise(sorted({**found, 0: first}.items(), key=lambda pair: pair[0])),
+            lambda first, later: schedules.piecewise(sorted({**later, 0: first}.items(), key=lambda pair: pair[0])),
             inner, st.dictionaries(count, inner | number, max_size=3),
         )
     ),
@@ -62,7 +62,7 @@ data = st.recursive(
     lambda inner: st.lists(inner, max_size=3).map(tuple),
     max_leaves=4,
 )
-what = st.one_of(
+function = st.one_of(
     st.sampled_from([("l1", {}), ("a pair", {}), ("mine", {})]),
     st.tuples(st.just("huber"), st.fixed_dictionaries({}, optional={"delta": st.floats(1e-9, 9), "normalizer": count})),
     st.tuples(st.just("l2"), st.fixed_dictionaries({}, optional={"center": st.just("mean") | number})),
@@ -88,16 +88,16 @@ pattern = st.lists(text.map(re.escape), min_size=1, max_size=2)
 tree = st.none() | st.fixed_dictionaries({}, optional={"match": pattern, "exclude": pattern})
 
 
-def built(fn: tuple[str, dict[str, Any]], tree: dict[str, Any] | None, **more: Any) -> Penalty:
+def penalty_of(fn: tuple[str, dict[str, Any]], tree: dict[str, Any] | None, **arguments: Any) -> Penalty:
     name, options = fn
     if tree is None:
-        return Penalty(name, options=options, **more)
-    return Penalty(over_tree(name, **tree, options=options), **more)
+        return Penalty(name, options=options, **arguments)
+    return Penalty(over_tree(name, **tree, options=options), **arguments)
 
 
 penalty = st.builds(
-    built,
-    what,
+    penalty_of,
+    function,
     tree,
     weight=number | schedule,
     inputs=inputs,
@@ -109,13 +109,13 @@ penalty = st.builds(
 )
 
 
-def named(found: list[tuple[str, Penalty]], name: str) -> Pipeline:
-    return Pipeline([replace(each, name=key or each.name) for key, each in found], name=name)
+def pipeline_of(named: list[tuple[str, Penalty]], name: str) -> Pipeline:
+    return Pipeline([replace(penalty, name=key or penalty.name) for key, penalty in named], name=name)
 
 
 key = text.filter(lambda name: not name.startswith("<") and name not in RESERVED)
-several = st.lists(st.tuples(key, penalty), max_size=3, unique_by=lambda each: each[0] or each[1].name)
-pipelines = st.builds(named, several, text)
+several = st.lists(st.tuples(key, penalty), max_size=3, unique_by=lambda pair: pair[0] or pair[1].name)
+pipelines = st.builds(pipeline_of, several, text)
 
 
 @settings(max_examples=60)
@@ -175,13 +175,13 @@ def test_the_data_is_short() -> None:
 def test_names_may_be_keys() -> None:
     schedule = {"schedule": "cosine", "start": 0.1, "steps": 10}
     by_name = {"l1": 0.5, "l2": schedule, "huber": {}, "robust": {"penalty": "huber", "options": {"delta": 2.0}}}
-    want = [
+    expected = [
         Penalty("l1", weight=0.5),
         Penalty("l2", weight=schedules.cosine(0.1, steps=10)),
         Penalty("huber"),
         Penalty("huber", name="robust", options={"delta": 2.0}),
     ]
-    assert same(Pipeline.from_config({"version": 1, "name": "p", "penalties": by_name}), Pipeline(want, name="p"))
+    assert same(Pipeline.from_config({"version": 1, "name": "p", "penalties": by_name}), Pipeline(expected, name="p"))
 
 
 def test_a_list_is_the_penalties() -> None:
@@ -189,7 +189,7 @@ def test_a_list_is_the_penalties() -> None:
     assert same(Pipeline.from_config([]), Pipeline())
 
 
-def test_what_is_not_given_is_not_said() -> None:
+def test_defaults_are_not_written() -> None:
     pipe = Pipeline([Penalty("l2", options={"clip": None, "where": None}), Penalty(anything, options={"a": None})])
     assert pipe.to_config()["penalties"] == [{"penalty": "l2"}, {"penalty": "anything", "options": {"a": None}}]
     nothing = {"weight": 1, "inputs": None, "timeout": None, "on_error": None, "options": {"clip": None}}
@@ -288,7 +288,7 @@ def test_the_quickstart_from_its_file() -> None:
         forward = quickstart.Forward(params, quickstart.Batch(**{name: x[:64] for name, x in data.items()}))
         for step in (0, 7, 30):
             total, report = pipe.compute(forward, step=step)
-            want, wanted = quickstart.PENALTIES.compute(forward, step=step)
-            assert float(total) == float(want) and report.to_dict() == wanted.to_dict()
+            expected, expected_report = quickstart.PENALTIES.compute(forward, step=step)
+            assert float(total) == float(expected) and report.to_dict() == expected_report.to_dict()
         assert same(Pipeline.from_config(pipe.to_config()), pipe)
-        assert VALIDATOR().is_valid(tomllib.loads(EXAMPLE.read_text()))
+        assert VALIDATOR().is_valid(tomllib.loads(EXAMPLE.read_text("utf-8")))

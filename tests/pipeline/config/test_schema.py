@@ -1,4 +1,4 @@
-"""The JSON Schema of configurations beside what reads them: both take and refuse the same."""
+"""The JSON Schema of configurations compared with the loader: both accept and refuse the same."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from xpenalties._core.registry import MAKERS, OWN, REGISTRY
 pytestmark = pytest.mark.usefixtures("own_names")
 
 
-# not by the schema: numbers that JSON does not have, and what depends on two values
-UNSAID = {"pattern", "names", "weight nan", "weight too long", "argument nan", "own option", "own option inf"}
-NO_JSON = {"weight callable", "argument callable", "inputs callable", "own option of a kind", "own option's key"}
-NO_JSON.add("by name, 3")
+# not refused by the schema: numbers that JSON does not have, and rules about two values
+NOT_IN_SCHEMA = {"pattern", "names", "weight nan", "weight too long", "argument nan", "own option", "own option inf"}
+NOT_JSON = {"weight callable", "argument callable", "inputs callable", "own option of a kind", "own option's key"}
+NOT_JSON.add("by name, 3")
 
 
-@pytest.mark.parametrize("name", [name for name in REFUSED if name not in NO_JSON])
+@pytest.mark.parametrize("name", [name for name in REFUSED if name not in NOT_JSON])
 def test_the_schema_refuses_what_the_loader_does(name: str) -> None:
-    assert VALIDATOR().is_valid(REFUSED[name][0]) == (name in UNSAID)
+    assert VALIDATOR().is_valid(REFUSED[name][0]) == (name in NOT_IN_SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_the_schema_refuses_what_the_loader_does(name: str) -> None:
         (entry(penalty="mine", options={"a": 1}), False),
     ],
 )
-def test_what_the_schema_does_not_say(config: Any, loaded: bool) -> None:
+def test_rules_that_are_not_in_the_schema(config: Any, loaded: bool) -> None:
     assert VALIDATOR().is_valid(config) and loads(config) == loaded
 
 
@@ -85,13 +85,13 @@ def test_schedules_in_schema_and_loader(name: str) -> None:
         assert not VALIDATOR().is_valid(config) and not loads(config)
 
 
-def some(**keys: list[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A table with any of these keys, each with any of its values."""
+def tables_of(**keys: list[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Draw a table with any of these keys, each with one of its values."""
     return st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in keys.items()})
 
 
 weights: list[Any] = [0.5, 2, -1, "x", None, {}, {"schedule": "halving"}, {"schedule": "linear", **LINEAR}, [0.5]]
-tables = some(
+tables = tables_of(
     penalty=["l1", "huber", "anything", "jacobian_penalty", "l3", None],
     name=["a", "", "<a>", "loss_total", 3],
     weight=weights,
@@ -140,19 +140,19 @@ def test_no_key_is_a_word_of_python() -> None:
 
 
 def test_the_schema_describes_and_has_the_defaults() -> None:
-    found = config_schema()["$defs"]
+    definitions = config_schema()["$defs"]
     for name, function in REGISTRY.items():
-        options = found[f"options_{name}"]
+        options = definitions[f"options_{name}"]
         assert options["description"] == (inspect.getdoc(function) or "").splitlines()[0]
         assert all(option["description"] for option in options["properties"].values())
         assert options["properties"]["reduction"]["default"] == function.spec.reduction  # type: ignore[attr-defined]
     for name in MAKERS:
-        properties = found[f"schedule_{name}"]["properties"]
+        properties = definitions[f"schedule_{name}"]["properties"]
         assert all(key == "schedule" or argument["description"] for key, argument in properties.items())
-    assert found["penalty"]["properties"]["every"]["default"] == 1
+    assert definitions["penalty"]["properties"]["every"]["default"] == 1
 
 
-def test_the_schema_without_names_of_ones_own() -> None:
+def test_the_schema_without_registered_names() -> None:
     OWN.clear()
     assert "function" not in json.dumps(config_schema()["$defs"]["inputs"])
     assert not VALIDATOR().is_valid(entry(inputs={"function": "both"}))

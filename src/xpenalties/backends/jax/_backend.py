@@ -1,12 +1,10 @@
-"""JAX: stop_gradient, one transfer for many scalars, jax.value_and_grad, and the pytrees of Pipeline and Report."""
+"""JAX: stop_gradient, one transfer for many scalars, jax.vjp, and the pytrees of Pipeline and Report."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
 from typing import Any
 
 import array_api_compat
@@ -15,29 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._core.pytrees import Rebuild, joined, watch_nodes
-from .._blocks import Work
-from ..base import Backend, DType, OfLeaves, Pull
-from ._fast_path import evaluated
+from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
+from ._programs import JaxEvaluation
 
 __all__ = ["BACKEND", "KNOWN", "find", "is_nest"]
 
 
 class JaxBackend(Backend):
-    def program(self, function: Callable[..., Any], key: Any, arrays: Any) -> Any:
-        return _jitted(function)(key, arrays)
-
-    def block_elements(self, work: Work) -> int | None:
-        return 2**22 if work.matrices else None  # XLA fuses what is between inputs and terms, but not into a product
-
-    def run(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        return formula(*arrays, **options)
-
-    def evaluate(self, work: Work) -> tuple[Any, Any]:
-        if work.kind != "elements":  # such formulas have no guards
-            work = work._replace(fast_path=evaluated)
-        elements = self.size_of_blocks(work)
-        return work.whole() if elements is None or not work.matrices else _mapped(work, elements), None
-
     def _describe(self, dtype: Any) -> DType:
         if jnp.issubdtype(dtype, jax.dtypes.extended):  # keys of random numbers
             return DType("other")
@@ -48,9 +30,6 @@ class JaxBackend(Backend):
 
     def abs(self, x: Any) -> Any:
         return _abs(x) if self.dtype(x.dtype).kind == "real" else super().abs(x)
-
-    def stop_gradient(self, x: Any) -> Any:
-        return jax.lax.stop_gradient(x)
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         return [float(scalar) for scalar in jax.device_get(list(scalars))]
@@ -75,45 +54,40 @@ class JaxBackend(Backend):
             paths += [joined(outside, path) for path in super().flatten_with_paths(node)[2]]
         return *self.flatten(nest), paths
 
+
+class JaxAutodiff(Autodiff):
+    def differentiates(self) -> bool:
+        return True
+
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         value, pull, aux = jax.vjp(fn, leaves, has_aux=True)
         if not again:  # an outer derivative would go through the pullbacks too
             pull = jax.tree.map(self.stop_gradient, pull)
         return value, aux, lambda cotangent: pull(cotangent)[0]
 
-    def differentiates(self) -> bool:
-        return True
-
-    def lending(self) -> AbstractContextManager[Any]:
-        """With 64-bit numbers: JAX makes 32 bits of them otherwise, and the owner would get his back so."""
-        switch: AbstractContextManager[Any] = jax.enable_x64(True)
-        return switch
-
-    def exported(self, x: Any) -> Any:
-        return x
-
-    def lend(self, x: Any) -> Any:
-        try:
-            return super().lend(x)
-        except (BufferError, jax.errors.JaxRuntimeError):  # what is read-only, or has gaps in memory
-            return super().lend(array_api_compat.array_namespace(x).asarray(x, copy=True))
+    def stop_gradient(self, x: Any) -> Any:
+        return jax.lax.stop_gradient(x)
 
     def escaped(self, error: Exception) -> bool:
         return isinstance(error, (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError))
 
-    def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
-        shapes = jax.eval_shape(compute)  # so that nothing of it runs where it is not due
-        return jax.lax.cond(due, compute, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
 
-    def compiles(self) -> bool:
-        return True  # of tracers too: under jax.grad and jax.vmap a program stays one
-
+class JaxTracing(Tracing):
     def is_tracing(self, x: Any) -> bool:
         return isinstance(x, jax.core.Tracer)
 
     def in_trace(self) -> bool:
         return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
 
+    def compiles(self) -> bool:
+        return True  # of tracers too: under jax.grad and jax.vmap a program stays one
+
+    def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
+        shapes = jax.eval_shape(compute)  # so that nothing of it runs where it is not due
+        return jax.lax.cond(due, compute, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
+
+
+class JaxRandom(Random):
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
         return jax.random.uniform(_key(caller, rng), shape, like.dtype)
 
@@ -122,6 +96,22 @@ class JaxBackend(Backend):
 
     def split(self, caller: str, rng: Any, count: int) -> list[Any]:
         return list(jax.random.split(_key(caller, rng), count))
+
+
+class JaxExchange(Exchange):
+    def exported(self, x: Any) -> Any:
+        return x
+
+    def borrowed(self, x: Any) -> Any:
+        try:
+            return super().borrowed(x)
+        except (BufferError, jax.errors.JaxRuntimeError):  # what is read-only, or has gaps in memory
+            return super().borrowed(array_api_compat.array_namespace(x).asarray(x, copy=True))
+
+    def borrowing(self) -> AbstractContextManager[Any]:
+        """With 64-bit numbers: JAX makes 32 bits of them otherwise, and the owner would get his back so."""
+        switch: AbstractContextManager[Any] = jax.enable_x64(True)
+        return switch
 
 
 def is_nest(x: Any) -> bool:
@@ -153,32 +143,6 @@ def _abs(x: Any) -> Any:
 _abs.defjvps(lambda tangent, _, x: tangent * jnp.sign(x))
 
 
-@cache
-def _jitted(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(function, static_argnums=0)
-
-
-def _mapped(work: Work, elements: int) -> Any:
-    """The terms of a linear map's rows, block for block, and once more in the pass back: logits are never whole."""
-    rows, features = math.prod(work.terms_shape), work.arrays[0].ndim - 1
-    step = max(1, elements * rows // work.size())
-    count = -(-rows // step)
-
-    def cut(x: Any) -> Any:
-        flat = jnp.reshape(x, (rows, *x.shape[features:]))
-        return jnp.reshape(jnp.pad(flat, ((0, count * step - rows), (0, 0))), (count, step, *x.shape[features:]))
-
-    def terms(block: Any) -> Any:
-        mask, *own = block
-        new = iter(own)
-        return work.terms(tuple(x if i in work.matrices else next(new) for i, x in enumerate(work.arrays)), mask)
-
-    blocks = [cut(x) for i, x in enumerate(work.arrays) if i not in work.matrices]
-    mask = None if work.mask is None else cut(work.mask)
-    found = jax.lax.map(jax.checkpoint(terms), (mask, *blocks))
-    return jnp.reshape(jnp.reshape(found, (-1,))[:rows], work.terms_shape)
-
-
 def _with_keys(nest: Any) -> list[tuple[tuple[Any, ...], Any]]:
     """Leaves and their keys; an array in one of Flax's boxes has the box' own."""
     boxes = tuple(getattr(sys.modules[module], name) for module, name in _BOXES if module in sys.modules)
@@ -197,7 +161,15 @@ def _with_keys(nest: Any) -> list[tuple[tuple[Any, ...], Any]]:
 _BOXES = (("flax.nnx", "Variable"), ("flax.core.meta", "Partitioned"))
 
 
-BACKEND = JaxBackend("jax", jnp)
+BACKEND = JaxBackend(
+    "jax",
+    jnp,
+    autodiff=JaxAutodiff,
+    evaluation=JaxEvaluation,
+    tracing=JaxTracing,
+    random=JaxRandom,
+    exchange=JaxExchange,
+)
 KNOWN: dict[type, Backend] = {}  # naming the array type would start the devices at import
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from .._blocks import Index, Work, keep_pages
+from .._blocks import keep_pages
+from .._work import Index, Work
 from ._linear import Sum
 from ._threads import carried, side_by_side
 

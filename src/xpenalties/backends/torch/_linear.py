@@ -9,8 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 __all__ = ["Sum", "gathered"]
+
+
+#: The sum that gathers the gradient of a leaf, by the leaf's identity, as long as it lives.
+_SUMS = WeakTensorKeyDictionary()
 
 
 class Sum:
@@ -36,12 +41,12 @@ class Sum:
     def gathers(self, leaf: Any) -> None:
         """Have the gradient by `leaf` added here, and None returned for it, where `gathered` maps by it as it is."""
         if leaf.dtype in (torch.float32, torch.float64):
-            leaf._gathered_by_xpenalties = self
+            _SUMS[leaf] = self
 
 
 def gathered(hidden: Any, weight: Any) -> Any:
     """`hidden @ weight.T` where a `Sum` gathers the gradient by `weight`, else None."""
-    total = getattr(weight, "_gathered_by_xpenalties", None)
+    total = _SUMS.get(weight)
     return None if total is None else _Linear.apply(hidden, weight, total)
 
 

@@ -7,10 +7,12 @@ meet once, at the end, and what a block needs stays in the cache of one core.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from threading import Barrier, Lock, Thread
-from typing import Any, TypeVar
+from functools import cache
+from threading import Lock, Thread
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -21,7 +23,7 @@ R = TypeVar("R")
 
 
 def carried() -> Callable[[], AbstractContextManager[None]]:
-    """What makes the modes of this thread those of another."""
+    """Return what sets the modes of this thread on another thread."""
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     casts = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
 
@@ -38,25 +40,23 @@ def carried() -> Callable[[], AbstractContextManager[None]]:
 
 
 def side_by_side(call: Callable[[T], R], items: Sequence[T], modes: Callable[[], Any]) -> list[R]:
-    """`call` of each item, in their order, on as many threads as PyTorch has, within `modes`.
+    """Call a function with each item, on as many threads as PyTorch has, within `modes`. Results are in order.
 
-    On this thread, where there is one only, or where whoever watches the operations (a TorchDispatchMode) would not
-    see those of others.
+    On this thread if PyTorch has one only, if it cannot be limited to one for each thread alone, or if the operations
+    of other threads would not be seen by whoever watches them (a TorchDispatchMode).
     """
-    threads = torch.get_num_threads()
-    count = min(threads, len(items))
-    if count == 1 or torch._C._len_torch_dispatch_stack() > 0:
+    count = min(torch.get_num_threads(), len(items))
+    limit = _omp_set_num_threads()
+    if count == 1 or limit is None or torch._C._len_torch_dispatch_stack() > 0:
         return [call(item) for item in items]
     results: list[Any] = [None] * len(items)
     errors: list[BaseException] = []
     waiting = enumerate(items)
     lock = Lock()
-    ready = Barrier(count + 1)
 
     def run() -> None:
-        torch.get_num_threads()  # else this thread begins, later, with what all threads begin with
-        torch.set_num_threads(1)  # of this thread; but also what threads that are still to come begin with
-        ready.wait()
+        torch.get_num_threads()  # PyTorch sets a thread up when it is first asked, and would overwrite the limit later
+        limit(1)
         try:
             with modes():
                 while True:
@@ -71,10 +71,23 @@ def side_by_side(call: Callable[[T], R], items: Sequence[T], modes: Callable[[],
     workers = [Thread(target=run, name=f"xpenalties-block-{i}") for i in range(count)]
     for worker in workers:
         worker.start()
-    ready.wait()
-    torch.set_num_threads(threads)  # for those that are still to come
     for worker in workers:
         worker.join()
     if errors:
         raise errors[0]
     return results
+
+
+@cache
+def _omp_set_num_threads() -> Callable[[int], None] | None:
+    """Return OpenMP's function of that name from PyTorch's libraries, or None for a PyTorch without it.
+
+    It holds for the thread that calls it. torch.set_num_threads holds for all threads that have not used PyTorch yet,
+    the user's own among them.
+    """
+    try:
+        function = ctypes.CDLL(torch._C.__file__).omp_set_num_threads
+    except (OSError, AttributeError):
+        return None
+    function.argtypes, function.restype = [ctypes.c_int], None
+    return cast(Callable[[int], None], function)

@@ -1,0 +1,135 @@
+"""Arrays that go from one framework to another by DLPack: borrowed for a call that differentiates, or for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import array_api_compat
+
+from .. import backends
+from ..backends import Backend, NoAutodiffError, backend_of, flatten_of
+
+__all__ = ["are_lent", "lender_of", "on_loan", "to_like"]
+
+_BORROWED = ContextVar("_BORROWED", default=False)
+
+
+def are_lent() -> bool:
+    """Return True while a function runs on arrays borrowed from another library."""
+    return _BORROWED.get()
+
+
+def lender_of(caller: str, backend: Backend) -> Backend:
+    """Return the backend that differentiates arrays of `backend`: itself if it can."""
+    try:
+        return backends.lender_of(backend)
+    except NoAutodiffError as error:
+        raise NotImplementedError(f"{caller}: {error}") from None
+
+
+def on_loan(
+    caller: str,
+    owner: Backend,
+    lender: Backend,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Call a function with the owner's arrays as arrays of another library, and return its results as the owner's."""
+    leaves, _ = flatten_of((args, dict(kwargs)))
+    device = next(owner.device(leaf) for leaf in leaves if _is_of(owner, leaf))
+    token = _BORROWED.set(True)
+    try:
+        with lender.exchange.borrowing():
+            args, kwargs = _exchanged((args, dict(kwargs)), owner, lambda x: _borrowed(x, owner, lender, x))
+            out = function(*args, **kwargs)
+    except Exception as error:
+        error.add_note(
+            f"In {caller}: arrays of {owner.name} are lent to {lender.name} here. Pass all arrays that a function "
+            "needs as its arguments, and compute with `namespace(x)`."
+        )
+        raise
+    finally:
+        _BORROWED.reset(token)
+    return _exchanged(out, lender, lambda x: lender.exchange.return_to(owner, x, device))
+
+
+def to_like(x: Any, like: Any) -> Any:
+    """Convert arrays to the framework and device of another array.
+
+    By DLPack, without a copy if the two frameworks can share memory. Explicit, because penalties take arrays of one
+    framework only. No gradient crosses.
+
+    Parameters
+    ----------
+    x : array or pytree of arrays
+        Of any framework. What is no array stays as it is.
+    like : array
+        Of the framework, and on the device, to go to.
+
+    Returns
+    -------
+    array or pytree of arrays
+        With the dtypes of `x`. They may share memory with `x`: what is changed in place changes there too.
+
+    Raises
+    ------
+    TypeError
+        For a `like` that is no array, for arrays that require a gradient or are traced, and for a dtype that the other
+        framework does not have.
+
+    Examples
+    --------
+    >>> teacher = torch.tensor([0.0, 1.0])
+    >>> to_like({"teacher": teacher}, np.ones(1))
+    {'teacher': array([0., 1.], dtype=float32)}
+    """
+    target = backend_of(like)
+    if target is None:
+        raise TypeError(f"to_like: `like` must be an array, got {type(like).__qualname__}. Pass one of the framework.")
+    leaves, rebuild = flatten_of(x)
+    return rebuild(iter([_moved(leaf, target, like) for leaf in leaves]))
+
+
+def _moved(x: Any, target: Backend, like: Any) -> Any:
+    source = backend_of(x)
+    if source is None:
+        return x
+    if source.autodiff.requires_grad(x) or source.traces or source.tracing.is_tracing(x):
+        raise TypeError(
+            f"to_like: `x` must be without gradients, got an array of {source.library} that is differentiated or "
+            "traced. They end here; detach it first, if that is meant."
+        )
+    if source.library != target.library:
+        try:
+            with target.exchange.borrowing():
+                borrowed = _borrowed(x, source, target, None)
+            if borrowed is None:
+                raise TypeError("no numbers")
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise TypeError(
+                f"to_like: `x` must be what {target.library} takes by DLPack, got {x.dtype} of {source.library} "
+                f"({error}). Cast it, or move it to the host first."
+            ) from error
+        x = borrowed
+    device = array_api_compat.device(target.autodiff.stop_gradient(like))
+    return x if array_api_compat.device(x) == device else array_api_compat.to_device(x, device)
+
+
+def _borrowed(x: Any, source: Backend, target: Backend, otherwise: Any) -> Any:
+    """Return an array of `source` as one of `target`; `otherwise` if it has no numbers to exchange."""
+    exported = source.exchange.exported(x)
+    return otherwise if exported is None else target.exchange.borrowed(exported)
+
+
+def _exchanged(tree: Any, backend: Backend, exchange: Callable[[Any], Any]) -> Any:
+    """Exchange the arrays of `backend` in a pytree."""
+    leaves, rebuild = flatten_of(tree)
+    return rebuild(exchange(leaf) if _is_of(backend, leaf) else leaf for leaf in leaves)
+
+
+def _is_of(backend: Backend, leaf: Any) -> bool:
+    actual = backend_of(leaf)
+    return actual is not None and actual.library == backend.library

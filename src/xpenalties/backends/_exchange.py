@@ -1,0 +1,41 @@
+"""Arrays that go from one framework to another and back, by DLPack."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import array_api_compat
+
+if TYPE_CHECKING:
+    from .base import Backend
+
+__all__ = ["Exchange"]
+
+
+class Exchange:
+    """How a framework hands out arrays and takes those of others, without a copy if the two can share memory."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.xp = backend.xp
+
+    def exported(self, x: Any) -> Any:
+        """Return an array of this library as others take it by DLPack, or None if they cannot.
+
+        A copy if it lies backwards in memory, or may: PyTorch's from_dlpack ends the process at a negative stride.
+        """
+        strides = getattr(x, "strides", None)
+        return self.xp.asarray(x, copy=True) if strides is None or any(stride < 0 for stride in strides) else x
+
+    def borrowed(self, x: Any) -> Any:
+        """Return an array of another library as one of this library."""
+        return self.xp.from_dlpack(x)
+
+    def borrowing(self) -> AbstractContextManager[Any]:
+        """Return what is set while this library works on borrowed arrays."""
+        return nullcontext()
+
+    def return_to(self, owner: Backend, x: Any, device: Any) -> Any:
+        """Return an array of this library as one of the library that lent, on the device of what it lent."""
+        returned = owner.xp.from_dlpack(x)
+        return returned if owner.device(returned) == device else array_api_compat.to_device(returned, device)

@@ -1,0 +1,46 @@
+"""Random numbers, by the framework's own generator or NumPy's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import Backend
+
+__all__ = ["Random", "from_numpy"]
+
+
+class Random:
+    """Random numbers for a framework. The default draws them with NumPy."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        """Draw from U[0, 1), in the dtype and on the device of `like`."""
+        return self._array(from_numpy(caller, rng).random(shape), like)
+
+    def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        """Draw from N(0, 1), in the dtype and on the device of `like`."""
+        return self._array(from_numpy(caller, rng).standard_normal(shape), like)
+
+    def split(self, caller: str, rng: Any, count: int) -> list[Any]:
+        """Return so many generators to draw from: the same one if drawing changes it."""
+        return [rng] * count
+
+    def _array(self, numbers: Any, like: Any) -> Any:
+        return self.backend.xp.asarray(numbers, dtype=like.dtype, device=self.backend.device(like))
+
+
+def from_numpy(caller: str, rng: Any, *, or_else: str = "") -> Any:
+    """Check a generator of NumPy. Its numbers are float64, so that every framework gets the same."""
+    import numpy as np
+
+    if rng is None:
+        rng = np.random.default_rng()
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"{caller}: `rng` must be a {or_else}numpy.random.Generator, got {type(rng).__qualname__}. "
+            "Pass for example numpy.random.default_rng(0)."
+        )
+    return rng

@@ -1,0 +1,159 @@
+"""Gradients by torch.autograd and torch.func."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .._blocks import block_size
+from ..base import Autodiff, OfLeaves, Pull
+from ._tracing import is_tracing
+from ._twice_differentiable import OnceDifferentiableCheck
+
+__all__ = ["TorchAutodiff"]
+
+
+class TorchAutodiff(Autodiff):
+    def differentiates(self) -> bool:
+        return True
+
+    def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
+        if is_tracing() or torch.is_inference_mode_enabled():  # where torch.autograd records nothing
+            return _functional_vjp(fn, leaves)
+        return _eager_vjp(fn, leaves, again)
+
+    def stop_gradient(self, x: Any) -> Any:
+        return x.detach()
+
+    def requires_grad(self, x: Any) -> bool:
+        return bool(x.requires_grad)
+
+    def escaped(self, error: Exception) -> bool:
+        message = str(error)
+        return isinstance(error, RuntimeError) and ("numpy()" in message or "data pointer" in message)
+
+    def checked_twice(self, caller: str, gradient: Any) -> Any:
+        if is_tracing() or not gradient.requires_grad:
+            return gradient
+        return OnceDifferentiableCheck.apply(gradient, caller)
+
+    def squared_norm(self, x: Any) -> Any:
+        if is_tracing():
+            return super().squared_norm(x)
+        # in one pass, by blocks so short that vector_norm does not lose what it does over all of x
+        flat = x.reshape(-1)
+        whole = flat.shape[0] // 256 * 256
+        norms = torch.linalg.vector_norm(flat[:whole].reshape(-1, 256), dim=1)
+        return super().squared_norm(norms) + super().squared_norm(flat[whole:])
+
+    def add_multiple(self, total: Any, x: Any, factor: Any) -> Any:
+        if is_tracing():
+            return super().add_multiple(total, x, factor)
+        return total.addcmul_(x, factor) if isinstance(factor, torch.Tensor) else total.add_(x, alpha=factor)
+
+    def with_gradient(self, total: Any, arrays: list[Any], gradient: list[Any]) -> Any:
+        if is_tracing() or total.grad_fn is None or _depends_on_more(total, arrays):
+            return total
+        return _PrecomputedGradient.apply((total, gradient), *arrays)
+
+
+#: Cotangents that `pull` made require a gradient: no one asked for it. By identity, as long as they live.
+_COTANGENTS = WeakTensorKeyDictionary()
+
+
+def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
+    """By torch.func, which composes with itself and which torch.compile traces, backward pass and all."""
+    value, pull, aux = torch.func.vjp(fn, leaves, has_aux=True)
+    return value, aux, lambda cotangent: [_materialized(gradient) for gradient in pull(cotangent)[0]]
+
+
+def _materialized(gradient: Any) -> Any:
+    """PyTorch marks some zeros by a tensor without storage, which `numpy()` refuses."""
+    if gradient is None or torch.compiler.is_compiling() or not gradient._is_zerotensor():
+        return gradient
+    return gradient.clone()
+
+
+def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[Any], Pull]:
+    """By torch.autograd, for torch.func takes no module that updates a buffer (batch and spectral norm)."""
+    wanted = torch.is_grad_enabled()  # by the caller, of what comes out
+    plain = again and wanted and any(x.requires_grad for x in leaves)  # as the gradient's own gradient will have it
+    with torch.enable_grad(), block_size(None) if plain else nullcontext():
+        own = [x.view_as(x) if wanted and x.requires_grad else x.detach().requires_grad_() for x in leaves]
+        hidden = {id(x) for x in own if x.is_leaf}
+        traced, aux = fn(own)
+    keep = wanted and traced.requires_grad and _needs_grad(traced, hidden)
+    value = traced if keep else traced.detach()
+    aux = [x if wanted and x.requires_grad and _needs_grad(x, hidden) else x.detach() for x in aux]
+    if not traced.requires_grad:
+        return value, aux, lambda cotangent: [None] * len(leaves)
+
+    def pull(cotangent: Any) -> list[Any]:
+        create_graph = again and value.requires_grad and torch.is_grad_enabled()
+        if create_graph and not cotangent.requires_grad:  # else once_differentiable in the last operation goes unseen
+            cotangent = cotangent.detach().requires_grad_()
+            _COTANGENTS[cotangent] = True
+        found = torch.autograd.grad(
+            traced, own, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
+        )
+        return [_materialized(gradient) for gradient in found]
+
+    return value, aux, pull
+
+
+class _PrecomputedGradient(torch.autograd.Function):  # type: ignore[misc]
+    """A total whose gradient has been computed already: its backward pass costs a product, not all of it again."""
+
+    @staticmethod
+    def forward(ctx: Any, precomputed: tuple[Any, list[Any]], *arrays: Any) -> Any:
+        ctx.precomputed, ctx.arrays = precomputed, arrays
+        return precomputed[0].detach()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        total, gradient = ctx.precomputed
+        if torch.is_grad_enabled():  # to be differentiated again: through all of it
+            gradients = torch.autograd.grad(
+                total, ctx.arrays, cotangent, retain_graph=True, create_graph=True, allow_unused=True
+            )
+            return None, *gradients
+        pulled = [None if g is None else (g * cotangent).to(x.dtype) for g, x in zip(gradient, ctx.arrays, strict=True)]
+        return None, *pulled
+
+
+def _depends_on_more(total: Any, arrays: list[Any]) -> bool:
+    """Whether `total` depends on anything that requires a gradient but through `arrays`."""
+    own = {(x.grad_fn, x.output_nr) for x in arrays if x.grad_fn is not None}
+    leaves = {id(x) for x in arrays if x.grad_fn is None}
+    edges, seen = [(total.grad_fn, 0)], set()
+    while edges:
+        edge = edges.pop()
+        node, _ = edge
+        if node is None or edge in own or edge in seen:
+            continue
+        seen.add(edge)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in leaves:
+            return True
+        edges += node.next_functions
+    return False
+
+
+def _needs_grad(x: Any, hidden: set[int]) -> bool:
+    """Whether `x` depends on anything that requires a gradient beside the hidden leaves, ids of tensors."""
+    if x.grad_fn is None:
+        return bool(x.requires_grad) and id(x) not in hidden
+    nodes, seen = [x.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in hidden and leaf not in _COTANGENTS:
+            return True
+        nodes += [following for following, _ in node.next_functions]
+    return False

@@ -1,0 +1,43 @@
+"""Whether PyTorch traces, or runs operations one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from ..base import Tracing
+
+__all__ = ["TENSORS", "TorchTracing", "is_eager", "is_tracing"]
+
+TENSORS = (torch.Tensor, torch.nn.Parameter)
+
+
+class TorchTracing(Tracing):
+    def is_tracing(self, x: Any) -> bool:
+        return is_tracing()
+
+    def compiles(self) -> bool:
+        return not is_tracing()  # inside torch.func there is nothing to compile with
+
+
+def is_tracing() -> bool:
+    """Return whether torch.compile or torch.func trace what runs."""
+    return torch.compiler.is_compiling() or bool(torch._C._are_functorch_transforms_active())
+
+
+def is_eager(arrays: tuple[Any, ...]) -> bool:
+    """Return whether operations run one by one, on plain tensors that have values and no tangents."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # as `is_tracing`, a call less
+        return False
+    # torch.jit.trace or make_fx are recording: what depends on values now would be taken for all values
+    if torch._C._is_tracing() or (torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None):
+        return False
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in arrays):
+        return False
+    for x in arrays:  # noqa: SIM110 - a generator would cost as much as the rest
+        if type(x) not in TENSORS or x.device.type == "meta":
+            return False
+    return True

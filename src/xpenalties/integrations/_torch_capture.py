@@ -1,0 +1,172 @@
+"""Capture the outputs of a PyTorch model's modules by name, through their hooks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from .._core.checks import nearest
+
+__all__ = ["Capture", "capture", "paths_of"]
+
+
+def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[str]) -> Capture:
+    """Capture the outputs of some of a model's modules, by name, as inputs of a pipeline.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The outermost module that you call. The outputs are those of its latest call.
+    names : mapping of str to str, or one or more str
+        A mapping of names to paths of modules, as in `model.named_modules`. Or regular expressions of paths: then the
+        paths are the names.
+
+    Returns
+    -------
+    Capture
+        A mapping of outputs, and a context manager: it adds hooks to the modules and removes them on exit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the model or the names are of a wrong kind, a path does not exist, or a pattern matches nothing.
+
+    Notes
+    -----
+    For a compiled model, keep one capture open over the whole run: adding or removing hooks recompiles it. Outputs that
+    `torch.utils.checkpoint` recomputes in the backward pass are not captured twice. Use ``use_reentrant=False``: with
+    the other kind, captured outputs have no gradients. Outputs under autocast have its dtype.
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    >>> pipe = Pipeline([Penalty("l1", inputs="hidden", weight=0.1)])
+    >>> with capture(model, {"hidden": "1"}) as activities:
+    ...     output = model(torch.ones(4, 2))
+    ...     total = pipe(activities)
+    >>> activities["hidden"].shape
+    torch.Size([4, 3])
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"capture: `model` must be a torch.nn.Module, got {type(model).__qualname__}. Pass one.")
+    return Capture(model, paths_of(model, names))
+
+
+def paths_of(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[str]) -> dict[str, str]:
+    """Return the paths of modules, by name, for the `names` of `capture`."""
+    paths = dict(model.named_modules())
+    if isinstance(names, Mapping):
+        chosen = {name: _checked_path(path, paths) for name, path in names.items()}
+    else:
+        chosen = _matched([names] if isinstance(names, str) else list(names), paths)
+    if not chosen:
+        raise ValueError("capture: `names` must name a module, got none. Pass names and paths.")
+    return chosen
+
+
+def _checked_path(path: str, paths: Mapping[str, Any]) -> str:
+    if path not in paths:
+        raise ValueError(f"capture: `names` must have paths of modules, got {path!r}.{nearest(path, paths)}")
+    return path
+
+
+def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
+    matched: dict[str, str] = {}
+    for pattern in patterns:
+        matching = [path for path in paths if path and re.search(pattern, path)]
+        if not matching:
+            raise ValueError(
+                f"capture: each of `names` must match a path of a module, got {pattern!r}.{nearest(pattern, paths)}"
+            )
+        matched.update(zip(matching, matching, strict=True))
+    return matched
+
+
+class Capture(Mapping[str, Any]):
+    """The outputs of modules in the latest call of a model, by name, see `capture`."""
+
+    def __init__(self, model: torch.nn.Module, paths: Mapping[str, str], *, own: bool = True) -> None:
+        self._model = model
+        self._own = own  # whether the model's hooks call `begin` and `end`, else the user does
+        self._paths = dict(paths)
+        self._modules: dict[str, Any] = {}
+        self._outputs: dict[str, list[Any]] = {name: [] for name in paths}
+        self._recording = False
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Capture:
+        if self._handles:
+            raise RuntimeError("capture: must not be entered twice. Make another one.")
+        modules = dict(self._model.named_modules())
+        self._modules = {name: modules[path] for name, path in self._paths.items()}
+        if self._own:
+            self._handles.append(self._model.register_forward_pre_hook(self._model_called))
+        for name, module in self._modules.items():
+            self._handles.append(module.register_forward_hook(partial(self._called, name)))
+        if self._own:
+            self._handles.append(self._model.register_forward_hook(self._model_done))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __deepcopy__(self, memo: Any) -> Capture:
+        return self  # the hooks of a copied model refer to this one, and ignore the copy's calls
+
+    def begin(self) -> None:
+        """Forget the outputs so far, and start recording."""
+        for name in self._paths:
+            self._outputs[name] = []
+        self._recording = True
+
+    def end(self) -> None:
+        """Stop recording, so that outputs recomputed for gradients are not recorded again."""
+        self._recording = False
+
+    def _model_called(self, module: Any, args: Any) -> None:
+        if module is self._model:
+            self.begin()
+
+    def _model_done(self, module: Any, args: Any, output: Any) -> None:
+        if module is self._model:
+            self.end()
+
+    def _called(self, name: str, module: Any, args: Any, output: Any) -> None:
+        if self._recording and module is self._modules[name]:
+            self._outputs[name].append(output)
+
+    def seen(self) -> dict[str, Any]:
+        """Return the outputs of the modules that were called: one output, or a tuple of those of several calls."""
+        called = {name: tuple(outputs) for name, outputs in self._outputs.items() if outputs}
+        return {name: outputs[0] if len(outputs) == 1 else outputs for name, outputs in called.items()}
+
+    def calls(self, name: str) -> list[Any]:
+        """Return the outputs of a module that was called several times, in order."""
+        if name not in self._outputs:
+            raise KeyError(name)
+        return list(self._outputs[name])
+
+    def __getitem__(self, name: str) -> Any:
+        outputs = self.calls(name)
+        if len(outputs) != 1:
+            remedy = "Take all of them by `calls`." if outputs else "Call the model that is captured first."
+            raise ValueError(
+                f"capture: {name!r} must have been called once in the latest call of the model, got {len(outputs)} "
+                f"calls. {remedy}"
+            )
+        return outputs[0]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._paths  # whether it has been called or not
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
