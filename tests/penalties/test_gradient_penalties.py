@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -463,47 +462,49 @@ def test_what_fn_must_return(fw: Framework) -> None:
 
 def test_refused_arguments(fw: Framework) -> None:
     x = fw.array(X)
-    fails_with: list[tuple[Any, type[Exception], str]] = [
-        (
-            lambda: xp.gradient_penalty(x, x),
-            TypeError,
-            "gradient_penalty: `fn` must be callable, got .*. Pass it before",
-        ),
-        (
-            lambda: xp.gradient_penalty(half_square),
-            TypeError,
-            r"gradient_penalty: takes `fn` and 1 array \(x\), got 0 by position",
-        ),
-        (
-            lambda: xp.interpolated_gradient_penalty(half_square, x),
-            TypeError,
-            r"interpolated_gradient_penalty: takes `fn` and 2 arrays \(real, fake\), got 1 by position",
-        ),
-    ]
+    with pytest.raises(TypeError, match=r"^gradient_penalty: `fn` must be callable, got .*. Pass it before"):
+        xp.gradient_penalty(x, x)
+    with pytest.raises(TypeError, match=r"^gradient_penalty: takes `fn` and 1 array \(x\), got 0 by position"):
+        xp.gradient_penalty(half_square)
+    message = r"^interpolated_gradient_penalty: takes `fn` and 2 arrays \(real, fake\), got 1 by position"
+    with pytest.raises(TypeError, match=message):
+        xp.interpolated_gradient_penalty(half_square, x)
+
+
+#: penalties, the number of their arrays, and how errors name the first
+BY_ARRAYS: dict[str, tuple[Callable[..., Any], int, str]] = {
+    "gradient": (xp.gradient_penalty, 1, "gradient_penalty: `x`"),
+    "interpolated": (xp.interpolated_gradient_penalty, 2, "interpolated_gradient_penalty: `real`"),
+    "Jacobian": (xp.jacobian_penalty, 1, "jacobian_penalty: `x`"),
+}
+
+
+@can_differentiate
+@pytest.mark.parametrize("name", BY_ARRAYS)
+def test_samples_without_an_axis(fw: Framework, name: str) -> None:
+    penalty, arrays, argument = BY_ARRAYS[name]
     point = fw.array(np.asarray(1.0))
-    for name, function, arrays in (
-        ("gradient_penalty: `x`", xp.gradient_penalty, (point,)),
-        ("interpolated_gradient_penalty: `real`", xp.interpolated_gradient_penalty, (point, point)),
-        ("jacobian_penalty: `x`", xp.jacobian_penalty, (point,)),
-    ):
-        message = rf"{name} must have at least 1 axis, that of the samples, got shape \(\). Add one"
-        fails_with.append((partial(function, half_square, *arrays), ValueError, message))
-    if fw.name == "dask":
-        fails_with = [
-            (
-                call,
-                NotImplementedError,
-                r"\w+: dask arrays have no automatic differentiation, and no DLPack to borrow it by",
-            )
-            if "`fn` must" in message or "1 axis" in message or "got 1" in message
-            else (call, kind, message)
-            for call, kind, message in fails_with
-        ]
-    for call, kind, message in fails_with:
-        with pytest.raises(kind, match=f"^{message}"):
-            call()
-    if fw.name != "dask":
-        close(fw, xp.gradient_penalty(lambda x: x * x, point, per_sample=False, target_norm=0.5), 1.5**2)
+    rule = rf"^{argument} must have at least 1 axis, that of the samples, got shape \(\). Add one"
+    with pytest.raises(ValueError, match=rule):
+        penalty(half_square, *[point] * arrays)
+
+
+@can_differentiate
+def test_one_norm_of_an_array_without_axes(fw: Framework) -> None:
+    point = fw.array(np.asarray(1.0))
+    close(fw, xp.gradient_penalty(lambda x: x * x, point, per_sample=False, target_norm=0.5), 1.5**2)
+
+
+@pytest.mark.only("dask", reason="all others have gradients or can borrow them")
+@pytest.mark.parametrize("name", BY_ARRAYS)
+def test_no_gradients_to_borrow(fw: Framework, name: str) -> None:
+    penalty, arrays, _ = BY_ARRAYS[name]
+    for x in (X, np.asarray(1.0)):
+        with pytest.raises(
+            NotImplementedError,
+            match=r"^\w+: dask arrays have no automatic differentiation, and no DLPack to borrow it",
+        ):
+            penalty(half_square, *[fw.array(x)] * arrays)
 
 
 @can_differentiate
