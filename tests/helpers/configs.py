@@ -1,4 +1,4 @@
-"""Configurations that are refused and why, names of one's own in them, and what reads and checks them."""
+"""Configurations that are refused and why, custom names in them, and what reads and checks them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMED = {"mine": mine, "a pair": pair, "halving": halving, "both": both, "anythi
 
 
 def same(a: Pipeline, b: Pipeline) -> bool:
-    """To a compiled function, and in the weights that it takes."""
+    """Whether two pipelines are the same to a compiled function, and have the same weights."""
     return Static(a) == Static(b) and [p.weight for p in a] == [p.weight for p in b] and repr(a) == repr(b)
 
 

@@ -1,4 +1,4 @@
-"""One row a penalty and set of options: it drives every test of the matrix on every backend.
+"""One row for each penalty and set of options. It drives every test of the matrix on every backend.
 
 A row gives the function, arrays to try it on, its oracle, and what is particular to it: the points where its slope is
 stated, the laws that hold of it, and the calls that it must refuse. `test_completeness.py` fails for a public penalty
@@ -72,7 +72,7 @@ class Case:
     oracle: Callable[..., Any] | None = None
     #: first inputs at which the gradient is stated, and that gradient; the other arrays are zeros
     kinks: list[tuple[Any, Any]] = field(default_factory=list)
-    #: names of tests in test_laws.py
+    #: names of laws in test_laws.py
     laws: tuple[str, ...] = ()
     #: options, exception and message of calls that are refused
     bad: list[tuple[dict[str, Any], type[Exception], str]] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Case:
         return _FIRST[self.function, self.kind_of_terms] is self
 
     def terms(self, *arrays: np.ndarray) -> np.ndarray:
-        """What the oracle gives."""
+        """Return the terms that the oracle computes."""
         of = self.oracle or getattr(oracle, self.name)
         return np.asarray(of(*arrays, **self.options), dtype=np.float64)
 
@@ -121,22 +121,22 @@ class Case:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it takes linear maps, which all terms have in common, beside the arrays that its terms are of."""
+        """Whether it also takes linear maps, which all terms share."""
         return bool(self.function.spec.matrices)  # type: ignore[attr-defined]
 
     def changed(self, change: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
-        """The arrays, changed but for the linear maps."""
+        """Return the arrays with a change, which linear maps are spared."""
         common = self.function.spec.matrices  # type: ignore[attr-defined]
         return [x if i in common else change(x) for i, x in enumerate(self.arrays)]
 
 
 def arrays_of(case: Case, fw: Framework, dtype: str | None = None) -> list[Any]:
-    """The row's arrays as `fw`'s, float64 unless `dtype` says otherwise."""
+    """Return the row's arrays as arrays of `fw`, of float64 unless `dtype` says otherwise."""
     return [fw.array(x, dtype) for x in case.arrays]
 
 
 def options_of(case: Case, fw: Framework, dtype: str | None = None) -> dict[str, Any]:
-    """The row's options, those that are arrays and keys as `fw`'s."""
+    """Return the row's options, with arrays and keys of `fw`."""
     return {
         k: fw.array(v, dtype) if isinstance(v, np.ndarray) else fw.key(0) if v is KEY else v
         for k, v in case.options.items()

@@ -120,8 +120,8 @@ def linear_entropy(hidden, weight, mode="penalty", normalize=False, temperature=
 def orthogonality(x, mode="soft", axis="rows", normalize=True, per_sample=False):
     if per_sample:
         lead = x.shape[:-2]
-        found = [orthogonality(x[index], mode, axis, normalize) for index in np.ndindex(lead)]
-        return np.asarray(found).reshape(lead)
+        terms = [orthogonality(x[index], mode, axis, normalize) for index in np.ndindex(lead)]
+        return np.asarray(terms).reshape(lead)
     if axis == "sequence":
         vectors = [np.take(x, i, axis=-2).ravel() for i in range(x.shape[-2])]
     elif axis == "vocabulary":
@@ -161,8 +161,8 @@ def slope(x):
 
 def gradient_penalty(x, target_norm=1.0, one_sided=False, per_sample=True):
     norms = np.asarray([np.linalg.norm(slope(sample).ravel()) for sample in (x if per_sample else [x])])
-    found = (np.maximum(norms, target_norm) if one_sided else norms) - target_norm
-    return found**2 if per_sample else found[0] ** 2
+    excess = (np.maximum(norms, target_norm) if one_sided else norms) - target_norm
+    return excess**2 if per_sample else excess[0] ** 2
 
 
 def interpolated_gradient_penalty(real, fake, alpha, target_norm=1.0, one_sided=False):
