@@ -127,7 +127,7 @@ def tests_of(row: dict[str, Any]) -> Callable[[nox.Session], None]:
             session.skip(f"{row['name']} did not run: it needs {row['needs']}, and `nvidia-smi -L` finds none")
         marks = f"{ONE_FRAMEWORK} and not full" if row in COMPILED else ONE_FRAMEWORK
         requirements = ["-e", ".", *group("tests"), *row["newest"]]
-        run_tests(session, requirements, row["name"], marks, once=row is ROWS[0])
+        run_tests(session, requirements, row["name"], marks, once=row is ROWS[0], spread="needs" not in row)
 
     run.__doc__ = f"Run the tests on {row['name']}, at its newest version."
     return run
