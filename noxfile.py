@@ -56,7 +56,7 @@ os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 
 def switch_on_pyenv() -> None:
-    """Switch all of pyenv's versions on, for its python3.12 fails while 3.12 is off; the current one stays first."""
+    """Enable all of pyenv's versions, because its python3.12 fails otherwise. The current one stays first."""
     if shutil.which("pyenv") is None:
         return
     names: list[str] = []
@@ -69,12 +69,12 @@ switch_on_pyenv()
 
 
 def group(name: str) -> tuple[str, ...]:
-    """The requirements of one of pyproject.toml's dependency groups."""
+    """Return the requirements of one of pyproject.toml's dependency groups."""
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
 def newest(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """The requirements of several backends at their newest."""
+    """Return the requirements of several backends at their newest versions."""
     return [requirement for row in rows for requirement in row["newest"]]
 
 
@@ -127,9 +127,9 @@ def tests_of(row: dict[str, Any]) -> Callable[[nox.Session], None]:
             session.skip(f"{row['name']} did not run: it needs {row['needs']}, and `nvidia-smi -L` finds none")
         marks = f"{ONE_FRAMEWORK} and not full" if row in COMPILED else ONE_FRAMEWORK
         requirements = ["-e", ".", *group("tests"), *row["newest"]]
-        run_tests(session, requirements, row["name"], marks, once=row is ROWS[0])
+        run_tests(session, requirements, row["name"], marks, once=row is ROWS[0], spread="needs" not in row)
 
-    run.__doc__ = f"Tests on {row['name']}, at its newest."
+    run.__doc__ = f"Run the tests on {row['name']}, at its newest version."
     return run
 
 
@@ -146,7 +146,8 @@ def define(rows: Iterable[dict[str, Any]]) -> None:
         # a list of one would put the version into the session's name
         python = row["python"] if len(row["python"]) > 1 else row["python"][0]
         tags = [FULL] if row["required"] or "needs" in row else [FULL, CI]
-        nox.session(name=row["name"], python=python, tags=tags)(tests_of(row))
+        backend = "none" if "needs" in row and not has_cuda() else None  # no environment for what is skipped
+        nox.session(name=row["name"], python=python, tags=tags, venv_backend=backend)(tests_of(row))
 
 
 define(COMPILED)
@@ -155,7 +156,7 @@ define(COMPILED)
 @nox.session(python=PYTHON, tags=[FULL, CI])
 @nox.parametrize("row", [nox.param(row, id=row["name"]) for row in COMPILED])
 def rows(session: nox.Session, row: dict[str, Any]) -> None:
-    """Tests that a backend's session leaves out, because they compile much: rows of cases.py like others."""
+    """Run the tests that a backend's session leaves out, because they compile much: further rows of cases.py."""
     requirements = ["-e", ".", *group("tests"), *row["newest"]]
     run_tests(session, requirements, row["name"], f"{ONE_FRAMEWORK} and full", once=False)
 
@@ -163,14 +164,14 @@ def rows(session: nox.Session, row: dict[str, Any]) -> None:
 @nox.session(python=PYTHON, tags=[FULL, CI])
 @nox.parametrize("row", [nox.param(row, id=row["name"]) for row in (*COMPILED, *OTHERS) if row["oldest"]])
 def oldest(session: nox.Session, row: dict[str, Any]) -> None:
-    """Tests at the lowest versions that the package claims to support, except those of what no version changes."""
+    """Run the tests at the lowest versions that the package claims to support."""
     requirements = ["-e", ".", *group("tests"), *row["oldest"]]
     run_tests(session, requirements, row["name"], f"{ONE_FRAMEWORK} and not newest", once=False)
 
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def integrations(session: nox.Session) -> None:
-    """Tests of the integrations with the packages themselves, and their examples."""
+    """Test the integrations with the packages themselves, and their examples."""
     requirements = ["-e", ".[examples]", *group("tests"), *group("integrations"), *newest(REQUIRED)]
     session.env["XPENALTIES_TEST_INTEGRATIONS"] = "1"  # one that is not there is an error
     run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "integrations", results=False)
@@ -178,14 +179,14 @@ def integrations(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, tags=[FULL])
 def mixed(session: nox.Session) -> None:
-    """Tests that need several frameworks, examples and peers in one environment."""
+    """Run the tests that need several frameworks, examples and peers in one environment."""
     requirements = ["-e", ".[examples]", *group("tests"), *group("peers"), *group("optional"), *newest(REQUIRED)]
     run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "mixed", results=False)
 
 
 @nox.session(python=PYTHON, tags=[FULL])
 def doctest(session: nox.Session) -> None:
-    """The examples in docstrings, README.md and docs/, and the recipe of CONTRIBUTING.md."""
+    """Run the examples in docstrings, README.md and docs/, and the recipe of CONTRIBUTING.md."""
     session.install("-e", ".", *group("docs"), *group("integrations"), *newest(REQUIRED))
     names = ",".join(row["name"] for row in REQUIRED)
     env = {"XPENALTIES_TEST_BACKENDS": names, "XPENALTIES_TEST_INTEGRATIONS": "1"}
@@ -194,7 +195,7 @@ def doctest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def docs(session: nox.Session) -> None:
-    """The site, strictly: each page executed, each public name in the reference, each link followed."""
+    """Build the site, strictly: each page executed, each public name in the reference, each link followed."""
     session.install("-e", ".[examples]", *group("site"), *group("integrations"), *newest(REQUIRED))
     built = ROOT / "docs" / "_build"
     shutil.rmtree(built, ignore_errors=True)
@@ -220,20 +221,20 @@ def build(session: nox.Session) -> None:
 
 @nox.session(tags=[FULL])
 def types(session: nox.Session) -> None:
-    """Strict type check of the package, and of how users' calls are seen."""
+    """Check the types of the package strictly, and how users' calls are seen."""
     session.install(*group("types"))
     session.run("mypy")
 
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def bare(session: nox.Session) -> None:
-    """Tests of the installed package with its runtime dependency only, so without any framework."""
+    """Test the installed package with its runtime dependency only, so without any framework."""
     run_tests(session, [".", *group("run")], "", "bare", results=False, spread=False)
 
 
 @nox.session(tags=[FULL])
 def lint(session: nox.Session) -> None:
-    """Lint, formatting, and imports that go down only."""
+    """Check lint, formatting, and that imports go down only."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -242,14 +243,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, allow_parallel=False, default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Times and peak memory beside the peers', into benchmarks/RESULTS.md. Only by name: 15 minutes."""
+    """Measure times and peak memory beside the peers', into benchmarks/RESULTS.md. Only by name: 15 minutes."""
     session.install("-e", ".", *group("benchmarks"), *newest(REQUIRED))
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 
 @nox.session(allow_parallel=False, tags=[FULL, CI])
 def coverage(session: nox.Session) -> None:
-    """All sessions' coverage together, which must be full."""
+    """Combine all sessions' coverage, which must be full."""
     session.install(*group("run"))
     session.run("coverage", "combine", "--keep", "--quiet", str(COVERAGE))
     session.run("coverage", "report", "--fail-under=100")

@@ -1,7 +1,7 @@
 """Writes REPORT.md, the tables of what works where, from the results that the test sessions left behind.
 
 Each session leaves one file in results/ (tests/conftest.py writes it); the sessions of a backend are added up. A cell
-without a result, where backends.toml does not say that the framework lacks what it needs, is a hole: the tables are
+without a result is a hole, unless backends.toml says that the framework lacks what it needs: the tables are
 written all the same, and the exit status says so.
 """
 
@@ -41,7 +41,7 @@ class Count(NamedTuple):
 
 
 class Matrix:
-    """The cells of all sessions, and what is missing among them."""
+    """The cells of all sessions, and which of them are missing."""
 
     def __init__(self, rows: Sequence[Row], sessions: Sequence[Row]) -> None:
         self.rows = {row["name"]: row for row in rows}
@@ -55,12 +55,12 @@ class Matrix:
         self.backends = {backend for _, backend, _ in self.cells}
 
     def lacks(self, backend: str, column: str) -> str:
-        """The key in backends.toml of what `backend` lacks for `column`, "" if nothing."""
+        """Return the key in backends.toml of what `backend` lacks for `column`, or ""."""
         key = COLUMNS[column][1]
         return key if key and not self.rows[backend][key] else ""
 
     def cell(self, function: str, backend: str, column: str) -> str:
-        """The text of one cell."""
+        """Return the text of one cell."""
         count = self.cells.get((function, backend, column), Count())
         if sum(count):
             return str(count)
@@ -68,7 +68,7 @@ class Matrix:
         return f"n/a[^{backend}-{lacking}]" if lacking else HOLE
 
     def holes(self, backends: Iterable[str]) -> list[str]:
-        """The cells of `backends` that should have a result and have none."""
+        """Return the cells of `backends` that should have a result and have none."""
         return [
             f"{function}, {backend}, {column}"
             for function in self.functions
@@ -79,7 +79,7 @@ class Matrix:
 
 
 def render(rows: Sequence[Row], sessions: Sequence[Row], matrix: Matrix, shown: Sequence[str], date: str) -> str:
-    """The whole of REPORT.md."""
+    """Return the text of REPORT.md."""
     lines = [
         "# Backend matrix",
         "",
@@ -103,56 +103,56 @@ def render(rows: Sequence[Row], sessions: Sequence[Row], matrix: Matrix, shown: 
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table; figures are on the right."""
+    """Return the lines of a Markdown table. Numbers are on the right."""
     rule = ["---", *["---:" if cell != "versions" else "---" for cell in header[1:]]]
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
 
 
 def total(session: Row, outcome: str) -> str:
-    """How many checks of a session ended so."""
+    """Count the checks of a session with this outcome."""
     return str(sum(cell[outcome] for cell in session["cells"]))
 
 
 def versions(session: Row) -> str:
-    """`python 3.11.7, numpy 2.4.6`."""
+    """Return for example `python 3.11.7, numpy 2.4.6`."""
     return ", ".join(f"{name} {version}" for name, version in session["versions"].items())
 
 
 def did_not_run(rows: Sequence[Row], ran: set[str]) -> list[str]:
-    """A line for each session that backends.toml asks for and that left no results, with the reason."""
+    """Return a line for each session without results that backends.toml asks for, with the reason."""
     lines = []
     for row in rows:
         name = row["name"]
-        own = [name] if len(row["python"]) == 1 else [f"{name}-{python}" for python in row["python"]]
+        names = [name] if len(row["python"]) == 1 else [f"{name}-{python}" for python in row["python"]]
         reason = f"needs {row['needs']}" if "needs" in row else "no results in this run"
-        lines += [f"- `{session}`: {reason}" for session in own if session not in ran]
+        lines += [f"- `{session}`: {reason}" for session in names if session not in ran]
         if f"oldest-{name}" not in ran:
             lines.append(f"- `oldest({name})`: {row.get('no_oldest', 'no results in this run')}")
     return lines or ["Everything ran."]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report; 1 if it has holes."""
+    """Write the report. Returns 1 if it has holes."""
     parser = argparse.ArgumentParser(description="Write the tables of what works where.")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder with a JSON file per session")
     parser.add_argument("--output", type=Path, default=HERE / "REPORT.md")
     parser.add_argument("--require", help="backends without holes, separated by commas; default: those marked so")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
 
     rows: list[Row] = tomllib.loads((HERE / "backends.toml").read_text("utf-8"))["backend"]
     names = [row["name"] for row in rows]
-    required = [row["name"] for row in rows if row["required"]] if given.require is None else given.require.split(",")
+    required = [row["name"] for row in rows if row["required"]] if args.require is None else args.require.split(",")
     if unknown := [name for name in required if name not in names]:
         parser.error(f"--require names {', '.join(unknown)}, backends.toml has {', '.join(names)}")
-    files = sorted(given.results.glob("*.json"))
+    files = sorted(args.results.glob("*.json"))
     if not files:
-        parser.error(f"no results in {given.results}, run the tests with nox first")
+        parser.error(f"no results in {args.results}, run the tests with nox first")
 
     sessions: list[Row] = [json.loads(file.read_text("utf-8")) for file in files]
     matrix = Matrix(rows, sessions)
     shown = [name for name in names if name in matrix.backends or name in required]
     date = datetime.fromtimestamp(max(file.stat().st_mtime for file in files), UTC).date().isoformat()
-    given.output.write_text(render(rows, sessions, matrix, shown, date), "utf-8")
+    args.output.write_text(render(rows, sessions, matrix, shown, date), "utf-8")
 
     holes = matrix.holes(required)
     for hole in holes:

@@ -25,7 +25,7 @@ from tests.helpers.results import Results
 
 __all__ = ["ROWS", "SELECTED", "integration", "quiet", "selected"]
 
-# the tests compile thousands of tiny programs and run each once: spend nothing on optimising them
+# the tests compile thousands of tiny programs and run each once: spend nothing on optimizing them
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -41,14 +41,14 @@ if find_spec("hypothesis") is not None:  # the session `bare` lacks it
 
 
 def selected(module: str, *, reason: str) -> Any:
-    """A framework for a test that is about it alone: skipped where it is not to run, never where it is broken."""
+    """Import a framework for a test about it alone. Skips the test if the session has other backends."""
     if module not in SELECTED:
         pytest.skip(reason)
     return import_module(module)
 
 
 def integration(*modules: str, backends: tuple[str, ...] = ("torch",)) -> None:
-    """Skip a module of tests where what it is about is not there; in the session `integrations` all of it must be."""
+    """Skip a module of tests if its packages are not installed. In the session `integrations` they must be."""
     if not set(backends) <= set(SELECTED):
         pytest.skip(f"needs {' and '.join(backends)}", allow_module_level=True)
     if os.environ.get("XPENALTIES_TEST_INTEGRATIONS") is None:
@@ -59,7 +59,7 @@ def integration(*modules: str, backends: tuple[str, ...] = ("torch",)) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the integrations' packages warn of."""
+    """Ignore the warnings of the integrations' packages."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning|transformers|accelerate|torch.utils.data")
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|isinstance).*")
@@ -112,7 +112,7 @@ def seeded(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def own_names() -> Iterator[None]:
-    """Functions of one's own by name, for configurations; what a test registers beside them is forgotten."""
+    """Register functions for configurations by name, and forget what the test registers."""
     from tests.helpers.configs import NAMED
     from xpenalties import register
     from xpenalties._core.registry import OWN
@@ -127,35 +127,35 @@ def own_names() -> Iterator[None]:
 
 @pytest.fixture
 def fw(request: pytest.FixtureRequest) -> Any:
-    """The backend under test, see harness.py. JAX computes in float64 where it is asked to, as the others do."""
+    """Return the backend under test, see harness.py. JAX computes in float64 if asked to, as the others do."""
     from tests.helpers.harness import framework
 
-    found = framework(request.param)
-    if found.name == "jax":
-        before = found.module.config.jax_enable_x64
-        found.module.config.update("jax_enable_x64", True)
-        yield found
-        found.module.config.update("jax_enable_x64", before)
+    backend = framework(request.param)
+    if backend.name == "jax":
+        before = backend.module.config.jax_enable_x64
+        backend.module.config.update("jax_enable_x64", True)
+        yield backend
+        backend.module.config.update("jax_enable_x64", before)
         if next(_uses_of_jax) % 1000 == 0:  # programs take maps of memory, of which Linux gives a process 65530
-            found.module.clear_caches()
-    elif found.name == "strict":
-        before = found.module.get_array_api_strict_flags()
-        found.module.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
-        yield found
-        found.module.set_array_api_strict_flags(**before)
-    elif found.name == "dask":  # its NumPy computes later, outside of what silences a -inf - -inf that is masked
+            backend.module.clear_caches()
+    elif backend.name == "strict":
+        before = backend.module.get_array_api_strict_flags()
+        backend.module.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
+        yield backend
+        backend.module.set_array_api_strict_flags(**before)
+    elif backend.name == "dask":  # its NumPy computes later, outside of what silences a -inf - -inf that is masked
         import dask
 
         with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):  # no threads that stay behind
             warnings.filterwarnings("ignore", "(invalid value|divide by zero|overflow) encountered", RuntimeWarning)
-            yield found
+            yield backend
     else:
-        yield found
+        yield backend
 
 
 @pytest.fixture(autouse=True)
 def _lacking(request: pytest.FixtureRequest) -> None:
-    """Skip a row of cases.py, with its reason, on a backend that lacks what the row needs."""
+    """Skip a row of cases.py on a backend that lacks what it needs, with the row's reason."""
     if {"case", "fw"} <= set(request.fixturenames):
         params = request.node.callspec.params
         reason = params["case"].lacking.get(params["fw"])

@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @contextmanager
 def example(name: str) -> Iterator[Callable[[list[str]], Any]]:
-    """The `main` of an example, imported as a module; what it changes for good is put back."""
+    """Import an example as a module and give its `main`. Global settings are restored."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

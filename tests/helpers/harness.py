@@ -1,4 +1,4 @@
-"""One small object per backend, so that a test is written once: make an array, read it back, compile, map."""
+"""One small object for each backend, so that a test is written once: make an array, read it back, compile, map."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Compiled = tuple[Callable[..., Any], Callable[[], int]]
 
 
 class Framework:
-    """What the tests need of a backend, by default as the array API standard has it."""
+    """What the tests need of a backend, by default from the array API standard."""
 
     def __init__(self, row: dict[str, Any]) -> None:
         self.row = row
@@ -42,7 +42,7 @@ class Framework:
         return getattr(self.module, name)
 
     def array(self, x: Any, dtype: str | None = None) -> Any:
-        """An array of this framework; a floating one of float64 unless `dtype` says otherwise."""
+        """Make an array of this framework. Floating-point values are float64 unless `dtype` says otherwise."""
         x = np.asarray(x)
         if dtype is None and x.dtype.kind in "fc":
             dtype = "float64" if x.dtype.kind == "f" else "complex128"
@@ -52,11 +52,11 @@ class Framework:
         return self.module.asarray(x) if dtype is None else self.module.asarray(x, dtype=self.dtype(dtype))
 
     def key(self, seed: int) -> Any:
-        """What to draw random numbers with: None, the framework's own generator, where it has one."""
+        """Return what random numbers are drawn with. None is the framework's global generator."""
         return None
 
     def numpy(self, x: Any) -> Any:
-        """A float64 (complex128, bool) NumPy array."""
+        """Return a NumPy array of float64, complex128 or bool."""
         x = np.asarray(self._numpy(x))
         return x if x.dtype.kind in "bc" else x.astype(np.float64)
 
@@ -71,14 +71,14 @@ class Framework:
         raise NotImplementedError(self.row["no_jit"])
 
     def once(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """`fn`, as one program where many small ones would have to be compiled for a single call."""
+        """Return `fn` as one program if each operation would be compiled otherwise."""
         return fn
 
     def vmap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         raise NotImplementedError(self.row["no_jit"])
 
     def locked(self, x: Any) -> Any:
-        """`x`, made read-only where the framework can."""
+        """Return `x`, read-only if the framework can."""
         return x
 
 
@@ -157,19 +157,19 @@ _MADE: dict[str, Framework] = {}
 
 
 def close(fw: Framework, got: Any, want: Any, *, rtol: float = 1e-9, atol: float = 1e-11) -> None:
-    """The one comparison of values; the tolerance is that of float64."""
+    """Compare values, by default with the tolerance of float64."""
     assert_close(fw.numpy(got), np.asarray(want, dtype=np.float64), rtol=rtol, atol=atol)
 
 
 def first_and_second(
     fw: Framework, fn: Callable[..., Any], *arrays: np.ndarray, wrt: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient, and the gradient of the sum of its squares: a pass through every second derivative."""
-    given = [fw.array(x) for x in arrays]
-    x = given.pop(wrt)
+    """Return the gradient, and the gradient of the sum of its squares, which takes every second derivative."""
+    others = [fw.array(x) for x in arrays]
+    x = others.pop(wrt)
 
     def of(x: Any) -> Any:
-        return fn(*given[:wrt], x, *given[wrt:])
+        return fn(*others[:wrt], x, *others[wrt:])
 
     gradient = xp.grad(of)
     second = fw.once(xp.grad(lambda x: xp.namespace(x).sum(gradient(x) ** 2)))
@@ -177,7 +177,7 @@ def first_and_second(
 
 
 def curvature(fw: Framework, fn: Callable[..., Any], x: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """The Hessian of `fn` at `x`, times a vector."""
+    """Multiply the Hessian of `fn` at `x` by a vector."""
     direction = fw.array(along)
     slope = xp.grad(fn)
     return fw.numpy(xp.grad(lambda x: xp.namespace(x).sum(slope(x) * direction))(fw.array(x)))

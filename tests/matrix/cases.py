@@ -71,7 +71,7 @@ class Case:
     oracle: Callable[..., Any] | None = None
     #: values of the first array at which the gradient is stated, with that gradient; the other arrays are zeros
     kinks: list[tuple[Any, Any]] = field(default_factory=list)
-    #: names of tests in test_laws.py
+    #: names of laws in test_laws.py
     laws: tuple[str, ...] = ()
     #: options, exception and message of calls that must be refused
     bad: list[tuple[dict[str, Any], type[Exception], str]] = field(default_factory=list)

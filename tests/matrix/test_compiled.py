@@ -33,9 +33,9 @@ def compiled_equals_eager(case: Case, fw: Framework, *, traced_only: bool) -> No
     counts = []
     for scale, normalizer in ((1.0, 3.0), (0.75, 2.0)):
         inputs = [fw.array(scale * x) for x in case.arrays], where, weights, fw.array(np.asarray(normalizer))
-        eager, found = together(*inputs), compiled(*inputs)
+        eager, got = together(*inputs), compiled(*inputs)
         for name, want in eager.items():
-            close(fw, found[name], fw.numpy(want))
+            close(fw, got[name], fw.numpy(want))
         counts.append(count())  # for a 0-d normalizer torch.compile starts over within the first call
     assert counts[0] == counts[1], "compiled again for other values"
 

@@ -95,7 +95,7 @@ def test_gradient_keeps_the_dtype(case: Case, fw: Framework) -> None:
     def gradients(inputs: dict[str, list[Any]]) -> dict[str, Any]:
         return {dtype: gradient(*arrays) for dtype, arrays in inputs.items()}
 
-    got = at_once(case, fw, gradients)({dtype: arrays_of(case, fw, dtype) for dtype in fw.dtypes})
+    got = fw.once(gradients)({dtype: arrays_of(case, fw, dtype) for dtype in fw.dtypes})
     for dtype in fw.dtypes:
         assert got[dtype].dtype == fw.dtype(dtype)
         assert np.isfinite(fw.numpy(got[dtype])).all()

@@ -122,7 +122,7 @@ def test_nothing_kept(case: Case, fw: Framework) -> None:
             "weights": case(*arrays, reduction="mean", weights=zero, **options),
         }
 
-    got = at_once(case, fw, values)(arrays, fw.array(np.asarray(False)), fw.array(np.asarray(0.0)))
+    got = fw.once(values)(arrays, fw.array(np.asarray(False)), fw.array(np.asarray(0.0)))
     for name, value in got.items():
         assert (fw.numpy(value) == 0).all(), name
 
@@ -149,6 +149,7 @@ def test_gradient_under_masks(case: Case, fw: Framework) -> None:
 @pytest.mark.column("gradient")
 @pytest.mark.needs("autodiff")
 @pytest.mark.newest
+@pytest.mark.representative
 def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
     options = options_of(case, fw)
     terms = case.terms(*case.arrays)
@@ -165,7 +166,7 @@ def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
 
     row = w[0] if terms.ndim > 1 else w
     inputs = (arrays_of(case, fw), fw.array(w), fw.array(row), fw.array(np.asarray(4.0)))
-    got = at_once(case, fw, gradients)(*inputs)
+    got = fw.once(gradients)(*inputs)
     close(fw, got["sum"], terms)
     close(fw, got["mean"], (terms - (w * terms).sum() / w.sum()) / w.sum())
     if terms.ndim > 1:  # the gradient of what is broadcast is a sum

@@ -63,7 +63,7 @@ def test_dtypes(case: Case, fw: Framework) -> None:
     def values(arrays: dict[str, list[Any]]) -> dict[str, Any]:
         return {dtype: case(*arrays[dtype], reduction="none", **options[dtype]) for dtype in fw.dtypes}
 
-    for dtype, got in at_once(case, fw, values)(arrays).items():
+    for dtype, got in fw.once(values)(arrays).items():
         working = "float64" if dtype == "float64" else "float32"
         assert got.dtype == fw.dtype(working), dtype
         plain = {k: fw.numpy(v) if isinstance(case.options[k], np.ndarray) else v for k, v in options[dtype].items()}
@@ -120,7 +120,7 @@ def test_size_zero(case: Case, fw: Framework) -> None:
         }
 
     for inputs in empty:
-        got = at_once(case, fw, values)([fw.array(x) for x in inputs], fw.array(np.asarray(True)))
+        got = fw.once(values)([fw.array(x) for x in inputs], fw.array(np.asarray(True)))
         for name, value in got.items():
             assert (fw.numpy(value) == 0).all(), name
             assert name == "none" or tuple(value.shape) == ()
