@@ -39,7 +39,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Event]]:
 
 
 class Clock:
-    """The module `time` to a computation: a second passes at each look at its clock, and more where a test says so."""
+    """A stand-in for the module `time`: each look at the clock takes a second, and a test may let more pass."""
 
     def __init__(self) -> None:
         self.now, self.looks, self._lock = 0.0, 0, threading.Lock()
