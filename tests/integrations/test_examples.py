@@ -56,10 +56,10 @@ def test_keras() -> None:
     """In a process of its own: Keras has one backend for good."""
     command = [sys.executable, str(EXAMPLES / "keras_digits.py"), "--backend", "jax"]
     env = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    found = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "the same loss: True" in found.stdout and "jax: " in found.stdout and fits(found.stdout)
-    theirs, ours = map(int, re.findall(r"(\d+) of 64", found.stdout))
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "the same loss: True" in result.stdout and "jax: " in result.stdout and fits(result.stdout)
+    theirs, ours = map(int, re.findall(r"(\d+) of 64", result.stdout))
     assert ours >= theirs + 5
 
 

@@ -183,12 +183,12 @@ def test_optimizers_of_other_parameters_names(more: bool) -> None:
     def of_three(grad: Any, value: Any, params: Any = None) -> Any:
         return sgd.update(grad, value, params)
 
-    found = []
+    result = []
     for optimizer in (optax.GradientTransformation(sgd.init, update if more else of_three), sgd):
         params = arrays()
         step = train_step(forward, LOSS, optimizer)
-        found.append(step(params, optimizer.init(params), *batches()[0], step=1)[0])
-    close(*found)
+        result.append(step(params, optimizer.init(params), *batches()[0], step=1)[0])
+    close(*result)
 
 
 @pytest.mark.usefixtures("float64")
@@ -198,8 +198,8 @@ def test_flax_as_by_hand() -> None:
 
     def forward(params: Any, rest: Any, x: Any, labels: Any) -> Any:
         model = nnx.merge(graph, params, rest, copy=True)
-        logits, found = nnx.capture(nnx.Intermediate)(lambda model, x: model(x))(model, x)
-        return {**sown(found), "logits": logits, "labels": labels}, nnx.state(model, nnx.Not(nnx.Param))
+        logits, result = nnx.capture(nnx.Intermediate)(lambda model, x: model(x))(model, x)
+        return {**sown(result), "logits": logits, "labels": labels}, nnx.state(model, nnx.Not(nnx.Param))
 
     optimizer = optax.sgd(0.1, momentum=0.9)
     step = train_step(forward, LOSS, optimizer, has_aux=True)
@@ -235,8 +235,8 @@ def test_flax_in_its_own_words() -> None:
     x, labels = batches()[0]
 
     def total(model: Any) -> Any:
-        logits, found = nnx.capture(nnx.Intermediate)(lambda model, x: model(x))(model, x)
-        inputs = {**sown(found), "logits": logits, "labels": labels, "params": nnx.state(model, nnx.Param)}
+        logits, result = nnx.capture(nnx.Intermediate)(lambda model, x: model(x))(model, x)
+        inputs = {**sown(result), "logits": logits, "labels": labels, "params": nnx.state(model, nnx.Param)}
         return LOSS(inputs, step=3)
 
     def by_own_words(model: Any) -> Any:
@@ -290,8 +290,8 @@ def test_what_is_sown() -> None:
         def __call__(self, x: Any) -> Any:
             return self.cell(x), self.cell(x)
 
-    found = nnx.capture(nnx.Intermediate)(lambda model, x: model(x))(Twice(nnx.Rngs(0)), jnp.ones((2, 6)))[1]
-    names = sown(found)
+    result = nnx.capture(nnx.Intermediate)(lambda model, x: model(x))(Twice(nnx.Rngs(0)), jnp.ones((2, 6)))[1]
+    names = sown(result)
     assert list(names) == ["cell.hidden"] and len(names["cell.hidden"]) == 2
 
     class Linen(linen.Module):

@@ -69,13 +69,13 @@ def test_training_as_keras_own(backend: str, tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
-    assert found["backend"] == backend
-    assert set(found["dtypes"]) == {"float64"}
-    assert found["off by"] < 1e-9
-    assert found["loss"] == pytest.approx(found["theirs"], rel=1e-9)
-    assert found["again"] == pytest.approx(found["loss"], rel=1e-9)
-    assert [each["penalty"] for each in found["config"]["config"]["penalties"]] == ["l1", "l2"]
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result["backend"] == backend
+    assert set(result["dtypes"]) == {"float64"}
+    assert result["off by"] < 1e-9
+    assert result["loss"] == pytest.approx(result["theirs"], rel=1e-9)
+    assert result["again"] == pytest.approx(result["loss"], rel=1e-9)
+    assert [each["penalty"] for each in result["config"]["config"]["penalties"]] == ["l1", "l2"]
 
 
 @pytest.fixture(scope="module")

@@ -53,11 +53,11 @@ def test_several_processes_as_one(tmp_path: Path) -> None:
     callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, controllers=CONTROLLERS)
     fitted(one, callback)
     for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt")
+        result = torch.load(tmp_path / f"{rank}.pt")
         two = Classifier()
-        two.load_state_dict(found["parameters"])
+        two.load_state_dict(result["parameters"])
         close(two, one)
-        assert found["weights"] == pytest.approx(callback.weights(), rel=1e-6)
+        assert result["weights"] == pytest.approx(callback.weights(), rel=1e-6)
     assert callback.weights()["entropy"] > 0.011
 
 
@@ -65,10 +65,10 @@ def test_several_processes_as_one(tmp_path: Path) -> None:
 def test_what_a_training_step_may_return(out: str) -> None:
     class Other(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            found = super().training_step(batch, batch_idx)
-            return {"tensor": found["loss"], "none": None, "without": {"logits": found["logits"]}, "float": 1.0}[out]
+            result = super().training_step(batch, batch_idx)
+            return {"tensor": result["loss"], "none": None, "without": {"logits": result["logits"]}, "float": 1.0}[out]
 
-    pipe = Pipeline([Penalty("l2", inputs=lambda found: found["batch"][0], weight=1.0)])
+    pipe = Pipeline([Penalty("l2", inputs=lambda inputs: inputs["batch"][0], weight=1.0)])
     callback, module = PipelineCallback(pipe), Other()
     if out in ("without", "float"):
         message = "'loss' key needs to be present" if out == "without" else "must return a Tensor, a dict, or None"
@@ -217,9 +217,9 @@ def test_modules_that_are_called_twice() -> None:
             x, y = batch
             return cross_entropy(self.head(self.encoder(x)) - self.head(self.encoder(-x)), y)
 
-    def apart(found: Any) -> Any:
-        first, second = found["encoder"]
-        assert "head.missing" not in found
+    def apart(result: Any) -> Any:
+        first, second = result["encoder"]
+        assert "head.missing" not in result
         return first - second
 
     names = {"encoder": "encoder", "dropout": "encoder.2", "head": "head"}

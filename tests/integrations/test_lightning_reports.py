@@ -102,8 +102,8 @@ def test_gradient_norms_on_some_steps(wrt: Any) -> None:
     by = [hidden] if wrt == "hidden" else list(again.parameters())
 
     def norm(value: Any) -> float:
-        found = torch.autograd.grad(value, by, retain_graph=True, allow_unused=True)
-        return float(torch.cat([g.flatten() for g in found if g is not None] or [torch.zeros(1)]).norm())
+        result = torch.autograd.grad(value, by, retain_graph=True, allow_unused=True)
+        return float(torch.cat([g.flatten() for g in result if g is not None] or [torch.zeros(1)]).norm())
 
     for name, part in parts.items():  # through all that leads from there to it
         assert last[f"{name}/grad_norm"] == pytest.approx(norm(part), rel=1e-5), name
@@ -115,15 +115,15 @@ def test_gradient_norms_on_some_steps(wrt: Any) -> None:
 
 def test_norms_where_penalties_pick_their_inputs() -> None:
     """They are of the same gradients, whatever the penalties are given."""
-    found = []
-    for inputs in ("hidden", lambda found: found["hidden"]):
+    result = []
+    for inputs in ("hidden", lambda inputs: inputs["hidden"]):
         callback = PipelineCallback(
             Pipeline([Penalty("l1", inputs=inputs, weight=0.01)]), activities={"hidden": "encoder"}, track_every=1
         )
         fitted(Classifier(), callback, data=batches(1))
         assert callback.report is not None
-        found.append(callback.report.to_dict())
-    assert found[0] == found[1] and found[0]["base_loss"]["grad_norm"] > 0
+        result.append(callback.report.to_dict())
+    assert result[0] == result[1] and result[0]["base_loss"]["grad_norm"] > 0
 
 
 def test_norms_without_a_derivative() -> None:
@@ -137,7 +137,7 @@ def test_norms_without_a_derivative() -> None:
 
 def test_norms_of_what_does_not_depend() -> None:
     pipe = Pipeline([Penalty("l1", inputs="extra", weight=0.5)])
-    found = []
+    result = []
 
     class Extra(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -148,14 +148,14 @@ def test_norms_of_what_does_not_depend() -> None:
     class Seen(lightning.Callback):
         def on_train_batch_end(self, *_: Any) -> None:
             figures = callback.report.flat()
-            found.append([figures[f"{name}grad_norm"] for name in ("base_loss/", "l1/", "total_")])
+            result.append([figures[f"{name}grad_norm"] for name in ("base_loss/", "l1/", "total_")])
 
     callback = PipelineCallback(pipe, track_every=1, wrt="extra")
     fitted(Extra(), callback, Seen(), data=batches(3))
     root = 3**0.5
-    assert found[0] == pytest.approx([0.0, root, root / 2])
-    assert found[1] == [0.0, 0.0, 0.0]  # it requires no gradient
-    assert found[2] == pytest.approx([root, root, 1.5 * root])
+    assert result[0] == pytest.approx([0.0, root, root / 2])
+    assert result[1] == [0.0, 0.0, 0.0]  # it requires no gradient
+    assert result[2] == pytest.approx([root, root, 1.5 * root])
 
 
 @pytest.mark.usefixtures("float64")
@@ -166,7 +166,9 @@ def test_controllers_and_checkpoints(tmp_path: Path) -> None:
     def made() -> PipelineCallback:
         pipe = Pipeline(
             [
-                Penalty("kl_divergence", name="kl", inputs=lambda found: (log_softmax(found["logits"], -1), reference)),
+                Penalty(
+                    "kl_divergence", name="kl", inputs=lambda inputs: (log_softmax(inputs["logits"], -1), reference)
+                ),
                 Penalty("entropy", inputs="logits", options={"mode": "bonus", "from_logits": True}),
                 Penalty("l1", inputs="logits", every=7),
             ],

@@ -31,9 +31,9 @@ def test_tensorboard(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path)).Reload()
     assert set(events.Tags()["scalars"]) == set(expected)
     for name, values in expected.items():
-        found = events.Scalars(name)
-        assert [each.step for each in found] == [0, 1, 2]
-        assert [each.value for each in found] == pytest.approx(values)
+        result = events.Scalars(name)
+        assert [each.step for each in result] == [0, 1, 2]
+        assert [each.value for each in result] == pytest.approx(values)
     assert expected["train/l2/contribution"] == pytest.approx([0.0, 0.5, 2.0])
 
 

@@ -227,9 +227,9 @@ def test_metrics(otel: Collected) -> None:
         ("pipe", "base_loss"): (2, 1.0),
         ("pipe", "l2"): (2, 0.5),
     }
-    found = otel.metrics
-    assert found["xpenalties.penalty.duration"].unit == "s"
-    assert set(found) == {f"xpenalties.{name}" for name in (*latest, "penalty.duration")}
+    recorded = otel.metrics
+    assert recorded["xpenalties.penalty.duration"].unit == "s"
+    assert set(recorded) == {f"xpenalties.{name}" for name in (*latest, "penalty.duration")}
 
 
 def test_buckets_of_durations_are_apart(otel: Collected) -> None:
@@ -248,11 +248,11 @@ def test_example() -> None:
     assert failed == 0 and attempted == 4
 
 
-@pytest.mark.parametrize("found", [None, ModuleType("opentelemetry")], ids=["nothing", "another package of the name"])
-def test_without_opentelemetry(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", [None, ModuleType("opentelemetry")], ids=["nothing", "another package of the name"])
+def test_without_opentelemetry(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("opentelemetry.")]:
         monkeypatch.delitem(sys.modules, name)  # an import falls back to a submodule that is loaded
-    monkeypatch.setitem(sys.modules, "opentelemetry", found)
+    monkeypatch.setitem(sys.modules, "opentelemetry", module)
     monkeypatch.delitem(sys.modules, bridge.__name__)
     with pytest.raises(
         ModuleNotFoundError,

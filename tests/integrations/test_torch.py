@@ -23,7 +23,7 @@ from xpenalties.integrations.torch import capture, train_step, wrap_loss
 
 def test_inputs_that_are_picked() -> None:
     model = network()
-    pipe = Pipeline([Penalty("l2", inputs=lambda found: found["1"][0] - found["1"][1])])
+    pipe = Pipeline([Penalty("l2", inputs=lambda inputs: inputs["1"][0] - inputs["1"][1])])
     with capture(model, [r"^1$", r"^3$"]) as activities:
         loss = wrap_loss(mse_loss, pipe, activities)
         activities.begin()

@@ -88,7 +88,7 @@ def test_padding_does_not_count(tmp_path: Path) -> None:
 
 def test_labels_that_the_collator_shifts(tmp_path: Path) -> None:
     """As those do that put several texts into one row; the Trainer then counts what is predicted, exactly."""
-    found = []
+    result = []
 
     class Seen(PipelineLoss):
         def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
@@ -97,7 +97,7 @@ def test_labels_that_the_collator_shifts(tmp_path: Path) -> None:
             figures["base"] = float(self.report.base_loss.value)
             items = num_items_in_batch.item()
             sums = {name: x if name == "decay" else x * items for name, x in figures.items()}
-            found.append((items, sums))
+            result.append((items, sums))
             return total
 
     data = sentences(2)
@@ -111,7 +111,7 @@ def test_labels_that_the_collator_shifts(tmp_path: Path) -> None:
         each["shift_labels"] = torch.cat((each["labels"][1:], torch.tensor([-100])))
         each["labels"] = torch.where(each["attention_mask"] == 1, each["input_ids"], -100)
     trainer(network(), loss, tmp_path, data=data, **options).train()
-    (_, usual), (items, shifted) = found
+    (_, usual), (items, shifted) = result
     assert items == predicted
     assert shifted == pytest.approx(usual, rel=1e-5)
 
@@ -146,14 +146,14 @@ def test_a_step_without_labels_that_count(own: bool, tmp_path: Path) -> None:
     for each in data[4:]:
         each["labels"][:] = -100
     options = {"logging_strategy": "steps", "logging_steps": 1}
-    found = []
+    result = []
     for given in (data, data[:4]):
         loss = PipelineLoss(PIPE, reference=network(seed=3), loss=mean if own else None)
         made = trainer(network(), loss, tmp_path, data=given, **options)
         made.train()
-        found.append(made)
-    close(found[0].model, found[1].model)
-    first, second = found[0].state.log_history[:2]
+        result.append(made)
+    close(result[0].model, result[1].model)
+    first, second = result[0].state.log_history[:2]
     assert first["penalties/decay/value"] > 0 and "penalties/decay/value" not in second
     assert second["penalties/regularizer_total"] == second["penalties/kl/contribution"] == 0.0
 
@@ -162,10 +162,10 @@ def test_evaluation(tmp_path: Path) -> None:
     model, reference = network(), network(seed=3)
     loss = PipelineLoss(PIPE.with_weights(entropy=0.1), reference=reference)
     made = trainer(model, loss, tmp_path)
-    found = made.evaluate()
+    result = made.evaluate()
     assert loss.report is not None
-    assert found["eval_loss"] > 1.5 and not any("penalties/" in name for name in found)
-    assert made.state.log_history[-1].keys() == found.keys() | {"step"}
+    assert result["eval_loss"] > 1.5 and not any("penalties/" in name for name in result)
+    assert made.state.log_history[-1].keys() == result.keys() | {"step"}
     made.log({"loss": 1.0})
     assert set(made.state.log_history[-1]) <= {"loss", "step", "epoch"}
 
@@ -228,7 +228,7 @@ def test_classifiers_and_options_of_ones_own() -> None:
     logits = torch.randn(4, 3, requires_grad=True)
     labels = torch.tensor([0, 2, 1, -100])
     own = Penalty("z_loss", name="own", inputs="logits", weight=0.5, options={"normalizer": 10.0})
-    counted = Penalty(lambda found: found["items"] * found["logits"].mean(), name="counted", weight=0.1)
+    counted = Penalty(lambda inputs: inputs["items"] * inputs["logits"].mean(), name="counted", weight=0.1)
     structure = Penalty("orthogonality", inputs="logits", weight=lambda step: 0.1 * step)
     loss = PipelineLoss(Pipeline([own, counted]), shift=False)
     total = loss({"logits": logits}, labels, num_items_in_batch=torch.tensor(6))

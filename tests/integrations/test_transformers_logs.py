@@ -59,8 +59,8 @@ def test_logs_of_several_processes(average: bool, how: str, tmp_path: Path) -> N
     made.accelerator.reduce = lambda x, how: (asked.append(how), 3 * x)[1]
     made.train()
     assert asked == [how] * 2
-    found = made.state.log_history[0]
-    assert found["penalties/base_loss"] == pytest.approx(3 * found["loss"], rel=1e-4)
+    result = made.state.log_history[0]
+    assert result["penalties/base_loss"] == pytest.approx(3 * result["loss"], rel=1e-4)
 
 
 def test_what_one_process_drops(tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_penalties_on_some_steps(tmp_path: Path) -> None:
     made = trainer(network(), loss, tmp_path, **options)
     made.train()
     assert len(calls) == 4
-    found = made.state.log_history[0]
-    assert found["penalties/z_loss/value"] == pytest.approx(5.0, rel=0.2)  # log(11) ** 2 and a bit, not a fifth of it
-    assert found["penalties/z_loss/contribution"] == pytest.approx(0.1 * found["penalties/z_loss/value"], rel=1e-5)
+    result = made.state.log_history[0]
+    assert result["penalties/z_loss/value"] == pytest.approx(5.0, rel=0.2)  # log(11) ** 2 and a bit, not a fifth of it
+    assert result["penalties/z_loss/contribution"] == pytest.approx(0.1 * result["penalties/z_loss/value"], rel=1e-5)
     evaluated = []
     for step in range(4):
         made.state.global_step = step

@@ -34,13 +34,13 @@ def network(seed: int = 0) -> Any:
 def sentences(steps: int) -> list[dict[str, Any]]:
     """Of different lengths, padded."""
     torch.manual_seed(1)
-    found = []
+    result = []
     for i in range(4 * steps):
         ids = torch.randint(1, VOCABULARY, (8,))
         length = 2 + i % 6
-        found.append({"input_ids": ids, "attention_mask": (torch.arange(8) < length).long()})
-        found[-1]["labels"] = torch.where(torch.arange(8) < length, ids, -100)
-    return found
+        result.append({"input_ids": ids, "attention_mask": (torch.arange(8) < length).long()})
+        result[-1]["labels"] = torch.where(torch.arange(8) < length, ids, -100)
+    return result
 
 
 def trainer(model: Any, loss: Any, path: Path, *, accumulated: int = 1, data: Any = None, **options: Any) -> Trainer:

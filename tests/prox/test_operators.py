@@ -111,23 +111,23 @@ def test_definition(fw: Framework, name: str) -> None:
     operator = OPERATORS[name]
     for _ in range(5):
         x = RNG.normal(size=(3, 4))
-        found = fw.numpy(operator(fw.array(x)))
+        result = fw.numpy(operator(fw.array(x)))
         scale = SCALE if operator.scaled else 1.0
-        here = scale * operator.penalty(found)
+        here = scale * operator.penalty(result)
         assert here < math.inf
         for spread in (1e-3, 0.1, 1.0, 10.0):
             for _ in range(20):
-                there = found + spread * RNG.normal(size=x.shape)
+                there = result + spread * RNG.normal(size=x.shape)
                 if not operator.scaled:  # of what is within bounds
                     there = fw.numpy(operator(fw.array(there)))
-                assert scale * operator.penalty(there) >= here + np.sum((x - found) * (there - found)) - 1e-9
+                assert scale * operator.penalty(there) >= here + np.sum((x - result) * (there - result)) - 1e-9
 
 
 @each
 def test_an_independent_minimiser(fw: Framework, name: str) -> None:
     operator = OPERATORS[name]
     if not operator.scaled:
-        pytest.skip("a bound is no function to minimise, see the definition")
+        pytest.skip("a bound is no function to minimize, see the definition")
     x = RNG.normal(size=(2, 2))
 
     def objective(z: Any) -> float:
@@ -158,11 +158,11 @@ def test_complex(fw: Framework, name: str) -> None:
         with pytest.raises(TypeError, match=rf"^{operator.function.__name__}: `x` must be real floating point, got"):
             operator(fw.array(x))
         return
-    found = fw.numpy(operator(fw.array(x)))
-    here = SCALE * operator.penalty(found)
+    result = fw.numpy(operator(fw.array(x)))
+    here = SCALE * operator.penalty(result)
     for _ in range(40):
-        there = found + RNG.normal(size=x.shape) + 1j * RNG.normal(size=x.shape)
-        assert SCALE * operator.penalty(there) >= here + np.sum(np.real(np.conj(x - found) * (there - found))) - 1e-9
+        there = result + RNG.normal(size=x.shape) + 1j * RNG.normal(size=x.shape)
+        assert SCALE * operator.penalty(there) >= here + np.sum(np.real(np.conj(x - result) * (there - result))) - 1e-9
 
 
 @each
@@ -265,8 +265,8 @@ def test_gradients_by_scales(fw: Framework, name: str) -> None:
     x, factors = RNG.normal(size=(3, 4)), RNG.normal(size=(3, 4))
 
     def of(scale: Any) -> Any:
-        found = operator(fw.array(x), scale=scale)
-        return xp.namespace(found).sum(found * fw.array(factors))
+        result = operator(fw.array(x), scale=scale)
+        return xp.namespace(result).sum(result * fw.array(factors))
 
     up, down = (float(np.sum(fw.numpy(operator(fw.array(x), scale=SCALE + d)) * factors)) for d in (1e-6, -1e-6))
     assert float(xp.grad(of)(fw.array(np.asarray(SCALE)))) == pytest.approx((up - down) / 2e-6, abs=1e-7)
@@ -302,10 +302,10 @@ def test_sparse_regression(fw: Framework) -> None:
     x, matrix, vector = fw.array(np.zeros(12)), fw.array(gram), fw.array(target)
     for _ in range(400):
         x = prox.l1(x - rate * (matrix @ x - vector), scale=rate * weight)
-    found = fw.numpy(x)
-    gradient = target - gram @ found
-    assert np.count_nonzero(found) == 3
-    np.testing.assert_allclose(gradient[found != 0], weight * np.sign(found[found != 0]), atol=1e-9)
+    result = fw.numpy(x)
+    gradient = target - gram @ result
+    assert np.count_nonzero(result) == 3
+    np.testing.assert_allclose(gradient[result != 0], weight * np.sign(result[result != 0]), atol=1e-9)
     assert np.all(np.abs(gradient) <= weight + 1e-9)
 
 

@@ -54,10 +54,10 @@ def test_dtypes_of_updates_and_parameters(fw: Framework) -> None:
     """As Optax: of what both have in common. Exact zeros need it."""
     low = next(name for name in fw.dtypes if name in ("float16", "float32"))
     p, u = fw.array(np.asarray([0.1234567, 3.0]), "float64"), fw.array(np.asarray([-0.1, -0.5]), low)
-    found, _ = transforms.add_l1_decay(0.05, decoupled=True).update(u, (), p)
-    assert found.dtype == fw.dtype("float64")
-    assert fw.numpy(transforms.apply_updates(p, found))[0] == 0.0
-    assert transforms.apply_updates(u, found).dtype == fw.dtype(low)
+    result, _ = transforms.add_l1_decay(0.05, decoupled=True).update(u, (), p)
+    assert result.dtype == fw.dtype("float64")
+    assert fw.numpy(transforms.apply_updates(p, result))[0] == 0.0
+    assert transforms.apply_updates(u, result).dtype == fw.dtype(low)
 
 
 @pytest.mark.parametrize("array", [False, True])
@@ -66,19 +66,19 @@ def test_options_that_are_arrays(fw: Framework, array: bool) -> None:
         return fw.array(np.asarray(x)) if array else x
 
     g, p = fw.array(GRADIENT, "float32"), fw.array(KERNEL, "float32")
-    found, _ = transforms.clip_by_global_norm(number(0.5)).update(g, ())
-    close(fw, found, GRADIENT * 0.5 / np.linalg.norm(GRADIENT), rtol=1e-6)
-    found, _ = transforms.adaptive_gradient_clipping(number(0.1), eps=number(1e-3), unit_axis=0).update(g, (), p)
+    result, _ = transforms.clip_by_global_norm(number(0.5)).update(g, ())
+    close(fw, result, GRADIENT * 0.5 / np.linalg.norm(GRADIENT), rtol=1e-6)
+    result, _ = transforms.adaptive_gradient_clipping(number(0.1), eps=number(1e-3), unit_axis=0).update(g, (), p)
     norm, least = (np.linalg.norm(x, axis=1, keepdims=True) for x in (GRADIENT, KERNEL))
-    close(fw, found, GRADIENT * np.minimum(1, 0.1 * least / norm), rtol=1e-6)
+    close(fw, result, GRADIENT * np.minimum(1, 0.1 * least / norm), rtol=1e-6)
     for decoupled, expected in (
         (False, GRADIENT + 0.3 * (0.25 * np.sign(KERNEL) + 0.75 * KERNEL)),
         (True, soft(KERNEL + GRADIENT - 0.225 * KERNEL, 0.075) - KERNEL),
     ):
         decay = transforms.add_elastic_net_decay(number(0.3), l1_ratio=number(0.25), decoupled=decoupled)
-        found, _ = decay.update(g, (), p)
-        assert found.dtype == fw.dtype("float32")
-        close(fw, found, expected, rtol=1e-5, atol=1e-6)
+        result, _ = decay.update(g, (), p)
+        assert result.dtype == fw.dtype("float32")
+        close(fw, result, expected, rtol=1e-5, atol=1e-6)
     noise = transforms.add_noise(number(0.0), gamma=number(0.5), rng=generator(fw, 0))
     close(fw, noise.update(g, noise.init(g))[0], fw.numpy(g))
 
@@ -87,8 +87,8 @@ def test_paths_that_are_the_same(fw: Framework) -> None:
     def tree(a: float, b: float) -> Any:
         return {"a.b": fw.array(np.asarray([a])), "a": {"b": fw.array(np.asarray([b]))}}
 
-    found, _ = transforms.add_l2_decay(1.0).update(tree(0.0, 0.0), (), tree(1.0, 10.0))
-    assert (float(fw.numpy(found["a.b"])[0]), float(fw.numpy(found["a"]["b"])[0])) == (1.0, 10.0)
+    result, _ = transforms.add_l2_decay(1.0).update(tree(0.0, 0.0), (), tree(1.0, 10.0))
+    assert (float(fw.numpy(result["a.b"])[0]), float(fw.numpy(result["a"]["b"])[0])) == (1.0, 10.0)
     new = transforms.apply_updates(tree(1.0, 10.0), tree(0.5, 5.0))
     assert (float(fw.numpy(new["a.b"])[0]), float(fw.numpy(new["a"]["b"])[0])) == (1.5, 15.0)
     with pytest.raises(ValueError, match=r"^add_l2_decay: paths must be unique, got 'a\.b' twice in `params`"):
@@ -142,14 +142,14 @@ def test_as_optax(ours: Callable[[], Any], name: str, arguments: tuple[Any, ...]
     states = [transform.init(old) for transform in (theirs, mine, inside)]
     for step in range(3):
         updates = {key: jax.numpy.asarray(RNG.normal(size=shape), "float32") for key, shape in shapes.items()}
-        found = []
+        result = []
         for i, transform in enumerate((theirs, mine, inside)):
             new, states[i] = jax.jit(transform.update)(updates, states[i], old)
-            found.append(new)
+            result.append(new)
         for key in shapes:
-            np.testing.assert_allclose(found[1][key], found[0][key], rtol=2e-6, atol=1e-7, err_msg=f"{step} {key}")
+            np.testing.assert_allclose(result[1][key], result[0][key], rtol=2e-6, atol=1e-7, err_msg=f"{step} {key}")
             # two programs, of which XLA may fuse one's product and sum and not the other's
-            np.testing.assert_allclose(found[2][key], found[1][key], rtol=2**-22, atol=1e-7)
+            np.testing.assert_allclose(result[2][key], result[1][key], rtol=2**-22, atol=1e-7)
 
 
 @pytest.mark.mixed

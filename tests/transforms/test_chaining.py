@@ -33,11 +33,11 @@ def test_apply_updates(fw: Framework) -> None:
 
 
 def test_integer_leaves(fw: Framework) -> None:
-    found = transforms.apply_updates(
+    result = transforms.apply_updates(
         {"n": fw.array(np.asarray([1, 2])), "m": 3}, {"n": fw.array(np.asarray([3, 4])), "m": None}
     )
-    assert fw.numpy(found["n"]).tolist() == [4, 6]
-    assert found["m"] == 3
+    assert fw.numpy(result["n"]).tolist() == [4, 6]
+    assert result["m"] == 3
 
 
 def test_every_dtype(fw: Framework) -> None:
@@ -74,10 +74,10 @@ def test_compiled_once(fw: Framework) -> None:
     counts = []
     for factor in (1.0, 2.0, 3.0):
         updates = {"kernel": fw.array(factor * GRADIENT), "bias": fw.array(factor * SLOPE)}
-        found, state = run(updates, state, old)
+        result, state = run(updates, state, old)
         expected, plain = transform.update(updates, plain, old)
-        close(fw, found["kernel"], fw.numpy(expected["kernel"]))
-        close(fw, found["bias"], fw.numpy(expected["bias"]))
+        close(fw, result["kernel"], fw.numpy(expected["kernel"]))
+        close(fw, result["bias"], fw.numpy(expected["bias"]))
         counts.append(compilations())
     assert counts == [1, 1, 1]
 

@@ -21,15 +21,15 @@ def test_clip_by_global_norm(fw: Framework, factor: float) -> None:
     with np.errstate(invalid="ignore"):
         given = factor * GRADIENT, factor * SLOPE
     updates = {"a": fw.array(given[0], "float32"), "b": [fw.array(given[1], "float32"), None]}
-    found, state = transforms.clip_by_global_norm(0.5).update(updates, ())
-    assert state == () and found["b"][1] is None
+    result, state = transforms.clip_by_global_norm(0.5).update(updates, ())
+    assert state == () and result["b"][1] is None
     g, s = (np.asarray(x, np.float32).astype(np.float64) for x in given)
     norm = math.hypot(*g.ravel(), *s)
     shrink = 1.0 if norm < 0.5 else 0.5 / norm
     with np.errstate(invalid="ignore"):
         rtol = (16 / 2 + 3) * 2**-24  # the root of 16 squares, in any order, and three operations, in float32
-        close(fw, found["a"], g * shrink, rtol=rtol)
-        close(fw, found["b"][0], s * shrink, rtol=rtol)
+        close(fw, result["a"], g * shrink, rtol=rtol)
+        close(fw, result["b"][0], s * shrink, rtol=rtol)
 
 
 def test_clip_of_nothing(fw: Framework) -> None:
@@ -79,28 +79,28 @@ def test_units_at_zero(fw: Framework) -> None:
 
 def test_centralize(fw: Framework) -> None:
     updates = {"a": fw.array(GRADIENT), "b": fw.array(SLOPE), "c": fw.array(np.asarray(RNG.normal(size=(2, 3, 4))))}
-    found, state = transforms.centralize().update(updates, transforms.centralize().init(updates))
+    result, state = transforms.centralize().update(updates, transforms.centralize().init(updates))
     assert state == ()
-    close(fw, found["a"], GRADIENT - GRADIENT.mean(1, keepdims=True))
-    close(fw, found["b"], SLOPE)
+    close(fw, result["a"], GRADIENT - GRADIENT.mean(1, keepdims=True))
+    close(fw, result["b"], SLOPE)
     c = fw.numpy(updates["c"])
-    close(fw, found["c"], c - c.mean((1, 2), keepdims=True))
-    found, _ = transforms.centralize(unit_axis=-1, exclude="a").update(updates, ())
-    close(fw, found["a"], GRADIENT)
-    close(fw, found["c"], c - c.mean((0, 1), keepdims=True))
+    close(fw, result["c"], c - c.mean((1, 2), keepdims=True))
+    result, _ = transforms.centralize(unit_axis=-1, exclude="a").update(updates, ())
+    close(fw, result["a"], GRADIENT)
+    close(fw, result["c"], c - c.mean((0, 1), keepdims=True))
 
 
 def test_half_precision_is_computed_in_float32(fw: Framework) -> None:
     x = fw.array(np.full(4, 60000.0), "float16" if "float16" in fw.dtypes else "float32")
-    found, _ = transforms.clip_by_global_norm(60000.0).update([x], ())  # a norm of 120000, which float16 has not
-    close(fw, found[0], np.full(4, 30000.0), rtol=1e-3)
+    result, _ = transforms.clip_by_global_norm(60000.0).update([x], ())  # a norm of 120000, which float16 has not
+    close(fw, result[0], np.full(4, 30000.0), rtol=1e-3)
 
 
 def test_empty_leaves(fw: Framework) -> None:
     empty, x = fw.array(np.zeros((0, 3))), fw.array(np.full(4, 2.0))
-    found, _ = transforms.clip_by_global_norm(1.0).update([empty, x], ())
-    assert tuple(found[0].shape) == (0, 3)
-    close(fw, found[1], np.full(4, 0.5))
+    result, _ = transforms.clip_by_global_norm(1.0).update([empty, x], ())
+    assert tuple(result[0].shape) == (0, 3)
+    close(fw, result[1], np.full(4, 0.5))
     close(fw, transforms.clip_by_global_norm(1.0).update([empty], ())[0][0], np.zeros((0, 3)))
     for each in (empty, fw.array(np.zeros((3, 0))), fw.array(np.zeros(0))):
         for transform in (transforms.adaptive_gradient_clipping(0.1), transforms.centralize()):

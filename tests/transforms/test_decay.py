@@ -100,8 +100,8 @@ def test_proximal(fw: Framework) -> None:
     p, u = fw.array(KERNEL), fw.array(GRADIENT)
     for scale in (0.3, fw.array(np.asarray(0.3)), schedules.linear(0.1, 0.4, steps=3)):
         transform = transforms.proximal(prox.l1, scale=scale)
-        found, _ = transform.update(u, transforms.StepState(fw.array(np.asarray(2, np.int32))), p)
-        close(fw, found, soft(KERNEL + GRADIENT, 0.3) - KERNEL, atol=1e-7)  # a schedule is of the default float
+        result, _ = transform.update(u, transforms.StepState(fw.array(np.asarray(2, np.int32))), p)
+        close(fw, result, soft(KERNEL + GRADIENT, 0.3) - KERNEL, atol=1e-7)  # a schedule is of the default float
     box = transforms.proximal(prox.box, match="a", low=0.0, high=0.5)
     new = transforms.apply_updates({"a": p, "b": p}, box.update({"a": u, "b": u}, (), {"a": p, "b": p})[0])
     close(fw, new["a"], np.clip(KERNEL + GRADIENT, 0.0, 0.5))

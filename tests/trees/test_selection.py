@@ -29,23 +29,23 @@ from xpenalties.trees import over_tree
 def test_patterns(fw: Framework, match: Any, exclude: Any, expected: list[str]) -> None:
     chosen = over_tree("l2", match=match, exclude=exclude)
     assert sorted(chosen.by_path(params(fw))) == sorted(expected)
-    found = chosen.explain(params(fw))
-    assert sorted(found.selected) == sorted(expected)
-    assert found.unused == ()
-    assert set(found.selected) | set(found.left_out) == {*PATHS, "seen", "steps"}
-    assert found.left_out["steps"] == "no array, int"
+    result = chosen.explain(params(fw))
+    assert sorted(result.selected) == sorted(expected)
+    assert result.unused == ()
+    assert set(result.selected) | set(result.left_out) == {*PATHS, "seen", "steps"}
+    assert result.left_out["steps"] == "no array, int"
 
 
 def test_explain_says_why(fw: Framework) -> None:
     chosen = over_tree("l2", match=["kernel", "nowhere"], exclude="1")
-    found = chosen.explain(params(fw))
-    assert found.selected == {"encoder.0.kernel": (3, 4)}
-    assert found.left_out["encoder.1.kernel"] == "excluded by '1'"
-    assert found.left_out["rate"] == "matches no pattern"
-    assert found.left_out["seen"].startswith("not floating-point, ")
-    assert found.unused == ("nowhere",)
-    assert "encoder.0.kernel  selected, (3, 4)" in str(found)
-    assert "'nowhere'         matches nothing" in str(found)
+    result = chosen.explain(params(fw))
+    assert result.selected == {"encoder.0.kernel": (3, 4)}
+    assert result.left_out["encoder.1.kernel"] == "excluded by '1'"
+    assert result.left_out["rate"] == "matches no pattern"
+    assert result.left_out["seen"].startswith("not floating-point, ")
+    assert result.unused == ("nowhere",)
+    assert "encoder.0.kernel  selected, (3, 4)" in str(result)
+    assert "'nowhere'         matches nothing" in str(result)
     assert str(over_tree("l2").explain({})) == ""
 
 
