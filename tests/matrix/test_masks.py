@@ -179,12 +179,21 @@ def test_gradient_by_weights_and_normalizer(case: Case, fw: Framework) -> None:
 @pytest.mark.representative
 def test_weights_and_normalizer_do_not_change_the_dtype(case: Case, fw: Framework) -> None:
     arrays, options = arrays_of(case, fw, "float32"), options_of(case, fw, "float32")
-    want = fw.numpy(case(*arrays, reduction="sum", **options))
-    one = np.asarray(1.0)
-    for name, x in (("weights", fw.array(one)), ("normalizer", fw.array(one)), ("normalizer", fw.array(np.asarray(1)))):
-        got = case(*arrays, reduction="sum", **{name: x}, **options)
-        assert got.dtype == fw.dtype("float32"), name
-        close(fw, got, want, rtol=1e-5)
+    one, whole = fw.array(np.asarray(1.0)), fw.array(np.asarray(1))
+
+    def values(arrays: list[Any], one: Any, whole: Any) -> dict[str, Any]:
+        calls = {
+            "plain": {},
+            "weights": {"weights": one},
+            "normalizer": {"normalizer": one},
+            "count": {"normalizer": whole},
+        }
+        return {name: case(*arrays, reduction="sum", **call, **options) for name, call in calls.items()}
+
+    got = fw.once(values)(arrays, one, whole)
+    for name, value in got.items():
+        assert value.dtype == fw.dtype("float32"), name
+        close(fw, value, fw.numpy(got["plain"]), rtol=1e-5)
 
 
 @pytest.mark.column("second gradient")
