@@ -13,7 +13,9 @@ from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, cast, get_origin
 
 from .._core.checks import checks_of
 from .._core.registry import REGISTRY
-from .evaluation import METRICS, Call, evaluate
+from .call import Call
+from .evaluation import evaluate
+from .reduction import METRICS
 from .spec import SHARED, Extra, Reduction, Shape, Spec, spec_of
 
 __all__ = ["Shared", "penalty", "value_and_metrics"]

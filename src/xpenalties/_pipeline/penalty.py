@@ -9,7 +9,7 @@ from typing import Any, Literal
 from .._arrays.scalars import checked_weight
 from .._core.checks import Positive, PositiveInteger, checks_of, member, named, nearest
 from .._core.registry import RESERVED
-from .._penalties.calls import checked_options, resolved
+from .._penalties.lookup import checked_options, resolved
 from .._penalties.spec import spec_of
 from ..backends import backend_of
 

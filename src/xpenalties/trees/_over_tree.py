@@ -8,7 +8,7 @@ from typing import Any
 
 from .._arrays.numerics import total
 from .._core.static_key import HasStaticKey
-from .._penalties.calls import checked_options, resolved
+from .._penalties.lookup import checked_options, resolved
 from .._penalties.spec import Spec, spec_of
 from ..backends import backend_of, is_array
 from ._selection import Patterns, PatternsLike, Selected, Selection, check_unique, leaves_at

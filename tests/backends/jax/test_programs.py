@@ -16,6 +16,7 @@ from tests.helpers.harness import Framework, close
 from tests.matrix import oracle
 from xpenalties import Pipeline, block_size
 from xpenalties._penalties import evaluation
+from xpenalties._penalties.call import Call
 
 pytestmark = pytest.mark.only("jax", reason="is about JAX")
 
@@ -34,7 +35,7 @@ def traced(jax: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     prepare = evaluation.prepare
 
-    def recorded(call: evaluation.Call, backend: Any) -> Any:
+    def recorded(call: Call, backend: Any) -> Any:
         names.append(call.spec.name)
         return prepare(call, backend)
 

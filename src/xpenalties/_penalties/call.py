@@ -1,0 +1,79 @@
+"""One call of a penalty, and the checks of it that come before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .._core.checks import POSITIVE, member
+from ..backends import Backend, common_backend, is_array_beside
+from .spec import Spec
+
+__all__ = ["Call", "check"]
+
+_REDUCTIONS = ("sum", "mean", "none")
+
+
+class Call(NamedTuple):
+    """One call of a penalty. `check` takes its functions, which come first, out of its arrays."""
+
+    spec: Spec
+    arrays: tuple[Any, ...]
+    reduction: str
+    where: Any
+    weights: Any
+    normalizer: Any  # checked: a Python float or an array
+    options: Mapping[str, Any]
+    with_metrics: bool = False
+    functions: tuple[Any, ...] = ()
+
+
+def check(call: Call) -> tuple[Call, Backend]:
+    """Check everything but shapes, dtypes, `where` and `weights`, before anything is computed.
+
+    Returns the call with functions apart from arrays and with checked options, and the arrays' backend.
+    """
+    spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions = call
+    if spec.functions:
+        functions, arrays = arrays[: len(spec.functions)], arrays[len(spec.functions) :]
+    if len(arrays) != len(spec.arrays):
+        raise TypeError(
+            f"{spec.name}: takes {''.join(f'`{name}` and ' for name in spec.functions)}{len(spec.arrays)} "
+            f"array{'s' * (len(spec.arrays) > 1)} ({', '.join(spec.arrays)}), "
+            f"got {len(arrays)} by position. Pass arrays by position, options by keyword."
+        )
+    if functions:
+        _check_callable(spec, functions)
+    if options:
+        options = spec.check_options(options)
+    if reduction not in _REDUCTIONS:
+        spec.check("reduction", reduction, member(_REDUCTIONS))
+    backend = common_backend(spec.name, spec.arrays, arrays)
+    if normalizer is not None:
+        normalizer = _checked_normalizer(spec, arrays[0], normalizer)
+    if functions or options or normalizer is not None:
+        call = Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions)
+    return call, backend
+
+
+def _checked_normalizer(spec: Spec, first: Any, normalizer: Any) -> Any:
+    """Check a normalizer. Returns a Python float > 0, or a real 0-d array."""
+    if not is_array_beside(normalizer, first):
+        return spec.check("normalizer", normalizer, POSITIVE)
+    backend = common_backend(spec.name, (spec.arrays[0], "normalizer"), (first, normalizer))
+    if backend.dtype(normalizer.dtype).kind in ("complex", "bool"):
+        raise TypeError(f"{spec.name}: `normalizer` must be real, got {normalizer.dtype}. Pass a count.")
+    if tuple(normalizer.shape) != ():
+        raise ValueError(
+            f"{spec.name}: `normalizer` must be a number or a 0-d array, got shape {tuple(normalizer.shape)}. "
+            "For a factor per term use `weights`."
+        )
+    return normalizer
+
+
+def _check_callable(spec: Spec, functions: tuple[Any, ...]) -> None:
+    for name, function in zip(spec.functions, functions, strict=True):
+        if not callable(function):
+            raise TypeError(
+                f"{spec.name}: `{name}` must be callable, got {type(function).__qualname__}. Pass it before the arrays."
+            )

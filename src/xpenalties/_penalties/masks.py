@@ -1,0 +1,52 @@
+"""`where` and `weights`: which terms count, and by how much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._arrays.numerics import broadcasts
+from ..backends import Backend, common_backend
+from .spec import Shape, Spec
+
+__all__ = ["mask_over_inputs", "masks"]
+
+
+def masks(
+    spec: Spec, backend: Backend, first: Any, shape: tuple[int, ...], where: Any, weights: Any
+) -> tuple[Backend, Any, Any]:
+    """Check `where` and `weights`. Returns the mask of the terms, and weights that are 0 if masked."""
+    for name, x in (("where", where), ("weights", weights)):
+        if x is None:
+            continue
+        other = common_backend(spec.name, (spec.arrays[0], name), (first, x))
+        backend = other if other.traces else backend
+        kind = other.dtype(x.dtype).kind
+        if name == "where" and kind != "bool":
+            raise TypeError(
+                f"{spec.name}: `where` must be a boolean array, got {x.dtype}. Compare it, or use `weights`."
+            )
+        if name == "weights" and kind != "real":
+            raise TypeError(
+                f"{spec.name}: `weights` must be real floating point, got {x.dtype}. For a mask use `where`."
+            )
+        if not broadcasts(tuple(x.shape), shape):
+            raise ValueError(
+                f"{spec.name}: `{name}` must broadcast to the terms' shape {shape}, got {tuple(x.shape)}. "
+                "There is one term per element, row, matrix or sample; see reduction='none'."
+            )
+    xp = backend.xp
+    if weights is not None:
+        mask = weights != 0 if where is None else where & (weights != 0)
+        weights = xp.broadcast_to(xp.where(mask, weights, 0.0), shape)
+    else:
+        mask = where
+    return backend, None if mask is None else xp.broadcast_to(mask, shape), weights
+
+
+def mask_over_inputs(xp: Any, mask: Any, kind: Shape, axis: int, ndim: int) -> Any:
+    """Reshape the terms' mask so that it broadcasts against the inputs."""
+    if kind == "rows":
+        return xp.expand_dims(mask, axis=axis)
+    if kind == "matrices":
+        return xp.expand_dims(xp.expand_dims(mask, axis=ndim - 2), axis=ndim - 1)
+    return xp.reshape(mask, (mask.shape[0],) + (1,) * (ndim - 1)) if kind == "samples" else mask

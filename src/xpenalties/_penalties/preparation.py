@@ -1,0 +1,122 @@
+"""From a checked call to what a backend evaluates: dtype, axis, mask and weights."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+from ..backends import Backend
+from ..backends._work import Work
+from .call import Call
+from .masks import mask_over_inputs, masks
+from .spec import Shape, Spec
+
+__all__ = ["prepare"]
+
+
+def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
+    """Check the arrays, and find the dtype to compute in, the axis, the mask and the weights.
+
+    Returns the backend (another one if `where` or `weights` are traced), what to evaluate, and mask and weights of the
+    terms' shape: None for no mask, and for weights of 1.
+    """
+    spec, arrays, _, where, weights, _, options, _, functions = call
+    dtype = _common_dtype(spec, backend, arrays)
+    if spec.requires is not None:
+        spec.requires(arrays, options)
+    kind = spec.terms if isinstance(spec.terms, str) else spec.shape_of_terms(options)
+    shape = arrays[0].shape
+    axis = options.get("axis", spec.defaults.get("axis", -1 if kind == "rows" else None))
+    if isinstance(axis, int) and (shape or kind == "rows"):
+        if not -len(shape) <= axis < len(shape):
+            raise _no_axis(spec, axis, shape)
+        axis %= len(shape)
+    else:
+        axis = 0
+    if "eps" in spec.extras:
+        options = {**options, "eps": max(float(backend.xp.finfo(x.dtype).eps) for x in arrays)}
+    mask = over_inputs = None
+    if where is not None or weights is not None:
+        backend, mask, weights = masks(spec, backend, arrays[0], _terms_shape(kind, shape, axis), where, weights)
+        over_inputs = mask_over_inputs(backend.xp, mask, kind, axis, len(shape))
+    work = Work(
+        partial(spec.formula, *functions) if functions else spec.formula,
+        options,
+        backend.xp,
+        dtype,
+        arrays,
+        over_inputs,
+        "kept" in spec.extras,
+        axis if kind == "rows" else None,
+        spec.matrices,
+        _divisor(call, kind, shape, axis),
+        mask if weights is None else weights,
+        kind,
+    )
+    return backend, work, mask, weights
+
+
+def _divisor(call: Call, kind: Shape, shape: Any, axis: int) -> float | None:
+    """Return the divisor of the sum if it is known before evaluation, else 1. None for reduction "none"."""
+    reduction, normalizer = call.reduction, call.normalizer
+    if reduction == "none":
+        return None
+    if type(normalizer) is float:
+        return normalizer
+    known = reduction == "mean" and normalizer is None and call.where is None and call.weights is None
+    return float(math.prod(shape) // shape[axis] or 1) if known and kind == "rows" and shape[axis] else 1.0
+
+
+def _common_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
+    """Check dtypes and shapes. Returns the dtype to compute in, or None for that of the arrays.
+
+    It is float32 at least, unless a function takes the arrays.
+    """
+    first = arrays[0]
+    first_dtype = first.dtype
+    kind, working, _ = backend.dtype(first_dtype)
+    if kind != "real":
+        _check_kind(spec, spec.arrays[0], first, kind)
+    differ = working is not None and not spec.functions
+    for i in range(1, len(arrays)):
+        x = arrays[i]
+        if x.dtype != first_dtype:
+            _check_kind(spec, spec.arrays[i], x, backend.dtype(x.dtype).kind)
+            differ = True
+        if x.shape != first.shape and not spec.matrices:
+            listed = " and ".join(f"`{n}`" for n in spec.arrays)
+            got = " and ".join(str(tuple(y.shape)) for y in arrays)
+            raise ValueError(f"{spec.name}: {listed} must have the same shape, got {got}. Broadcast them explicitly.")
+    if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens what comes out
+        return None
+    return backend.xp.result_type(
+        *[x.dtype if spec.functions else backend.dtype(x.dtype).working or x.dtype for x in arrays]
+    )
+
+
+def _check_kind(spec: Spec, name: str, x: Any, kind: str) -> None:
+    if kind != "real" and not (kind == "complex" and spec.complex):
+        required = "real or complex floating point" if spec.complex else "real floating point"
+        hint = "Take its real part or size" if kind == "complex" else "Cast it first, for example to float32"
+        raise TypeError(f"{spec.name}: `{name}` must be {required}, got {x.dtype}. {hint}.")
+
+
+def _no_axis(spec: Spec, axis: int, shape: Any) -> ValueError:
+    if not shape:
+        return ValueError(f"{spec.name}: `{spec.arrays[0]}` must have at least 1 axis, got shape (). Add one.")
+    return ValueError(
+        f"{spec.name}: `axis` must be an axis of `{spec.arrays[0]}`, got {axis} for shape {tuple(shape)}. "
+        f"Give one in [{-len(shape)}, {len(shape) - 1}]."
+    )
+
+
+def _terms_shape(kind: Shape, shape: Any, axis: int) -> tuple[int, ...]:
+    shape = tuple(shape)
+    if kind == "elements":
+        return shape
+    if kind == "rows":
+        return shape[:axis] + shape[axis + 1 :]
+    if kind == "samples":
+        return shape[:1]
+    return shape[:-2] if kind == "matrices" else ()
