@@ -90,7 +90,9 @@ def run_tests(
     results: bool = True,
     spread: bool = True,
 ) -> None:
-    """Run the tests that match `marks`, under coverage except in plain `nox`; what an earlier run of this session left behind is removed.
+    """Run the tests that match `marks`. What an earlier run of this session left behind is removed.
+
+    Coverage is measured except in plain `nox`.
 
     Without `once`, the tests that do not depend on a backend are left to the session `ONCE`. A session that runs alone
     is spread over all cores, unless `spread` is False.
