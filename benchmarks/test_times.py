@@ -15,13 +15,13 @@ from by_hand import cases
 from pytest_benchmark.fixture import BenchmarkFixture
 from table import Row, Scale, leaves
 
-from xpenalties._core.registry import REGISTRY
+from xpenalties._core.registry import PENALTIES
 
 
 def test_every_array_penalty_has_a_row() -> None:
     known = {case.name for case in cases(np, np.sum, np.sum)}
-    known |= {name for name in REGISTRY if name.startswith("linear_")}  # heads.py has them
-    assert {name for name, function in REGISTRY.items() if not function.spec.functions} == known
+    known |= {name for name in PENALTIES if name.startswith("linear_")}  # heads.py has them
+    assert {name for name, function in PENALTIES.items() if not function.spec.functions} == known
 
 
 def test_time(row: Row, scale: Scale, number: int, benchmark: BenchmarkFixture) -> None:

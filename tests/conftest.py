@@ -111,18 +111,18 @@ def seeded(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-def own_names() -> Iterator[None]:
+def custom_names() -> Iterator[None]:
     """Register functions for configurations by name, and forget what the test registers."""
     from tests.helpers.configs import NAMED
     from xpenalties import register
-    from xpenalties._core.registry import OWN
+    from xpenalties._core.registry import REGISTERED
 
-    before = dict(OWN)
+    before = dict(REGISTERED)
     for name, fn in NAMED.items():
         register(name, fn)
     yield
-    OWN.clear()
-    OWN.update(before)
+    REGISTERED.clear()
+    REGISTERED.update(before)
 
 
 @pytest.fixture

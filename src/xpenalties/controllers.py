@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from ._arrays.numerics import stop_gradient, wide
-from ._arrays.scalars import Python
-from ._core.checks import FINITE, POSITIVE, Interval, named, number
+from ._arrays.numerics import at_least_float32, stop_gradient
+from ._arrays.scalars import PythonNamespace
+from ._core.checks import FINITE, POSITIVE, Interval, check_argument, number_in
 from .backends import backend_of, common_backend
 
 __all__ = ["Controller", "adaptive_kl", "target_entropy"]
 
 State = dict[str, Any]
-_FRACTION = number(Interval(0, 1, low_open=True))
+_FRACTION = number_in(Interval(0, 1, low_open=True))
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Controller(ABC):
             weight = before * self.factor(observed)
             return weight, {"weight": weight}
         backend = common_backend(self.name, list(arrays), list(arrays.values()))
-        weight = before * self.factor(observed if type(observed) is float else wide(observed))
+        weight = before * self.factor(observed if type(observed) is float else at_least_float32(observed))
         if type(before) is not float and weight.dtype != before.dtype:  # compiled loops need a state of one dtype
             weight = backend.xp.astype(weight, before.dtype)
         return weight, {"weight": weight}
@@ -99,7 +99,7 @@ def _scalar(caller: str, name: str, value: Any, *, other: Any) -> Any:
     backend, other_backend = backend_of(value), backend_of(other)
     differs = backend is not None and other_backend is not None and other_backend.library != backend.library
     if backend is None or isinstance(value, Integral) or (differs and isinstance(value, Real)):
-        return named(caller, FINITE, name, value)
+        return check_argument(caller, FINITE, name, value)
     if tuple(value.shape) != ():
         raise ValueError(f"{caller}: `{name}` must be 0-d, got shape {tuple(value.shape)}. Take its mean.")
     if backend.dtype(value.dtype).kind != "real":
@@ -109,7 +109,7 @@ def _scalar(caller: str, name: str, value: Any, *, other: Any) -> Any:
 
 def _namespace(x: Any) -> Any:
     backend = None if type(x) is float else backend_of(x)
-    return Python if backend is None else backend.xp
+    return PythonNamespace if backend is None else backend.xp
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,10 @@ def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float
     >>> round(weight, 4), state == {"weight": weight}
     (0.204, True)
     """
-    initial = named("adaptive_kl", POSITIVE, "initial", initial)
-    target = named("adaptive_kl", POSITIVE, "target", target)
-    gain = named("adaptive_kl", _FRACTION, "gain", gain)
-    clip = named("adaptive_kl", _FRACTION, "clip", clip)
+    initial = check_argument("adaptive_kl", POSITIVE, "initial", initial)
+    target = check_argument("adaptive_kl", POSITIVE, "target", target)
+    gain = check_argument("adaptive_kl", _FRACTION, "gain", gain)
+    clip = check_argument("adaptive_kl", _FRACTION, "clip", clip)
     if gain * clip >= 1:
         raise ValueError(
             f"adaptive_kl: `gain` times `clip` must be below 1, got {gain} and {clip}. The weight would be 0 for good."
@@ -221,7 +221,7 @@ def target_entropy(initial: float, *, target: float, rate: float = 3e-4) -> Cont
     """
     return _TargetEntropy(
         "target_entropy",
-        named("target_entropy", POSITIVE, "initial", initial),
-        target=named("target_entropy", FINITE, "target", target),
-        rate=named("target_entropy", POSITIVE, "rate", rate),
+        check_argument("target_entropy", POSITIVE, "initial", initial),
+        target=check_argument("target_entropy", FINITE, "target", target),
+        rate=check_argument("target_entropy", POSITIVE, "rate", rate),
     )

@@ -104,7 +104,7 @@ def test_a_critic_with_arrays_of_its_own(way: tuple[Framework, Framework]) -> No
     owner, lender = way
     x, params = owner.array(X), params_of(owner)
     if (owner.name, lender.name) != ("numpy", "jax"):  # which takes NumPy's beside its own
-        note = f"In gradient_penalty: arrays of {name_of(owner)} are lent to {lender.name} here. Pass all arrays"
+        note = f"In gradient_penalty: arrays of {name_of(owner)} are passed to {lender.name} here. Pass all arrays"
         with pytest.raises(TypeError, match=note):
             xp.gradient_penalty(lambda x: critic(params, x), x)
     value = xp.value_and_grad(lambda params, x: xp.gradient_penalty(lambda x: critic(params, x), x))(params, x)[0]
@@ -162,7 +162,7 @@ def test_an_error_says_whose_arrays_they_are(way: tuple[Framework, Framework]) -
         with pytest.raises(RuntimeError, match=r"^mine") as caught:
             call()
         assert caught.value.__notes__[-1] == (
-            f"In {name}: arrays of {name_of(owner)} are lent to {lender.name} here. Pass all arrays that a function "
+            f"In {name}: arrays of {name_of(owner)} are passed to {lender.name} here. Pass all arrays that a function "
             "needs as its arguments, and compute with `namespace(x)`."
         )
     with pytest.raises(TypeError, match=rf"`fn` must return a {lender.name} array, as it was given, got numpy.ndarray"):
@@ -289,7 +289,7 @@ def test_random_numbers_are_the_lenders(way: tuple[Framework, Framework]) -> Non
             TypeError, match=r"^interpolated_gradient_penalty: `rng` must be a JAX key, got NoneType"
         ) as got:
             xp.interpolated_gradient_penalty(half_square, real, fake)
-        assert "are lent to jax here" in got.value.__notes__[-1]
+        assert "are passed to jax here" in got.value.__notes__[-1]
     keys = [lender.key(0), lender.key(0), lender.key(1)]
     if lender.name == "torch":
         keys = [np.random.default_rng(seed) for seed in (0, 0, 1)]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tests.matrix import oracle
-from xpenalties._core.registry import REGISTRY
+from xpenalties._core.registry import PENALTIES
 
 __all__ = ["PATH", "computed"]
 
@@ -91,7 +91,7 @@ ROWS = [
 
 def value(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> float:
     """Of the oracle's terms."""
-    spec = REGISTRY[row["penalty"]].spec  # type: ignore[attr-defined]
+    spec = PENALTIES[row["penalty"]].spec  # type: ignore[attr-defined]
     named = {name: np.asarray(values) for name, values in row["named"].items()}
     where = named.pop("where", True)
     terms = getattr(oracle, row["penalty"])(*arrays.values(), **named, **row["options"])

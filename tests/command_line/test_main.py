@@ -15,7 +15,7 @@ import pytest
 
 from xpenalties import __version__, config_schema
 from xpenalties.__main__ import main
-from xpenalties._core.registry import OWN
+from xpenalties._core.registry import REGISTERED
 
 bare = pytest.mark.bare
 GOOD = """
@@ -150,7 +150,7 @@ def test_files_that_are_nested_too_deeply(tmp_path: Path, capsys: pytest.Capture
 
 @bare
 def test_registered_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    before = dict(OWN)
+    before = dict(REGISTERED)
     (tmp_path / "of_my_own.py").write_text('import xpenalties\nxpenalties.register("roughness", lambda x: x)\n')
     (tmp_path / "in_need.py").write_text("import what_is_not_there\n")
     path = tmp_path / "a.json"
@@ -164,8 +164,8 @@ def test_registered_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         assert main(["schema", "--import", "of_my_own"]) == 0
         assert "roughness" in capsys.readouterr().out
     finally:
-        OWN.clear()
-        OWN.update(before)
+        REGISTERED.clear()
+        REGISTERED.update(before)
         sys.modules.pop("of_my_own", None)
     for name in ("of_my_onw", "of_my_own.more", "json.of_my_own"):
         with pytest.raises(SystemExit) as stopped:
@@ -180,8 +180,8 @@ def test_registered_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         assert f"--import must name a module by its full name, got '{name}'." in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError, match="what_is_not_there"):  # with a traceback: it is the user's program
         main(["schema", "--import", "in_need"])
-    OWN.clear()
-    OWN.update(before)
+    REGISTERED.clear()
+    REGISTERED.update(before)
 
 
 @bare

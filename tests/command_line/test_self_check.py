@@ -19,7 +19,7 @@ from xpenalties.__main__ import main
 from xpenalties._command_line import commands
 from xpenalties._command_line import self_check as _self_check
 from xpenalties._command_line.self_check import FRAMEWORKS, Framework, Installed, look
-from xpenalties._core.registry import REGISTRY
+from xpenalties._core.registry import PENALTIES
 
 bare = pytest.mark.bare
 
@@ -64,7 +64,7 @@ def test_stored_values_are_those_of_the_definitions() -> None:
 
 
 def test_every_penalty_has_a_stored_value() -> None:
-    assert {row["penalty"] for row in _self_check._reference()} == set(REGISTRY)
+    assert {row["penalty"] for row in _self_check._reference()} == set(PENALTIES)
 
 
 @bare
@@ -111,7 +111,7 @@ def test_text_is_a_table(fw: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert max(map(len, lines)) <= 100
     widest = fw.row["dtypes"][-1]
     (line,) = [line for line in lines if line.startswith(framework.name) and f" {widest} " in f"{line} "][-1:]
-    assert line.split()[2:] == [widest, "2", "of", str(len(REGISTRY)), "3" if fw.name == "dask" else "6", "0"]
+    assert line.split()[2:] == [widest, "2", "of", str(len(PENALTIES)), "3" if fw.name == "dask" else "6", "0"]
     assert lines[-1].endswith(" s, 0 failures.")
 
 
@@ -132,7 +132,7 @@ def test_a_wrong_penalty_fails(
     only(monkeypatch, framework)
     first = _self_check._reference()[:1]
     monkeypatch.setattr(_self_check, "_reference", lambda: first)
-    monkeypatch.setitem(REGISTRY, "l1", broken)
+    monkeypatch.setitem(PENALTIES, "l1", broken)
     assert main(["--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     failed = [check for check in document["checks"] if not check["passed"]]

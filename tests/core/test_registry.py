@@ -12,9 +12,9 @@ import xpenalties as xp
 from tests.helpers.configs import halving
 from tests.helpers.samples import mine, pair
 from xpenalties import Penalty, Pipeline, register
-from xpenalties._core.registry import OWN, REGISTRY
+from xpenalties._core.registry import PENALTIES, REGISTERED
 
-pytestmark = pytest.mark.usefixtures("own_names")
+pytestmark = pytest.mark.usefixtures("custom_names")
 
 
 def scaled(scale: float) -> Any:
@@ -56,7 +56,7 @@ def test_a_penalty_of_the_package_keeps_its_own_name() -> None:
         {"penalty": "l1", "name": "lasso"},
         {"penalty": "l1"},
     ]
-    assert set(REGISTRY) == {function.__name__ for function in REGISTRY.values()} and "lasso" not in REGISTRY
+    assert set(PENALTIES) == {function.__name__ for function in PENALTIES.values()} and "lasso" not in PENALTIES
 
 
 def test_what_remembers_is_not_defined_again() -> None:
@@ -75,7 +75,7 @@ def test_what_remembers_is_not_defined_again() -> None:
         register("theirs", first)
         with pytest.raises(ValueError, match="`name` must be new, got 'theirs'"):
             register("theirs", second)
-        OWN.pop("theirs")
+        REGISTERED.pop("theirs")
 
 
 def test_a_function_may_be_defined_again() -> None:

@@ -12,7 +12,7 @@ import jsonschema
 import xpenalties as xp
 from tests.helpers.samples import mine, pair
 from xpenalties import Pipeline, config_schema
-from xpenalties._core.registry import OWN
+from xpenalties._core.registry import REGISTERED
 from xpenalties._pipeline.static import Static
 
 __all__ = ["LINEAR", "NAMED", "REFUSED", "VALIDATOR", "anything", "both", "entry", "halving", "loads", "same", "weight"]
@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
 
 
 def VALIDATOR() -> Any:  # noqa: N802 - made when the names are registered
-    return validator(tuple(OWN))
+    return validator(tuple(REGISTERED))
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import integration
 from xpenalties import Penalty, Pipeline, l1, register, schedules
-from xpenalties._core.registry import OWN
+from xpenalties._core.registry import REGISTERED
 
 integration("keras", backends=("torch", "jax"))
 pytestmark = pytest.mark.integrations
@@ -114,7 +114,7 @@ def test_functions_of_ones_own(regularizer: Any) -> None:
         again = regularizer.from_config(regularizer(Penalty(own, weight=0.5)).get_config())
         assert again.pipeline.penalties[0].fn is own
     finally:
-        del OWN["twice l1"]
+        del REGISTERED["twice l1"]
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,15 @@ import inspect
 
 import xpenalties
 from tests.matrix.cases import CASES
-from xpenalties._core.registry import REGISTRY
+from xpenalties._core.registry import PENALTIES
 
 
 def test_every_penalty_has_a_row() -> None:
-    assert {case.function for case in CASES} == set(REGISTRY.values())
+    assert {case.function for case in CASES} == set(PENALTIES.values())
 
 
 def test_every_option_has_a_row_that_sets_it() -> None:
-    for name, function in REGISTRY.items():
+    for name, function in PENALTIES.items():
         rows = [case for case in CASES if case.function is function]
         for option in function.spec.checks:  # type: ignore[attr-defined]
             tried = [case for case in rows if option in case.options or any(option in bad[0] for bad in case.bad)]
@@ -25,7 +25,7 @@ def test_every_mode_has_a_row() -> None:
     from typing import Literal, get_args, get_origin, get_type_hints
 
     special = {("sampled_kl", "gradient", "k2"), ("sampled_kl", "gradient", "value")}  # test_partial_divergences.py
-    for name, function in REGISTRY.items():
+    for name, function in PENALTIES.items():
         spec = function.spec  # type: ignore[attr-defined]
         hints = get_type_hints(spec.formula)
         for option, hint in hints.items():
@@ -41,13 +41,13 @@ def test_every_public_name_is_documented() -> None:
 
 
 def test_public_penalties_state_what_they_take_and_return() -> None:
-    for name, function in REGISTRY.items():
+    for name, function in PENALTIES.items():
         for section in ("Parameters", "Returns", "Raises", "Other Parameters", "Notes", "References", "Examples"):
             assert f"{section}\n---" in (function.__doc__ or ""), (name, section)
 
 
 def test_signatures_have_the_options_and_no_more() -> None:
-    for name, function in REGISTRY.items():
+    for name, function in PENALTIES.items():
         spec = function.spec  # type: ignore[attr-defined]
         parameters = inspect.signature(function).parameters
         shown = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]

@@ -96,7 +96,7 @@ def test_borrowed_where_there_is_no_gradient(strict: Framework) -> None:
     with pytest.raises(ZeroDivisionError, match="mine") as caught:
         Pipeline([Penalty(failing)]).compute(strict.array(X), track_grad_norms=True)
     notes = caught.value.__notes__
-    assert notes[0].startswith("In penalty 'failing'") and "are lent to torch here" in notes[1]
+    assert notes[0].startswith("In penalty 'failing'") and "are passed to torch here" in notes[1]
     with pytest.warns(RuntimeWarning, match="penalty 'failing' was dropped and contributes 0: ZeroDivisionError: mine"):
         total, report = Pipeline([Penalty(failing, on_error="drop"), Penalty("l1")]).compute(
             strict.array(X), track_grad_norms=True

@@ -8,10 +8,10 @@ from functools import wraps
 from typing import Any
 
 from ..backends import Backend, backend_of, common_backend, flatten_of, is_array
-from .interchange import lender_of, on_loan
+from .interchange import autodiff_backend_of, call_borrowed
 from .numerics import global_norm
 
-__all__ = ["explained", "grad", "grad_norm", "value_and_grad"]
+__all__ = ["explain_escapes", "grad", "grad_norm", "value_and_grad"]
 
 
 def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
@@ -23,7 +23,7 @@ def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable
         Takes an array, or a pytree (dict, list, tuple, dataclass) of arrays of one framework, and any other arguments.
         Returns a real scalar, or with `has_aux` a pair of a scalar and anything else. Written with `namespace(x)`, it
         runs on every framework. Arrays of a library without automatic differentiation (CuPy, NumPy without autograd)
-        are lent to PyTorch, or else to JAX, without a copy. Then `fn` gets arrays of that framework, so it must take
+        are passed to PyTorch, or else to JAX, without a copy. Then `fn` gets arrays of that framework, so it must take
         all of its arrays as arguments.
     has_aux : bool, default False
         Whether `fn` returns a pair. The new function then returns ``(value, aux), gradient``.
@@ -130,9 +130,9 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
         leaves, rebuild = flatten_of(x)
         active = _differentiable(caller, leaves)
         backend = common_backend(caller, [f"leaf {i}" for i in active], [leaves[i] for i in active])
-        lender = lender_of(caller, backend)
-        if lender is not backend:
-            return on_loan(caller, backend, lender, differentiated, (x, *args), kwargs)
+        autodiff_backend = autodiff_backend_of(caller, backend)
+        if autodiff_backend is not backend:
+            return call_borrowed(caller, backend, autodiff_backend, differentiated, (x, *args), kwargs)
         rebuild_aux: Callable[[list[Any]], Any] = lambda arrays: None  # noqa: E731
 
         def of_leaves(traced: list[Any]) -> tuple[Any, list[Any]]:
@@ -140,7 +140,7 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
             full = list(leaves)
             for i, leaf in zip(active, traced, strict=True):
                 full[i] = leaf
-            with explained(caller, backend):
+            with explain_escapes(caller, backend):
                 out = fn(rebuild(iter(full)), *args, **kwargs)
             value, aux = _value_and_aux(caller, out, has_aux, backend.library)
             arrays, rebuild_aux = _arrays_of(aux, backend)
@@ -158,7 +158,7 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
 
 
 @contextmanager
-def explained(caller: str, backend: Backend) -> Iterator[None]:
+def explain_escapes(caller: str, backend: Backend) -> Iterator[None]:
     """Run a user's function on traced arrays. If it takes one for plain data, the error says what to do."""
     try:
         yield

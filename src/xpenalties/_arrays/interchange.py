@@ -11,28 +11,28 @@ import array_api_compat
 from .. import backends
 from ..backends import Backend, NoAutodiffError, backend_of, flatten_of
 
-__all__ = ["are_lent", "lender_of", "on_loan", "to_like"]
+__all__ = ["arrays_are_borrowed", "autodiff_backend_of", "call_borrowed", "to_like"]
 
 _BORROWED = ContextVar("_BORROWED", default=False)
 
 
-def are_lent() -> bool:
+def arrays_are_borrowed() -> bool:
     """Return True while a function runs on arrays borrowed from another library."""
     return _BORROWED.get()
 
 
-def lender_of(caller: str, backend: Backend) -> Backend:
+def autodiff_backend_of(caller: str, backend: Backend) -> Backend:
     """Return the backend that differentiates arrays of `backend`: itself if it can."""
     try:
-        return backends.lender_of(backend)
+        return backends.autodiff_backend_of(backend)
     except NoAutodiffError as error:
         raise NotImplementedError(f"{caller}: {error}") from None
 
 
-def on_loan(
+def call_borrowed(
     caller: str,
     owner: Backend,
-    lender: Backend,
+    autodiff_backend: Backend,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -42,18 +42,18 @@ def on_loan(
     device = next(owner.device(leaf) for leaf in leaves if _is_of(owner, leaf))
     token = _BORROWED.set(True)
     try:
-        with lender.exchange.borrowing():
-            args, kwargs = _exchanged((args, dict(kwargs)), owner, lambda x: _borrowed(x, owner, lender, x))
+        with autodiff_backend.exchange.borrowing():
+            args, kwargs = _exchanged((args, dict(kwargs)), owner, lambda x: _borrowed(x, owner, autodiff_backend, x))
             out = function(*args, **kwargs)
     except Exception as error:
         error.add_note(
-            f"In {caller}: arrays of {owner.name} are lent to {lender.name} here. Pass all arrays that a function "
-            "needs as its arguments, and compute with `namespace(x)`."
+            f"In {caller}: arrays of {owner.name} are passed to {autodiff_backend.name} here. Pass all arrays that a "
+            "function needs as its arguments, and compute with `namespace(x)`."
         )
         raise
     finally:
         _BORROWED.reset(token)
-    return _exchanged(out, lender, lambda x: lender.exchange.return_to(owner, x, device))
+    return _exchanged(out, autodiff_backend, lambda x: autodiff_backend.exchange.return_to(owner, x, device))
 
 
 def to_like(x: Any, like: Any) -> Any:

@@ -18,19 +18,19 @@ __all__ = [
     "abs_",
     "array_backend",
     "broadcasts",
-    "count",
+    "count_true",
     "global_norm",
     "identity",
     "linear",
     "matmul",
-    "ratio",
+    "safe_divide",
     "safe_norm",
     "soft_threshold",
     "square",
     "stop_gradient",
-    "total",
+    "sum_scalars",
     "unit",
-    "wide",
+    "at_least_float32",
 ]
 
 #: `backend_of` for what is certainly an array, so that there is a backend.
@@ -42,7 +42,7 @@ def stop_gradient(x: Any) -> Any:
     return array_backend(x).autodiff.stop_gradient(x)
 
 
-def wide(x: Any) -> Any:
+def at_least_float32(x: Any) -> Any:
     """Return `x` in at least float32, the dtype to sum in."""
     backend = array_backend(x)
     working = backend.dtype(x.dtype).working
@@ -88,13 +88,13 @@ def _global_norm(*arrays: Any) -> Any:
     if guards_are_skipped():
         backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
         summed, summed_at = backend.evaluation.power_sum(0.0, 1.0, arrays)
-        others = [backend.xp.sum(square(wide(x))) for i, x in enumerate(arrays) if i not in summed_at]
-        return backend.xp.sqrt(_nan_if_out_of_range(total([*summed, *others])))
-    norms = [safe_norm(wide(x)) for x in arrays]
+        others = [backend.xp.sum(square(at_least_float32(x))) for i, x in enumerate(arrays) if i not in summed_at]
+        return backend.xp.sqrt(_nan_if_out_of_range(sum_scalars([*summed, *others])))
+    norms = [safe_norm(at_least_float32(x)) for x in arrays]
     return norms[0] if len(norms) == 1 else safe_norm(_stacked(norms))
 
 
-def total(scalars: Sequence[Any]) -> Any:
+def sum_scalars(scalars: Sequence[Any]) -> Any:
     """Return the sum of 0-d arrays."""
     return scalars[0] if len(scalars) == 1 else namespace(scalars[0]).sum(_stacked(scalars))
 
@@ -168,13 +168,13 @@ def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(shape, tail, strict=True))
 
 
-def ratio(a: Any, b: Any) -> Any:
+def safe_divide(a: Any, b: Any) -> Any:
     """Return `a / b`, with 0 / 0 = 0."""
     xp = namespace(a, b)
     return a / xp.where((b == 0) & (a == 0), 1.0, b)
 
 
-def count(mask: Any, dtype: Any) -> Any:
+def count_true(mask: Any, dtype: Any) -> Any:
     """Return the number of True elements, as `dtype`. It is summed in int32: in float32 a count stops at 2^24."""
     xp = namespace(mask)
     return xp.astype(xp.sum(xp.astype(mask, xp.int32)), dtype)

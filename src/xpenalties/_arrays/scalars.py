@@ -7,15 +7,15 @@ import sys
 from numbers import Real
 from typing import Any
 
-from .._core.checks import NON_NEGATIVE, Check, named
+from .._core.checks import NON_NEGATIVE, Check, check_argument
 from ..backends import backend_of
 
-__all__ = ["Python", "checked_weight", "scalar"]
+__all__ = ["PythonNamespace", "check_weight", "scalar"]
 
 _MAX_EXPONENT = math.log(sys.float_info.max)
 
 
-class Python:
+class PythonNamespace:
     """The array functions that schedules and controllers need, for Python's numbers."""
 
     cos = math.cos
@@ -33,7 +33,7 @@ def scalar(caller: str, check: Check, name: str, value: Any) -> Any:
     """Check a number, or that an array is real and 0-d. The value of an array is not looked at."""
     backend = None if isinstance(value, Real) else backend_of(value)
     if backend is None:
-        return named(caller, check, name, value)
+        return check_argument(caller, check, name, value)
     if tuple(value.shape) != ():
         raise ValueError(f"{caller}: `{name}` must be 0-d, got shape {tuple(value.shape)}. Index it.")
     if backend.dtype(value.dtype).kind in ("complex", "bool"):
@@ -41,6 +41,6 @@ def scalar(caller: str, check: Check, name: str, value: Any) -> Any:
     return value
 
 
-def checked_weight(caller: str, weight: Any, name: str = "weight") -> Any:
+def check_weight(caller: str, weight: Any, name: str = "weight") -> Any:
     """Check a weight. Returns a number as a Python float >= 0, a 0-d array or a schedule as it is."""
     return weight if callable(weight) else scalar(caller, NON_NEGATIVE, name, weight)

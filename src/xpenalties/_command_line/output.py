@@ -9,7 +9,7 @@ from itertools import zip_longest
 from textwrap import fill
 from typing import Any
 
-from .._core.registry import REGISTRY
+from .._core.registry import PENALTIES
 from .._core.text import padded, printable, width_of, wrapped
 from .self_check import Check, Installed
 
@@ -51,7 +51,7 @@ def print_checks(checks: list[Check]) -> None:
         groups.setdefault((check.backend, check.device, check.dtype), []).append(check)
     rows = [("self-check", "device", "dtype", "penalties", "checks", "failed")]
     for place, group in groups.items():
-        penalties = f"{len({check.penalty for check in group})} of {len(REGISTRY)}"
+        penalties = f"{len({check.penalty for check in group})} of {len(PENALTIES)}"
         rows.append((*place, penalties, str(len(group)), str(sum(not check.passed for check in group))))
     if checks:
         print(f"\n{_table(rows, (16, 22, 8, 9, 6, 6))}\n")

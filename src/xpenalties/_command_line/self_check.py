@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from .._arrays.gradients import value_and_grad
-from .._core.registry import REGISTRY
-from ..backends import NoAutodiffError, backend_of, lender_of, namespace
+from .._core.registry import PENALTIES
+from ..backends import NoAutodiffError, autodiff_backend_of, backend_of, namespace
 
 __all__ = ["FRAMEWORKS", "Check", "Framework", "Installed", "check", "look"]
 
@@ -147,7 +147,7 @@ def _checks(
 
     def call(arrays: list[Any], named: dict[str, Any]) -> Any:
         function = [_FUNCTIONS[row["function"]]] if row["function"] else []
-        return REGISTRY[row["penalty"]](*function, *arrays, **named, **row["options"])
+        return PENALTIES[row["penalty"]](*function, *arrays, **named, **row["options"])
 
     def values(arrays: list[Any], named: dict[str, Any]) -> list[Any]:
         return [call(arrays, named), *(value_and_grad(call)(arrays, named)[1] if installed.autodiff else [])]
@@ -192,7 +192,7 @@ def _autodiff(xp: Any) -> tuple[str, str]:
     backend = backend_of(xp.asarray([0.0]))
     assert backend is not None
     try:
-        autodiff_backend = lender_of(backend)
+        autodiff_backend = autodiff_backend_of(backend)
     except NoAutodiffError as error:
         return "", str(error)
     if autodiff_backend is backend:

@@ -12,7 +12,7 @@ from functools import wraps
 from numbers import Real
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
-from .._arrays.interchange import are_lent
+from .._arrays.interchange import arrays_are_borrowed
 from .._core.pytrees import node
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
@@ -219,7 +219,7 @@ class _Programs:
 
     def backend(self, arguments: Any) -> Backend | None:
         """Return the backend of the arrays among the arguments, None if the function is to be called as it is."""
-        if in_dynamo() or are_lent():
+        if in_dynamo() or arrays_are_borrowed():
             return None
         backends: dict[str, Backend] = {}
         for leaf in flatten_of(arguments)[0]:

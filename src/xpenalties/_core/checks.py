@@ -33,10 +33,10 @@ __all__ = [
     "UnitInterval",
     "checks_of",
     "integer",
-    "member",
-    "named",
-    "nearest",
-    "number",
+    "one_of",
+    "check_argument",
+    "did_you_mean",
+    "number_in",
 ]
 
 Check = Callable[[str, Any], Any]  # takes the argument's name and value, returns the value to use
@@ -73,7 +73,7 @@ PositiveInteger = Annotated[int, AtLeast(1)]
 NonNegativeInteger = Annotated[int, AtLeast(0)]
 
 
-def nearest(value: object, valid: Iterable[object]) -> str:
+def did_you_mean(value: object, valid: Iterable[object]) -> str:
     """Return " Did you mean ...?" with the nearest valid name, or an empty string if none is near."""
     if in_dynamo():  # pragma: no cover - coverage does not see what Dynamo traces; test_compiled has these errors
         return ""
@@ -83,7 +83,7 @@ def nearest(value: object, valid: Iterable[object]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def number(interval: Interval) -> Check:
+def number_in(interval: Interval) -> Check:
     """Make a check for a number in `interval`. It returns a Python float: a NumPy scalar would widen other dtypes."""
 
     def check(name: str, value: Any) -> float:
@@ -106,19 +106,19 @@ def _float(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def member(valid: tuple[str, ...]) -> Check:
+def one_of(valid: tuple[str, ...]) -> Check:
     """Make a check for one of the names `valid`."""
 
     def check(name: str, value: Any) -> Any:
         if isinstance(value, str) and value in valid:
             return value
-        kind, hint = (ValueError, nearest(value, valid)) if isinstance(value, str) else (TypeError, "")
+        kind, hint = (ValueError, did_you_mean(value, valid)) if isinstance(value, str) else (TypeError, "")
         raise kind(f"`{name}` must be one of {', '.join(map(repr, valid))}, got {value!r}.{hint}")
 
     return check
 
 
-def named(caller: str, check: Check, name: str, value: Any) -> Any:
+def check_argument(caller: str, check: Check, name: str, value: Any) -> Any:
     """Check a value. Errors begin with `caller`."""
     try:
         return check(name, value)
@@ -143,9 +143,9 @@ def integer(least: AtLeast | None = None) -> Check:
     return check
 
 
-FINITE = number(Interval(-math.inf, math.inf))
-POSITIVE = number(Interval(0, math.inf, low_open=True))
-NON_NEGATIVE = number(Interval(0, math.inf))
+FINITE = number_in(Interval(-math.inf, math.inf))
+POSITIVE = number_in(Interval(0, math.inf, low_open=True))
+NON_NEGATIVE = number_in(Interval(0, math.inf))
 POSITIVE_INTEGER = integer(AtLeast(1))
 
 
@@ -160,10 +160,10 @@ def _check_of(hint: Any) -> Check:
         inner = _check_of(Union[tuple(arg for arg in get_args(hint) if arg is not NoneType)])  # noqa: UP007
         return lambda name, value: None if value is None else inner(name, value)
     if get_origin(hint) is Literal:
-        return member(get_args(hint))
+        return one_of(get_args(hint))
     if get_origin(hint) is Annotated:
         (domain,) = hint.__metadata__
-        return integer(domain) if isinstance(domain, AtLeast) else number(domain)
+        return integer(domain) if isinstance(domain, AtLeast) else number_in(domain)
     if hint is float:
         return FINITE
     if hint is bool:

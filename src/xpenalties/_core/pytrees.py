@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["NODES", "Rebuild", "flatten", "flatten_with_paths", "joined", "node", "register", "watch_nodes"]
+__all__ = ["NODES", "Rebuild", "flatten", "flatten_with_paths", "join_paths", "node", "register", "watch_nodes"]
 
 Rebuild = Callable[[Iterator[Any]], Any]
 C = TypeVar("C", bound=type)
@@ -176,7 +176,7 @@ def flatten_with_paths(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
     return leaves, rebuild, paths
 
 
-def joined(outer: str, inner: str) -> str:
+def join_paths(outer: str, inner: str) -> str:
     """Return a path made of two."""
     return f"{outer}.{inner}" if outer and inner else outer or inner
 
@@ -192,7 +192,7 @@ def _walk(tree: Any, leaves: list[Any], paths: list[str] | None = None, path: st
     if paths is None:
         parts = [_walk(child, leaves) for child in inner.children]
     else:
-        outer = [joined(path, str(key)) for key in inner.keys]
+        outer = [join_paths(path, str(key)) for key in inner.keys]
         parts = [_walk(child, leaves, paths, at) for child, at in zip(inner.children, outer, strict=True)]
     make = inner.make
     return lambda new: make([part(new) for part in parts])

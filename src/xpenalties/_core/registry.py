@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-__all__ = ["MAKERS", "OWN", "REGISTRY", "RESERVED", "name_of", "penalty_names", "register"]
+__all__ = ["SCHEDULES", "REGISTERED", "PENALTIES", "RESERVED", "name_of", "penalty_names", "register"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-REGISTRY: dict[str, Callable[..., Any]] = {}  # this package's penalties, by name
-MAKERS: dict[str, Callable[..., Any]] = {}  # the functions that make this package's schedules, by name
+PENALTIES: dict[str, Callable[..., Any]] = {}  # this package's penalties, by name
+SCHEDULES: dict[str, Callable[..., Any]] = {}  # the functions that make this package's schedules, by name
 RESERVED = ("base_loss", "loss_total", "regularizer_total", "total_grad_norm")  # names of a report's other entries
-OWN: dict[str, Callable[..., Any]] = {}  # registered callables; changed by single assignments, so thread-safe
+REGISTERED: dict[str, Callable[..., Any]] = {}  # registered callables; changed by single assignments, so thread-safe
 
 
 @overload
@@ -61,7 +61,7 @@ def register(name: str, fn: Any = None, /) -> Any:
     """
     if not isinstance(name, str):
         raise TypeError(f"register: `name` must be a string, got {name!r}. Pass it before the function.")
-    if not name or name.startswith("<") or name in (*REGISTRY, *MAKERS, *RESERVED):
+    if not name or name.startswith("<") or name in (*PENALTIES, *SCHEDULES, *RESERVED):
         raise ValueError(
             f"register: `name` must not be empty, begin with <, or be one of this package's, got {name!r}. "
             "Pass another."
@@ -70,10 +70,10 @@ def register(name: str, fn: Any = None, /) -> Any:
         return lambda fn: register(name, fn)
     if not callable(fn):
         raise TypeError(f"register: `fn` must be callable, got {type(fn).__qualname__}. Pass a function.")
-    earlier = OWN.setdefault(name, fn)
+    earlier = REGISTERED.setdefault(name, fn)
     if not (_is_same(earlier, fn) or _is_defined_again(earlier, fn)):
         raise ValueError(f"register: `name` must be new, got {name!r}, which is {earlier!r}. Pass another.")
-    OWN[name] = fn
+    REGISTERED[name] = fn
     return fn
 
 
@@ -95,9 +95,9 @@ def _is_defined_again(earlier: object, fn: object) -> bool:
 
 def name_of(fn: object) -> str | None:
     """Return the name that `fn` is registered under, None if there is none."""
-    return next((name for name, registered in list(OWN.items()) if _is_same(registered, fn)), None)
+    return next((name for name, registered in list(REGISTERED.items()) if _is_same(registered, fn)), None)
 
 
 def penalty_names() -> tuple[str, ...]:
     """Return the names that `Penalty` accepts."""
-    return *REGISTRY, *OWN
+    return *PENALTIES, *REGISTERED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .._core.checks import POSITIVE, member
+from .._core.checks import POSITIVE, one_of
 from ..backends import Backend, common_backend, is_array_beside
 from .spec import Spec
 
@@ -47,7 +47,7 @@ def check(call: Call) -> tuple[Call, Backend]:
     if options:
         options = spec.check_options(options)
     if reduction not in _REDUCTIONS:
-        spec.check("reduction", reduction, member(_REDUCTIONS))
+        spec.check("reduction", reduction, one_of(_REDUCTIONS))
     backend = common_backend(spec.name, spec.arrays, arrays)
     if normalizer is not None:
         normalizer = _checked_normalizer(spec, arrays[0], normalizer)

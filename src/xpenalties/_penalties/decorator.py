@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, cast, get_origin, get_type_hints
 
 from .._core.checks import checks_of
-from .._core.registry import REGISTRY
+from .._core.registry import PENALTIES
 from .call import Call
 from .evaluation import evaluate
 from .reduction import METRICS
@@ -56,7 +56,7 @@ def penalty(
     reduction: Reduction,
     complex: bool = False,
     extras: tuple[Extra, ...] = (),
-    requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None,
+    check_arrays: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None,
     matrices: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a formula a public penalty.
@@ -70,13 +70,13 @@ def penalty(
         The default.
     complex : bool
         Whether the penalty takes complex arrays.
-    extras : tuple of {"kept", "eps"}
+    extras : tuple of {"mask", "eps"}
         What the formula gets in its ``**shared``: the mask over its arrays, if there is one, and the eps of the dtype
         of the arrays that the user passed.
-    requires : callable of the arrays and the options, optional
+    check_arrays : callable of the arrays and the options, optional
         Raises an error for what the formula cannot take. Called before the formula, and for empty arrays too.
     matrices : tuple of str
-        Which of the arrays are linear maps that all rows share, of shape [classes, features]. `requires` must then
+        Which of the arrays are linear maps that all rows share, of shape [classes, features]. `check_arrays` must then
         check the shapes of all arrays.
     """
 
@@ -98,7 +98,7 @@ def penalty(
             reduction=reduction,
             complex=complex,
             extras=frozenset(extras),
-            requires=requires,
+            check_arrays=check_arrays,
         )
 
         @wraps(formula)
@@ -115,7 +115,7 @@ def penalty(
         function.__signature__ = _signature(formula, reduction)  # type: ignore[attr-defined]
         function.__doc__ = _docstring(formula.__doc__ or "", reduction)
         function.spec = spec  # type: ignore[attr-defined]
-        REGISTRY[spec.name] = function
+        PENALTIES[spec.name] = function
         return cast(Callable[P, R], function)
 
     return decorate

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any
 
-from .._arrays.interchange import lender_of, on_loan
+from .._arrays.interchange import autodiff_backend_of, call_borrowed
 from ..backends import Backend, backend_of
 from ..backends._blocks import BLOCK_SIZE
 from ..backends._work import Work
@@ -34,8 +34,8 @@ def evaluate(call: Call) -> Any:
 
 def _with_autodiff(call: Call, owner: Backend) -> Any:
     """Evaluate a penalty that differentiates; in another framework if the arrays' own cannot."""
-    lender = lender_of(call.spec.name, owner)
-    if lender is owner:
+    autodiff_backend = autodiff_backend_of(call.spec.name, owner)
+    if autodiff_backend is owner:
         return _value(call, owner)
 
     def borrowed(
@@ -46,13 +46,11 @@ def _with_autodiff(call: Call, owner: Backend) -> Any:
         options: Mapping[str, Any],
         functions: tuple[Any, ...],
     ) -> Any:
-        spec, _, reduction, *_ = call
-        return _value(
-            Call(spec, arrays, reduction, where, weights, normalizer, options, call.with_metrics, functions), lender
-        )
+        arguments = {"arrays": arrays, "where": where, "weights": weights, "normalizer": normalizer, "options": options}
+        return _value(call._replace(**arguments, functions=functions), autodiff_backend)
 
     args = call.arrays, call.where, call.weights, call.normalizer, call.options, call.functions
-    return on_loan(call.spec.name, owner, lender, borrowed, args, {})
+    return call_borrowed(call.spec.name, owner, autodiff_backend, borrowed, args, {})
 
 
 def _in_program(call: Call, backend: Backend) -> Any:

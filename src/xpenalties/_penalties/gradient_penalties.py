@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-from .._arrays.numerics import array_backend, safe_norm, square, wide
+from .._arrays.numerics import array_backend, at_least_float32, safe_norm, square
 from .._core.checks import NonNegative
 from .._core.types import Array
 from ..backends import common_backend, namespace
@@ -33,7 +33,7 @@ def _samples_check(caller: str, name: str) -> Callable[[tuple[Any, ...], Mapping
     return check
 
 
-@penalty(terms=_terms, reduction="mean", requires=_samples_check("gradient_penalty", "x"))
+@penalty(terms=_terms, reduction="mean", check_arrays=_samples_check("gradient_penalty", "x"))
 def gradient_penalty(
     fn: Function,
     x: Array,
@@ -110,7 +110,7 @@ def gradient_penalty(
     return _squared_deviation(gradient, target_norm, one_sided=one_sided, per_sample=per_sample)
 
 
-@penalty(terms="samples", reduction="mean", requires=_samples_check("interpolated_gradient_penalty", "real"))
+@penalty(terms="samples", reduction="mean", check_arrays=_samples_check("interpolated_gradient_penalty", "real"))
 def interpolated_gradient_penalty(
     fn: Function,
     real: Array,
@@ -182,7 +182,7 @@ def interpolated_gradient_penalty(
     return _squared_deviation(gradient, target_norm, one_sided=one_sided, per_sample=True)
 
 
-@penalty(terms="samples", reduction="mean", requires=_samples_check("jacobian_penalty", "x"))
+@penalty(terms="samples", reduction="mean", check_arrays=_samples_check("jacobian_penalty", "x"))
 def jacobian_penalty(
     fn: Function, x: Array, /, *, projections: int = 1, rng: Any = None, **shared: Unpack[Shared]
 ) -> Array:
@@ -263,12 +263,12 @@ def _checked_alpha(caller: str, alpha: Any, x: Any, shape: tuple[int, ...]) -> A
 def _rows(gradient: Any) -> Any:
     """Return the gradient as one row for each sample, in at least float32."""
     shape = gradient.shape
-    return namespace(gradient).reshape(wide(gradient), (shape[0], math.prod(shape[1:])))
+    return namespace(gradient).reshape(at_least_float32(gradient), (shape[0], math.prod(shape[1:])))
 
 
 def _squared_deviation(gradient: Any, target: float, *, one_sided: bool, per_sample: bool) -> Any:
     """Return the squared distance of the gradient's norm from the target."""
-    rows, axis = (_rows(gradient), 1) if per_sample else (wide(gradient), None)
+    rows, axis = (_rows(gradient), 1) if per_sample else (at_least_float32(gradient), None)
     xp = namespace(rows)
     if target == 0:  # no root that is squared again, which would lose the second derivative at 0
         return xp.sum(square(rows), axis=axis)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .._arrays.gradients import explained
+from .._arrays.gradients import explain_escapes
 from .._arrays.numerics import array_backend
 from ..backends import Backend, backend_of, namespace
 
@@ -34,7 +34,7 @@ def value_and_pullback(
     backend = array_backend(x)
 
     def of_leaves(leaves: list[Any]) -> tuple[Any, list[Any]]:
-        with explained(caller, backend):
+        with explain_escapes(caller, backend):
             out = fn(leaves[0])
         check_output(caller, backend, out, x)
         return out, []

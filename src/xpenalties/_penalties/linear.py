@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import linear, wide
+from .._arrays.numerics import at_least_float32, linear
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
 from ..backends import namespace
@@ -47,7 +47,7 @@ def _log_probabilities(hidden: Any, weight: Any, temperature: float) -> Any:
     if hidden.dtype != weight.dtype:
         dtype = xp.result_type(hidden.dtype, weight.dtype)
         hidden, weight = xp.astype(hidden, dtype), xp.astype(weight, dtype)
-    logits = wide(linear(hidden, weight))
+    logits = at_least_float32(linear(hidden, weight))
     return log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
 
 
@@ -55,7 +55,7 @@ def _log_probabilities(hidden: Any, weight: Any, temperature: float) -> Any:
     terms="rows",
     reduction="mean",
     matrices=("weight_p", "weight_q"),
-    requires=_layers_check("linear_kl_divergence"),
+    check_arrays=_layers_check("linear_kl_divergence"),
 )
 def linear_kl_divergence(
     hidden_p: Array,
@@ -126,7 +126,7 @@ def linear_kl_divergence(
     terms="rows",
     reduction="mean",
     matrices=("weight_p", "weight_q"),
-    requires=_layers_check("linear_js_divergence"),
+    check_arrays=_layers_check("linear_js_divergence"),
 )
 def linear_js_divergence(
     hidden_p: Array,
@@ -186,7 +186,7 @@ def linear_js_divergence(
     return jensen_shannon(log_p, log_q, beta=beta, axis=-1)
 
 
-@penalty(terms="rows", reduction="mean", matrices=("weight",), requires=_layers_check("linear_entropy"))
+@penalty(terms="rows", reduction="mean", matrices=("weight",), check_arrays=_layers_check("linear_entropy"))
 def linear_entropy(
     hidden: Array,
     weight: Array,

@@ -6,22 +6,22 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._core.checks import POSITIVE, member, nearest
-from .._core.registry import OWN, REGISTRY, penalty_names
+from .._core.checks import POSITIVE, did_you_mean, one_of
+from .._core.registry import PENALTIES, REGISTERED, penalty_names
 from ..backends import common_backend, is_array
 from .spec import SHARED, spec_of
 
-__all__ = ["checked_options", "resolved"]
+__all__ = ["check_call_options", "resolve_penalty"]
 
 
-def resolved(fn: Any) -> Callable[..., Any]:
+def resolve_penalty(fn: Any) -> Callable[..., Any]:
     """Return the penalty that `fn` names, or `fn` itself if it is callable."""
     if isinstance(fn, str):
-        penalty = REGISTRY.get(fn) or OWN.get(fn)
+        penalty = PENALTIES.get(fn) or REGISTERED.get(fn)
         if penalty is None:
             names = penalty_names()
             raise ValueError(
-                f"Penalty: `fn` must be a callable or one of {', '.join(names)}, got {fn!r}." + nearest(fn, names)
+                f"Penalty: `fn` must be a callable or one of {', '.join(names)}, got {fn!r}." + did_you_mean(fn, names)
             )
         return penalty
     if not callable(fn):
@@ -29,7 +29,7 @@ def resolved(fn: Any) -> Callable[..., Any]:
     return fn
 
 
-def checked_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any) -> dict[str, Any]:
+def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any) -> dict[str, Any]:
     """Check the options that `fn` takes besides its `inputs`, when a `Penalty` is made."""
     if not isinstance(options, Mapping):
         raise TypeError(f"penalty {name!r}: `options` must be a mapping, got {options!r}. Pass a dict.")
@@ -38,7 +38,7 @@ def checked_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any
     if spec is not None:
         shared: dict[str, Any] = {key: options[key] for key in SHARED if key in options}
         if "reduction" in shared:
-            spec.check("reduction", shared["reduction"], member(("sum", "mean")))  # "none" is no scalar
+            spec.check("reduction", shared["reduction"], one_of(("sum", "mean")))  # "none" is no scalar
         for key in ("where", "weights"):
             if shared.get(key) is not None:
                 common_backend(spec.name, [key], [shared[key]])
@@ -60,6 +60,6 @@ def checked_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any
         if key not in valid:
             raise TypeError(
                 f"penalty {name!r}: `{key}` is not an option of {fn!r}, the options are {', '.join(valid) or 'none'}."
-                + nearest(key, valid)
+                + did_you_mean(key, valid)
             )
     return options

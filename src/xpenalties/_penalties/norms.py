@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from .._arrays.numerics import abs_, broadcasts, count, ratio, safe_norm, square
+from .._arrays.numerics import abs_, broadcasts, count_true, safe_divide, safe_norm, square
 from .._core.checks import FINITE, Positive, UnitInterval
 from .._core.types import Array
 from ..backends import common_backend, is_array_beside, namespace
@@ -71,7 +71,7 @@ def _check_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         raise ValueError(f"l2: `center` must broadcast to `x`, got {shape} for {to}. Reshape it.")
 
 
-@penalty(terms="elements", reduction="sum", complex=True, extras=("kept",), requires=_check_center)
+@penalty(terms="elements", reduction="sum", complex=True, extras=("mask",), check_arrays=_check_center)
 def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **shared: Unpack[Shared]) -> Array:
     r"""Squared L2 norm: the sum of squared distances from a center, by default zero.
 
@@ -117,7 +117,7 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     >>> float(l2(x, center=1.0, clip=2.0))
     8.0
     """
-    mask: Any = shared.get("kept")
+    mask: Any = shared.get("mask")
     if center is not None:
         x = x - _center(x, center, mask)
         if mask is not None:  # `center` may be NaN where `x` is masked out
@@ -134,7 +134,7 @@ def _center(x: Any, center: Any, mask: Any) -> Any:
     """Return the number or the array to subtract from `x`."""
     if isinstance(center, str):
         xp = namespace(x)
-        return xp.mean(x) if mask is None else ratio(xp.sum(x), count(mask, x.dtype))
+        return xp.mean(x) if mask is None else safe_divide(xp.sum(x), count_true(mask, x.dtype))
     if not is_array_beside(center, x):
         return float(center)  # a NumPy scalar would widen the dtype of `x`
     return center if center.dtype == x.dtype else namespace(x, center).astype(center, x.dtype)

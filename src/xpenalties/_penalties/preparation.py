@@ -23,8 +23,8 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     """
     spec, arrays, _, where, weights, _, options, _, functions = call
     dtype = _common_dtype(spec, backend, arrays)
-    if spec.requires is not None:
-        spec.requires(arrays, options)
+    if spec.check_arrays is not None:
+        spec.check_arrays(arrays, options)
     kind = spec.terms if isinstance(spec.terms, str) else spec.shape_of_terms(options)
     shape = arrays[0].shape
     axis = options.get("axis", spec.defaults.get("axis", -1 if kind == "rows" else None))
@@ -47,7 +47,7 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
         dtype,
         arrays,
         over_inputs,
-        "kept" in spec.extras,
+        "mask" in spec.extras,
         axis if kind == "rows" else None,
         spec.matrices,
         _divisor(call, kind, shape, axis),

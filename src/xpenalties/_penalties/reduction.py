@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from .._arrays.numerics import count, ratio
+from .._arrays.numerics import count_true, safe_divide
 from ..backends import Backend, common_backend
 from .call import Call
 
@@ -45,7 +45,7 @@ def reduce(call: Call, terms: Terms) -> tuple[Any, Any]:
         return total, total
     if mask is None:
         return total / max(math.prod(values.shape), 1), total
-    return ratio(total, count(mask, values.dtype) if weights is None else xp.sum(weights)), total
+    return safe_divide(total, count_true(mask, values.dtype) if weights is None else xp.sum(weights)), total
 
 
 def _divide(call: Call, total: Any) -> Any:
@@ -56,7 +56,7 @@ def _divide(call: Call, total: Any) -> Any:
     backend = common_backend(call.spec.name, (call.spec.arrays[0], "normalizer"), (total, normalizer))
     if normalizer.dtype != total.dtype:
         normalizer = backend.xp.astype(normalizer, total.dtype)
-    return ratio(total, normalizer)
+    return safe_divide(total, normalizer)
 
 
 def metrics(terms: Terms, total: Any) -> tuple[Any, Any, Any, Any]:
@@ -75,7 +75,7 @@ def metrics(terms: Terms, total: Any) -> tuple[Any, Any, Any, Any]:
         return total, total * nan, total * nan, total * nan
     if mask is None:
         return total, total / size, *terms.backend.extrema(values)
-    share = count(mask, values.dtype) if weights is None else xp.sum(weights)
+    share = count_true(mask, values.dtype) if weights is None else xp.sum(weights)
     any_left = share > 0
     return (
         total,

@@ -28,7 +28,7 @@ def _orthogonality_terms(options: Mapping[str, Any]) -> Shape:
     return "matrices" if options["per_sample"] else "whole"
 
 
-@penalty(terms=_orthogonality_terms, reduction="sum", requires=_check_two_axes)
+@penalty(terms=_orthogonality_terms, reduction="sum", check_arrays=_check_two_axes)
 def orthogonality(
     x: Array,
     /,
@@ -134,7 +134,7 @@ def _check_samples(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         raise ValueError(f"covariance: `x` must have shape (n, d) with n >= 2, got {shape}. {hint}.")
 
 
-@penalty(terms="whole", reduction="sum", requires=_check_samples)
+@penalty(terms="whole", reduction="sum", check_arrays=_check_samples)
 def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     r"""Sum of squared covariances between features, which decorrelates them (VICReg's covariance term).
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .._core.checks import Check, named, nearest
-from .._core.registry import REGISTRY
+from .._core.checks import Check, check_argument, did_you_mean
+from .._core.registry import PENALTIES
 
 __all__ = ["SHARED", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
 
 Shape = Literal["elements", "rows", "matrices", "samples", "whole"]
 Reduction = Literal["sum", "mean", "none"]
 Extra = Literal[
-    "kept", "eps"
+    "mask", "eps"
 ]  # what a formula may request: the mask over its arrays (None: all), the eps of their dtype
 SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
 
@@ -34,7 +34,7 @@ class Spec:
     reduction: Reduction
     complex: bool
     extras: frozenset[Extra]  # what its formula gets besides the options
-    requires: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None  # its own check of arrays and options
+    check_arrays: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None  # its own check of arrays and options
 
     def shape_of_terms(self, options: Mapping[str, Any]) -> Shape:
         """Return what a term belongs to, with these options."""
@@ -46,7 +46,8 @@ class Spec:
             if name not in self.checks:
                 valid = (*self.checks, *SHARED)
                 raise TypeError(
-                    f"{self.name}: `{name}` is not an option, the options are {', '.join(valid)}.{nearest(name, valid)}"
+                    f"{self.name}: `{name}` is not an option, the options are {', '.join(valid)}."
+                    + did_you_mean(name, valid)
                 )
         checked = {}
         try:
@@ -58,7 +59,7 @@ class Spec:
 
     def check(self, name: str, value: Any, check: Check) -> Any:
         """Check one value. Returns it as `check` does; errors name the penalty."""
-        return named(self.name, check, name, value)
+        return check_argument(self.name, check, name, value)
 
 
 def spec_of(function: object) -> Spec | None:
@@ -67,4 +68,4 @@ def spec_of(function: object) -> Spec | None:
     functools.wraps copies the attribute to wrappers such as jax.jit(l1) or grad(l1), which are other functions.
     """
     spec = getattr(function, "spec", None)
-    return spec if isinstance(spec, Spec) and REGISTRY.get(spec.name) is function else None
+    return spec if isinstance(spec, Spec) and PENALTIES.get(spec.name) is function else None

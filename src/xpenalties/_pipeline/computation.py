@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from .. import telemetry
-from .._arrays.interchange import lender_of, on_loan
+from .._arrays.interchange import autodiff_backend_of, call_borrowed
 from .._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_event_loop, on_threads
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
@@ -98,10 +98,12 @@ class Computation:
         """Compute total and report, on borrowed arrays if another framework has to differentiate them."""
         if self._tracked is not None:
             backend = self._tracked.backend
-            autodiff_backend = lender_of(self._name, backend)
+            autodiff_backend = autodiff_backend_of(self._name, backend)
             if autodiff_backend is not backend:
                 again = self._name, self._penalties, self._inputs, self._step, self._settings, self._base
-                result: tuple[Any, Report] = on_loan(self._name, backend, autodiff_backend, _computed_again, again, {})
+                result: tuple[Any, Report] = call_borrowed(
+                    self._name, backend, autodiff_backend, _computed_again, again, {}
+                )
                 return result
         total, report = self._run()
         assert report is not None

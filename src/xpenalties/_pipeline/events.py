@@ -78,5 +78,5 @@ class Events:
             started = None if name in self._ended else self._started.get(name)
             self._ended.add(name)
         if started is not None:
-            seconds = self._seconds.get(name) or self._elapsed(name)
+            seconds = self._seconds[name] if name in self._seconds else self._elapsed(name)
             telemetry.emit(self._event(penalty=name, time=started[0], duration=seconds, **fields))

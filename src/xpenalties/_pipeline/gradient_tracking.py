@@ -11,8 +11,8 @@ from dataclasses import fields, is_dataclass
 from numbers import Real
 from typing import Any
 
-from .._arrays.numerics import wide
-from .._core.checks import nearest
+from .._arrays.numerics import at_least_float32
+from .._core.checks import did_you_mean
 from ..backends import Backend, backend_of, flatten_of, in_dynamo
 
 __all__ = ["Gradients", "Pull", "TrackedInputs"]
@@ -121,7 +121,7 @@ def _places(
         if name not in parts:
             raise ValueError(
                 f"{caller}: `wrt` must name inputs, got {name!r}, there are {', '.join(map(repr, parts)) or 'none'}."
-                + nearest(name, parts)
+                + did_you_mean(name, parts)
             )
         places += [place for place in flatten_of(parts[name])[0] if place is not None]  # None is no leaf to JAX
     return sorted(set(places))
@@ -147,7 +147,7 @@ class Gradients:
     def add(self, name: str, gradient: list[Any], factor: Any) -> tuple[Any, Any]:
         """Add `factor` times a gradient to the total's. Return the norm of the gradient, and of `factor` times it."""
         xp, stop = self._backend.xp, self._backend.autodiff.stop_gradient
-        gradient = [None if g is None else wide(stop(g)) for g in gradient]
+        gradient = [None if g is None else at_least_float32(stop(g)) for g in gradient]
         norm = self._norm(gradient)
         if type(factor) is not float and backend_of(factor) is not None:
             factor = stop(factor)
@@ -188,5 +188,5 @@ class Gradients:
         return sum(products[1:], products[0]) if products else self._zero()
 
     def _zero(self) -> Any:
-        array = wide(self._backend.autodiff.stop_gradient(self.arrays[0]))
+        array = at_least_float32(self._backend.autodiff.stop_gradient(self.arrays[0]))
         return self._backend.xp.sum(self._backend.xp.reshape(array, (-1,))[:0])

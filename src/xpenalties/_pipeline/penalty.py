@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, Literal
 
-from .._arrays.scalars import checked_weight
-from .._core.checks import Positive, PositiveInteger, checks_of, member, named, nearest
+from .._arrays.scalars import check_weight
+from .._core.checks import Positive, PositiveInteger, check_argument, checks_of, did_you_mean, one_of
 from .._core.registry import RESERVED
-from .._penalties.lookup import checked_options, resolved
+from .._penalties.lookup import check_call_options, resolve_penalty
 from .._penalties.spec import spec_of
 from ..backends import backend_of
 
@@ -17,7 +17,7 @@ __all__ = ["ON_ERROR", "RESERVED", "Penalty"]
 
 Inputs = None | str | tuple[str, ...] | Callable[..., Any]
 
-ON_ERROR = member(("raise", "drop"))
+ON_ERROR = one_of(("raise", "drop"))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,27 +76,27 @@ class Penalty:
         name: Any = self.name
         if isinstance(self.fn, str):
             name = name or self.fn
-        fn = resolved(self.fn)
+        fn = resolve_penalty(self.fn)
         object.__setattr__(self, "fn", fn)
         for flag in ("differentiable", "enabled"):
             if not isinstance(getattr(self, flag), bool):
                 raise TypeError(f"Penalty: `{flag}` must be True or False, got {getattr(self, flag)!r}. Pass a bool.")
         for option, check in _CHECKS.items():
-            object.__setattr__(self, option, named("Penalty", check, option, getattr(self, option)))
+            object.__setattr__(self, option, check_argument("Penalty", check, option, getattr(self, option)))
         name = name or getattr(self.fn, "__name__", "<unnamed>")
         if not isinstance(name, str) or name.startswith("<") or name in RESERVED:
             raise ValueError(
                 f"Penalty: `name` must be a string other than a report's own names, got {name!r}. Give one."
             )
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "weight", checked_weight(f"penalty {name!r}", self.weight))
+        object.__setattr__(self, "weight", check_weight(f"penalty {name!r}", self.weight))
         if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
             if not isinstance(self.inputs, Iterable) or not all(isinstance(key, str) for key in self.inputs):
                 raise TypeError(
                     f"penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings."
                 )
             object.__setattr__(self, "inputs", tuple(self.inputs))
-        object.__setattr__(self, "options", checked_options(name, fn, self.inputs, self.options))
+        object.__setattr__(self, "options", check_call_options(name, fn, self.inputs, self.options))
 
     def __repr__(self) -> str:
         """Return the call that makes this penalty, without arguments that are the default."""
@@ -116,7 +116,7 @@ class Penalty:
             return self.weight
         if step is None:
             raise ValueError(f"penalty {self.name!r}: its weight is a schedule, got no step. Pass `step=`.")
-        return checked_weight(f"penalty {self.name!r}", self.weight(step))
+        return check_weight(f"penalty {self.name!r}", self.weight(step))
 
     def is_due(self, step: Any) -> Any:
         """Return whether the penalty counts at `step`: a bool, or an array if the step is traced."""
@@ -147,7 +147,7 @@ class Penalty:
             if name not in given[0]:
                 raise ValueError(
                     f"penalty {self.name!r}: the inputs must have {name!r}, got {', '.join(map(repr, given[0]))}."
-                    + nearest(name, given[0])
+                    + did_you_mean(name, given[0])
                 )
         return tuple([given[0][name] for name in names])
 

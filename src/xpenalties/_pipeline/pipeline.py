@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Literal
 
-from .._core.checks import nearest
+from .._core.checks import did_you_mean
 from .._core.pytrees import register
 from .._reports.report import Report
 from ..backends import register_loaded
@@ -296,7 +296,7 @@ class Pipeline:
     def _unknown(self, name: str) -> str:
         names = [p.name for p in self.penalties]
         listed = ", ".join(map(repr, names)) or "none"
-        return f"{self.name}: no penalty is named {name!r}, there are {listed}.{nearest(name, names)}"
+        return f"{self.name}: no penalty is named {name!r}, there are {listed}.{did_you_mean(name, names)}"
 
     def __len__(self) -> int:
         return len(self.penalties)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from .._core.checks import POSITIVE, POSITIVE_INTEGER, member, named
+from .._core.checks import POSITIVE, POSITIVE_INTEGER, check_argument, one_of
 from .penalty import ON_ERROR
 
 __all__ = ["Settings"]
 
-_EXECUTION = member(("sequential", "threads"))
+_EXECUTION = one_of(("sequential", "threads"))
 
 
 class Settings(NamedTuple):
@@ -42,15 +42,15 @@ class Settings(NamedTuple):
         track = bool(track_grad_norms) or bool(gradient_conflicts)
         if wrt is not None:
             wrt = _checked_wrt(caller, wrt, track=track)
-        threads = named(caller, _EXECUTION, "execution", execution) == "threads"
+        threads = check_argument(caller, _EXECUTION, "execution", execution) == "threads"
         if max_workers is not None:
-            max_workers = named(caller, POSITIVE_INTEGER, "max_workers", max_workers)
+            max_workers = check_argument(caller, POSITIVE_INTEGER, "max_workers", max_workers)
         if timeout is not None:
-            timeout = named(caller, POSITIVE, "timeout", timeout)
+            timeout = check_argument(caller, POSITIVE, "timeout", timeout)
         for option, value in (("max_workers", max_workers), ("timeout", timeout)):
             if value is not None and not (threads or asynchronous):
                 raise ValueError(f"{caller}: `{option}` must come with execution='threads', got {value}. Pass it.")
-        drop = named(caller, ON_ERROR, "on_error", on_error) == "drop"
+        drop = check_argument(caller, ON_ERROR, "on_error", on_error) == "drop"
         return cls(track, wrt, bool(gradient_conflicts), threads, max_workers, timeout, drop)
 
 

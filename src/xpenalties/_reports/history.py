@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from .._core.checks import POSITIVE, named
+from .._core.checks import POSITIVE, check_argument
 from .._core.optional import require
 from .._core.pytrees import flatten
 from ..backends import backend_of
@@ -198,7 +198,7 @@ class GradientHistory:
         TypeError, ValueError
             If `width` is not a positive number, or no report has been kept.
         """
-        width = named("GradientHistory.plot", POSITIVE, "width", width)
+        width = check_argument("GradientHistory.plot", POSITIVE, "width", width)
         with require("Matplotlib", needed_by="GradientHistory.plot", install="xpenalties[plot]"):
             import matplotlib  # noqa: F401
         if not self._reports:

@@ -1,6 +1,7 @@
 """The backends: whose arrays are these, and what can their framework do. A file or a folder for each framework."""
 
 from ._registry import (
+    autodiff_backend_of,
     backend_of,
     backend_of_shapes,
     common_backend,
@@ -9,7 +10,6 @@ from ._registry import (
     in_dynamo,
     is_array,
     is_array_beside,
-    lender_of,
     namespace,
     parameters_of,
     register_loaded,
@@ -27,7 +27,7 @@ __all__ = [
     "in_dynamo",
     "is_array",
     "is_array_beside",
-    "lender_of",
+    "autodiff_backend_of",
     "namespace",
     "parameters_of",
     "register_loaded",

@@ -15,7 +15,7 @@ Pull = Callable[[Any], list[Any]]
 
 
 class NoAutodiffError(NotImplementedError):
-    """What `lender_of` raises if nothing can differentiate; callers add their name."""
+    """What `autodiff_backend_of` raises if nothing can differentiate; callers add their name."""
 
 
 class Autodiff:

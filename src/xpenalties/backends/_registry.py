@@ -29,7 +29,7 @@ __all__ = [
     "in_dynamo",
     "is_array",
     "is_array_beside",
-    "lender_of",
+    "autodiff_backend_of",
     "namespace",
     "parameters_of",
     "register_loaded",
@@ -217,7 +217,7 @@ def namespace(*arrays: Any) -> Any:
     return common_backend("namespace", [f"arrays[{i}]" for i in range(len(arrays))], arrays).xp
 
 
-def lender_of(owner: Backend) -> Backend:
+def autodiff_backend_of(owner: Backend) -> Backend:
     """Return the backend that differentiates arrays of `owner`: itself, or PyTorch, or else JAX, by DLPack."""
     if owner.autodiff.differentiates():
         return owner
@@ -226,11 +226,11 @@ def lender_of(owner: Backend) -> Backend:
             f"{owner.name} arrays have no automatic differentiation, and no DLPack to borrow it by. Convert them to "
             "PyTorch, JAX or NumPy arrays first."
         )
-    lender = next((name for name in ("torch", "jax") if find_spec(name) is not None), None)
-    if lender is None:
+    name = next((name for name in ("torch", "jax") if find_spec(name) is not None), None)
+    if name is None:
         raise NoAutodiffError(
             f"{owner.name} arrays have no automatic differentiation {owner.autodiff.lacks}and there is neither PyTorch "
             f"nor JAX to borrow it from. Install one of them{owner.autodiff.remedy}."
         )
-    backend: Backend = _module(lender).BACKEND
+    backend: Backend = _module(name).BACKEND
     return backend

@@ -23,7 +23,7 @@ class Work(NamedTuple):
     dtype: Any  # to compute in; None: that of the arrays
     arrays: tuple[Any, ...]
     mask: Any  # of the elements of the arrays with rows, broadcastable to them; None: all count
-    takes_mask: bool  # the formula does, as its option `kept`
+    takes_mask: bool  # the formula does, as its option `mask`
     axis: int | None  # along which a row lies; None: terms do not belong to rows
     matrices: tuple[int, ...] = ()  # which of the arrays all rows share, as [classes, features]
     divisor: float | None = None  # if set, only sum(terms * factors) / divisor is needed with its gradient
@@ -39,7 +39,7 @@ class Work(NamedTuple):
         if mask is not None:
             arrays = tuple(x if i in self.matrices else xp.where(mask, x, 0.0) for i, x in enumerate(arrays))
             if self.takes_mask:
-                options = {**options, "kept": mask}
+                options = {**options, "mask": mask}
         if self.fast_path is None:
             return self.formula(*arrays, **options)
         return self.fast_path(self.formula, arrays, options)

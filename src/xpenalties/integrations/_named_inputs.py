@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from .._core.checks import nearest
+from .._core.checks import did_you_mean
 from .._pipeline.penalty import Penalty
 
 __all__ = ["LazyInputs", "lookup", "select_inputs"]
@@ -63,5 +63,5 @@ def lookup(user: str, name: str, *sources: Mapping[str, Any]) -> Any:
             return source[name]
     available = [other for source in sources for other in source]
     raise ValueError(
-        f"{user}: the inputs must have {name!r}, got {', '.join(map(repr, available))}." + nearest(name, available)
+        f"{user}: the inputs must have {name!r}, got {', '.join(map(repr, available))}." + did_you_mean(name, available)
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .._core.checks import nearest
+from .._core.checks import did_you_mean
 
 __all__ = ["Capture", "capture", "paths_of"]
 
@@ -70,7 +70,7 @@ def paths_of(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[s
 
 def _checked_path(path: str, paths: Mapping[str, Any]) -> str:
     if path not in paths:
-        raise ValueError(f"capture: `names` must have paths of modules, got {path!r}.{nearest(path, paths)}")
+        raise ValueError(f"capture: `names` must have paths of modules, got {path!r}.{did_you_mean(path, paths)}")
     return path
 
 
@@ -80,7 +80,8 @@ def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
         matching = [path for path in paths if path and re.search(pattern, path)]
         if not matching:
             raise ValueError(
-                f"capture: each of `names` must match a path of a module, got {pattern!r}.{nearest(pattern, paths)}"
+                f"capture: each of `names` must match a path of a module, got {pattern!r}."
+                + did_you_mean(pattern, paths)
             )
         matched.update(zip(matching, matching, strict=True))
     return matched

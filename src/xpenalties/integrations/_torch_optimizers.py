@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import torch
 
-from .._core.checks import member, named, nearest
+from .._core.checks import check_argument, did_you_mean, one_of
 from .._core.pytrees import flatten
 from ..transforms._base import GradientTransformation, check_transform
 
 __all__ = ["Attached", "attach", "parameter_groups"]
 
-_TO = member(("gradients", "updates"))
+_TO = one_of(("gradients", "updates"))
 
 
 def attach(
@@ -69,7 +69,7 @@ def attach(
             f"attach: `optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__qualname__}. Pass one."
         )
     check_transform("attach", "transform", transform)
-    return Attached(optimizer, transform, named("attach", _TO, "to", to), model)
+    return Attached(optimizer, transform, check_argument("attach", _TO, "to", to), model)
 
 
 class Attached:
@@ -210,7 +210,7 @@ def parameter_groups(
         if not matching:
             raise ValueError(
                 f"parameter_groups: each pattern must match a parameter that is left, got {pattern!r}."
-                + nearest(pattern, names)
+                + did_you_mean(pattern, names)
             )
         groups.append({"params": [(name, rest.pop(name)) for name in matching], **group_options})
     return [*groups, {"params": list(rest.items())}] if rest else groups

@@ -20,7 +20,7 @@ with require("Lightning", needed_by=__name__, install="xpenalties[lightning]"):
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from .._core.checks import POSITIVE_INTEGER, named, nearest
+from .._core.checks import POSITIVE_INTEGER, check_argument, did_you_mean
 from .._pipeline.computation import Computation
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.settings import Settings
@@ -109,7 +109,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         if not isinstance(pipe, Pipeline):
             raise TypeError(f"PipelineCallback: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
         if track_every is not None:
-            track_every = named("PipelineCallback", POSITIVE_INTEGER, "track_every", track_every)
+            track_every = check_argument("PipelineCallback", POSITIVE_INTEGER, "track_every", track_every)
         if wrt is not None and track_every is None:
             raise ValueError(f"PipelineCallback: `wrt` must come with `track_every`, got {wrt!r} without. Pass it.")
         self.pipe = pipe
@@ -286,7 +286,7 @@ def _checked_pair(pipe: Pipeline, name: str, value: Any) -> tuple[Controller, Ob
     if name not in pipe:
         raise ValueError(
             f"PipelineCallback: `controllers` must name penalties of the pipeline, got {name!r}."
-            + nearest(name, [penalty.name for penalty in pipe])
+            + did_you_mean(name, [penalty.name for penalty in pipe])
         )
     return controller, observe
 

@@ -21,7 +21,7 @@ with require("Tinker's SDK with PyTorch", needed_by=__name__, install="xpenaltie
     import tinker
     import torch
 
-from .._core.checks import nearest
+from .._core.checks import did_you_mean
 from .._core.concurrency import Task, on_threads
 from .._pipeline.computation import is_coroutine_function
 from .._pipeline.penalty import Penalty
@@ -136,7 +136,7 @@ def _checked_sources(targets: Any, pipe: Pipeline) -> dict[str, Any]:
             if name not in sources:
                 raise ValueError(
                     f"custom_loss: inputs of penalty {penalty.name!r} must be targets, got {name!r}, there are "
-                    f"{', '.join(map(repr, sources))}.{nearest(name, sources)}"
+                    f"{', '.join(map(repr, sources))}.{did_you_mean(name, sources)}"
                 )
     return sources
 
@@ -289,7 +289,7 @@ def _checked_source(name: str, source: Any) -> Any:
         if source not in _MODEL_TARGETS:
             raise ValueError(
                 f"custom_loss: {name} must be 'logprobs', 'probs', ('field', key), tensors or a callable, got "
-                f"{source!r}.{nearest(source, _MODEL_TARGETS)} For a field of the data pass ('field', {source!r})."
+                f"{source!r}.{did_you_mean(source, _MODEL_TARGETS)} For a field of the data pass ('field', {source!r})."
             )
     elif not (_is_field(source) or callable(source) or _is_array(source) or isinstance(source, (list, tuple))):
         raise TypeError(
@@ -308,7 +308,7 @@ def _field(name: str, i: int, datum: Any, key: str) -> Any:
     if key not in fields:
         raise ValueError(
             f"custom_loss: datum {i} must have the field {key!r} for {name}, it has "
-            f"{', '.join(map(repr, fields)) or 'none'}.{nearest(key, fields)}"
+            f"{', '.join(map(repr, fields)) or 'none'}.{did_you_mean(key, fields)}"
         )
     return fields[key].to_torch()
 

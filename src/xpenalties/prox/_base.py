@@ -7,7 +7,7 @@ from functools import wraps
 from numbers import Real
 from typing import Any, TypeVar, cast
 
-from .._core.checks import NON_NEGATIVE, integer, named
+from .._core.checks import NON_NEGATIVE, check_argument, integer
 from ..backends import backend_of, common_backend, is_array_beside
 
 __all__ = ["cast_like", "checked", "proximal_operator"]
@@ -36,11 +36,11 @@ def checked(name: str, x: Any, scale: Any, *, axis: int | None = None, real: boo
         raise TypeError(
             f"{name}: `x` must be {'real' if real else 'real or complex'} floating point, got {x.dtype}. Cast it first."
         )
-    if axis is not None and not -x.ndim <= named(name, _AXIS, "axis", axis) < x.ndim:
+    if axis is not None and not -x.ndim <= check_argument(name, _AXIS, "axis", axis) < x.ndim:
         raise ValueError(f"{name}: `axis` must be an axis of `x`, got {axis} for shape {tuple(x.shape)}.")
     wide = x if working is None else backend.xp.astype(x, working)
     if isinstance(scale, Real) or not is_array_beside(scale, x):
-        return backend.xp, wide, named(name, NON_NEGATIVE, "scale", scale)
+        return backend.xp, wide, check_argument(name, NON_NEGATIVE, "scale", scale)
     backend = common_backend(name, ["x", "scale"], [x, scale])  # the tracer's, if one of them is traced
     return backend.xp, wide, _checked_scale(name, backend, wide, scale)
 

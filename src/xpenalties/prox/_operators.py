@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from .._arrays.numerics import matmul, safe_norm, soft_threshold, unit
-from .._core.checks import Interval, named, number
+from .._core.checks import Interval, check_argument, number_in
 from .._core.types import Array
 from ._base import cast_like, checked, proximal_operator
 
 __all__ = ["elastic_net", "group_lasso", "l1", "l2", "nuclear_norm"]
 
-_SHARE = number(Interval(0, 1))
+_SHARE = number_in(Interval(0, 1))
 
 
 @proximal_operator
@@ -95,7 +95,7 @@ def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
     [1.25, 0.0]
     """
     xp, wide, scale = checked("elastic_net", x, scale)
-    share = named("elastic_net", _SHARE, "l1_ratio", l1_ratio)
+    share = check_argument("elastic_net", _SHARE, "l1_ratio", l1_ratio)
     return cast_like(x, soft_threshold(xp, wide, scale * share) / (1 + 2 * scale * (1 - share)))
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from .._arrays.numerics import stop_gradient
-from .._core.checks import FINITE, POSITIVE, named
+from .._core.checks import FINITE, POSITIVE, check_argument
 from .._core.types import Array
 from ..backends import backend_of, namespace
 from ._base import cast_like, checked, proximal_operator
@@ -35,8 +35,8 @@ def box(x: Array, /, *, low: float | None = None, high: float | None = None) -> 
     [1.0, 0.0]
     """
     xp, wide, _ = checked("box", x, 0.0, real=True)
-    low = None if low is None else named("box", FINITE, "low", low)
-    high = None if high is None else named("box", FINITE, "high", high)
+    low = None if low is None else check_argument("box", FINITE, "low", low)
+    high = None if high is None else check_argument("box", FINITE, "high", high)
     if low is not None and high is not None and low > high:
         raise ValueError(f"box: `low` must not be above `high`, got {low} and {high}. Swap them.")
     largest = float(xp.finfo(wide.dtype).max)
@@ -76,7 +76,7 @@ def simplex(x: Array, /, *, radius: float = 1.0, axis: int = -1) -> Array:
     [0.75, 0.25, 0.0]
     """
     xp, wide, _ = checked("simplex", x, 0.0, axis=axis, real=True)
-    radius = named("simplex", POSITIVE, "radius", radius)
+    radius = check_argument("simplex", POSITIVE, "radius", radius)
     if 0 in x.shape:
         return x
     axis = axis % x.ndim

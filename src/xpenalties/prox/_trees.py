@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .._arrays.numerics import total, wide
+from .._arrays.numerics import at_least_float32, sum_scalars
 from ..backends import common_backend
 from ..trees._selection import Patterns, PatternsLike
 
@@ -98,6 +98,8 @@ def sparsity(tree: Any, /, *, match: PatternsLike = None, exclude: PatternsLike 
     xp = backend.xp
     size = sum(math.prod(x.shape) for x in arrays)
     fits_int32 = size < 2**31  # JAX has no larger integers by default
-    dtype = wide(xp.real(arrays[0]) if backend.dtype(arrays[0].dtype).kind == "complex" else arrays[0]).dtype
+    dtype = at_least_float32(
+        xp.real(arrays[0]) if backend.dtype(arrays[0].dtype).kind == "complex" else arrays[0]
+    ).dtype
     counts = [xp.sum(xp.astype(x == 0, xp.int32 if fits_int32 else dtype)) for x in arrays]
-    return xp.astype(total(counts), dtype) / float(max(size, 1))
+    return xp.astype(sum_scalars(counts), dtype) / float(max(size, 1))

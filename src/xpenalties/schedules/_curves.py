@@ -16,8 +16,8 @@ from .._core.checks import (
     NonNegativeInteger,
     Positive,
     PositiveInteger,
+    check_argument,
     integer,
-    named,
 )
 from ._definition import At, Schedule, schedule
 
@@ -80,7 +80,7 @@ def _value(caller: str, name: str, value: Any) -> Any:
     """Return a number >= 0 as a float, and a schedule as it is."""
     if callable(value) and not isinstance(value, Real):
         return value
-    return named(caller, NON_NEGATIVE, name, value)
+    return check_argument(caller, NON_NEGATIVE, name, value)
 
 
 def _prepare_warmup(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def _prepare_piecewise(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 f"piecewise: `pieces` must be numbers to interpolate, got a schedule at step {pair[0]}. Leave out "
                 "`interpolate`."
             )
-    steps = [named("piecewise", integer(AtLeast(0)), "pieces", step) for step, _ in pairs]
+    steps = [check_argument("piecewise", integer(AtLeast(0)), "pieces", step) for step, _ in pairs]
     if not steps or steps[0] != 0 or any(a >= b for a, b in pairwise(steps)):
         raise ValueError(f"piecewise: `pieces` must begin at step 0 and go up, got steps {steps}. Sort them.")
     values = [_value("piecewise", "pieces", value) for _, value in pairs]

@@ -14,9 +14,9 @@ from functools import wraps
 from numbers import Integral, Real
 from typing import Any, Concatenate, ParamSpec
 
-from .._arrays.scalars import Python
-from .._core.checks import checks_of, named, nearest
-from .._core.registry import MAKERS
+from .._arrays.scalars import PythonNamespace
+from .._core.checks import check_argument, checks_of, did_you_mean
+from .._core.registry import SCHEDULES
 from .._core.static_key import HasStaticKey
 from ..backends import backend_of
 
@@ -43,7 +43,7 @@ class At:
             step = _python_number(step)
             if not -math.inf < step < math.inf:
                 raise ValueError(f"{name}: `step` must be finite, got {step!r}. Pass the number of steps so far.")
-            return cls(step, Python, None)
+            return cls(step, PythonNamespace, None)
         backend = backend_of(step)
         if backend is None or backend.dtype(step.dtype).kind in ("bool", "complex"):
             got = type(step).__qualname__ if backend is None else step.dtype
@@ -124,15 +124,15 @@ def schedule(*, prepare: Prepare | None = None) -> Callable[[Callable[Concatenat
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError as error:
-                hint = next(filter(None, (nearest(key, checks) for key in kwargs if key not in checks)), "")
+                hint = next(filter(None, (did_you_mean(key, checks) for key in kwargs if key not in checks)), "")
                 raise TypeError(f"{name}: {error}, of {', '.join(checks)}.{hint}") from None
             bound.apply_defaults()
-            arguments = {key: named(name, checks[key], key, value) for key, value in bound.arguments.items()}
+            arguments = {key: check_argument(name, checks[key], key, value) for key, value in bound.arguments.items()}
             return Schedule(name, tuple((prepare(arguments) if prepare else arguments).items()))
 
         make.__signature__ = signature  # type: ignore[attr-defined]
         _FORMULAS[name] = formula
-        MAKERS[name] = make
+        SCHEDULES[name] = make
         return make
 
     return decorate

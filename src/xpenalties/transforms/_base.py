@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
-from .._arrays.numerics import stop_gradient, wide
-from .._arrays.scalars import checked_weight
+from .._arrays.numerics import at_least_float32, stop_gradient
+from .._arrays.scalars import check_weight
 from ..backends import backend_of, backend_of_shapes, common_backend, flatten_of, is_array, namespace
 from ..trees._selection import Patterns, Selected, as_nest, leaves_at
 
@@ -78,7 +78,7 @@ def leafwise(
         The name of the weight in errors.
     """
     if weight is not None:
-        weight = checked_weight(name, weight, weight_name)
+        weight = check_weight(name, weight, weight_name)
 
     def init(params: Any) -> Any:
         patterns.check(name, "params", params)
@@ -89,7 +89,7 @@ def leafwise(
         current = weight
         if callable(weight):
             check_state(name, StepState, state)
-            current = checked_weight(name, weight(state.step), weight_name)
+            current = check_weight(name, weight(state.step), weight_name)
             state = StepState(incremented(state.step))
         scalars = options if current is None else (current, *options)
         rows = with_params(name, selected, params) if takes_params else [[x] for x in selected.arrays()]
@@ -141,7 +141,7 @@ def in_working_dtype(name: str, change: Callable[..., Any], arrays: Sequence[Any
     traced = [x for x, is_one in zip(scalars, are_arrays, strict=True) if is_one]
     names = [*("updates", "params")[: len(arrays)], *["an option"] * len(traced)]
     backend = common_backend(name, names, [*arrays, *traced])
-    xp, widened = backend.xp, [wide(x) for x in arrays]
+    xp, widened = backend.xp, [at_least_float32(x) for x in arrays]
     dtype = xp.real(widened[0]).dtype if xp.isdtype(widened[0].dtype, "complex floating") else widened[0].dtype
     cast = [
         backend.moved(xp.astype(x, dtype), arrays[0]) if is_one else x

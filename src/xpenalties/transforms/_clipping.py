@@ -6,7 +6,7 @@ from typing import Any
 
 from .._arrays.numerics import global_norm, safe_norm
 from .._arrays.scalars import scalar
-from .._core.checks import POSITIVE, integer, named
+from .._core.checks import POSITIVE, check_argument, integer
 from ..backends import backend_of, is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
 from ._base import GradientTransformation, in_working_dtype, leafwise
@@ -117,7 +117,7 @@ def adaptive_gradient_clipping(
     name = "adaptive_gradient_clipping"
     clipping = scalar(name, POSITIVE, "clipping", clipping)
     eps = scalar(name, POSITIVE, "eps", eps)
-    unit_axis = None if unit_axis is None else named(name, _AXIS, "unit_axis", unit_axis)
+    unit_axis = None if unit_axis is None else check_argument(name, _AXIS, "unit_axis", unit_axis)
 
     def clip(update: Any, param: Any, clipping: Any, eps: Any) -> Any:
         xp = namespace(update, param, *filter(is_array, [clipping, eps]))
@@ -193,7 +193,7 @@ def centralize(
     >>> center.update(np.asarray([[1.0, 3.0], [5.0, 5.0]]), ())[0].tolist()
     [[-1.0, 1.0], [0.0, 0.0]]
     """
-    unit_axis = named("centralize", _AXIS, "unit_axis", unit_axis)
+    unit_axis = check_argument("centralize", _AXIS, "unit_axis", unit_axis)
 
     def center(update: Any) -> Any:
         if update.ndim < 2 or 0 in update.shape:

@@ -8,14 +8,14 @@ from typing import Any
 
 from .._arrays.numerics import soft_threshold
 from .._arrays.scalars import scalar
-from .._core.checks import Interval, number
+from .._core.checks import Interval, number_in
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
 from ._base import GradientTransformation, leafwise
 
 __all__ = ["add_elastic_net_decay", "add_l1_decay", "add_l2_decay", "proximal"]
 
-_SHARE = number(Interval(0, 1))
+_SHARE = number_in(Interval(0, 1))
 
 
 def add_l2_decay(

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._arrays.numerics import total
+from .._arrays.numerics import sum_scalars
 from .._core.static_key import HasStaticKey
-from .._penalties.lookup import checked_options, resolved
+from .._penalties.lookup import check_call_options, resolve_penalty
 from .._penalties.spec import Spec, spec_of
 from ..backends import backend_of, is_array
 from ._selection import Patterns, PatternsLike, Selected, Selection, check_unique, leaves_at
@@ -66,8 +66,8 @@ def over_tree(
     >>> float(pipe({"params": params}))
     3.0
     """
-    function = resolved(fn)
-    checked = checked_options("over_tree", function, None, {} if options is None else options)
+    function = resolve_penalty(fn)
+    checked = check_call_options("over_tree", function, None, {} if options is None else options)
     spec = spec_of(function)
     if spec is not None and spec.functions:
         raise TypeError(
@@ -133,7 +133,7 @@ class OverTree(HasStaticKey):
             backend = backend_of(arrays[0])
             assert backend is not None
             values, fused = backend.evaluation.power_sum(*self.factors, arrays)
-        return total(values + [self._value(*row) for i, row in enumerate(rows) if i not in fused])
+        return sum_scalars(values + [self._value(*row) for i, row in enumerate(rows) if i not in fused])
 
     def static_key(self) -> tuple[Any, ...]:
         """Return a hash key that is equal for two penalties that compute the same."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .._core.checks import nearest
+from .._core.checks import did_you_mean
 from .._core.pytrees import Rebuild
 from ..backends import backend_of, common_backend, flatten_with_paths_of, parameters_of
 
@@ -139,7 +139,7 @@ class Patterns:
         if unused:
             raise ValueError(
                 f"{caller}: each pattern must match a path in `{argument}`, got {unused[0]!r}, which matches none of "
-                f"{_listed(paths)}.{nearest(unused[0], paths)}"
+                f"{_listed(paths)}.{did_you_mean(unused[0], paths)}"
             )
 
     def _unused(self, paths: list[str]) -> list[str]:
@@ -174,7 +174,8 @@ def leaves_at(caller: str, selected: Selected, other: Any, argument: str) -> lis
     for path in selected.array_paths():
         if path not in by_path:
             raise ValueError(
-                f"{caller}: `{argument}` must have {path!r} too, got {_listed([*by_path])}.{nearest(path, by_path)}"
+                f"{caller}: `{argument}` must have {path!r} too, got {_listed([*by_path])}."
+                + did_you_mean(path, by_path)
             )
     return [by_path[path] for path in selected.array_paths()]
 

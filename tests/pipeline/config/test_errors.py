@@ -14,9 +14,9 @@ from tests.helpers.configs import REFUSED, anything, entry, same
 from tests.helpers.harness import Framework
 from tests.helpers.samples import X
 from xpenalties import Penalty, Pipeline, schedules
-from xpenalties._core.registry import OWN
+from xpenalties._core.registry import REGISTERED
 
-pytestmark = pytest.mark.usefixtures("own_names")
+pytestmark = pytest.mark.usefixtures("custom_names")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -27,7 +27,7 @@ def test_errors_say_where(name: str) -> None:
 
 
 def test_without_registered_names() -> None:
-    OWN.clear()
+    REGISTERED.clear()
     with pytest.raises(ValueError, match=r"no function is named 'f', none is registered\. One of your own must be"):
         Pipeline.from_config(entry(inputs={"function": "f"}))
 

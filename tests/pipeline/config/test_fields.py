@@ -10,10 +10,10 @@ import pytest
 
 from tests.helpers.configs import entry
 from xpenalties import Penalty, Pipeline, config_schema
-from xpenalties._core.registry import REGISTRY
+from xpenalties._core.registry import PENALTIES
 from xpenalties._pipeline.config.fields import FIELDS
 
-pytestmark = pytest.mark.usefixtures("own_names")
+pytestmark = pytest.mark.usefixtures("custom_names")
 
 
 def test_every_argument_of_a_penalty_has_a_field() -> None:
@@ -23,7 +23,7 @@ def test_every_argument_of_a_penalty_has_a_field() -> None:
 
 
 def test_defaults_are_left_out() -> None:
-    for name in REGISTRY:
+    for name in PENALTIES:
         assert Pipeline([Penalty(name)]).to_config()["penalties"] == [{"penalty": name}]
 
 

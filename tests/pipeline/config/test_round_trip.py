@@ -26,7 +26,7 @@ from xpenalties._core.registry import RESERVED
 from xpenalties.trees import over_tree
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "quickstart.toml"
-pytestmark = pytest.mark.usefixtures("own_names")
+pytestmark = pytest.mark.usefixtures("custom_names")
 
 number = st.floats(0, 1e300) | st.integers(0, 2**60).map(float)
 count, step = st.integers(1, 2**62), st.integers(0, 2**62)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.helpers.configs import LINEAR, REFUSED, VALIDATOR, entry, loads, weight
 from tests.helpers.samples import mine
 from xpenalties import config_schema, register
-from xpenalties._core.registry import MAKERS, OWN, REGISTRY
+from xpenalties._core.registry import PENALTIES, REGISTERED, SCHEDULES
 
-pytestmark = pytest.mark.usefixtures("own_names")
+pytestmark = pytest.mark.usefixtures("custom_names")
 
 
 # not refused by the schema: numbers that JSON does not have, and rules about two values
@@ -52,9 +52,9 @@ CHOICES = ["forward", "bonus", "bucket", "k2", "value", "hard", "rows", "cosine"
 CHOICES += ["sum", "none"]
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", PENALTIES)
 def test_options_in_schema_and_loader(name: str) -> None:
-    spec = REGISTRY[name].spec  # type: ignore[attr-defined]
+    spec = PENALTIES[name].spec  # type: ignore[attr-defined]
     for option in (*spec.checks, "reduction", "normalizer", "where", "weights", "typo"):
         for value in (*VALUES, *CHOICES):
             table = {"options": {option: value}}
@@ -72,10 +72,10 @@ SMALLEST: dict[str, dict[str, Any]] = {
 ACROSS: list[Any] = [("exponential", "end", 1.5), ("exponential", "rate", 1.5), ("piecewise", "pieces", [])]
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_in_schema_and_loader(name: str) -> None:
     arguments = SMALLEST[name]
-    for argument in (*inspect.signature(MAKERS[name]).parameters, "typo"):
+    for argument in (*inspect.signature(SCHEDULES[name]).parameters, "typo"):
         for value in (*VALUES, *CHOICES):
             if (name, argument, value) not in ACROSS:
                 config = weight(name, **arguments | {argument: value})
@@ -132,7 +132,7 @@ def keys_of(schema: Any) -> Iterator[str]:
 
 
 def test_no_key_is_a_word_of_python() -> None:
-    OWN.clear()
+    REGISTERED.clear()
     register("own", mine)
     keys = set(keys_of(config_schema()))
     assert {"penalty", "weight", "inputs", "schedule", "attributes", "function", "delta", "steps"} <= keys
@@ -141,19 +141,19 @@ def test_no_key_is_a_word_of_python() -> None:
 
 def test_the_schema_describes_and_has_the_defaults() -> None:
     definitions = config_schema()["$defs"]
-    for name, function in REGISTRY.items():
+    for name, function in PENALTIES.items():
         options = definitions[f"options_{name}"]
         assert options["description"] == (inspect.getdoc(function) or "").splitlines()[0]
         assert all(option["description"] for option in options["properties"].values())
         assert options["properties"]["reduction"]["default"] == function.spec.reduction  # type: ignore[attr-defined]
-    for name in MAKERS:
+    for name in SCHEDULES:
         properties = definitions[f"schedule_{name}"]["properties"]
         assert all(key == "schedule" or argument["description"] for key, argument in properties.items())
     assert definitions["penalty"]["properties"]["every"]["default"] == 1
 
 
 def test_the_schema_without_registered_names() -> None:
-    OWN.clear()
+    REGISTERED.clear()
     assert "function" not in json.dumps(config_schema()["$defs"]["inputs"])
     assert not VALIDATOR().is_valid(entry(inputs={"function": "both"}))
     assert VALIDATOR().is_valid(entry(inputs={"attributes": ["a.b", "c"]}))

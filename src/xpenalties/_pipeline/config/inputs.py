@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
-from ..._core.registry import OWN
+from ..._core.registry import REGISTERED
 from .json_schema import JSONSchema, table_schema
 from .places import check_keys, checked_name, checked_string
 from .plain import registered_name
@@ -29,7 +29,7 @@ def read_inputs(place: str, value: Any) -> Any:
             f"{place}: must have one key, `attributes` or `function`, got {len(table)}. Write one of them."
         )
     if "function" in table:
-        return OWN[checked_name(f"{place}.function", table["function"], "function", OWN)]
+        return REGISTERED[checked_name(f"{place}.function", table["function"], "function", REGISTERED)]
     return _read_attributes(f"{place}.attributes", table["attributes"])
 
 
@@ -54,7 +54,7 @@ def inputs_definitions() -> dict[str, JSONSchema]:
     """Describe inputs. "function" is a key only if a function is registered."""
     text = {"type": "string"}
     texts = {"type": "array", "items": text}
-    function = {"function": {"enum": [*OWN], "description": "A function of `register`."}} if OWN else {}
+    function = {"function": {"enum": [*REGISTERED], "description": "A function of `register`."}} if REGISTERED else {}
     attributes = {
         "description": "Of the pipeline's one argument: as batch.images.",
         "anyOf": [text, {**texts, "minItems": 1}],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_type_hints
 
 from ..._core.checks import Positive
-from ..._core.registry import REGISTRY
+from ..._core.registry import PENALTIES
 from ..._penalties.spec import Spec
 from .json_schema import (
     JSONSchema,
@@ -66,7 +66,7 @@ def _write_data(caller: str, name: str, value: Any) -> Any:
 
 def options_definitions() -> dict[str, JSONSchema]:
     """Describe the options of each of this package's penalties."""
-    return {f"options_{name}": _options_schema(function) for name, function in REGISTRY.items()}
+    return {f"options_{name}": _options_schema(function) for name, function in PENALTIES.items()}
 
 
 def _options_schema(function: Any) -> JSONSchema:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..._core.checks import nearest
+from ..._core.checks import did_you_mean
 
 __all__ = ["check_keys", "checked_name", "checked_scalar", "checked_string", "checked_table", "errors_at"]
 
@@ -55,7 +55,7 @@ def checked_name(place: str, value: Any, kind: str, names: Iterable[str]) -> str
     names = tuple(names)
     if checked_string(place, value) not in names:
         listed = f"there are {', '.join(names)}" if names else "none is registered"
-        hint = nearest(value, names) or " One of your own must be registered first, with `register`."
+        hint = did_you_mean(value, names) or " One of your own must be registered first, with `register`."
         raise ValueError(f"{place}: no {kind} is named {value!r}, {listed}.{hint}")
     return value
 
@@ -66,7 +66,7 @@ def check_keys(place: str, table: Mapping[str, Any], keys: Iterable[str], *requi
     for key in table:
         if key not in keys:
             listed = ", ".join(keys) or "none"
-            raise ValueError(f"{place}: unknown key {key!r}, the keys are {listed}.{nearest(key, keys)}")
+            raise ValueError(f"{place}: unknown key {key!r}, the keys are {listed}.{did_you_mean(key, keys)}")
     for key in required:
         if key not in table:
             raise ValueError(f"{place}: `{key}` is missing. Add it.")

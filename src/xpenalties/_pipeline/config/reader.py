@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
-from ..._core.registry import REGISTRY
+from ..._core.registry import PENALTIES
 from ..._penalties.spec import spec_of
 from ...trees._over_tree import over_tree
 from ..penalty import Penalty
@@ -78,7 +78,7 @@ def _penalty_by_name(place: str, entry: Any, name: str) -> Penalty:
 
 
 def _penalty(place: str, table: Mapping[str, Any]) -> Penalty:
-    spec = spec_of(REGISTRY.get(str(table["penalty"])))  # what is no name of a penalty is refused below
+    spec = spec_of(PENALTIES.get(str(table["penalty"])))  # what is no name of a penalty is refused below
     args = {
         field.name: field.read(f"{place}.{field.name}", table[field.name], spec)
         for field in FIELDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from ..._core.registry import REGISTRY, penalty_names
+from ..._core.registry import PENALTIES, penalty_names
 from ..penalty import Penalty
 from .fields import FIELDS, VERSION
 from .json_schema import JSONSchema, described_parameter, if_equal, parameter_texts, reference, table_schema
@@ -36,7 +36,7 @@ def config_schema() -> dict[str, Any]:
     """
     properties = _properties()
     nameless = {key: schema for key, schema in properties.items() if key != "name"}
-    narrowed: dict[str, JSONSchema] = {name: _narrowed(function) for name, function in REGISTRY.items()}
+    narrowed: dict[str, JSONSchema] = {name: _narrowed(function) for name, function in PENALTIES.items()}
     conditions = {"allOf": [if_equal("penalty", name, {"properties": schemas}) for name, schemas in narrowed.items()]}
     by_name = {
         name: {"anyOf": [reference("weight"), _unless_named(narrowed.get(name, {}))]} for name in penalty_names()

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
-from ..._core.checks import NON_NEGATIVE, NonNegative, named, nearest
-from ..._core.registry import MAKERS, OWN
+from ..._core.checks import NON_NEGATIVE, NonNegative, check_argument, did_you_mean
+from ..._core.registry import REGISTERED, SCHEDULES
 from ...schedules._definition import Schedule
 from .json_schema import (
     JSONSchema,
@@ -27,19 +27,23 @@ __all__ = ["read_weight", "weight_definitions", "write_weight"]
 
 def read_weight(place: str, value: Any) -> Any:
     """Return the number or the schedule that `value` stands for."""
-    return _read_schedule(place, value) if isinstance(value, Mapping) else named(place, NON_NEGATIVE, "weight", value)
+    return (
+        _read_schedule(place, value)
+        if isinstance(value, Mapping)
+        else check_argument(place, NON_NEGATIVE, "weight", value)
+    )
 
 
 def _read_schedule(place: str, table: Mapping[str, Any]) -> Any:
     if "schedule" not in table:
         listed = ", ".join(map(repr, table)) or "none"
-        hint = next(filter(None, (nearest(key, ["schedule"]) for key in table)), " Pieces are a list of pairs.")
+        hint = next(filter(None, (did_you_mean(key, ["schedule"]) for key in table)), " Pieces are a list of pairs.")
         raise ValueError(f"{place}: a table is a schedule and must have the key `schedule`, got {listed}.{hint}")
-    name = checked_name(f"{place}.schedule", table["schedule"], "schedule", (*MAKERS, *OWN))
-    if name in OWN:
+    name = checked_name(f"{place}.schedule", table["schedule"], "schedule", (*SCHEDULES, *REGISTERED))
+    if name in REGISTERED:
         check_keys(place, table, ["schedule"])
-        return OWN[name]
-    make = MAKERS[name]
+        return REGISTERED[name]
+    make = SCHEDULES[name]
     check_keys(place, table, ["schedule", *inspect.signature(make).parameters])
     arguments = {key: _read_argument(f"{place}.{key}", value) for key, value in table.items() if key != "schedule"}
     with errors_at(place):
@@ -59,13 +63,13 @@ def write_weight(caller: str, weight: Any) -> Any:
     """Return `weight` as data."""
     if callable(weight):
         return _write_schedule(caller, weight)
-    return named(caller, NON_NEGATIVE, "weight", plain(caller, "weight", weight))
+    return check_argument(caller, NON_NEGATIVE, "weight", plain(caller, "weight", weight))
 
 
 def _write_schedule(caller: str, schedule: Any) -> dict[str, Any]:
     if not isinstance(schedule, Schedule):
         return {"schedule": registered_name(caller, "weight", schedule)}
-    defaults = {key: p.default for key, p in inspect.signature(MAKERS[schedule.name]).parameters.items()}
+    defaults = {key: p.default for key, p in inspect.signature(SCHEDULES[schedule.name]).parameters.items()}
     arguments = {key: value for key, value in schedule.arguments if value != defaults[key]}
     return {"schedule": schedule.name} | {key: _write_argument(caller, value) for key, value in arguments.items()}
 
@@ -83,14 +87,14 @@ def weight_definitions() -> dict[str, JSONSchema]:
         "weight": {"anyOf": [schema_of(NonNegative), reference("schedule")]},
         "schedule": {
             "type": "object",
-            "properties": {"schedule": {"enum": [*MAKERS, *OWN]}},
+            "properties": {"schedule": {"enum": [*SCHEDULES, *REGISTERED]}},
             "required": ["schedule"],
             "allOf": [
-                *(if_equal("schedule", name, reference(f"schedule_{name}")) for name in MAKERS),
-                *(if_equal("schedule", name, {"maxProperties": 1}) for name in [*OWN]),
+                *(if_equal("schedule", name, reference(f"schedule_{name}")) for name in SCHEDULES),
+                *(if_equal("schedule", name, {"maxProperties": 1}) for name in [*REGISTERED]),
             ],
         },
-        **{f"schedule_{name}": _schedule_schema(make) for name, make in MAKERS.items()},
+        **{f"schedule_{name}": _schedule_schema(make) for name, make in SCHEDULES.items()},
     }
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._core.pytrees import Rebuild, joined, watch_nodes
+from ..._core.pytrees import Rebuild, join_paths, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
 from ._programs import JaxEvaluation
 
@@ -54,7 +54,7 @@ class JaxBackend(Backend):
         paths = []
         for keys, node in _with_keys(tree):
             outside = jax.tree_util.keystr(keys, simple=True, separator=".")
-            paths += [joined(outside, path) for path in super().flatten_with_paths(node)[2]]
+            paths += [join_paths(outside, path) for path in super().flatten_with_paths(node)[2]]
         return *self.flatten(tree), paths
 
 
