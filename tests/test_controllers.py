@@ -106,9 +106,8 @@ def test_the_state_keeps_its_dtype(fw: Framework, name: str, dtype: str) -> None
     assert weight.dtype == state["weight"].dtype
 
 
+@pytest.mark.only("jax", reason="is about JAX's loops")
 def test_a_loop_in_one_program(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's loops")
     controller, by_hand, observations = BOTH["adaptive_kl"]
     state = controller.init(like=fw.array(np.ones(1), "float32"))
 
@@ -133,9 +132,8 @@ def test_frameworks_are_not_mixed() -> None:
             controller.step({"weight": state}, observed)
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's graphs")
 def test_no_gradient_goes_through(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's graphs")
     x = fw.array(np.asarray(3.0)).requires_grad_()
     weight, state = adaptive_kl(0.2, target=6.0).step({"weight": x * 0.1}, x * 2)
     assert not weight.requires_grad and not state["weight"].requires_grad

@@ -270,10 +270,9 @@ def test_an_exception_leaves_no_trace_open(fw: Framework) -> None:
     assert fw.numpy(xp.grad(xp.l2)(x)).tolist() == [2.0, 2.0]
 
 
+@pytest.mark.without("torch", "jax", reason="differentiates by itself")
 def test_without_autodiff(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor anything installed to borrow it from; with that, see test_borrowing.py."""
-    if fw.name in ("torch", "jax"):
-        pytest.skip("differentiates by itself")
     monkeypatch.setattr("xpenalties.backends.numpy._backend.find_spec", lambda name: None)
     monkeypatch.setattr("xpenalties.backends._registry.find_spec", lambda name: None)
     x = fw.array(np.ones((2, 1)))
@@ -373,10 +372,9 @@ def test_inside_of_the_frameworks_own_transform(fw: Framework) -> None:
 
 
 @autodiff
+@pytest.mark.without("numpy", reason="autograd has no cheaper gradients than those that can be differentiated")
 def test_gradients_that_are_constants(fw: Framework) -> None:
     """As the adapters give them to what only reports them."""
-    if fw.name == "numpy":
-        pytest.skip("autograd has no cheaper gradients than those that can be differentiated")
 
     def outer(x: Any) -> Any:
         backend, ns = backends.backend_of(x), xp.namespace(x)

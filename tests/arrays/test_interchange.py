@@ -61,9 +61,8 @@ def test_memory_is_shared(there: str) -> None:
     assert framework(there).numpy(found)[0, 0] == 7.0
 
 
+@pytest.mark.without("dask", reason="dask has no DLPack")
 def test_what_lies_backwards_or_is_read_only(fw: Framework) -> None:
-    if fw.name == "dask":
-        pytest.skip("dask has no DLPack")
     locked = X.copy()
     locked.flags.writeable = False
     with warnings.catch_warnings():
@@ -74,9 +73,8 @@ def test_what_lies_backwards_or_is_read_only(fw: Framework) -> None:
 
 @pytest.mark.parametrize("axes", list(permutations(range(3))))
 @pytest.mark.parametrize("offset", [0, 16])  # bytes: JAX shares memory that begins at a multiple of 64 only
+@pytest.mark.without("dask", reason="dask has no DLPack")
 def test_layouts(fw: Framework, axes: tuple[int, ...], offset: int) -> None:
-    if fw.name == "dask":
-        pytest.skip("dask has no DLPack")
     memory = np.empty(24 * 8 + 128, np.uint8)
     start = -memory.ctypes.data % 64 + offset
     x = memory[start : start + 24 * 8].view(np.float64).reshape(2, 3, 4)

@@ -31,10 +31,9 @@ CHANGING: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGING)
+@pytest.mark.only("torch", reason="is about numbers that torch.compile turns into symbols")
 def test_numbers_that_change(fw: Framework, name: str) -> None:
     """torch.compile makes a symbol of a number once it has changed: no check may ask it for more than comparisons."""
-    if fw.name != "torch":
-        pytest.skip("a number is static, or traced, by the user's choice")
     fn, values = CHANGING[name]
     compiled, _ = fw.compile(fn)
     for value in values:
@@ -43,9 +42,8 @@ def test_numbers_that_change(fw: Framework, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHANGING)
+@pytest.mark.only("torch", reason="is about torch.compile(dynamic=True)")
 def test_numbers_that_are_dynamic_from_the_start(fw: Framework, name: str) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about torch.compile(dynamic=True)")
     fn, values = CHANGING[name]
     fw.module.compiler.reset()
     compiled = fw.module.compile(fn, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -77,9 +75,8 @@ def test_shapes_that_change(fw: Framework, name: str) -> None:
         assert float(compiled(x)) == pytest.approx(float(SHAPES[name](x)), rel=1e-10)
 
 
+@pytest.mark.only("torch", reason="is about what torch.compile makes of an error")
 def test_errors_are_seen_through_the_compiler(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about what torch.compile makes of an error")
     pipe = Pipeline([Penalty("kl_divergence")], name="training")
     calls: list[tuple[Callable[..., Any], str]] = [
         (lambda x, y: xp.kl_divergence(x, y[0]), "must have the same shape"),
@@ -96,9 +93,8 @@ def test_errors_are_seen_through_the_compiler(fw: Framework) -> None:
         assert message in said
 
 
+@pytest.mark.only("jax", reason="is about options that JAX traces")
 def test_a_traced_option_is_refused(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("torch.compile traces no Python numbers")
     compiled, _ = fw.compile(lambda x, delta: xp.huber(x, delta=delta))
     with pytest.raises(TypeError, match=r"^huber: `delta` must be a number in \(0, inf\), got \w*Tracer. Pass a"):
         compiled(fw.array(X), 0.5)

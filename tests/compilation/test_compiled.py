@@ -246,9 +246,8 @@ def test_gradients(fw: Framework, programs: Programs) -> None:
 
 
 @jit
+@pytest.mark.only("torch", reason="is about PyTorch's own gradients")
 def test_backward(fw: Framework, programs: Programs) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's own gradients")
     compiled = programs(RegularizedLoss(base, NUMBERS))
     for step in range(3):
         x = fw.array(X).requires_grad_()
@@ -274,9 +273,8 @@ def test_learned_weights(fw: Framework, programs: Programs) -> None:
 
 
 @jit
+@pytest.mark.only("torch", reason="is about PyTorch's parameters")
 def test_a_parameter(fw: Framework, programs: Programs) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's parameters")
     weight = fw.module.nn.Parameter(scalar(fw, 1.0))
     compiled = programs(Pipeline([Penalty("l1", weight=weight)]))
     optimizer = fw.module.optim.SGD([weight], lr=0.1)
@@ -405,9 +403,8 @@ def test_functions_among_the_arguments(fw: Framework, programs: Programs) -> Non
 
 
 @jit
+@pytest.mark.only("torch", reason="needs a program that changes its arguments")
 def test_containers_are_the_callers(fw: Framework, programs: Programs) -> None:
-    if fw.name != "torch":
-        pytest.skip("JAX's programs have no effects")
 
     def total(x: Any, seen: list[Any], found: dict[str, Any], both: tuple[Any, ...]) -> Any:
         found["l1"] = xp.l1(x)
@@ -506,9 +503,8 @@ def test_transformations(fw: Framework, programs: Programs) -> None:
 
 
 @jit
+@pytest.mark.only("jax", reason="is about JAX's pytrees")
 def test_a_pytree(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's pytrees")
     compiled = xp.compile(Pipeline({"l1": 0.5, "l2": 2.0}))
     total, count = fw.compile(lambda pipe, x: pipe(x))
     for weight in (0.5, 1.5):
@@ -577,9 +573,8 @@ class Scale:
 
 
 @jit
+@pytest.mark.only("jax", reason="is about arguments that jax.jit refuses")
 def test_what_jax_cannot_take(fw: Framework, programs: Programs) -> None:
-    if fw.name != "jax":
-        pytest.skip("PyTorch guards whatever it is given")
     x = fw.array(X)
 
     def total(x: Any, config: Any, /, *more: Any, options: Any = None) -> Any:
@@ -611,9 +606,8 @@ def test_options_are_handed_over(fw: Framework) -> None:
 
 
 @jit
+@pytest.mark.only("jax", reason="is about an option of jax.jit")
 def test_donated(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about an option of jax.jit")
     x = fw.array(X)
     compiled = xp.compile(lambda pipe, x: (pipe(x), x + 1), jax={"donate_argnums": 1})
     assert float(compiled(Pipeline({"l1": 1.0}), x)[0]) == L1 and x.is_deleted()
@@ -623,9 +617,8 @@ def test_donated(fw: Framework) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.only("numpy", "strict", reason="is about NumPy, and wants its gradients")
 def test_nothing_is_compiled(fw: Framework, name: str) -> None:
-    if fw.name not in ("numpy", "strict"):
-        pytest.skip("is about NumPy, and wants its gradients")
     plain = TARGETS[name]
     compiled = xp.compile(plain)
     for step in range(3):

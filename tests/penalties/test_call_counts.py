@@ -34,9 +34,8 @@ def calls_of(function: Callable[[], object]) -> list[str]:
 
 
 @pytest.mark.parametrize(("penalty", "arrays", "most"), [("kl_divergence", 2, 28), ("entropy", 1, 26)])
+@pytest.mark.only("torch", reason="counts what PyTorch's eager calls go through")
 def test_a_small_call(fw: Framework, penalty: str, arrays: int, most: int) -> None:
-    if fw.name != "torch":
-        pytest.skip("counts what PyTorch's eager calls go through")
     generator = np.random.default_rng(0)
     logits = [fw.array(generator.standard_normal((4, 5))).requires_grad_() for _ in range(arrays)]
 

@@ -15,13 +15,9 @@ import xpenalties
 from tests.helpers.harness import Framework
 from xpenalties import Penalty, Pipeline
 
+pytestmark = [pytest.mark.only("torch", reason="counts the calls on PyTorch"), pytest.mark.usefixtures("fw")]
+
 PACKAGE = str(Path(xpenalties.__file__).parent)
-
-
-@pytest.fixture(autouse=True)
-def _only_torch(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("counts the calls on PyTorch")
 
 
 def calls_of(compute: Callable[[], Any]) -> int:

@@ -81,9 +81,8 @@ def test_threads_with_tracking_and_gradients(fw: Framework) -> None:
         assert found.conflicts() == report.conflicts() and found.total_grad_norm is not None
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's recorded graphs")
 def test_torch_gradients_go_through_threads(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("the other frameworks trace")
     for options in ({}, {"track_grad_norms": True}):
         grads = []
         for execution in ("sequential", "threads"):
@@ -93,9 +92,8 @@ def test_torch_gradients_go_through_threads(fw: Framework) -> None:
         close(fw, grads[0], fw.numpy(grads[1]), rtol=1e-14)  # autograd adds them up in the order of their making
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's modes")
 def test_torch_modes_are_carried(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's modes")
     torch = fw.module
     seen: list[tuple[bool, bool, Any]] = []
 
@@ -510,9 +508,8 @@ def test_coroutines_are_awaited_together(fw: Framework) -> None:
     assert float(total) == 8.0
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's recorded graphs")
 def test_torch_gradients_go_through_coroutines(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("the other frameworks trace")
 
     async def later(x: Any) -> Any:
         await asyncio.sleep(0)

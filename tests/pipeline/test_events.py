@@ -408,9 +408,8 @@ def test_traces_are_not_told_of(fw: Framework, seen: list[Event]) -> None:
     assert seen == []
 
 
+@pytest.mark.only("jax", reason="is about constants in a trace of JAX")
 def test_constants_inside_of_a_trace_are_not_told_of(fw: Framework, seen: list[Event]) -> None:
-    if fw.name != "jax":
-        pytest.skip("torch.compile says itself that it is tracing")
     x = fw.array(X)
     fw.module.jit(lambda y: y + Pipeline({"l1": 1.0})(x))(1.0)
     assert not seen
@@ -418,9 +417,8 @@ def test_constants_inside_of_a_trace_are_not_told_of(fw: Framework, seen: list[E
     assert len(seen) == 4
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_in_training(fw: Framework, seen: list[Event]) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's autograd")
     x = fw.array(X).requires_grad_()
     BOTH.compute(x, track_grad_norms=True)[0].backward()
     assert kinds(seen) == SEQUENTIAL and x.grad is not None

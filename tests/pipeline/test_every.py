@@ -178,9 +178,8 @@ def test_gradient_where_the_step_is_traced(fw: Framework) -> None:
         close(fw, compiled(fw.array(X), fw.array(np.asarray(i))), want)
 
 
+@pytest.mark.only("jax", reason="is about jax.lax.cond")
 def test_jax_pays_only_on_the_steps_that_count(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about jax.lax.cond")
     jax, ran = fw.module, []
 
     def costly(x: Any) -> Any:
@@ -201,9 +200,8 @@ def test_jax_pays_only_on_the_steps_that_count(fw: Framework) -> None:
     close(fw, gradient(fw.array(X), 5), np.sign(X))
 
 
+@pytest.mark.only("jax", reason="is about JAX's pytrees")
 def test_jax_compiles_for_each_way_to_count(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's pytrees")
     step, count = fw.compile(lambda pipe, x, i: pipe(x, step=i))
     for every in (1, 2, 3):
         pipe = Pipeline([Penalty("l1", every=every)])
@@ -214,9 +212,8 @@ def test_jax_compiles_for_each_way_to_count(fw: Framework) -> None:
     assert len(set(structures)) == 4
 
 
+@pytest.mark.only("jax", reason="is about JAX's transformations")
 def test_jax_scans_and_maps_over_steps(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's transformations")
     jax, x = fw.module, fw.array(X)
     want = [0.5 * L1 + (6 * L2 if step % 3 == 0 else 0.0) for step in range(4)]
     steps = jax.numpy.arange(4)
@@ -225,9 +222,8 @@ def test_jax_scans_and_maps_over_steps(fw: Framework) -> None:
     assert scanned.tolist() == mapped.tolist() == want
 
 
+@pytest.mark.only("torch", reason="is about numbers that torch.compile guards")
 def test_torch_compiles_for_steps_that_are_numbers(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("JAX traces Python numbers too")
     compiled, count = fw.compile(lambda x, step: THIRD.compute(x, step=step))
     for step in range(8):
         total, report = compiled(fw.array(X), step)
@@ -236,9 +232,8 @@ def test_torch_compiles_for_steps_that_are_numbers(fw: Framework) -> None:
     assert count() <= 4  # of step 0, and with a symbol for the step: once where it is due and once where it is not
 
 
+@pytest.mark.only("torch", reason="is about torch.vmap")
 def test_torch_maps_over_steps(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about torch.vmap")
     steps = fw.module.arange(4)
     got = fw.module.vmap(lambda step: THIRD(fw.array(X), step=step))(steps)
     assert got.tolist() == [0.5 * L1 + (6 * L2 if step % 3 == 0 else 0.0) for step in range(4)]

@@ -594,9 +594,8 @@ def test_an_error_in_a_trace(fw: Framework) -> None:
         compiled(fw.array(X))
 
 
+@pytest.mark.only("jax", reason="is about JAX's pytrees")
 def test_a_pipeline_as_argument_of_a_jitted_function(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's pytrees")
     step, count = fw.compile(lambda pipe, x: pipe.compute(x, gradient_conflicts=True))
     for weight in (0.5, 1.5, 0.0):
         _, report = step(BOTH.with_weights(l1=weight), fw.array(X))
@@ -609,9 +608,8 @@ def test_a_pipeline_as_argument_of_a_jitted_function(fw: Framework) -> None:
     assert report.total_grad_norm is None and "Reverse-mode" in report.regularizers["loop"].error
 
 
+@pytest.mark.only("jax", reason="is about JAX's transformations")
 def test_maps_and_scans(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's transformations")
     jax, x = fw.module, fw.array(np.stack([X, 2 * X, 3 * X]))
     mapped = jax.vmap(lambda x: BOTH.compute(x, gradient_conflicts=True)[1])(x)
     _, scanned = jax.lax.scan(lambda carry, x: (carry, BOTH.compute(x, gradient_conflicts=True)[1]), 0, x)
@@ -626,11 +624,10 @@ def test_maps_and_scans(fw: Framework) -> None:
 
 @pytest.fixture
 def torch(fw: Framework) -> Any:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's autograd")
     return fw.module
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_backward(fw: Framework, torch: Any) -> None:
     plain, tracked = (fw.array(X).requires_grad_() for _ in range(2))
     weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
@@ -650,6 +647,7 @@ def arrays_of_report(report: Any) -> list[Any]:
     return [y for y in figures if hasattr(y, "requires_grad")]
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_those_that_require_a_gradient(fw: Framework, torch: Any) -> None:
     a, b = fw.array(X), fw.array(X)
     pipe = Pipeline([Penalty(lambda a, b: xp.l2(a) + 3.0 * xp.l2(b), name="p")])
@@ -668,6 +666,7 @@ def test_torch_those_that_require_a_gradient(fw: Framework, torch: Any) -> None:
     assert torch.equal(b.grad, 6 * b.detach()) and a.grad is None
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_without_gradients(fw: Framework, torch: Any) -> None:
     x = fw.array(X)
     total, report = BOTH.compute(x, track_grad_norms=True)
@@ -681,6 +680,7 @@ def test_torch_without_gradients(fw: Framework, torch: Any) -> None:
             assert float(report.total_grad_norm) == pytest.approx(TOTAL_NORM, rel=1e-12)
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_a_model_behind_the_inputs(fw: Framework, torch: Any) -> None:
     """The norms are by the activations, the total's gradient goes on to the parameters."""
     model = torch.nn.Linear(2, 3, dtype=torch.float64)
@@ -695,6 +695,7 @@ def test_torch_a_model_behind_the_inputs(fw: Framework, torch: Any) -> None:
         assert torch.allclose(p.grad, g, rtol=1e-12)
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_a_penalty_that_is_differentiated_once(fw: Framework, torch: Any) -> None:
     class Once(torch.autograd.Function):  # type: ignore[misc, name-defined]
         @staticmethod
@@ -714,6 +715,7 @@ def test_torch_a_penalty_that_is_differentiated_once(fw: Framework, torch: Any) 
     assert torch.equal(x.grad, 2 * x.detach())
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_gradients_for_norms_have_no_graph_of_their_own(fw: Framework, torch: Any) -> None:
     recorded = []
 
@@ -726,6 +728,7 @@ def test_torch_gradients_for_norms_have_no_graph_of_their_own(fw: Framework, tor
     assert recorded == [False]
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_functional_transformations(fw: Framework, torch: Any) -> None:
     def total(x: Any) -> Any:
         value, report = BOTH.compute(x, track_grad_norms=True)
@@ -742,6 +745,7 @@ def test_torch_functional_transformations(fw: Framework, torch: Any) -> None:
     assert values.shape == (2,) and norms.tolist() == pytest.approx([TOTAL_NORM] * 2, rel=1e-12)
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_backward_of_a_compiled_total(fw: Framework, torch: Any) -> None:
     compiled, _ = fw.compile(lambda x: BOTH.compute(x, track_grad_norms=True))
     x = fw.array(X).requires_grad_()
@@ -751,8 +755,7 @@ def test_torch_backward_of_a_compiled_total(fw: Framework, torch: Any) -> None:
     close(fw, x.grad, 0.5 * np.sign(X) + 4 * X)
 
 
+@pytest.mark.only("numpy", reason="is about NumPy's scalars")
 def test_numpy_scalars_are_inputs_of_numpy(fw: Framework) -> None:
-    if fw.name != "numpy":
-        pytest.skip("is about NumPy's scalars")
     _, report = Pipeline([Penalty("l2")]).compute(np.float64(-3.0), track_grad_norms=True)
     assert part_of(report, "l2")["grad_norm"] == 6.0

@@ -13,9 +13,8 @@ from xpenalties._pipeline.computation import Computation
 from xpenalties._pipeline.settings import Settings
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's graphs")
 def test_through_a_model(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's graphs")
     torch = fw.module
     weight = fw.array(np.asarray([1.0, -2.0])).requires_grad_()
     hidden = 3.0 * weight

@@ -17,11 +17,7 @@ from tests.helpers.harness import Framework
 from tests.helpers.samples import L1, L2, X, mine, with_metrics
 from xpenalties import Penalty, Pipeline
 
-
-@pytest.fixture(autouse=True)
-def _only_jax(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's pytrees")
+pytestmark = [pytest.mark.only("jax", reason="is about JAX's pytrees"), pytest.mark.usefixtures("fw")]
 
 
 def test_weights_are_leaves(fw: Framework) -> None:

@@ -244,17 +244,17 @@ def test_compiled(fw: Framework) -> None:
 
 @pytest.fixture
 def jax(fw: Framework) -> Any:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's pytrees")
     return fw.module
 
 
+@pytest.mark.only("jax", reason="is about JAX's pytrees")
 def test_jit_of_the_methods(fw: Framework, jax: Any) -> None:
     total, report = jax.jit(LOSS.compute)(fw.array(X))
     assert float(total) == float(jax.jit(LOSS)(fw.array(X))) == CUBES + 0.5 * L1 + 2 * L2
     assert report.to_dict() == schema(None, {}, None)
 
 
+@pytest.mark.only("jax", reason="is about JAX's pytrees")
 def test_a_loss_is_a_pytree(fw: Framework, jax: Any) -> None:
     leaves, structure = jax.tree.flatten(LOSS)
     assert leaves == [0.5, 2.0]
@@ -279,6 +279,7 @@ def test_a_loss_is_a_pytree(fw: Framework, jax: Any) -> None:
     assert [float(p.weight) for p in gradient.pipeline] == [L1, L2]
 
 
+@pytest.mark.only("jax", reason="is about JAX's pytrees")
 def test_a_base_loss_without_a_hash(fw: Framework, jax: Any) -> None:
     class Unhashable:
         __hash__ = None  # type: ignore[assignment]
@@ -293,9 +294,8 @@ def test_a_base_loss_without_a_hash(fw: Framework, jax: Any) -> None:
     assert float(jax.jit(lambda loss, x: loss(x))(loss, fw.array(X))) == L2 + 0.5 * L1 + 2 * L2
 
 
+@pytest.mark.only("torch", reason="is about PyTorch's autograd")
 def test_torch_backward(fw: Framework) -> None:
-    if fw.name != "torch":
-        pytest.skip("is about PyTorch's autograd")
     x = fw.array(X).requires_grad_()
     LOSS.compute(x, track_grad_norms=True)[0].backward()
     close(fw, x.grad, 3 * X**2 + 0.5 * np.sign(X) + 4 * X)

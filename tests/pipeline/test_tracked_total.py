@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import SELECTED
 from xpenalties import Penalty, Pipeline, l2, namespace
 
-pytestmark = pytest.mark.skipif("torch" not in SELECTED, reason="is about PyTorch's graphs")
+pytestmark = pytest.mark.only("torch", reason="is about PyTorch's graphs")
 X = np.asarray([[1.0, -2.0, 0.5], [3.0, 0.25, -1.0]])
 
 

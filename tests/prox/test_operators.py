@@ -189,9 +189,8 @@ def test_exact_zeros(fw: Framework, name: str) -> None:
     assert np.count_nonzero(fw.numpy(operator(fw.array(np.zeros((3, 4))), scale=0.0))) == 0
 
 
+@pytest.mark.without("dask", reason="Dask decomposes one matrix, no batch")
 def test_lower_rank(fw: Framework) -> None:
-    if fw.name == "dask":
-        pytest.skip("Dask decomposes one matrix, no batch")
     operator = OPERATORS["nuclear_norm"]
     x = RNG.normal(size=(2, 5, 3))  # a batch
     got = fw.numpy(operator(fw.array(x), scale=1.5))

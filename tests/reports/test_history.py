@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import SELECTED
 from tests.helpers.harness import Framework, framework
 from tests.helpers.histories import history_of, report_of
 from tests.helpers.samples import L1, L2, X
@@ -127,7 +126,7 @@ def test_stacked_reports(fw: Framework) -> None:
 
 
 @pytest.mark.mixed
-@pytest.mark.skipif("jax" not in SELECTED, reason="JAX does not run")
+@pytest.mark.only("jax", reason="is about reports that JAX traces")
 def test_traced_reports() -> None:
     jax = framework("jax").module
     history, pipe = GradientHistory(), Pipeline({"l1": 0.5})
@@ -173,7 +172,7 @@ def test_what_is_no_array_stays() -> None:
 
 
 @pytest.mark.mixed
-@pytest.mark.skipif("torch" not in SELECTED, reason="PyTorch does not run")
+@pytest.mark.only("torch", reason="is about PyTorch's graphs")
 def test_no_graph_is_kept() -> None:
     torch = framework("torch").module
     x = torch.ones(3, requires_grad=True)

@@ -139,10 +139,9 @@ def test_one_program_for_all_steps(fw: Framework, name: str) -> None:
 
 
 @each
+@pytest.mark.only("torch", reason="is about torch.compile")
 def test_numbers_that_change_between_calls(fw: Framework, name: str) -> None:
     """PyTorch makes a number symbolic once it has changed."""
-    if fw.name != "torch":
-        pytest.skip("is about torch.compile")
     schedule = MADE[name]()
     compiled, count = fw.compile(lambda x, step: x * schedule(step))
     for step in STEPS[:8]:
@@ -199,10 +198,9 @@ def test_counters_without_a_sign(fw: Framework) -> None:
     assert float(linear(0.0, 1.0, steps=10)(step)) == 1.0
 
 
+@pytest.mark.without("jax", reason="has 64 bits only where they are asked for, and refuses the number otherwise")
 def test_steps_beyond_32_bits(fw: Framework) -> None:
     """For 32-bit counters too, but only if the framework has longer ones."""
-    if fw.name == "jax":
-        pytest.skip("has 64 bits only where they are asked for, and refuses the number otherwise")
     for schedule in (linear(1.0, 0.0, steps=3 * 10**9), linear(1.0, 0.0, steps=1, begin=3 * 10**9)):
         assert float(schedule(scalar(fw, 5, "int32"))) == pytest.approx(1.0)
 
@@ -318,9 +316,8 @@ def test_a_pipeline_follows(fw: Framework) -> None:
     assert "weight=linear(start=0.0, end=1.0, steps=10, begin=0)" in repr(pipe)
 
 
+@pytest.mark.only("jax", reason="is about JAX's pytrees")
 def test_a_pipeline_made_anew_is_the_same_to_jax(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's pytrees")
     traced = []
 
     @fw.module.jit
@@ -336,9 +333,8 @@ def test_a_pipeline_made_anew_is_the_same_to_jax(fw: Framework) -> None:
     assert len(traced) == 2
 
 
+@pytest.mark.only("jax", reason="is about JAX's pytrees")
 def test_a_schedule_of_someone_elses_that_compares_arrays(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's pytrees")
 
     @dataclass
     class Other:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import SELECTED, selected
+from tests.conftest import selected
 from tests.helpers.configs import VALIDATOR, anything, both, halving, same
 from tests.helpers.harness import Framework, close
 from tests.helpers.samples import L1, X, mine, pair
@@ -258,9 +258,8 @@ def test_a_pipeline_from_data_computes(fw: Framework) -> None:
     assert float(total) == 0.5 * L1 + 6 * L1 + 0.5 * L1
 
 
+@pytest.mark.only("jax", reason="is about JAX's pytrees")
 def test_a_pipeline_read_again_is_the_same_to_jax(fw: Framework) -> None:
-    if fw.name != "jax":
-        pytest.skip("is about JAX's pytrees")
     schedule = {"schedule": "cosine", "start": 1.0, "steps": 9}
     config = [{"penalty": "l1", "weight": schedule, "inputs": {"attributes": "T"}}]
     traced = []
@@ -276,7 +275,7 @@ def test_a_pipeline_read_again_is_the_same_to_jax(fw: Framework) -> None:
 
 
 @pytest.mark.mixed
-@pytest.mark.skipif("numpy" not in SELECTED, reason="the quickstart's default backend is NumPy")
+@pytest.mark.only("numpy", reason="the quickstart's default backend is NumPy")
 def test_the_quickstart_from_its_file() -> None:
     with example("quickstart"):
         quickstart = sys.modules["quickstart"]
