@@ -8,23 +8,23 @@ from importlib.metadata import version
 
 from . import controllers, prox, schedules, transforms, trees
 from ._arrays import finite as _finite
+from ._arrays.conversion import to_like
 from ._arrays.finite import *  # noqa: F403
 from ._arrays.gradients import grad, grad_norm, value_and_grad
-from ._arrays.interchange import to_like
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import divergences as _divergences
 from ._penalties import gradient_penalties as _gradient_penalties
-from ._penalties import linear as _linear
+from ._penalties import linear_divergences as _linear
 from ._penalties import norms as _norms
-from ._penalties import partial_divergences as _partial_divergences
 from ._penalties import representations as _representations
+from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
-from ._penalties.linear import *  # noqa: F403
+from ._penalties.linear_divergences import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
-from ._penalties.partial_divergences import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
+from ._penalties.topk_and_sampled_divergences import *  # noqa: F403
 from ._pipeline import regularized_loss as _regularized_loss
 from ._pipeline.config.schema import config_schema
 from ._pipeline.penalty import Penalty

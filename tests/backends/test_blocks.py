@@ -29,7 +29,7 @@ RNG = np.random.default_rng(17)
 X, Y = RNG.standard_normal((7, 4)), RNG.standard_normal((7, 4))
 
 ELSEWHERE = {
-    "jax": "XLA is given the whole, but for linear maps: test_linear.py has those",
+    "jax": "XLA is given the whole, but for linear maps: test_linear_divergences.py has those",
     "dask": "runs the same class as array-api-strict, a hundred times as long",
 }
 

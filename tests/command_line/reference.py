@@ -18,7 +18,7 @@ from xpenalties._core.registry import PENALTIES
 
 __all__ = ["PATH", "computed"]
 
-PATH = Path(__file__).parents[2] / "src" / "xpenalties" / "_reference.json"
+PATH = Path(__file__).parents[2] / "src" / "xpenalties" / "_command_line" / "reference_values.json"
 STEP = 1 / 256
 WEIGHTS = {1: 45 / 60, 2: -9 / 60, 3: 1 / 60}  # of f(x + k h) - f(x - k h), over h
 

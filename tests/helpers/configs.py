@@ -13,7 +13,7 @@ import xpenalties as xp
 from tests.helpers.samples import mine, pair
 from xpenalties import Pipeline, config_schema
 from xpenalties._core.registry import REGISTERED
-from xpenalties._pipeline.static import Static
+from xpenalties._pipeline.hashing import Static
 
 __all__ = ["LINEAR", "NAMED", "REFUSED", "VALIDATOR", "anything", "both", "entry", "halving", "loads", "same", "weight"]
 

@@ -24,7 +24,10 @@ def test_every_option_has_a_row_that_sets_it() -> None:
 def test_every_mode_has_a_row() -> None:
     from typing import Literal, get_args, get_origin, get_type_hints
 
-    special = {("sampled_kl", "gradient", "k2"), ("sampled_kl", "gradient", "value")}  # test_partial_divergences.py
+    special = {
+        ("sampled_kl", "gradient", "k2"),
+        ("sampled_kl", "gradient", "value"),
+    }  # test_topk_and_sampled_divergences.py
     for name, function in PENALTIES.items():
         spec = function.spec  # type: ignore[attr-defined]
         hints = get_type_hints(spec.formula)

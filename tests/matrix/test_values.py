@@ -150,7 +150,7 @@ def test_refused_arrays(case: Case, fw: Framework) -> None:
         case(case.arrays[0].tolist(), *arrays[1:], **options)
     with pytest.raises(TypeError, match=f"^{case.name}: `{names[0]}` must be real .*got .*int.*Cast it first"):
         case(fw.array(np.ones(case.arrays[0].shape, dtype=np.int64)), *arrays[1:], **options)
-    if len(arrays) > 1 and not case.is_linear:  # test_linear.py has what a linear map must be
+    if len(arrays) > 1 and not case.is_linear:  # test_linear_divergences.py has what a linear map must be
         wider = fw.array(np.zeros((2, *case.arrays[1].shape)))
         with pytest.raises(
             ValueError, match=f"^{case.name}: `{names[0]}` and `{names[1]}` must have the same shape, got .*Broadcast"

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 
 from ..backends import Backend, backend_of, common_backend, flatten_of, is_array
-from .interchange import autodiff_backend_of, call_borrowed
+from .borrowed_autodiff import autodiff_backend_of, call_borrowed
 from .numerics import global_norm
 
 __all__ = ["explain_escapes", "grad", "grad_norm", "value_and_grad"]

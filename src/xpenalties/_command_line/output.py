@@ -10,7 +10,7 @@ from textwrap import fill
 from typing import Any
 
 from .._core.registry import PENALTIES
-from .._core.text import padded, printable, width_of, wrapped
+from .._core.terminal_text import padded, printable, width_of, wrapped
 from .self_check import Check, Installed
 
 __all__ = ["print_checks", "print_failures", "print_file", "print_installed", "print_json", "print_versions"]

@@ -1,7 +1,7 @@
 """The self-check of the command line: what is installed, and every penalty on it compared with stored values.
 
-The values are in _reference.json, which tests/command_line/reference.py writes from the definitions. A framework that
-is broken is a result like any other.
+The values are in reference_values.json, which tests/command_line/reference.py writes from the definitions. A broken
+framework is a result like any other.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def check(framework: Framework, installed: Installed) -> list[Check]:
 
 @cache
 def _reference() -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(files("xpenalties").joinpath("_reference.json").read_text("utf-8"))
+    text = files("xpenalties._command_line").joinpath("reference_values.json").read_text("utf-8")
+    rows: list[dict[str, Any]] = json.loads(text)
     return rows
 
 

@@ -12,13 +12,13 @@ from functools import wraps
 from numbers import Real
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
-from .._arrays.interchange import arrays_are_borrowed
+from .._arrays.borrowed_autodiff import arrays_are_borrowed
 from .._core.pytrees import node
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
 from ..backends import Backend, backend_of, flatten_of, in_dynamo, register_loaded
-from .steps import HasTarget, Target, pipeline_of, replace_unchecked, resolve_at, with_numbers, with_pipeline
+from .schedules import HasTarget, Target, pipeline_of, replace_unchecked, resolve_at, with_numbers, with_pipeline
 
 __all__ = ["Compiled", "compile"]
 

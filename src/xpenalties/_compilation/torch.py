@@ -14,7 +14,7 @@ import torch
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from ..backends import is_array
-from .steps import HasTarget, replace_unchecked
+from .schedules import HasTarget, replace_unchecked
 
 __all__ = ["compiled"]
 

@@ -12,12 +12,11 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from numbers import Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .dynamo import in_dynamo
+from .suggestions import did_you_mean
 
 __all__ = [
     "FINITE",
@@ -35,7 +34,6 @@ __all__ = [
     "integer",
     "one_of",
     "check_argument",
-    "did_you_mean",
     "number_in",
 ]
 
@@ -71,16 +69,6 @@ NonNegative = Annotated[float, Interval(0, math.inf)]
 Positive = Annotated[float, Interval(0, math.inf, low_open=True)]
 PositiveInteger = Annotated[int, AtLeast(1)]
 NonNegativeInteger = Annotated[int, AtLeast(0)]
-
-
-def did_you_mean(value: object, valid: Iterable[object]) -> str:
-    """Return " Did you mean ...?" with the nearest valid name, or an empty string if none is near."""
-    if in_dynamo():  # pragma: no cover - coverage does not see what Dynamo traces; test_compiled has these errors
-        return ""
-    names = [str(name) for name in valid]
-    beginnings = [name for name in names if value and name.startswith(str(value))]
-    close = beginnings or get_close_matches(str(value), names, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def number_in(interval: Interval) -> Check:

@@ -13,7 +13,7 @@ from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, cast, get_origin
 
 from .._core.checks import checks_of
 from .._core.registry import PENALTIES
-from .call import Call
+from .arguments import Call
 from .evaluation import evaluate
 from .reduction import METRICS
 from .spec import SHARED, Extra, Reduction, Shape, Spec, spec_of

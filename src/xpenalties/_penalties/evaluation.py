@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any
 
-from .._arrays.interchange import autodiff_backend_of, call_borrowed
+from .._arrays.borrowed_autodiff import autodiff_backend_of, call_borrowed
 from ..backends import Backend, backend_of
 from ..backends._blocks import BLOCK_SIZE
 from ..backends._work import Work
-from .call import Call, check
+from .arguments import Call, check
 from .preparation import prepare
 from .reduction import Terms, metrics, reduce
 

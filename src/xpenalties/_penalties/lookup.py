@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._core.checks import POSITIVE, did_you_mean, one_of
+from .._core.checks import POSITIVE, one_of
 from .._core.registry import PENALTIES, REGISTERED, penalty_names
+from .._core.suggestions import did_you_mean
 from ..backends import common_backend, is_array
 from .spec import SHARED, spec_of
 

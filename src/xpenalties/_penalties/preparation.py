@@ -8,7 +8,8 @@ from typing import Any
 
 from ..backends import Backend
 from ..backends._work import Work
-from .call import Call
+from .arguments import Call
+from .dtypes import working_dtype
 from .masks import mask_over_inputs, masks
 from .spec import Shape, Spec
 
@@ -22,7 +23,7 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     terms' shape: None for no mask, and for weights of 1.
     """
     spec, arrays, _, where, weights, _, options, _, functions = call
-    dtype = _common_dtype(spec, backend, arrays)
+    dtype = working_dtype(spec, backend, arrays)
     if spec.check_arrays is not None:
         spec.check_arrays(arrays, options)
     kind = spec.terms if isinstance(spec.terms, str) else spec.shape_of_terms(options)
@@ -66,40 +67,6 @@ def _divisor(call: Call, kind: Shape, shape: Any, axis: int) -> float | None:
         return normalizer
     known = reduction == "mean" and normalizer is None and call.where is None and call.weights is None
     return float(math.prod(shape) // shape[axis] or 1) if known and kind == "rows" and shape[axis] else 1.0
-
-
-def _common_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
-    """Check dtypes and shapes. Returns the dtype to compute in, or None for that of the arrays.
-
-    It is float32 at least, unless a function takes the arrays.
-    """
-    first = arrays[0]
-    first_dtype = first.dtype
-    kind, working, _ = backend.dtype(first_dtype)
-    if kind != "real":
-        _check_kind(spec, spec.arrays[0], first, kind)
-    differ = working is not None and not spec.functions
-    for i in range(1, len(arrays)):
-        x = arrays[i]
-        if x.dtype != first_dtype:
-            _check_kind(spec, spec.arrays[i], x, backend.dtype(x.dtype).kind)
-            differ = True
-        if x.shape != first.shape and not spec.matrices:
-            listed = " and ".join(f"`{n}`" for n in spec.arrays)
-            got = " and ".join(str(tuple(y.shape)) for y in arrays)
-            raise ValueError(f"{spec.name}: {listed} must have the same shape, got {got}. Broadcast them explicitly.")
-    if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens what comes out
-        return None
-    return backend.xp.result_type(
-        *[x.dtype if spec.functions else backend.dtype(x.dtype).working or x.dtype for x in arrays]
-    )
-
-
-def _check_kind(spec: Spec, name: str, x: Any, kind: str) -> None:
-    if kind != "real" and not (kind == "complex" and spec.complex):
-        required = "real or complex floating point" if spec.complex else "real floating point"
-        hint = "Take its real part or size" if kind == "complex" else "Cast it first, for example to float32"
-        raise TypeError(f"{spec.name}: `{name}` must be {required}, got {x.dtype}. {hint}.")
 
 
 def _no_axis(spec: Spec, axis: int, shape: Any) -> ValueError:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .._arrays.numerics import count_true, safe_divide
 from ..backends import Backend, common_backend
-from .call import Call
+from .arguments import Call
 
 __all__ = ["METRICS", "Terms", "metrics", "reduce"]
 

@@ -14,7 +14,7 @@ from ..backends._fast_path import guards_are_skipped
 from .decorator import Shared, penalty
 from .log_probabilities import jensen_shannon, symmetric_kl
 from .spec import Shape
-from .spectral import squared_spectral_distance
+from .spectral_norm import squared_spectral_distance
 
 __all__ = ["orthogonality", "covariance", "consistency", "output_magnitude"]
 

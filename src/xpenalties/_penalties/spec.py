@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .._core.checks import Check, check_argument, did_you_mean
+from .._core.checks import Check, check_argument
 from .._core.registry import PENALTIES
+from .._core.suggestions import did_you_mean
 
 __all__ = ["SHARED", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
 

@@ -15,16 +15,16 @@ from functools import partial
 from typing import Any
 
 from .. import telemetry
-from .._arrays.interchange import autodiff_backend_of, call_borrowed
+from .._arrays.borrowed_autodiff import autodiff_backend_of, call_borrowed
 from .._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_event_loop, on_threads
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
 from ..backends import backend_of, common_backend, flatten_of, in_dynamo, is_array
-from .evaluation import EvaluationContext, PenaltyResult, constant, evaluate, evaluate_async, is_traced
 from .events import Events
 from .gradient_tracking import Gradients, Pull, TrackedInputs
 from .penalty import Penalty
-from .results import zero_like
+from .penalty_evaluation import EvaluationContext, PenaltyResult, constant, evaluate, evaluate_async, is_traced
+from .returned_values import zero_like
 from .settings import Settings
 
 __all__ = ["Computation", "is_coroutine_function"]

@@ -12,7 +12,7 @@ from numbers import Real
 from typing import Any
 
 from .._arrays.numerics import at_least_float32
-from .._core.checks import did_you_mean
+from .._core.suggestions import did_you_mean
 from ..backends import Backend, backend_of, flatten_of, in_dynamo
 
 __all__ = ["Gradients", "Pull", "TrackedInputs"]

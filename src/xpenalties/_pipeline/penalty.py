@@ -7,8 +7,9 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, Literal
 
 from .._arrays.scalars import check_weight
-from .._core.checks import Positive, PositiveInteger, check_argument, checks_of, did_you_mean, one_of
+from .._core.checks import Positive, PositiveInteger, check_argument, checks_of, one_of
 from .._core.registry import RESERVED
+from .._core.suggestions import did_you_mean
 from .._penalties.lookup import check_call_options, resolve_penalty
 from .._penalties.spec import spec_of
 from ..backends import backend_of

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Literal
 
-from .._core.checks import did_you_mean
 from .._core.pytrees import register
+from .._core.suggestions import did_you_mean
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation
 from .config.reader import load
 from .config.writer import save
+from .hashing import Static
 from .penalty import Penalty
 from .settings import Settings
-from .static import Static
 
 __all__ = ["Pipeline"]
 

@@ -10,10 +10,10 @@ from .._core.pytrees import node
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation
+from .hashing import hashable
 from .penalty import Penalty
 from .pipeline import Pipeline
 from .settings import Settings
-from .static import hashable
 
 __all__ = ["RegularizedLoss"]
 

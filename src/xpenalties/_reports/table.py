@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from .._core.text import padded, printable, shortened, width_of, wrapped
+from .._core.terminal_text import padded, printable, shortened, width_of, wrapped
 
 __all__ = ["as_html", "as_text"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from .._core.checks import did_you_mean
+from .._core.suggestions import did_you_mean
 from .._pipeline.penalty import Penalty
 
 __all__ = ["LazyInputs", "lookup", "select_inputs"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .._core.checks import did_you_mean
+from .._core.suggestions import did_you_mean
 
 __all__ = ["Capture", "capture", "paths_of"]
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from .._core.checks import check_argument, did_you_mean, one_of
+from .._core.checks import check_argument, one_of
 from .._core.pytrees import flatten
+from .._core.suggestions import did_you_mean
 from ..transforms._base import GradientTransformation, check_transform
 
 __all__ = ["Attached", "attach", "parameter_groups"]

@@ -20,7 +20,8 @@ with require("Lightning", needed_by=__name__, install="xpenalties[lightning]"):
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from .._core.checks import POSITIVE_INTEGER, check_argument, did_you_mean
+from .._core.checks import POSITIVE_INTEGER, check_argument
+from .._core.suggestions import did_you_mean
 from .._pipeline.computation import Computation
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.settings import Settings

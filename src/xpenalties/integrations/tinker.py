@@ -21,8 +21,8 @@ with require("Tinker's SDK with PyTorch", needed_by=__name__, install="xpenaltie
     import tinker
     import torch
 
-from .._core.checks import did_you_mean
 from .._core.concurrency import Task, on_threads
+from .._core.suggestions import did_you_mean
 from .._pipeline.computation import is_coroutine_function
 from .._pipeline.penalty import Penalty
 from .._pipeline.pipeline import Pipeline

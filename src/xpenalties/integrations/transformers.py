@@ -25,8 +25,8 @@ from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
 from ._named_inputs import LazyInputs, select_inputs
-from ._trainer_pipeline import bound_pipeline, evaluated_each_step
-from ._trainer_state import ResetOnBegin, TrainerRun
+from ._transformers_pipeline import bound_pipeline, evaluated_each_step
+from ._transformers_state import ResetOnBegin, TrainerRun
 
 __all__ = ["PipelineLoss"]
 

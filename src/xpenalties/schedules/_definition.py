@@ -15,9 +15,10 @@ from numbers import Integral, Real
 from typing import Any, Concatenate, ParamSpec
 
 from .._arrays.scalars import PythonNamespace
-from .._core.checks import check_argument, checks_of, did_you_mean
+from .._core.checks import check_argument, checks_of
+from .._core.hash_key import HasStaticKey
 from .._core.registry import SCHEDULES
-from .._core.static_key import HasStaticKey
+from .._core.suggestions import did_you_mean
 from ..backends import backend_of
 
 __all__ = ["At", "Schedule", "schedule"]

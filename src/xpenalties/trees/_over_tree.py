@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._arrays.numerics import sum_scalars
-from .._core.static_key import HasStaticKey
+from .._core.hash_key import HasStaticKey
 from .._penalties.lookup import check_call_options, resolve_penalty
 from .._penalties.spec import Spec, spec_of
 from ..backends import backend_of, is_array

@@ -16,7 +16,7 @@ from tests.helpers.harness import Framework, close
 from tests.matrix import oracle
 from xpenalties import Pipeline, block_size
 from xpenalties._penalties import evaluation
-from xpenalties._penalties.call import Call
+from xpenalties._penalties.arguments import Call
 
 pytestmark = pytest.mark.only("jax", reason="is about JAX")
 

@@ -14,11 +14,11 @@ from ..._core.registry import RESERVED, penalty_names
 from ..._penalties.spec import Spec, spec_of
 from ...trees._over_tree import OverTree
 from ..penalty import Penalty
+from .annotation_schema import JSONSchema, reference, schema_of
+from .error_places import checked_name, checked_string
 from .inputs import inputs_definitions, read_inputs, write_inputs
-from .json_schema import JSONSchema, reference, schema_of
 from .options import options_definitions, read_options, write_options
-from .places import checked_name, checked_string
-from .plain import registered_name
+from .plain_values import registered_name
 from .trees import read_patterns, tree_schema, write_patterns
 from .weights import read_weight, weight_definitions, write_weight
 

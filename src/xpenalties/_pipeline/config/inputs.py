@@ -7,9 +7,9 @@ from operator import attrgetter
 from typing import Any
 
 from ..._core.registry import REGISTERED
-from .json_schema import JSONSchema, table_schema
-from .places import check_keys, checked_name, checked_string
-from .plain import registered_name
+from .annotation_schema import JSONSchema, table_schema
+from .error_places import check_keys, checked_name, checked_string
+from .plain_values import registered_name
 
 __all__ = ["inputs_definitions", "read_inputs", "write_inputs"]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_type_hints
 from ..._core.checks import Positive
 from ..._core.registry import PENALTIES
 from ..._penalties.spec import Spec
-from .json_schema import (
+from .annotation_schema import (
     JSONSchema,
     described_parameter,
     first_line,
@@ -17,8 +17,8 @@ from .json_schema import (
     schema_of,
     table_schema,
 )
-from .places import check_keys, checked_scalar, checked_string, checked_table
-from .plain import plain
+from .error_places import check_keys, checked_scalar, checked_string, checked_table
+from .plain_values import plain
 
 __all__ = ["options_definitions", "read_options", "write_options"]
 

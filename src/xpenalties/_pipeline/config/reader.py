@@ -13,9 +13,9 @@ from ..._core.registry import PENALTIES
 from ..._penalties.spec import spec_of
 from ...trees._over_tree import over_tree
 from ..penalty import Penalty
+from .error_places import check_keys, checked_string, checked_table, errors_at
 from .fields import FIELDS, VERSION
-from .files import read
-from .places import check_keys, checked_string, checked_table, errors_at
+from .toml_and_json import read
 
 __all__ = ["load"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..._core.registry import PENALTIES, penalty_names
 from ..penalty import Penalty
+from .annotation_schema import JSONSchema, described_parameter, if_equal, parameter_texts, reference, table_schema
 from .fields import FIELDS, VERSION
-from .json_schema import JSONSchema, described_parameter, if_equal, parameter_texts, reference, table_schema
 
 __all__ = ["config_schema"]
 

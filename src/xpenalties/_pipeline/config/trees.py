@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...trees._over_tree import OverTree, over_tree
-from .json_schema import JSONSchema, parameter_texts, table_schema
-from .places import check_keys, checked_string, checked_table
+from .annotation_schema import JSONSchema, parameter_texts, table_schema
+from .error_places import check_keys, checked_string, checked_table
 
 __all__ = ["read_patterns", "tree_schema", "write_patterns"]
 

@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
-from ..._core.checks import NON_NEGATIVE, NonNegative, check_argument, did_you_mean
+from ..._core.checks import NON_NEGATIVE, NonNegative, check_argument
 from ..._core.registry import REGISTERED, SCHEDULES
+from ..._core.suggestions import did_you_mean
 from ...schedules._definition import Schedule
-from .json_schema import (
+from .annotation_schema import (
     JSONSchema,
     described_parameter,
     first_line,
@@ -19,8 +20,8 @@ from .json_schema import (
     schema_of,
     table_schema,
 )
-from .places import check_keys, checked_name, checked_scalar, errors_at
-from .plain import plain, registered_name
+from .error_places import check_keys, checked_name, checked_scalar, errors_at
+from .plain_values import plain, registered_name
 
 __all__ = ["read_weight", "weight_definitions", "write_weight"]
 

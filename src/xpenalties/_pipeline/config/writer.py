@@ -9,7 +9,7 @@ from typing import Any
 
 from ..penalty import Penalty
 from .fields import FIELDS, VERSION
-from .files import write
+from .toml_and_json import write
 
 __all__ = ["save"]
 

@@ -38,7 +38,7 @@ class NumpyAutodiff(Autodiff):
         return find_spec("autograd") is not None
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
-        from ._autograd import vjp
+        from ._hips_autograd import vjp
 
         return vjp(fn, leaves)
 
@@ -123,7 +123,7 @@ def _finite(x: Any) -> bool:
 
 @cache
 def _boxes() -> Backend:
-    from ._autograd import Namespace
+    from ._hips_autograd import Namespace
 
     return BoxBackend(
         "numpy",

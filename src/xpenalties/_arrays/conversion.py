@@ -1,59 +1,14 @@
-"""Arrays that go from one framework to another by DLPack: borrowed for a call that differentiates, or for good."""
+"""Convert arrays from one framework to another by DLPack, without a copy if the two can share memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from typing import Any
 
 import array_api_compat
 
-from .. import backends
-from ..backends import Backend, NoAutodiffError, backend_of, flatten_of
+from ..backends import Backend, backend_of, flatten_of
 
-__all__ = ["arrays_are_borrowed", "autodiff_backend_of", "call_borrowed", "to_like"]
-
-_BORROWED = ContextVar("_BORROWED", default=False)
-
-
-def arrays_are_borrowed() -> bool:
-    """Return True while a function runs on arrays borrowed from another library."""
-    return _BORROWED.get()
-
-
-def autodiff_backend_of(caller: str, backend: Backend) -> Backend:
-    """Return the backend that differentiates arrays of `backend`: itself if it can."""
-    try:
-        return backends.autodiff_backend_of(backend)
-    except NoAutodiffError as error:
-        raise NotImplementedError(f"{caller}: {error}") from None
-
-
-def call_borrowed(
-    caller: str,
-    owner: Backend,
-    autodiff_backend: Backend,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Any:
-    """Call a function with the owner's arrays as arrays of another library, and return its results as the owner's."""
-    leaves, _ = flatten_of((args, dict(kwargs)))
-    device = next(owner.device(leaf) for leaf in leaves if _is_of(owner, leaf))
-    token = _BORROWED.set(True)
-    try:
-        with autodiff_backend.exchange.borrowing():
-            args, kwargs = _exchanged((args, dict(kwargs)), owner, lambda x: _borrowed(x, owner, autodiff_backend, x))
-            out = function(*args, **kwargs)
-    except Exception as error:
-        error.add_note(
-            f"In {caller}: arrays of {owner.name} are passed to {autodiff_backend.name} here. Pass all arrays that a "
-            "function needs as its arguments, and compute with `namespace(x)`."
-        )
-        raise
-    finally:
-        _BORROWED.reset(token)
-    return _exchanged(out, autodiff_backend, lambda x: autodiff_backend.exchange.return_to(owner, x, device))
+__all__ = ["exchanged_array", "to_like"]
 
 
 def to_like(x: Any, like: Any) -> Any:
@@ -105,7 +60,7 @@ def _moved(x: Any, target: Backend, like: Any) -> Any:
     if source.library != target.library:
         try:
             with target.exchange.borrowing():
-                borrowed = _borrowed(x, source, target, None)
+                borrowed = exchanged_array(x, source, target, None)
             if borrowed is None:
                 raise TypeError("no numbers")
         except (TypeError, ValueError, RuntimeError, BufferError) as error:
@@ -118,18 +73,7 @@ def _moved(x: Any, target: Backend, like: Any) -> Any:
     return x if array_api_compat.device(x) == device else array_api_compat.to_device(x, device)
 
 
-def _borrowed(x: Any, source: Backend, target: Backend, otherwise: Any) -> Any:
+def exchanged_array(x: Any, source: Backend, target: Backend, otherwise: Any) -> Any:
     """Return an array of `source` as one of `target`; `otherwise` if it has no numbers to exchange."""
     exported = source.exchange.exported(x)
     return otherwise if exported is None else target.exchange.borrowed(exported)
-
-
-def _exchanged(tree: Any, backend: Backend, exchange: Callable[[Any], Any]) -> Any:
-    """Exchange the arrays of `backend` in a pytree."""
-    leaves, rebuild = flatten_of(tree)
-    return rebuild(exchange(leaf) if _is_of(backend, leaf) else leaf for leaf in leaves)
-
-
-def _is_of(backend: Backend, leaf: Any) -> bool:
-    actual = backend_of(leaf)
-    return actual is not None and actual.library == backend.library

@@ -9,7 +9,7 @@ import inspect
 from operator import attrgetter
 from typing import Any
 
-from .._core.static_key import HasStaticKey
+from .._core.hash_key import HasStaticKey
 from .penalty import Penalty
 
 __all__ = ["Static", "hashable"]

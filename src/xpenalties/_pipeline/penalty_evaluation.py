@@ -11,7 +11,7 @@ from .._penalties.spec import spec_of
 from ..backends import Backend, backend_of, flatten_of, in_dynamo, is_array
 from .gradient_tracking import TrackedInputs
 from .penalty import Penalty
-from .results import as_metric, as_scalar, factor_for, unpack
+from .returned_values import as_metric, as_scalar, factor_for, unpack
 
 __all__ = ["EvaluationContext", "PenaltyResult", "constant", "evaluate", "evaluate_async", "is_traced"]
 

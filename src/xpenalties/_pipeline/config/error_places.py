@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..._core.checks import did_you_mean
+from ..._core.suggestions import did_you_mean
 
 __all__ = ["check_keys", "checked_name", "checked_scalar", "checked_string", "checked_table", "errors_at"]
 

@@ -1,0 +1,20 @@
+"""The end of an error about a misspelt name: " Did you mean ...?"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from .dynamo import in_dynamo
+
+__all__ = ["did_you_mean"]
+
+
+def did_you_mean(value: object, valid: Iterable[object]) -> str:
+    """Return " Did you mean ...?" with the nearest valid name, or an empty string if none is near."""
+    if in_dynamo():  # pragma: no cover - coverage does not see what Dynamo traces; test_compiled has these errors
+        return ""
+    names = [str(name) for name in valid]
+    beginnings = [name for name in names if value and name.startswith(str(value))]
+    close = beginnings or get_close_matches(str(value), names, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
