@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .base import Backend
+from typing import Any
 
 __all__ = ["Autodiff", "NoAutodiffError", "OfLeaves", "Pull"]
 
@@ -25,9 +22,8 @@ class Autodiff:
     lacks: str = "of their own, "
     remedy: str = ""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.xp = backend.xp
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
 
     def differentiates(self) -> bool:
         """Return whether there is a `vjp`; else another backend serves, which takes these arrays by DLPack."""

@@ -6,13 +6,10 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._blocks import AUTOMATIC, BLOCK_SIZE, LEAST
 from ._work import Work
-
-if TYPE_CHECKING:
-    from .base import Backend
 
 __all__ = ["Evaluation"]
 
@@ -24,8 +21,8 @@ class Evaluation:
     #: framework has a compiler that pays off at once. `key` is hashable, `arrays` a tuple of arrays, dicts and None.
     program: Callable[[Callable[..., Any], Any, Any], Any] | None = None
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
 
     def evaluate(self, work: Work) -> tuple[Any, Any]:
         """Evaluate the terms of a penalty, at once or in blocks.

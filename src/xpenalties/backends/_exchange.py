@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import array_api_compat
-
-if TYPE_CHECKING:
-    from .base import Backend
 
 __all__ = ["Exchange"]
 
@@ -16,8 +13,8 @@ __all__ = ["Exchange"]
 class Exchange:
     """How a framework hands out arrays and takes those of others, without a copy if the two can share memory."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.xp = backend.xp
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
 
     def exported(self, x: Any) -> Any:
         """Return an array of this library as others take it by DLPack, or None if they cannot.
@@ -35,7 +32,7 @@ class Exchange:
         """Return what is set while this library works on borrowed arrays."""
         return nullcontext()
 
-    def return_to(self, owner: Backend, x: Any, device: Any) -> Any:
+    def return_to(self, owner: Any, x: Any, device: Any) -> Any:
         """Return an array of this library as one of the library that lent, on the device of what it lent."""
         returned = owner.xp.from_dlpack(x)
         return returned if owner.device(returned) == device else array_api_compat.to_device(returned, device)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .base import Backend
+from typing import Any
 
 __all__ = ["Tracing"]
 
@@ -14,8 +11,8 @@ __all__ = ["Tracing"]
 class Tracing:
     """Traces and compilers of a framework. The default has none."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.xp = backend.xp
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
 
     def is_tracing(self, x: Any) -> bool:
         """Return whether `x` belongs to a program that is being traced, to run later."""

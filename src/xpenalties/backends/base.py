@@ -54,7 +54,7 @@ class Backend:
     library : str, optional
         Arrays of one library may meet, whatever namespace computes on them. `name` by default.
     autodiff, evaluation, tracing, random, exchange : type
-        The classes of its parts; each is called with the backend.
+        The classes of its parts; each is called with the namespace.
     """
 
     #: `log_softmax(x, axis)` in one pass, if the framework has it.
@@ -80,11 +80,11 @@ class Backend:
         self.xp = xp
         self.library = library or name
         self._dtypes: dict[Any, DType] = {}
-        self.autodiff = autodiff(self)
-        self.evaluation = evaluation(self)
-        self.tracing = tracing(self)
-        self.random = random(self)
-        self.exchange = exchange(self)
+        self.autodiff = autodiff(xp)
+        self.evaluation = evaluation(xp)
+        self.tracing = tracing(xp)
+        self.random = random(xp)
+        self.exchange = exchange(xp)
 
     def __repr__(self) -> str:
         return f"<{self.name} backend>"
