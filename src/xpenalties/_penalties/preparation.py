@@ -1,4 +1,4 @@
-"""From a checked call to what a backend evaluates: dtype, axis, mask and weights."""
+"""Turn a checked call into the work for a backend: find its dtype, axis, mask and weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["prepare"]
 def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     """Check the arrays, and find the dtype to compute in, the axis, the mask and the weights.
 
-    Returns the backend (another one if `where` or `weights` are traced), what to evaluate, and mask and weights of the
-    terms' shape: None for no mask, and for weights of 1.
+    Returns the backend (the tracer's if `where` or `weights` are traced), the work, and the mask and the weights in the
+    terms' shape. The mask is None without `where` and `weights`, the weights are None without `weights`.
     """
     spec, arrays, _, where, weights, _, options, _, functions = call
     dtype = _common_dtype(spec, backend, arrays)
@@ -71,7 +71,7 @@ def _divisor(call: Call, kind: Shape, shape: Any, axis: int) -> float | None:
 def _common_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
     """Check dtypes and shapes. Returns the dtype to compute in, or None for that of the arrays.
 
-    It is float32 at least, unless a function takes the arrays.
+    It is float32 or wider, unless a function takes the arrays.
     """
     first = arrays[0]
     first_dtype = first.dtype
@@ -88,7 +88,7 @@ def _common_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
             listed = " and ".join(f"`{n}`" for n in spec.arrays)
             got = " and ".join(str(tuple(y.shape)) for y in arrays)
             raise ValueError(f"{spec.name}: {listed} must have the same shape, got {got}. Broadcast them explicitly.")
-    if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens what comes out
+    if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens the result
         return None
     return backend.xp.result_type(
         *[x.dtype if spec.functions else backend.dtype(x.dtype).working or x.dtype for x in arrays]
