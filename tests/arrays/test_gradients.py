@@ -239,7 +239,7 @@ def test_refusals(fw: Framework) -> None:
         xp.value_and_grad(lambda x: (xp.l1(x), {}))(x)
     with pytest.raises(TypeError, match=r"must hold a floating-point array, got \S+ of \S*int64, str. Pass a"):
         xp.grad(xp.l1)([fw.array(np.arange(3)), "text"])
-    with pytest.raises(TypeError, match=r"`fn` must return a 0-d array, got NoneType. Compute it from the arrays"):
+    with pytest.raises(TypeError, match=r"`fn` must return a 0-d array, got NoneType. Compute it from its"):
         xp.grad(lambda x: None)(x)
     with pytest.raises(TypeError, match=r"^grad: the first argument must hold real arrays, got .*complex"):
         xp.grad(xp.l2)(fw.array(np.ones(2) * 1j))

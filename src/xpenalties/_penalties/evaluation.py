@@ -127,7 +127,7 @@ def _no_terms(backend: Backend, work: Work, mask: Any, weights: Any) -> Terms:
 
 def _summed_over_inputs(xp: Any, x: Any, kind: str, axis: int | None) -> Any:
     """Sum an array of size 0, or one that all terms share, to zeros of the terms' shape."""
-    x = xp.abs(x)  # real
+    x = xp.abs(x)  # complex to real
     if kind == "whole":
         return xp.sum(xp.reshape(x, (-1,))[:0])
     if kind == "elements":

@@ -60,7 +60,7 @@ def _row_maximum(x: Any, *, axis: int) -> Any:
 
 
 def is_log_zero(log_p: Any) -> Any:
-    """Return a mask of the log-probabilities that are -inf."""
+    """Return a mask: True where a log-probability is -inf."""
     return log_p == -math.inf
 
 

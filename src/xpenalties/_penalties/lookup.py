@@ -53,7 +53,7 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return options
     positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    arrays = len(inputs) if isinstance(inputs, tuple) else 1  # the first arguments, which the inputs take
+    arrays = len(inputs) if isinstance(inputs, tuple) else 1  # the inputs take the first arguments
     taken = {p.name for i, p in enumerate(positional) if i < arrays or p.kind is p.POSITIONAL_ONLY}
     valid = [key for key in parameters if key not in taken]
     for key in options:

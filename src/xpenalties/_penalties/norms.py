@@ -85,7 +85,7 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
         The point that `x` is pulled toward, by default 0. "mean" is the mean of the elements that are not masked out.
         An array must broadcast to `x`; it may hold the weights before fine-tuning (L2-SP [1]_).
     clip : float, optional
-        Distance from the center, > 0, beyond which a term is constant, so that outliers have no gradient.
+        Distance from the center beyond which a term is constant, > 0, so that outliers have no gradient.
 
     Returns
     -------

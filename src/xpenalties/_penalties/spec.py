@@ -34,7 +34,9 @@ class Spec:
     reduction: Reduction
     complex: bool
     extras: frozenset[Extra]  # what the formula gets in addition to the options
-    check_arrays: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None  # its own check of arrays and options
+    check_arrays: (
+        Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None
+    )  # the formula's own check of arrays and options
 
     def shape_of_terms(self, options: Mapping[str, Any]) -> Shape:
         """Return what a term belongs to, for given options."""

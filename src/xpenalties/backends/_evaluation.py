@@ -18,7 +18,7 @@ __all__ = ["Evaluation"]
 
 
 class Evaluation:
-    """How a framework evaluates a penalty fastest. The default evaluates it at once."""
+    """Evaluates penalties in the way that is fastest for a framework. The default evaluates all at once."""
 
     #: ``program(function, key, arrays)`` runs ``function(key, arrays)`` as a compiled program, one for each key. None
     #: if compiling one penalty does not pay off. `key` is hashable; `arrays` is a tuple of arrays, dicts and None.
@@ -54,11 +54,11 @@ class Evaluation:
         return self.run(function, arrays, options)
 
     def block_elements(self, work: Work) -> int | None:
-        """Return the default size of a block: its elements, in an input or in the logits. None: no blocks."""
+        """Return the default number of elements in a block, of an input or of the logits. None: no blocks."""
         return None
 
     def size_of_blocks(self, work: Work) -> int | None:
-        """Return the size of a block, from `block_size` or else by default. None if all rows fit into one block."""
+        """Return the number of elements in a block, from `block_size` or else the default. None: all rows at once."""
         if work.axis is None or work.arrays[0].ndim == 1:
             return None
         requested = BLOCK_SIZE.get()
@@ -75,5 +75,5 @@ class Evaluation:
         return [], frozenset()
 
     def thread_modes(self) -> Callable[[], AbstractContextManager[Any]]:
-        """Return a context manager's factory, which sets this thread's modes (PyTorch's no_grad) on another thread."""
+        """Return a factory of context managers that set this thread's modes, such as no_grad, on another thread."""
         return nullcontext

@@ -26,7 +26,7 @@ class Tracing:
         return True
 
     def in_trace(self) -> bool:
-        """Return True if all computations are being traced now, even those on arrays with values."""
+        """Return True if computations are being traced now, even those on arrays with values."""
         return False
 
     def compiles(self) -> bool:

@@ -26,7 +26,7 @@ class Work(NamedTuple):
     takes_mask: bool  # True if the formula has an option `mask`
     axis: int | None  # axis along which a row lies; None: terms do not belong to rows
     matrices: tuple[int, ...] = ()  # indices of the arrays that all rows share, [classes, features]
-    divisor: float | None = None  # if set, only sum(terms * factors) / divisor is needed with its gradient
+    divisor: float | None = None  # if set, only sum(terms * factors) / divisor and its gradient are needed
     factors: Any = None  # of the terms; None: all 1
     kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
     fast_path: Evaluate | None = None  # how to call the formula; None: with guards

@@ -129,11 +129,11 @@ class Backend:
         return self.xp.min(x), self.xp.max(x)
 
     def matmul(self, a: Any, b: Any) -> Any:
-        """Return `a @ b` in the dtype of the arrays, whatever autocast says."""
+        """Return `a @ b` in the dtype of the arrays, even under autocast."""
         return a @ b
 
     def linear(self, hidden: Any, weight: Any) -> Any:
-        """Return `hidden @ weight.T`, by `matmul`."""
+        """Return `hidden @ weight.T`, with `matmul`."""
         return self.matmul(hidden, self.xp.matrix_transpose(weight))
 
     def device(self, x: Any) -> Any:

@@ -32,8 +32,8 @@ def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformatio
     gamma : float or 0-d array, default 0.55
         How fast the variance decays, >= 0.
     rng : generator
-        A JAX key, or a `torch.Generator` or `numpy.random.Generator`. Each update puts a new key into the state; a
-        generator changes with each draw.
+        A JAX key, which each update replaces with a new one in the state; or a `torch.Generator` or
+        `numpy.random.Generator`, which changes with each draw.
 
     Returns
     -------

@@ -24,7 +24,7 @@ class NumpyBackend(Backend):
     def _describe(self, dtype: Any) -> DType:
         if (
             dtype.kind not in "biufc" or dtype.isbuiltin == 2
-        ):  # such as ml_dtypes' bfloat16, which NumPy's isdtype does not know
+        ):  # such as ml_dtypes' bfloat16, not one of NumPy's own; see isdtype
             return DType("other")
         return super()._describe(dtype)
 
@@ -68,7 +68,7 @@ class NumpyEvaluation(Evaluation):
             return run_fast(_finite, function, arrays, options)
 
     def block_elements(self, work: Work) -> int | None:
-        return 2**22 if work.matrices else 2**16  # a product of matrices needs more rows than a sum to be fast
+        return 2**22 if work.matrices else 2**16  # a matrix product needs more rows than a sum to be fast
 
 
 class NumpyExchange(Exchange):

@@ -71,7 +71,7 @@ def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pu
 
 
 def _materialized(gradient: Any) -> Any:
-    """Give storage to a zero tensor of PyTorch's without storage, which `numpy()` refuses."""
+    """Give storage to one of PyTorch's zero tensors, which have none and which `numpy()` refuses."""
     if gradient is None or torch.compiler.is_compiling() or not gradient._is_zerotensor():
         return gradient
     return gradient.clone()

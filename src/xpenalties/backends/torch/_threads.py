@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def carried() -> Callable[[], AbstractContextManager[None]]:
-    """Return a context manager's factory, which sets this thread's modes on another thread."""
+    """Return a factory of context managers that set this thread's modes on another thread."""
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     casts = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
 
