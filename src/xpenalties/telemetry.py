@@ -1,6 +1,6 @@
-"""Events of each computation of a pipeline: when it starts, what it returns, how long it takes, and errors.
+"""Events of each computation of a pipeline: its start, its results, its duration and its errors.
 
-Without handlers nothing is measured. A handler runs in the thread that computes, between two penalties.
+Without handlers, nothing is measured. Handlers run on the thread that computes, between two penalties.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Event", "LoggingHandler", "add_handler", "remove_handler"]
 _LOGGER = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # fields may be arrays, which have no == and hash
+@dataclass(frozen=True, kw_only=True, eq=False)  # fields may be arrays, which have no usable == or hash
 class Event:
     """The start or the end of a computation, or of one penalty in it.
 
@@ -28,18 +28,18 @@ class Event:
     pipeline : str
         Name of the pipeline.
     penalty : str or None
-        Name of the penalty, "base_loss" for a base loss; None if the event is about the whole computation.
+        Name of the penalty, or "base_loss" for a base loss. None for an event of the whole computation.
     computation : int
         A number that all events of one computation share, unique in this process.
     time : float
-        When the penalty or the computation started, in seconds since the epoch: `time.time`.
+        Start of the penalty or the computation, in seconds since the epoch, from `time.time`.
     step : int or 0-d array, optional
         The step passed to the pipeline.
     duration : float or None
-        Seconds on the host, by a monotonic clock. An asynchronous device may still be computing.
+        Seconds on the host, from a monotonic clock. An asynchronous device may still be computing.
     weight, value, contribution, grad_norm
-        As in `PenaltyReport`. For the whole computation, the loss total and its gradient's norm. None if not known.
-        They are numbers or detached 0-d arrays; reading an array may wait for the device.
+        As in `PenaltyReport`. For the whole computation, `value` is the total loss and `grad_norm` the norm of its
+        gradient. None if not known. Numbers or detached 0-d arrays; reading an array may wait for the device.
     error : BaseException or None
         The exception raised, in an "exception" event.
     report : Report or None
@@ -68,7 +68,7 @@ _computations = count(1)
 
 
 def add_handler(handler: _Handler) -> _Handler:
-    """Call `handler` with each event from now on, after earlier handlers. Also a decorator.
+    """Call `handler` with each event from now on, after earlier handlers. Also works as a decorator.
 
     Parameters
     ----------
@@ -137,10 +137,10 @@ def remove_handler(handler: Callable[[Event], object]) -> None:
 
 
 class LoggingHandler:
-    """A handler that logs one line for each penalty and computation, and exceptions.
+    """A handler that logs one line for each penalty and each computation, and exceptions.
 
-    Numbers are read, which may wait for the device, only if `logger` is enabled for `level`. By default it is not: call
-    ``logging.basicConfig(level=logging.INFO)``, for example.
+    It reads the numbers, which may wait for the device, only if `logger` is enabled for `level`. By default the logger
+    is not: call ``logging.basicConfig(level=logging.INFO)``, for example.
 
     Parameters
     ----------
@@ -179,12 +179,12 @@ def _numbers(event: Event) -> str:
 
 
 def active() -> bool:
-    """Return whether there is a handler. Without one, pipelines make no events."""
+    """Return True if there is a handler. Without one, pipelines emit no events."""
     return bool(_handlers)
 
 
 def emit(event: Event) -> None:
-    """Call each handler, even if another one raises."""
+    """Call each handler with `event`, even if another handler raises."""
     for handler in _handlers:
         try:
             handler(event)

@@ -165,7 +165,7 @@ def test_an_error_says_whose_arrays_they_are(way: tuple[Framework, Framework]) -
             f"In {name}: arrays of {name_of(owner)} are passed to {lender.name} here. Pass all arrays that a function "
             "needs as its arguments, and compute with `namespace(x)`."
         )
-    with pytest.raises(TypeError, match=rf"`fn` must return a {lender.name} array, as it was given, got numpy.ndarray"):
+    with pytest.raises(TypeError, match=rf"`fn` must return a {lender.name} array, like its input, got numpy.ndarray"):
         xp.gradient_penalty(lambda x: np.ones(5), owner.array(X))
     with pytest.raises(TypeError, match=r"^grad: `fn` must compute with `namespace\(x\)`, got an array taken out of"):
         xp.grad(lambda x: namespace(x).sum(np.linalg.norm(x)))(owner.array(X))

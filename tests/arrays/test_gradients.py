@@ -237,9 +237,9 @@ def test_refusals(fw: Framework) -> None:
         TypeError, match=r"`fn` must return a 0-d array, got tuple. For \(value, aux\) pass has_aux=True"
     ):
         xp.value_and_grad(lambda x: (xp.l1(x), {}))(x)
-    with pytest.raises(TypeError, match=r"must hold a floating-point array, got \S+ of \S*int64, str. Pass what"):
+    with pytest.raises(TypeError, match=r"must hold a floating-point array, got \S+ of \S*int64, str. Pass a"):
         xp.grad(xp.l1)([fw.array(np.arange(3)), "text"])
-    with pytest.raises(TypeError, match=r"`fn` must return a 0-d array, got NoneType. Compute it from the arrays"):
+    with pytest.raises(TypeError, match=r"`fn` must return a 0-d array, got NoneType. Compute it from its"):
         xp.grad(lambda x: None)(x)
     with pytest.raises(TypeError, match=r"^grad: the first argument must hold real arrays, got .*complex"):
         xp.grad(xp.l2)(fw.array(np.ones(2) * 1j))
@@ -248,12 +248,12 @@ def test_refusals(fw: Framework) -> None:
     with pytest.raises(TypeError, match=r"^grad: `fn` must be callable, got int. Pass a function"):
         xp.grad(3)  # type: ignore[arg-type]
     if fw.name != "numpy":
-        with pytest.raises(TypeError, match=rf"^grad: `fn` must return a {fw.name} array, as it was given, got"):
+        with pytest.raises(TypeError, match=rf"^grad: `fn` must return a {fw.name} array, like its input, got"):
             xp.grad(lambda x: np.float64(3.0))(x)
     for out in ("value", "triple"):
         with pytest.raises(TypeError, match=r"^grad: `fn` must return \(value, aux\), got .*Or drop `has_aux`"):
             xp.grad(lambda x, out=out: xp.l1(x) if out == "value" else (xp.l1(x), 1, 2), has_aux=True)(x)
-    for nothing, got in ((fw.array(np.ones(2, dtype=np.int64)), ".*"), ([], "an empty nest"), ("x", "str")):
+    for nothing, got in ((fw.array(np.ones(2, dtype=np.int64)), ".*"), ([], "an empty tree"), ("x", "str")):
         with pytest.raises(TypeError, match=f"must hold a floating-point array, got {got}. Pass"):
             xp.grad(xp.l2)(nothing)
 
@@ -280,7 +280,7 @@ def test_without_autodiff(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> Non
     rest = {
         "numpy": " without autograd, and there is neither PyTorch nor JAX to borrow it from. Install one of them, or "
         r"autograd with `pip install 'xpenalties\[numpy\]'`\.$",
-        "dask": r", and no DLPack to borrow it by. Convert them to PyTorch, JAX or NumPy arrays first\.$",
+        "dask": r", and no DLPack to borrow it with. Convert them to PyTorch, JAX or NumPy arrays first\.$",
     }.get(fw.name, r" of their own, and there is neither PyTorch nor JAX to borrow it from. Install one of them\.$")
     for caller, call in (
         ("grad", lambda: xp.grad(xp.l1)(x)),

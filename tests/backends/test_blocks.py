@@ -375,8 +375,8 @@ def chosen(automatic: int | None) -> int | None:
 @pytest.mark.parametrize(
     ("elements", "error", "message"),
     [
-        (0, ValueError, "`elements` must be 1 at least, got 0. Pass None for no blocks."),
-        (-5, ValueError, "`elements` must be 1 at least, got -5. Pass None for no blocks."),
+        (0, ValueError, "`elements` must be at least 1, got 0. Pass None for no blocks."),
+        (-5, ValueError, "`elements` must be at least 1, got -5. Pass None for no blocks."),
         (True, TypeError, "`elements` must be an integer or None, got True. Pass a Python int."),
         (2.0, TypeError, "`elements` must be an integer or None, got 2.0. Pass a Python int."),
         ("4", TypeError, "`elements` must be an integer or None, got '4'. Pass a Python int."),

@@ -28,7 +28,7 @@ def test_what_is_no_array() -> None:
         assert backends.backend_of(other) is None
         with pytest.raises(TypeError, match=r"^namespace: `arrays\[0\]` must be an array, got "):
             xp.namespace(other)
-    with pytest.raises(TypeError, match=r"^namespace: takes one array at least, got none"):
+    with pytest.raises(TypeError, match=r"^namespace: takes at least one array, got none"):
         xp.namespace()
     with pytest.raises(TypeError, match=r"^namespace: `arrays\[1\]` must be an array, got builtins.int"):
         xp.namespace(np.zeros(2), 3)

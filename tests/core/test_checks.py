@@ -59,7 +59,7 @@ def test_accepted(name: str, value: Any, expected: Any) -> None:
         ("any_number", math.inf, ValueError, "`any_number` must be in (-inf, inf), got inf."),
         ("any_number", math.nan, ValueError, "`any_number` must be in (-inf, inf), got nan."),
         ("any_number", True, TypeError, "`any_number` must be a number in (-inf, inf), got bool. Pass a Python float."),
-        ("count", -1, ValueError, "`count` must be 0 at least, got -1."),
+        ("count", -1, ValueError, "`count` must be at least 0, got -1."),
         ("count", 1.0, TypeError, "`count` must be an integer, got 1.0. Pass a Python int."),
         ("positive", 0, ValueError, "`positive` must be in (0, inf), got 0.0."),
         ("positive", math.inf, ValueError, "`positive` must be in (0, inf), got inf."),

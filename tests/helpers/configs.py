@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "schedule 3": (weight(3), TypeError, r"weight\.schedule: must be a string, got 3"),  # type: ignore[arg-type]
     "argument": (weight("linear", ends=1), ValueError, r"weight: unknown key 'ends', .*Did you mean 'end'"),
     "arguments": (weight("linear", start=1), TypeError, r"weight: linear: missing a required argument: 'end'"),
-    "argument's value": (weight("linear", **LINEAR | {"steps": 0}), ValueError, r"weight: linear: `steps` must be 1"),
+    "argument's value": (weight("linear", **LINEAR | {"steps": 0}), ValueError, r"weight: linear: `steps` must be at"),
     "argument nan": (weight("linear", **LINEAR | {"end": math.nan}), ValueError, r"weight\.end: must be finite, got"),
     "argument callable": (weight("warmup", after=halving, steps=1), TypeError, r"weight\.after: must be a number, a"),
     "own schedule": (weight("halving", rate=1), ValueError, r"weight: unknown key 'rate', the keys are schedule\."),
@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         r"penalties\[0\]\.tree: huber: `delta` must be in",
     ),
-    "every": (entry(every=0), ValueError, r"penalties\[0\]: Penalty: `every` must be 1 at least, got 0"),
+    "every": (entry(every=0), ValueError, r"penalties\[0\]: Penalty: `every` must be at least 1, got 0"),
     "enabled": (entry(enabled=1), TypeError, r"penalties\[0\]: Penalty: `enabled` must be True or False, got 1"),
     "on_error": (entry(on_error="dropp"), ValueError, r"penalties\[0\]: .*got 'dropp'\. Did you mean 'drop'"),
     "by name": ({"version": 1, "penalties": {"l1": {"wieght": 1}}}, ValueError, r"from_config: penalties\.l1: unknown"),

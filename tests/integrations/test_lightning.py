@@ -304,7 +304,7 @@ def test_half_precision_and_closures() -> None:
     ("make", "error", "message"),
     [
         (lambda: PipelineCallback("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Make one"),
-        (lambda: PipelineCallback(PIPE, track_every=0), ValueError, r"`track_every` must be 1 at least, got 0"),
+        (lambda: PipelineCallback(PIPE, track_every=0), ValueError, r"`track_every` must be at least 1, got 0"),
         (lambda: PipelineCallback(PIPE, wrt=["hidden"]), ValueError, "`wrt` must come with `track_every`, got "),
         (
             lambda: PipelineCallback(PIPE, controllers={"l1": 3.0}),

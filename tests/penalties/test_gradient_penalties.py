@@ -443,7 +443,7 @@ def test_what_fn_must_return(fw: Framework) -> None:
         xp.jacobian_penalty(lambda x: namespace(x).sum(x), fw.array(X), rng=fw.key(0))
     library = "torch" if fw.name == "strict" else fw.name
     fails(
-        fw, lambda x: [1.0], TypeError, rf"`fn` must return a {library} array, as it was given, got builtins.list. Comp"
+        fw, lambda x: [1.0], TypeError, rf"`fn` must return a {library} array, like its input, got builtins.list. Comp"
     )
     fails(fw, lambda x: None, TypeError, rf"`fn` must return a {library} array, .* got builtins.NoneType")
     if fw.name != "numpy":
@@ -517,7 +517,9 @@ def test_a_value_that_does_not_depend_on_x(fw: Framework) -> None:
     if fw.name == "jax":  # JAX cannot tell
         assert float(xp.gradient_penalty(detached, fw.array(X))) == 1.0
         return
-    rule = r"`fn` must return a value that depends on `x` by differentiable operations, got one that does not. Do not"
+    rule = (
+        r"`fn` must return a value that depends on `x` through differentiable operations, got one that does not. Do not"
+    )
     fails(fw, detached, ValueError, rule)
 
 
@@ -527,7 +529,7 @@ def test_an_array_taken_out_of_the_framework(fw: Framework) -> None:
         fw,
         lambda x: np.linalg.norm(x, axis=-1),
         TypeError,
-        rf"`fn` must compute with `namespace\(x\)`, got an array taken out of {fw.name}, whose .*Replace NumPy's",
+        rf"`fn` must compute with `namespace\(x\)`, got an array taken out of {fw.name}, whose .*instead of NumPy's",
     )
     with pytest.raises(TypeError, match=r"^grad: `fn` must compute with `namespace\(x\)`, got an array taken out of"):
         xp.grad(lambda x: np.linalg.norm(x, axis=-1)[0])(fw.array(X))

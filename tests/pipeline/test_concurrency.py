@@ -161,7 +161,7 @@ def test_max_workers(fw: Framework) -> None:
     [
         ({"execution": "thread"}, ValueError, r"`execution` must be one of 'sequential', 'threads', got 'thread'. Did"),
         ({"execution": None}, TypeError, r"`execution` must be one of 'sequential', 'threads', got None"),
-        ({"execution": "threads", "max_workers": 0}, ValueError, r"`max_workers` must be 1 at least, got 0"),
+        ({"execution": "threads", "max_workers": 0}, ValueError, r"`max_workers` must be at least 1, got 0"),
         ({"execution": "threads", "max_workers": 1.5}, TypeError, r"`max_workers` must be an integer, got 1.5"),
         ({"execution": "threads", "max_workers": True}, TypeError, r"`max_workers` must be an integer, got True"),
         ({"max_workers": 2}, ValueError, r"`max_workers` must come with execution='threads', got 2. Pass it"),

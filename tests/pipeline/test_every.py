@@ -62,8 +62,8 @@ def test_no_step(fw: Framework) -> None:
 @pytest.mark.parametrize(
     ("every", "kind", "message"),
     [
-        (0, ValueError, r"^Penalty: `every` must be 1 at least, got 0\.$"),
-        (-2, ValueError, r"^Penalty: `every` must be 1 at least, got -2\.$"),
+        (0, ValueError, r"^Penalty: `every` must be at least 1, got 0\.$"),
+        (-2, ValueError, r"^Penalty: `every` must be at least 1, got -2\.$"),
         ("2", TypeError, r"^Penalty: `every` must be an integer, got '2'\. Pass a Python int\.$"),
         (2.0, TypeError, r"^Penalty: `every` must be an integer, got 2\.0\."),
         (True, TypeError, r"^Penalty: `every` must be an integer, got True\."),

@@ -35,7 +35,7 @@ def test_the_count_ends(fw: Framework) -> None:
 def test_nothing_to_count_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "jax", None)
-        with pytest.raises(ValueError, match=r"^add_l2_decay: `params` must hold an array to count beside, got none"):
+        with pytest.raises(ValueError, match=r"^add_l2_decay: `params` must hold at least one array, got none"):
             transforms.add_l2_decay(lambda step: 1.0).init({})
 
 

@@ -33,7 +33,7 @@ def test_patterns(fw: Framework, match: Any, exclude: Any, expected: list[str]) 
     assert sorted(result.selected) == sorted(expected)
     assert result.unused == ()
     assert set(result.selected) | set(result.left_out) == {*PATHS, "seen", "steps"}
-    assert result.left_out["steps"] == "no array, int"
+    assert result.left_out["steps"] == "not an array, int"
 
 
 def test_explain_says_why(fw: Framework) -> None:
@@ -90,10 +90,10 @@ def test_errors_when_made(given: dict[str, Any], error: type[Exception], message
             {"kernel": 1.0},
             None,
             ValueError,
-            r"must hold a floating-point array to select, got none \(kernel: no array, f",
+            r"must hold a floating-point array to select, got none \(kernel: not an array, f",
         ),
         ({}, None, ValueError, r"got none \(it is empty\)\. Pass a tree of arrays"),
-        (3, None, ValueError, r"got none \(it: no array, int\)"),
+        (3, None, ValueError, r"got none \(it: not an array, int\)"),
         (
             {"kernel": np.ones(2)},
             "kernle",

@@ -1,1 +1,1 @@
-"""What the array API standard lacks, for arrays of any framework: numerics at edges, gradients, exchange."""
+"""Functions that the array API standard lacks, for any framework: numerics at edge cases, gradients, exchange."""

@@ -24,7 +24,7 @@ def arrays_are_borrowed() -> bool:
 
 
 def autodiff_backend_of(caller: str, backend: Backend) -> Backend:
-    """Return the backend that differentiates arrays of `backend`: itself if it can."""
+    """Return the backend that differentiates arrays of `backend`: itself if it can. Errors name `caller`."""
     try:
         return backends.autodiff_backend_of(backend)
     except NoAutodiffError as error:
@@ -39,7 +39,7 @@ def call_borrowed(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Any:
-    """Call a function with the owner's arrays as arrays of another library, and return its results as the owner's."""
+    """Call a function with the owner's arrays, converted to another library, and convert its results back."""
     leaves, _ = flatten_of((args, dict(kwargs)))
     device = next(owner.device(leaf) for leaf in leaves if _is_of(owner, leaf))
     token = _BORROWED.set(True)

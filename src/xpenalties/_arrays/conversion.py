@@ -14,26 +14,26 @@ __all__ = ["exchanged_array", "to_like"]
 def to_like(x: Any, like: Any) -> Any:
     """Convert arrays to the framework and device of another array.
 
-    By DLPack, without a copy if the two frameworks can share memory. Explicit, because penalties take arrays of one
-    framework only. No gradient crosses.
+    The conversion uses DLPack, without a copy if the two frameworks can share memory. You need it if your arrays come
+    from two frameworks, because penalties take arrays of one framework only. Gradients do not cross.
 
     Parameters
     ----------
     x : array or pytree of arrays
-        Of any framework. What is no array stays as it is.
+        Arrays of any framework. Other leaves are returned unchanged.
     like : array
-        Of the framework, and on the device, to go to.
+        An array of the target framework, on the target device.
 
     Returns
     -------
     array or pytree of arrays
-        With the dtypes of `x`. They may share memory with `x`: what is changed in place changes there too.
+        With the dtypes of `x`. They may share memory with `x`: if you change one in place, the other changes too.
 
     Raises
     ------
     TypeError
-        For a `like` that is no array, for arrays that require a gradient or are traced, and for a dtype that the other
-        framework does not have.
+        If `like` is not an array, if an array requires a gradient or is traced, or if the target framework lacks its
+        dtype.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def _moved(x: Any, target: Backend, like: Any) -> Any:
     if source.autodiff.requires_grad(x) or source.traces or source.tracing.is_tracing(x):
         raise TypeError(
             f"to_like: `x` must be without gradients, got an array of {source.library} that is differentiated or "
-            "traced. They end here; detach it first, if that is meant."
+            "traced. Gradients do not cross frameworks; detach it first."
         )
     if source.library != target.library:
         try:
@@ -74,6 +74,6 @@ def _moved(x: Any, target: Backend, like: Any) -> Any:
 
 
 def exchanged_array(x: Any, source: Backend, target: Backend, otherwise: Any) -> Any:
-    """Return an array of `source` as one of `target`; `otherwise` if it has no numbers to exchange."""
+    """Return an array of `source` as one of `target`, or `otherwise` if its dtype cannot be exchanged."""
     exported = source.exchange.exported(x)
     return otherwise if exported is None else target.exchange.borrowed(exported)

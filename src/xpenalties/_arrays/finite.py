@@ -1,4 +1,4 @@
-"""A check for debugging, outside of any trace. It reads values, so it waits for the device."""
+"""A check for debugging eager code. It reads values, so it waits for the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_finite"]
 
 
 def check_finite(x: Array, /) -> Array:
-    """Return `x` itself if all of its elements are finite, and raise an error otherwise.
+    """Return `x` itself if all of its elements are finite; otherwise raise an error.
 
     Parameters
     ----------

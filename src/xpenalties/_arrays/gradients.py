@@ -21,27 +21,27 @@ def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable
     ----------
     fn : callable
         Takes an array, or a pytree (dict, list, tuple, dataclass) of arrays of one framework, and any other arguments.
-        Returns a real scalar, or with `has_aux` a pair of a scalar and anything else. Written with `namespace(x)`, it
-        runs on every framework. Arrays of a library without automatic differentiation (CuPy, NumPy without autograd)
-        are passed to PyTorch, or else to JAX, without a copy. Then `fn` gets arrays of that framework, so it must take
-        all of its arrays as arguments.
+        Returns a real scalar, or with `has_aux` a pair of a scalar and anything else. Write it with `namespace(x)`, and
+        it runs on every framework. If the arrays' library has no automatic differentiation (CuPy, NumPy without
+        autograd), its arrays are passed to PyTorch, or else to JAX, without a copy. Then `fn` gets arrays of that
+        framework, so it must take all of its arrays as arguments.
     has_aux : bool, default False
-        Whether `fn` returns a pair. The new function then returns ``(value, aux), gradient``.
+        If True, `fn` returns a pair, and the new function returns ``(value, aux), gradient``.
 
     Returns
     -------
     callable
         Takes the arguments of `fn` and returns ``value, gradient``. The gradient has the structure of the first
-        argument: zeros for an array that `fn` does not use, None for a leaf that is no floating-point array.
+        argument: zeros for an array that `fn` does not use, None for a leaf that is not a floating-point array.
 
     Raises
     ------
     TypeError
-        If the first argument holds no real floating-point array, holds complex ones, or ones of several frameworks.
+        If the first argument holds no real floating-point array, holds a complex array, or mixes frameworks.
     ValueError
         If `fn` does not return a scalar.
     NotImplementedError
-        If the arrays' library has no automatic differentiation, and there is none to borrow.
+        If the arrays' library has no automatic differentiation, and neither PyTorch nor JAX can provide it.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]
 
 
 def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Return the L2 norm of the gradient of `fn` with respect to `x`, over all of its arrays together.
+    """Return the L2 norm of the gradient of `fn` with respect to `x`, over all arrays of `x` together.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> A
     Returns
     -------
     array, shape ()
-        Float32 at least. It can be differentiated, with gradient 0 if the norm is 0.
+        In float32 or wider. You can differentiate it; its gradient is 0 if the norm is 0.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def grad_norm(fn: Callable[..., Any], x: Any, /, *args: Any, **kwargs: Any) -> A
 
     Notes
     -----
-    `Pipeline.compute` with ``track_grad_norms=True`` returns those of all penalties from one evaluation.
+    `Pipeline.compute` with ``track_grad_norms=True`` returns the gradient norms of all penalties from one evaluation.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
 
 @contextmanager
 def explain_escapes(caller: str, backend: Backend) -> Iterator[None]:
-    """Run a user's function on traced arrays. If it takes one for plain data, the error says what to do."""
+    """Run a user's function on traced arrays. If it converts one to plain data, raise an error that says what to do."""
     try:
         yield
     except Exception as error:
@@ -167,8 +167,8 @@ def explain_escapes(caller: str, backend: Backend) -> Iterator[None]:
             raise
         raise TypeError(
             f"{caller}: `fn` must compute with `namespace(x)`, got an array taken out of {backend.library}, whose "
-            f"derivatives end there ({type(error).__name__}: {str(error).splitlines()[0]}). Replace NumPy's functions, "
-            "float() and the like by those of the namespace."
+            f"derivatives end there ({type(error).__name__}: {str(error).splitlines()[0]}). Use the "
+            "namespace's functions instead of NumPy's, float() and the like."
         ) from error
 
 
@@ -190,8 +190,8 @@ def _differentiable(caller: str, leaves: list[Any]) -> list[int]:
     if not active:
         raise TypeError(
             f"{caller}: the first argument must hold a floating-point array, got "
-            f"{', '.join(sorted(set(map(_kind, leaves)))) or 'an empty nest'}. "
-            "Pass what to differentiate by first."
+            f"{', '.join(sorted(set(map(_kind, leaves)))) or 'an empty tree'}. "
+            "Pass a floating-point array first."
         )
     return active
 
@@ -207,11 +207,11 @@ def _value_and_aux(caller: str, out: Any, has_aux: bool, library: str) -> tuple[
     value, aux = out if has_aux else (out, None)
     backend = backend_of(value)
     if backend is None:
-        hint = "For (value, aux) pass has_aux=True" if isinstance(value, tuple) else "Compute it from the arrays given"
+        hint = "For (value, aux) pass has_aux=True" if isinstance(value, tuple) else "Compute it from its arguments"
         raise TypeError(f"{caller}: `fn` must return a 0-d array, got {type(value).__qualname__}. {hint}.")
     if backend.library != library:
         raise TypeError(
-            f"{caller}: `fn` must return a {library} array, as it was given, got one of {backend.library}. "
+            f"{caller}: `fn` must return a {library} array, like its input, got one of {backend.library}. "
             "Compute with `namespace(x)`."
         )
     if tuple(value.shape) != ():

@@ -1,8 +1,8 @@
-"""Numerics that all penalties share: one slope at kinks, no 0/0 and no 0 * inf, in the value and in both gradients.
+"""Numerics for all penalties: a fixed slope at kinks, and no 0 / 0 or 0 * inf in values, first or second derivatives.
 
-Every `where` here stands before the operation whose derivative would be infinite or NaN in the branch that is not
-taken, because a cotangent of 0 times inf is NaN. A subtraction needs no such guard: its derivative does not depend on
-its values.
+Each `where` here comes before the operation whose derivative would be infinite or NaN in the branch not taken. After
+the operation it would be too late, because the cotangent 0 times inf is NaN. A subtraction needs no such guard: its
+derivative does not depend on its values.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ __all__ = [
     "at_least_float32",
 ]
 
-#: `backend_of` for what is certainly an array, so that there is a backend.
+#: `backend_of`, typed for an argument that is known to be an array.
 array_backend = cast(Callable[[Any], Backend], backend_of)
 
 
 def stop_gradient(x: Any) -> Any:
-    """Return `x` as a constant."""
+    """Return `x` as a constant: no gradient flows through it."""
     return array_backend(x).autodiff.stop_gradient(x)
 
 
 def at_least_float32(x: Any) -> Any:
-    """Return `x` in at least float32, the dtype to sum in."""
+    """Cast `x` to float32 or wider, the dtype to sum in."""
     backend = array_backend(x)
     working = backend.dtype(x.dtype).working
     return x if working is None else backend.xp.astype(x, working)
@@ -65,7 +65,7 @@ def square(x: Any, *, scale: Any = None) -> Any:
 
 
 def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
-    """Return the L2 norm. Where it is 0, its gradients of every order are 0."""
+    """Return the L2 norm. If it is 0, its gradients of every order are 0."""
     xp = namespace(x)
     if 0 in x.shape:
         return xp.sum(abs_(x), axis=axis)
@@ -100,7 +100,7 @@ def sum_scalars(scalars: Sequence[Any]) -> Any:
 
 
 def _stacked(scalars: Sequence[Any]) -> Any:
-    """Return 0-d arrays as one array, in a dtype that holds all of them."""
+    """Stack 0-d arrays, in a dtype that holds all of them."""
     backend = common_backend("total", [f"scalars[{i}]" for i in range(len(scalars))], scalars)
     dtype = backend.xp.result_type(*scalars)
     return backend.stack([x if x.dtype == dtype else backend.xp.astype(x, dtype) for x in scalars])
@@ -110,7 +110,7 @@ def _scale(x: Any, *, axis: int | tuple[int, ...] | None) -> Any:
     """Return the largest magnitude as a constant, to divide by before squaring.
 
     In float32 the square of 1e20 is inf and that of 1e-30 is 0. The magnitude is clipped so that its reciprocal is a
-    normal number: a compiler may multiply by that instead.
+    normal number, because a compiler may multiply by the reciprocal instead of dividing.
     """
     magnitude = abs_(stop_gradient(x))
     backend = array_backend(magnitude)
@@ -121,7 +121,7 @@ def _scale(x: Any, *, axis: int | tuple[int, ...] | None) -> Any:
 
 
 def _nan_if_out_of_range(squared: Any) -> Any:
-    """Return sums of squares, NaN where a square or the root's derivative may have overflowed or underflowed."""
+    """Return sums of squares, with NaN where a square or the root's derivative may overflow or underflow."""
     backend = array_backend(squared)
     least = math.exp(backend.dtype(squared.dtype).log_least / 2)
     return backend.xp.where((squared > least) & (squared < 1 / least), squared, math.nan)
@@ -129,14 +129,14 @@ def _nan_if_out_of_range(squared: Any) -> Any:
 
 def soft_threshold(xp: Any, x: Any, scale: Any) -> Any:
     """Return `x` moved toward 0 by `scale`; exactly 0 if its magnitude is at most `scale`."""
-    if array_backend(x).dtype(x.dtype).kind == "real":  # exact where the difference is
+    if array_backend(x).dtype(x.dtype).kind == "real":  # as exact as the difference
         return xp.where((x <= scale) & (x >= -scale), 0.0, xp.where(x > 0, x - scale, x + scale))
     direction = xp.squeeze(unit(xp.expand_dims(x, axis=-1), axis=-1), axis=-1)
     return xp.where(abs_(x) <= scale, 0.0, x - scale * direction)
 
 
 def matmul(a: Any, b: Any) -> Any:
-    """Return `a @ b` in the dtype of its arguments, under autocast too."""
+    """Return `a @ b` in the dtype of its arguments, even under autocast."""
     return array_backend(a).matmul(a, b)
 
 
@@ -175,6 +175,6 @@ def safe_divide(a: Any, b: Any) -> Any:
 
 
 def count_true(mask: Any, dtype: Any) -> Any:
-    """Return the number of True elements, as `dtype`. It is summed in int32: in float32 a count stops at 2^24."""
+    """Count the True elements, as `dtype`. The sum is in int32, because a count in float32 stops at 2^24."""
     xp = namespace(mask)
     return xp.astype(xp.sum(xp.astype(mask, xp.int32)), dtype)

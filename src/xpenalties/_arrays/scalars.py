@@ -1,4 +1,4 @@
-"""Checks of arguments that are numbers or 0-d arrays, and array functions for Python's numbers."""
+"""Checks of arguments that are numbers or 0-d arrays, and array functions for Python numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_EXPONENT = math.log(sys.float_info.max)
 
 
 class PythonNamespace:
-    """The array functions that schedules and controllers need, for Python's numbers."""
+    """Array functions that schedules and controllers need, for Python numbers."""
 
     cos = math.cos
 
@@ -30,7 +30,7 @@ class PythonNamespace:
 
 
 def scalar(caller: str, check: Check, name: str, value: Any) -> Any:
-    """Check a number, or that an array is real and 0-d. The value of an array is not looked at."""
+    """Check a number with `check`, or check that an array is real and 0-d. Never reads the value of an array."""
     backend = None if isinstance(value, Real) else backend_of(value)
     if backend is None:
         return check_argument(caller, check, name, value)
@@ -42,5 +42,5 @@ def scalar(caller: str, check: Check, name: str, value: Any) -> Any:
 
 
 def check_weight(caller: str, weight: Any, name: str = "weight") -> Any:
-    """Check a weight. Returns a number as a Python float >= 0, a 0-d array or a schedule as it is."""
+    """Check a weight. Returns a number as a Python float >= 0, and a 0-d array or a schedule unchanged."""
     return weight if callable(weight) else scalar(caller, NON_NEGATIVE, name, weight)

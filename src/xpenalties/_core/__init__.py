@@ -1,1 +1,1 @@
-"""What knows no array: checks of Python values, nests, names, text, threads."""
+"""Helpers that use no arrays: checks of Python values, pytrees, names, text, threads."""

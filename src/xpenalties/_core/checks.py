@@ -1,9 +1,8 @@
-"""Checks of Python values, made from annotations.
+"""Make checks of Python values from annotations.
 
-`Literal[...]` accepts one of its names, `bool` a bool, `int` an integer, `float` a finite number,
-`Annotated[float, Interval(low, high)]` a number in the interval, and `Annotated[int, AtLeast(low)]` an integer not
-below `low`. `... | None` accepts None too. Any other annotation, such as `Any`, accepts everything. Values of arrays
-are never read.
+`Literal[...]` accepts one of its names, `bool` a bool, `int` an integer, `float` a finite number. `Annotated[float,
+Interval(low, high)]` accepts a number in the interval, `Annotated[int, AtLeast(low)]` an integer >= `low`. `... | None`
+also accepts None. Any other annotation, such as `Any`, accepts everything. No check reads the values of an array.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ Check = Callable[[str, Any], Any]  # takes the argument's name and value, return
 
 @dataclass(frozen=True)
 class Interval:
-    """The real numbers from `low` to `high`. An infinite end is open."""
+    """Real numbers from `low` to `high`, both included. `low_open` excludes `low`; infinity is always excluded."""
 
     low: float
     high: float
@@ -59,7 +58,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The integers that are not below `low`."""
+    """Integers >= `low`."""
 
     low: int
 
@@ -72,7 +71,7 @@ NonNegativeInteger = Annotated[int, AtLeast(0)]
 
 
 def number_in(interval: Interval) -> Check:
-    """Make a check for a number in `interval`. It returns a Python float: a NumPy scalar would widen other dtypes."""
+    """Make a check for a number in `interval`. It returns a Python float; a NumPy scalar would widen other dtypes."""
 
     def check(name: str, value: Any) -> float:
         if type(value) is not float:
@@ -95,7 +94,7 @@ def _float(value: Any) -> float:
 
 
 def one_of(valid: tuple[str, ...]) -> Check:
-    """Make a check for one of the names `valid`."""
+    """Make a check that a value is one of the names in `valid`."""
 
     def check(name: str, value: Any) -> Any:
         if isinstance(value, str) and value in valid:
@@ -107,7 +106,7 @@ def one_of(valid: tuple[str, ...]) -> Check:
 
 
 def check_argument(caller: str, check: Check, name: str, value: Any) -> Any:
-    """Check a value. Errors begin with `caller`."""
+    """Check the value of one argument. Errors begin with `caller`."""
     try:
         return check(name, value)
     except (TypeError, ValueError) as error:
@@ -115,7 +114,7 @@ def check_argument(caller: str, check: Check, name: str, value: Any) -> Any:
 
 
 def integer(least: AtLeast | None = None) -> Check:
-    """Make a check for an integer, not below `least`. It returns a Python int."""
+    """Make a check for an integer, with an optional lower bound. The check returns a Python int."""
 
     def check(name: str, value: Any) -> int:
         try:
@@ -125,7 +124,7 @@ def integer(least: AtLeast | None = None) -> Check:
         except TypeError:
             raise TypeError(f"`{name}` must be an integer, got {value!r}. Pass a Python int.") from None
         if least is not None and number < least.low:
-            raise ValueError(f"`{name}` must be {least.low} at least, got {number}.")
+            raise ValueError(f"`{name}` must be at least {least.low}, got {number}.")
         return number
 
     return check
@@ -138,7 +137,7 @@ POSITIVE_INTEGER = integer(AtLeast(1))
 
 
 def checks_of(function: Callable[..., Any], names: Iterable[str]) -> dict[str, Check]:
-    """Make a check for each of the arguments `names` of `function`, from its annotation."""
+    """Make a check for each argument in `names`, from its annotation in `function`."""
     hints = get_type_hints(function, include_extras=True)
     return {name: _check_of(hints[name]) for name in names}
 

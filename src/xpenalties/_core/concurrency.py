@@ -1,12 +1,12 @@
 """Run independent calls at the same time, on threads or on an event loop, each with its own time limit.
 
-The thread pools of the standard library wait for a thread that hangs: it keeps its place in the pool, and the
-interpreter from exiting. Here each call has its own daemon thread. A thread cannot be stopped, so one that runs is
-waited for, even if another call fails. Only if it times out is it abandoned: it may still run, but its result is
-dropped and its place is given to the next call.
+The standard library's thread pools do not fit: a thread that hangs keeps its place in the pool, and keeps the
+interpreter from exiting. Here each call has its own daemon thread. Python cannot stop a thread, so a running one is
+waited for, even if another call fails. Only a thread that times out is abandoned: it may go on running, but its result
+is dropped and the next call takes its place.
 
-An asyncio.TaskGroup would not do on the event loop. In Python 3.11 and 3.12 it forgets that it was cancelled if one of
-its tasks fails at the same time, and a KeyboardInterrupt in a task ends the loop and leaves the other tasks behind.
+On the event loop, asyncio.TaskGroup does not fit. In Python 3.11 and 3.12 it forgets that it was cancelled if one of
+its tasks fails at the same time, and a KeyboardInterrupt in a task ends the loop and leaves the other tasks running.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from weakref import ref
 
 __all__ = ["CallAndAwait", "CoroutineTask", "Outcome", "Task", "on_event_loop", "on_threads"]
 
-#: Calls a function, on a thread if its task is blocking, and awaits what it returns if that can be awaited.
+#: Calls a function (on a thread if the task is blocking) and awaits its result if it is awaitable.
 CallAndAwait = Callable[[Callable[[], Any]], Awaitable[Any]]
-#: Takes the result or the error of a call, and the seconds that it took.
+#: Takes the result of a call, its error, and its duration in seconds.
 OnEnd = Callable[[Any, BaseException | None, float], None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A call, its time limit, and whether its failure stops the others.
+    """A call, its time limit, and whether its failure stops the other tasks.
 
     Attributes
     ----------
     name : str
-        For messages.
+        The name in messages.
     call : callable
-        Takes nothing.
+        Called without arguments.
     timeout : float or None
-        Seconds from when it begins to run.
+        Time limit in seconds, from when the call starts. None means no limit.
     blocking : bool
-        On an event loop: whether to call it on a thread. False: on the thread of the loop.
+        Only for an event loop: if True, run the call on its own thread; if False, on the loop's thread.
     optional : bool
-        Whether its failure is an outcome like any other, and stops no other task.
+        If True, a failure is an outcome like any other and does not stop the other tasks.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Task:
 
 
 class CoroutineTask(Task):
-    """A task for an event loop whose `call` is a coroutine function. It takes a `CallAndAwait`, for what may block."""
+    """An event-loop task. Its `call` is a coroutine function that takes a `CallAndAwait`, to run what may block."""
 
 
 class Outcome(NamedTuple):
@@ -71,35 +71,36 @@ class Outcome(NamedTuple):
 
 
 def on_threads(tasks: Sequence[Task], *, max_workers: int | None) -> list[Outcome]:
-    """Return the outcomes of calls on threads, at most `max_workers` at a time, in the order of `tasks`.
+    """Run tasks on threads, at most `max_workers` at a time. Returns their outcomes in the order of `tasks`.
 
-    If a task fails that is not optional, tasks that have not begun never do and those that run are waited for. Then
-    the first error in the order of `tasks` is raised, with the others as notes. A BaseException that is no Exception,
-    such as KeyboardInterrupt, is raised at once.
+    If a task that is not optional fails, no more tasks start, and running tasks are waited for. Then the first error in
+    the order of `tasks` is raised, with the other errors as notes. A BaseException that is not an Exception, such as
+    KeyboardInterrupt, is raised at once.
 
     Parameters
     ----------
     tasks : sequence of Task
-        Each is called with the caller's context variables. One that returns an awaitable fails.
+        Each runs with the caller's context variables. A task that returns an awaitable fails.
     max_workers : int or None
-        None for as many as there are CPUs. A thread that has timed out is not counted, though it may still run.
+        Maximum number of threads; None means the number of CPUs. A thread that timed out does not count, even if it
+        still runs.
     """
     return _in_order(tasks, _run_on_threads(tasks, max_workers or os.cpu_count() or 1))
 
 
 async def on_event_loop(tasks: Sequence[Task]) -> list[Outcome]:
-    """Return the outcomes of calls that begin together on the running event loop, in the order of `tasks`.
+    """Run all tasks together on the running event loop. Returns their outcomes in the order of `tasks`.
 
-    If a call returns an awaitable, it is awaited within the same time limit. If a task fails that is not optional, or
-    the coroutine that awaits this is cancelled, coroutines are cancelled and awaited, and threads that run are waited
-    for. Then the first error in the order of `tasks` is raised, with the others as notes. A BaseException that is no
-    Exception, such as CancelledError, is raised in its place.
+    If a call returns an awaitable, it is awaited within the same time limit. If a task that is not optional fails, or
+    the caller is cancelled, the other coroutines are cancelled and awaited, and running threads are waited for. Then
+    the first error in the order of `tasks` is raised, with the other errors as notes. A BaseException that is not an
+    Exception, such as CancelledError, is raised instead.
 
     Parameters
     ----------
     tasks : sequence of Task
-        Each is called with the caller's context variables. A call that holds the thread of the loop for longer than its
-        timeout cannot be interrupted: it has timed out once it returns.
+        Each runs with the caller's context variables. A call on the loop's thread cannot be interrupted: if it takes
+        longer than its timeout, it times out when it returns.
     """
     return _in_order(tasks, await _run_on_event_loop(tasks))
 
@@ -107,7 +108,7 @@ async def on_event_loop(tasks: Sequence[Task]) -> list[Outcome]:
 def _run_on_threads(tasks: Sequence[Task], places: int) -> dict[int, Outcome]:
     outcomes: dict[int, Outcome] = {}
     waiting = deque(enumerate(tasks))
-    deadlines: dict[int, float] = {}  # of tasks that run and are not abandoned
+    deadlines: dict[int, float] = {}  # of running tasks that are not abandoned
     ended: SimpleQueue[tuple[int, Any, BaseException | None, float]] = SimpleQueue()
     while waiting or deadlines:
         while waiting and len(deadlines) < places:
@@ -124,7 +125,7 @@ def _run_on_threads(tasks: Sequence[Task], places: int) -> dict[int, Outcome]:
         else:
             if i not in deadlines:  # abandoned
                 continue
-            # by the clock of its thread: this one may have been kept from looking at the right moment
+            # by the clock of its own thread, because this thread may wake up late
             new = {i: _outcome(tasks[i], result, error, late=seconds > _limit_of(tasks[i]))}
         for i, outcome in new.items():
             if not isinstance(outcome, Outcome):
@@ -155,7 +156,7 @@ async def _run_on_event_loop(tasks: Sequence[Task]) -> dict[int, Outcome]:
                 stop = stop or _fails(tasks[i], outcome)
             elif not (stopped and isinstance(outcome, asyncio.CancelledError)):
                 stop, interrupt = True, interrupt or outcome
-        if stop and not stopped:  # once: a second cancellation would disturb their cleaning up
+        if stop and not stopped:  # only once: a second cancellation would interrupt their cleanup
             stopped = True
             for run in pending:
                 run.cancel()
@@ -165,10 +166,10 @@ async def _run_on_event_loop(tasks: Sequence[Task]) -> dict[int, Outcome]:
 
 
 async def _run(task: Task) -> Outcome | BaseException:
-    """Run one task. Nothing is raised: a KeyboardInterrupt would end the loop and leave the other tasks behind."""
+    """Run one task. Errors are returned: a raised KeyboardInterrupt would end the loop and abandon the other tasks."""
     began = monotonic()
     async with asyncio.timeout(task.timeout) as timeout:
-        # weakly, because a traceback would hold the timeout, which holds the asyncio.Task, whose result is the error
+        # weak, to break a cycle: the error's traceback holds the timeout, which holds the asyncio.Task and its result
         call_and_await = partial(_call_and_await, task, ref(timeout))
         awaitable = task.call(call_and_await) if isinstance(task, CoroutineTask) else call_and_await(task.call)
         result, error = await _attempt_async(awaitable)
@@ -179,7 +180,7 @@ async def _run(task: Task) -> Outcome | BaseException:
 
 
 async def _call_and_await(task: Task, timeout: ref[asyncio.Timeout], call: Callable[[], Any]) -> Any:
-    """Call a function, on a thread if `task` is blocking, and await what it returns if that can be awaited."""
+    """Call a function (on a thread if `task` is blocking) and await its result if it is awaitable."""
     result, error = await _attempt_on_thread(task.name, timeout, call) if task.blocking else _attempt(call)
     if error is None:
         return await result if inspect.isawaitable(result) else result
@@ -200,13 +201,13 @@ async def _attempt_on_thread(
     def on_end(result: Any, error: BaseException | None, _seconds: float) -> None:
         try:
             loop.call_soon_threadsafe(ended.set_result, (result, error))
-        except RuntimeError:  # the thread was abandoned, and its loop is closed by now
+        except RuntimeError:  # the thread was abandoned, and the loop is closed
             _close(result)
 
     _start_thread(name, call, on_end)
     while not ended.done():
         try:
-            await asyncio.wait([ended])  # unlike the future itself, it can be cancelled and awaited again
+            await asyncio.wait([ended])  # `wait` can be cancelled and awaited again, the future cannot
         except asyncio.CancelledError as request:
             cancelled = request
             limit = timeout()
@@ -261,16 +262,16 @@ def _refusing_awaitables(task: Task) -> Any:
 
 
 def _close(result: Any) -> None:
-    """Close a coroutine that nobody awaits, because Python would warn of it."""
+    """Close a coroutine that will not be awaited, to avoid Python's warning."""
     if inspect.iscoroutine(result):
         result.close()
 
 
 def _outcome(task: Task, result: Any, error: BaseException | None, *, late: bool) -> Outcome | BaseException:
-    """Return the outcome of a task, or a BaseException that is no Exception, to be raised."""
+    """Return the outcome of a task, or a BaseException that is not an Exception, for the caller to raise."""
     if late and (error is None or isinstance(error, (Exception, asyncio.CancelledError))):
         overdue = TimeoutError(f"{task.name!r} took longer than its timeout of {task.timeout:g} s.")
-        overdue.__cause__ = error  # says where it was cancelled
+        overdue.__cause__ = error  # shows where the task was cancelled
         return Outcome(error=overdue)
     if error is None or isinstance(error, Exception):
         return Outcome(result, error)
@@ -299,5 +300,5 @@ def _in_order(tasks: Sequence[Task], outcomes: dict[int, Outcome]) -> list[Outco
     try:
         raise failure
     finally:
-        # the traceback holds this frame: with a reference back to the error, both would wait for the garbage collector
+        # break a cycle: the error's traceback holds this frame, and the frame would hold the error
         del outcomes, failure, error

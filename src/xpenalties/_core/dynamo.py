@@ -8,6 +8,9 @@ __all__ = ["in_dynamo"]
 
 
 def in_dynamo() -> bool:
-    """Return True while torch.compile traces this code. An error must then do only what it traces, or it is hidden."""
+    """Return True while torch.compile traces this code.
+
+    Code that raises an error must then use only what Dynamo can trace, or Dynamo's own error hides it.
+    """
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.compiler.is_compiling())

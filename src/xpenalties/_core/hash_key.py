@@ -1,4 +1,4 @@
-"""The base class of this package's callables that are compared by value when a compiled program is looked up."""
+"""Base class of callables that are compared by value, so that equal ones share a compiled program."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ __all__ = ["HasStaticKey"]
 
 
 class HasStaticKey(ABC):
-    """A callable of this package: two with equal static keys compute the same."""
+    """A callable of this package. Two callables with equal static keys compute the same function."""
 
     @abstractmethod
     def static_key(self) -> tuple[Any, ...]:
-        """Return what two callables that compute the same have in common."""
+        """Return a hashable key that is equal for callables that compute the same function."""

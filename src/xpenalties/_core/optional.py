@@ -1,4 +1,4 @@
-"""Optional packages: an import that fails says what needs the package and how to install it."""
+"""Import optional packages: if an import fails, the error says what needs the package and how to install it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def require(package: str, *, needed_by: str, install: str, remedy: str = "") -> 
     Parameters
     ----------
     package : str
-        The package as a reader knows it: ``"JAX"``.
+        The package's name for readers: ``"JAX"``.
     needed_by : str
         The module or method that needs it.
     install : str
@@ -30,7 +30,7 @@ def require(package: str, *, needed_by: str, install: str, remedy: str = "") -> 
     """
     try:
         yield
-    except ImportError as error:  # also from another package of the same name, which lacks what is imported
+    except ImportError as error:  # also if another package has the same name and lacks the attribute
         requirement = f'"{install}"' if "[" in install else install  # some shells expand brackets
         raise ModuleNotFoundError(
             f"{needed_by} needs {package}. Install it: pip install {requirement}{remedy}.", name=error.name

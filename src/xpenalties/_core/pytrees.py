@@ -1,8 +1,8 @@
 """Flatten trees of arrays (dicts, lists, tuples, named tuples, dataclasses) into a list of leaves, and rebuild them.
 
-JAX brings its own, see backends/jax/; this serves the frameworks that have none in public. optree would not do: plain
-dataclasses and Mappings are leaves to it, it sorts the keys of dicts, and it would be a second runtime dependency for
-the 70 lines below.
+JAX has its own pytrees, see backends/jax/. This module serves the frameworks that have no public ones. optree does not
+fit: it treats plain dataclasses and Mappings as leaves, it sorts the keys of dicts, and it would be a second runtime
+dependency to replace the 70 lines below.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def node(
     leaves : tuple of str
         Attributes that are leaves or trees.
     mappings : tuple of str
-        Attributes that are None or mappings, whose values, or the values of their values, are leaves or trees. They
-        keep their order, which JAX's dicts do not.
+        Attributes that are None or mappings. Their values, or the values of mappings inside them, are leaves or trees.
+        Unlike JAX's dicts, they keep their order.
     static : tuple of str
         All other attributes.
     key : callable, optional
-        Returns what two instances of the same structure have in common, by default their static attributes.
+        Returns a value that is equal for two instances of the same structure. By default, the static attributes.
     """
     attributes = _Attributes(leaves, mappings, static, key)
 
     def decorate(cls: Any) -> Any:
         def tree_flatten(self: Any) -> tuple[tuple[Any, ...], _Structure]:
-            """Return the children, and the rest."""
+            """Return the children and the structure."""
             return attributes.children(self), attributes.structure(self)
 
         def tree_keys(self: Any) -> tuple[str, ...]:
@@ -73,14 +73,14 @@ def register(cls: C) -> C:
 
 
 def watch_nodes(watcher: Callable[[type], None]) -> None:
-    """Call `watcher` with each registered class, now or once it is registered."""
+    """Call `watcher` with each class that is registered already, and with each later one."""
     _watchers.append(watcher)
     for cls in NODES:
         watcher(cls)
 
 
 class _Structure:
-    """What an instance of a node has beside its leaves. Two are equal if their keys are."""
+    """An instance of a node without its leaves. Two structures are equal if their keys are."""
 
     def __init__(self, keys: tuple[Any, ...], static: tuple[Any, ...], key: Hashable) -> None:
         self.keys = keys  # of each mapping
@@ -98,7 +98,7 @@ class _Structure:
 
 
 class _Attributes(NamedTuple):
-    """The attributes of a node, see there."""
+    """The attributes of a class that `node` registers."""
 
     leaves: tuple[str, ...]
     mappings: tuple[str, ...]
@@ -125,7 +125,7 @@ class _Attributes(NamedTuple):
         return _Structure(keys, static, static if self.key is None else self.key(instance))
 
     def instance(self, cls: type, structure: _Structure, children: Iterable[Any]) -> Any:
-        """Return an instance with other children, which may be anything: JAX puts tracers and placeholders there."""
+        """Return an instance with other children. They may be any objects: JAX passes tracers and placeholders."""
         new = iter(children)
         instance: Any = object.__new__(cls)
         values = dict(zip(self.static, structure.static, strict=True))
@@ -137,38 +137,38 @@ class _Attributes(NamedTuple):
 
 
 def _keys(mapping: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
-    """Return the keys of a mapping, each with the keys of its value if that is a mapping too."""
+    """Return the keys of a mapping, each with the keys of its value if the value is a mapping."""
     if mapping is None:
         return None
     return tuple((key, tuple(value) if isinstance(value, Mapping) else None) for key, value in mapping.items())
 
 
 def _with_values(keys: tuple[Any, ...] | None, new: Iterator[Any]) -> dict[str, Any] | None:
-    """Return a mapping of these keys with the next values."""
+    """Return a mapping with these keys and the next values of `new`."""
     if keys is None:
         return None
     return {key: next(new) if inner is None else {name: next(new) for name in inner} for key, inner in keys}
 
 
 class _Inner(NamedTuple):
-    """A tree that is no leaf."""
+    """A tree that is not a leaf."""
 
     keys: Iterable[Any]
     children: list[Any]
-    make: Callable[[list[Any]], Any]  # builds the same of other children
+    make: Callable[[list[Any]], Any]  # builds the same kind of tree from other children
 
 
 def flatten(tree: Any) -> tuple[list[Any], Rebuild]:
-    """Return the leaves of `tree` in order, and a function that builds the same tree of as many other leaves."""
+    """Return the leaves of `tree` in order, and a function that rebuilds the tree with other leaves."""
     leaves: list[Any] = []
     rebuild = _walk(tree, leaves)
     return leaves, rebuild
 
 
 def flatten_with_paths(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
-    """Return the same as `flatten`, and the path of each leaf: keys, fields and indices, with dots between.
+    """Flatten a tree. Also returns the path of each leaf: its keys, fields and indices, joined with dots.
 
-    A tree that is a leaf has the path "".
+    If the tree is itself a leaf, its path is "".
     """
     leaves: list[Any] = []
     paths: list[str] = []
@@ -177,12 +177,12 @@ def flatten_with_paths(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
 
 
 def join_paths(outer: str, inner: str) -> str:
-    """Return a path made of two."""
+    """Join two paths with a dot. Either may be empty."""
     return f"{outer}.{inner}" if outer and inner else outer or inner
 
 
 def _walk(tree: Any, leaves: list[Any], paths: list[str] | None = None, path: str = "") -> Rebuild:
-    """Append the leaves of `tree`, and their paths, to lists. Return the function that rebuilds it."""
+    """Append the leaves of `tree` to `leaves` and their paths to `paths`. Returns the function that rebuilds it."""
     inner = _taken_apart(tree)
     if inner is None:
         leaves.append(tree)
@@ -202,7 +202,7 @@ def _taken_apart(tree: Any) -> _Inner | None:
     """Return keys and children of `tree`, or None for a leaf."""
     if isinstance(tree, Mapping):
         keys = list(tree)
-        plain = type(tree) is dict or not isinstance(tree, dict)  # torch.compile traces no copy of one
+        plain = type(tree) is dict or not isinstance(tree, dict)  # torch.compile cannot trace a copy of a dict
         return _Inner(
             keys,
             [tree[key] for key in keys],
@@ -225,16 +225,16 @@ def _taken_apart(tree: Any) -> _Inner | None:
 
 
 def _filled(mapping: Any, keys: list[Any], values: list[Any]) -> Any:
-    """Put these values into `mapping`, a copy that keeps its class and the default of a defaultdict."""
-    for key, value in zip(keys, values, strict=True):  # some refuse `update`
+    """Put values into `mapping`, a copy that keeps its class and the default of a defaultdict."""
+    for key, value in zip(keys, values, strict=True):  # some classes refuse `update`
         mapping[key] = value
     return mapping
 
 
 def _with_fields(instance: Any, names: list[str], values: list[Any]) -> Any:
-    """Set fields of `instance`, a copy, and forget what it has computed lazily of the former ones.
+    """Set fields of `instance`, a copy, and clear its cached properties.
 
-    dataclasses.replace would call __post_init__, which checks and computes once more.
+    dataclasses.replace would call __post_init__, which checks and computes everything again.
     """
     for name in [*getattr(instance, "__dict__", ())]:
         if isinstance(getattr(type(instance), name, None), cached_property):

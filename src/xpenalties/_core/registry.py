@@ -23,10 +23,10 @@ def register(name: str, fn: F, /) -> F: ...
 
 
 def register(name: str, fn: Any = None, /) -> Any:
-    """Register a callable under a name that `Penalty`, `Pipeline` and configurations find. Also a decorator.
+    """Register a callable under a name, for `Penalty`, `Pipeline` and configurations. Also works as a decorator.
 
-    In a configuration, it may be a penalty, ``{"penalty": name}``, a schedule, ``{"schedule": name}``, or the function
-    that picks a penalty's inputs, ``{"function": name}``. `Pipeline.to_config` writes its name.
+    In a configuration, the name can stand for a penalty, ``{"penalty": name}``, a schedule, ``{"schedule": name}``, or
+    a function that selects a penalty's inputs, ``{"function": name}``. `Pipeline.to_config` writes the name.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def register(name: str, fn: Any = None, /) -> Any:
     TypeError
         If `name` is not a string or `fn` is not callable.
     ValueError
-        If `name` is empty or names another callable. You may register the same callable again, and a function that is
+        If `name` is empty or names another callable. You may register the same callable again. A function that is
         defined again, as in a notebook, replaces the earlier one.
 
     Examples
@@ -82,7 +82,7 @@ def _is_same(a: object, b: object) -> bool:
 
 
 def _is_defined_again(earlier: object, fn: object) -> bool:
-    """Return whether both come from one `def` at the top of a module or class.
+    """Return True if both come from the same `def` at the top level of a module or class.
 
     Closures and wrappers do not count: one `def` makes many of them.
     """
@@ -94,7 +94,7 @@ def _is_defined_again(earlier: object, fn: object) -> bool:
 
 
 def name_of(fn: object) -> str | None:
-    """Return the name that `fn` is registered under, None if there is none."""
+    """Return the name that `fn` is registered under, or None."""
     return next((name for name, registered in list(REGISTERED.items()) if _is_same(registered, fn)), None)
 
 

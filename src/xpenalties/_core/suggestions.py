@@ -12,7 +12,7 @@ __all__ = ["did_you_mean"]
 
 def did_you_mean(value: object, valid: Iterable[object]) -> str:
     """Return " Did you mean ...?" with the nearest valid name, or an empty string if none is near."""
-    if in_dynamo():  # pragma: no cover - coverage does not see what Dynamo traces; test_compiled has these errors
+    if in_dynamo():  # pragma: no cover - coverage cannot see what Dynamo traces; test_compiled has these errors
         return ""
     names = [str(name) for name in valid]
     beginnings = [name for name in names if value and name.startswith(str(value))]

@@ -1,7 +1,7 @@
-"""Text in columns for a terminal, whatever the characters of a penalty's name.
+"""Lay out text in the columns of a terminal, for names with any characters.
 
-The standard library pads by characters. A Chinese, Japanese or Korean character takes two columns, so the few lines
-here that count columns keep tables straight, without a dependency such as rich.
+The standard library pads by characters, but a Chinese, Japanese or Korean character takes two columns. The functions
+here count columns, so tables stay aligned without a dependency such as rich.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["padded", "printable", "shortened", "width_of", "wrapped"]
 
 
 def printable(text: str) -> str:
-    """Put text on one line, without control characters, which a terminal would act on."""
+    """Put text on one line and remove control characters, which a terminal would act on."""
     return "".join(c for c in " ".join(text.split()) if not category(c).startswith("C"))
 
 
 def width_of(text: str) -> int:
-    """Count columns of a terminal: two for a wide character, none for a combining mark."""
+    """Count the terminal columns of a text: two for a wide character, none for a combining mark."""
     return sum(map(_columns, text))
 
 
@@ -29,17 +29,17 @@ def _columns(character: str) -> int:
 
 
 def padded(text: str, width: int) -> str:
-    """Add spaces up to a width."""
+    """Pad text with spaces to `width` columns."""
     return text + " " * (width - width_of(text))
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Break text into lines of at most a width, with all but the first indented. Empty text has no lines."""
+    """Break text into lines of at most `width` columns, and indent all but the first. Empty text has no lines."""
     return wrap(text, width if width_of(text) == len(text) else width // 2, subsequent_indent=indent)
 
 
 def shortened(text: str, width: int) -> str:
-    """Keep the start and the end of a text that is wider than `width`."""
+    """Shorten a text to `width` columns by cutting its middle."""
     if width_of(text) <= width:
         return text
     end = (width - 1) // 2

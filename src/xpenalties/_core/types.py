@@ -8,7 +8,7 @@ __all__ = ["Array", "SupportsArithmetic"]
 
 
 class SupportsArithmetic(Protocol):
-    """The attributes and operators that every framework's array has."""
+    """Attributes and operators that arrays of every framework have."""
 
     @property
     def shape(self) -> Any: ...

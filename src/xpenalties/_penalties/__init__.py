@@ -1,1 +1,1 @@
-"""The penalties, a file for each family, and what they have in common."""
+"""The penalties, one file for each family, and the code that they share."""

@@ -1,4 +1,4 @@
-"""One call of a penalty, and the checks of it that come before anything is computed."""
+"""One call of a penalty, and the checks that come before anything is computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REDUCTIONS = ("sum", "mean", "none")
 
 
 class Call(NamedTuple):
-    """One call of a penalty. `check` takes its functions, which come first, out of its arrays."""
+    """One call of a penalty. `check` moves the functions, which come first in `arrays`, to `functions`."""
 
     spec: Spec
     arrays: tuple[Any, ...]
@@ -29,9 +29,9 @@ class Call(NamedTuple):
 
 
 def check(call: Call) -> tuple[Call, Backend]:
-    """Check everything but shapes, dtypes, `where` and `weights`, before anything is computed.
+    """Check a call, except for its shapes, dtypes, `where` and `weights`.
 
-    Returns the call with functions apart from arrays and with checked options, and the arrays' backend.
+    Returns the call, with its functions separated from its arrays and its options checked, and the arrays' backend.
     """
     spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions = call
     if spec.functions:
@@ -66,7 +66,7 @@ def _checked_normalizer(spec: Spec, first: Any, normalizer: Any) -> Any:
     if tuple(normalizer.shape) != ():
         raise ValueError(
             f"{spec.name}: `normalizer` must be a number or a 0-d array, got shape {tuple(normalizer.shape)}. "
-            "For a factor per term use `weights`."
+            "For a factor for each term, use `weights`."
         )
     return normalizer
 

@@ -1,7 +1,7 @@
-"""The decorator that turns a penalty's formula into a public function, and registers it.
+"""The decorator `penalty`, which turns a formula into a public function and registers it.
 
-A formula maps arrays to terms. What all penalties share (checks, half precision, `where`, `weights`, `normalizer`, the
-reduction) is in `evaluation.py`, so that a penalty is its mathematics and nothing else.
+A formula maps arrays to terms. Everything else is shared by all penalties, and is in `evaluation.py`: checks, half
+precision, `where`, `weights`, `normalizer`, the reduction. So a penalty's file holds only its mathematics.
 """
 
 from __future__ import annotations
@@ -37,16 +37,15 @@ _SHARED_DOC = """
     Other Parameters
     ----------------
     reduction : {{"sum", "mean", "none"}}, default "{reduction}"
-        "mean" divides the sum of the terms by their number or, if there are `weights`, by the sum of the weights.
-        "none" returns the terms.
+        "sum" adds the terms. "mean" divides that sum by the number of terms that are kept or, if you pass `weights`, by
+        the sum of the weights. "none" returns the terms.
     where : boolean array, broadcastable to the terms, optional
-        Mask of the terms to keep. A masked-out term adds exactly nothing to the value and the gradient, even if it is
-        NaN.
+        True for the terms to keep. The others add exactly 0 to the value and the gradient, even if they are NaN.
     weights : array of numbers >= 0, broadcastable to the terms, optional
         Factor of each term. A weight of 0 masks its term.
     normalizer : number > 0 or 0-d array, optional
-        Divisor to use instead of the one of `reduction`: "sum" and "mean" return sum / normalizer, and "none" returns
-        terms / normalizer. For an array, 0 / 0 is 0.
+        Divisor that replaces the one of `reduction`: "sum" and "mean" return sum / normalizer, and "none" returns
+        terms / normalizer. If it is an array, 0 / 0 is 0.
 """
 
 
@@ -59,24 +58,25 @@ def penalty(
     check_arrays: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None,
     matrices: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a formula a public penalty.
+    """Turn a formula into a public penalty.
 
     Parameters
     ----------
     terms : {"elements", "rows", "matrices", "samples", "whole"} or callable of the options
         What the formula returns: one term for each element, for each row (along its option `axis`), for each matrix
-        (the last two axes), for each index of the first axis, or a single one.
+        (the last two axes), for each sample (index of the first axis), or a single term.
     reduction : {"sum", "mean"}
         The default.
     complex : bool
         Whether the penalty takes complex arrays.
     extras : tuple of {"mask", "eps"}
-        What the formula gets in its ``**shared``: the mask over its arrays, if there is one, and the eps of the dtype
-        of the arrays that the user passed.
+        Values that the formula gets in its ``**shared``: the mask over its arrays, if anything is masked, or the eps of
+        the dtype of the user's arrays.
     check_arrays : callable of the arrays and the options, optional
-        Raises an error for what the formula cannot take. Called before the formula, and for empty arrays too.
+        Raises an error for arrays or options that the formula cannot take. Called before the formula, also for empty
+        arrays.
     matrices : tuple of str
-        Which of the arrays are linear maps that all rows share, of shape [classes, features]. `check_arrays` must then
+        Names of arrays that are linear maps, shared by all rows, of shape [classes, features]. `check_arrays` must then
         check the shapes of all arrays.
     """
 
@@ -124,7 +124,7 @@ def penalty(
 def value_and_metrics(
     function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Evaluate a penalty once. Returns its reduced value, and sum, mean, min and max of the terms that count."""
+    """Evaluate a penalty once. Returns its reduced value, and the metrics of its terms by name, see `metrics`."""
     spec = spec_of(function)
     assert spec is not None
     options = dict(options)
@@ -147,7 +147,7 @@ def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature
 
 
 def _docstring(text: str, reduction: str) -> str:
-    """Return the docstring of a formula with the shared options after its parameters."""
+    """Return the docstring of a formula with the shared options before its notes."""
     text = inspect.cleandoc(text)
     shared = inspect.cleandoc(_SHARED_DOC.format(reduction=reduction))
     head, separator, tail = text.partition("\n\nNotes\n-----")

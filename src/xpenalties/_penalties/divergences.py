@@ -1,4 +1,4 @@
-"""Divergences and entropies of distributions, given as log-probabilities or logits. Natural logarithms throughout."""
+"""Divergences and entropies of distributions given as log-probabilities or logits, with natural logarithms."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def js_divergence(
     from_logits: bool = False,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Jensen-Shannon divergence between two distributions over classes, with any weights.
+    r"""Jensen-Shannon divergence between two distributions over classes, with adjustable weights.
 
     Each term is :math:`\beta KL(P\|M) + (1 - \beta) KL(Q\|M)` with :math:`M = \beta P + (1 - \beta) Q`.
 
@@ -124,8 +124,8 @@ def js_divergence(
 
     Notes
     -----
-    Finite for any two distributions, also for disjoint ones. Some code for distillation uses the name "generalized JSD"
-    for a different divergence, which becomes a KL divergence at ``beta`` 0 and 1.
+    Finite for any two distributions, even disjoint ones. Some distillation code uses the name "generalized JSD" for a
+    different divergence, which becomes a KL divergence at ``beta`` 0 and 1.
 
     References
     ----------
@@ -154,7 +154,7 @@ def entropy(
     from_logits: bool = False,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Shannon entropy of a distribution over classes, with the sign for a loss that is minimized.
+    r"""Shannon entropy of a distribution over classes, as a penalty or a bonus in a loss that you minimize.
 
     Each term is :math:`H = -\sum_i p_i \log p_i` for "penalty", which sharpens the distribution, and :math:`-H` for
     "bonus", which rewards exploration.
@@ -177,7 +177,7 @@ def entropy(
     Returns
     -------
     array, shape (), or that of the input without `axis` with ``reduction="none"``
-        In nats, or with `normalize` a share of the largest entropy; in float32 or wider.
+        In nats or, with `normalize`, as a fraction of the largest entropy. In float32 or wider.
 
     Raises
     ------
@@ -188,7 +188,7 @@ def entropy(
 
     Notes
     -----
-    A class of log-probability -inf adds 0, but `normalize` counts it. The entropy of a single class is 0.
+    A class with log-probability -inf adds 0, but `normalize` counts it. The entropy of a single class is 0.
 
     References
     ----------

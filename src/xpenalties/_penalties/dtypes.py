@@ -13,7 +13,7 @@ __all__ = ["working_dtype"]
 def working_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
     """Check dtypes and shapes. Returns the dtype to compute in, or None for that of the arrays.
 
-    It is float32 at least, unless a function takes the arrays.
+    It is float32 or wider, unless a function takes the arrays.
     """
     first = arrays[0]
     first_dtype = first.dtype
@@ -30,7 +30,7 @@ def working_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
             listed = " and ".join(f"`{n}`" for n in spec.arrays)
             got = " and ".join(str(tuple(y.shape)) for y in arrays)
             raise ValueError(f"{spec.name}: {listed} must have the same shape, got {got}. Broadcast them explicitly.")
-    if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens what comes out
+    if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens the result
         return None
     return backend.xp.result_type(
         *[x.dtype if spec.functions else backend.dtype(x.dtype).working or x.dtype for x in arrays]

@@ -1,7 +1,7 @@
 """Evaluate one penalty: check the call, prepare its arrays, evaluate the terms, reduce them.
 
-This is what all penalties share. How the terms are computed (at once, without guards first, in blocks, as a compiled
-program) is for the arrays' backend to decide.
+All penalties share this code. The arrays' backend decides how to compute the terms: at once, first without guards, in
+blocks, or as a compiled program.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .reduction import Terms, metrics, reduce
 
 __all__ = ["evaluate"]
 
-_PLAIN = (bool, int, float, str, NoneType)  # types of options that are no arrays
+_PLAIN = (bool, int, float, str, NoneType)  # types of options that are not arrays
 
 
 def evaluate(call: Call) -> Any:
-    """Evaluate one penalty. Returns its value, or with metrics a pair of value and `METRICS`."""
+    """Evaluate one penalty. Returns its value or, with metrics, a pair of its value and its `METRICS`."""
     call, backend = check(call)
     if call.functions:
         return _with_autodiff(call, backend)
@@ -33,7 +33,7 @@ def evaluate(call: Call) -> Any:
 
 
 def _with_autodiff(call: Call, owner: Backend) -> Any:
-    """Evaluate a penalty that differentiates; in another framework if the arrays' own cannot."""
+    """Evaluate a penalty that differentiates, in another framework if the arrays' own cannot."""
     autodiff_backend = autodiff_backend_of(call.spec.name, owner)
     if autodiff_backend is owner:
         return _value(call, owner)
@@ -54,10 +54,10 @@ def _with_autodiff(call: Call, owner: Backend) -> Any:
 
 
 def _in_program(call: Call, backend: Backend) -> Any:
-    """Evaluate a call as one compiled program for each penalty, options and shapes.
+    """Evaluate a call as a compiled program, one for each penalty, set of options, and shapes.
 
-    A normalizer is traced, for it changes from batch to batch. Calls that cannot be traced are evaluated without a
-    program, so that their errors speak of the arguments and not of tracers.
+    The normalizer is traced, because it changes from batch to batch. A call that cannot be traced is evaluated without
+    a program, so that its error names the arguments and not tracers.
     """
     spec, arrays, reduction, where, weights, normalizer, options, with_metrics, _ = call
     for x in (*arrays, where, weights):
@@ -65,7 +65,7 @@ def _in_program(call: Call, backend: Backend) -> Any:
             return _value(call, backend)
     traced = {name: value for name, value in options.items() if backend_of(value) is backend}
     static = tuple((name, type(value), value) for name, value in options.items() if name not in traced)
-    elements = BLOCK_SIZE.get() if spec.matrices else None  # nothing else is cut in blocks in a program
+    elements = BLOCK_SIZE.get() if spec.matrices else None  # a program uses blocks for linear maps only
     key = spec, reduction, with_metrics, backend, static, elements
     try:
         hash(key)
@@ -93,7 +93,7 @@ def _value(call: Call, backend: Backend) -> Any:
 
 def _terms(call: Call, backend: Backend, work: Work, mask: Any, weights: Any) -> Terms:
     """Evaluate the penalty's terms. Masked terms are 0."""
-    if call.functions:  # they run as the user wrote them
+    if call.functions:  # user functions run as written, not in blocks
         values, total = work.whole(), None
         backend = _tracing(backend, values)
     else:
@@ -104,18 +104,18 @@ def _terms(call: Call, backend: Backend, work: Work, mask: Any, weights: Any) ->
     if mask is not None:
         values = backend.xp.where(mask, values, 0.0)
     if weights is not None and weights.dtype != values.dtype:
-        weights = work.xp.astype(weights, values.dtype)  # float16 ones would not sum, float64 ones would widen
+        weights = work.xp.astype(weights, values.dtype)  # float16 is too narrow to sum in, float64 would widen
     return Terms(backend, values, mask, weights, total, work.divisor or 1.0)
 
 
 def _tracing(backend: Backend, values: Any) -> Backend:
-    """Return the backend of `values` if a function, or an option that is an array, has made them traced."""
+    """Return the tracer's backend if a function or an array option made `values` traced, else `backend`."""
     actual = backend_of(values)
     return backend if actual is None or not actual.traces else actual
 
 
 def _no_terms(backend: Backend, work: Work, mask: Any, weights: Any) -> Terms:
-    """Return zeros for arrays of size 0, on the graph of all of them. The formula is not called."""
+    """Return zero terms for arrays of size 0, connected to the graph of all of them, without calling the formula."""
     xp = backend.xp
     zeros: Any = 0.0
     for i, x in enumerate(work.arrays):
@@ -127,7 +127,7 @@ def _no_terms(backend: Backend, work: Work, mask: Any, weights: Any) -> Terms:
 
 def _summed_over_inputs(xp: Any, x: Any, kind: str, axis: int | None) -> Any:
     """Sum an array of size 0, or one that all terms share, to zeros of the terms' shape."""
-    x = xp.abs(x)  # real
+    x = xp.abs(x)  # complex to real
     if kind == "whole":
         return xp.sum(xp.reshape(x, (-1,))[:0])
     if kind == "elements":

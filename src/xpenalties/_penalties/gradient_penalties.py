@@ -22,7 +22,7 @@ def _terms(options: Mapping[str, Any]) -> Shape:
 
 
 def _samples_check(caller: str, name: str) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None]:
-    """Return a check that the array has an axis of samples."""
+    """Make a check that the array has an axis of samples."""
 
     def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         if arrays[0].ndim == 0 and options.get("per_sample", True):
@@ -44,12 +44,11 @@ def gradient_penalty(
     per_sample: bool = True,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Squared distance of the norm of a function's gradient from a target, such as a critic's Lipschitz constant.
+    r"""Squared distance between the norm of a function's gradient and a target, such as a Lipschitz constant.
 
     Each term is :math:`(\|\nabla_x f(x)\|_2 - t)^2` for a sample, with :math:`t` = `target_norm`. If `one_sided` is
-    True, it is :math:`\max(0, \|\nabla_x f(x)\|_2 - t)^2`. With ``target_norm=0`` it is
-    :math:`\|\nabla_x f(x)\|_2^2`: R1 [2]_ if the samples are real ones and R2 if they are generated, without their
-    factor 1/2.
+    True, it is :math:`\max(0, \|\nabla_x f(x)\|_2 - t)^2`. With ``target_norm=0`` it is :math:`\|\nabla_x f(x)\|_2^2`:
+    that is R1 [2]_ on real samples and R2 on generated ones, without their factor 1/2.
 
     Parameters
     ----------
@@ -73,15 +72,16 @@ def gradient_penalty(
     Raises
     ------
     TypeError
-        If `x` is not a real floating-point array, `fn` is not callable or does not return real arrays of the same
-        framework, `fn` takes its input out of the framework, for example by NumPy's functions or float() (see
-        `namespace`), or an option has the wrong type.
+        If `x` is not a real floating-point array, or an option has the wrong type. If `fn` is not callable, does not
+        return a real array of the same framework, or converts its input, for example with NumPy's functions or float()
+        (see `namespace`).
     ValueError
-        If `fn` returns another shape or, as far as the framework can tell (PyTorch in eager mode, and NumPy), a value
-        that does not depend on `x`; if `x` has no axis of samples, or an option is out of range.
+        If `fn` returns another shape, `x` has no axis of samples, or an option is out of range. Eager PyTorch and NumPy
+        also raise it if the result of `fn` does not depend on `x`.
     NotImplementedError
-        If the arrays' library has no automatic differentiation and there is none to borrow, see `value_and_grad`; in
-        PyTorch's backward pass, if `fn` contains what PyTorch cannot differentiate twice, such as flash attention.
+        If the arrays' library has no automatic differentiation and cannot borrow any, see `value_and_grad`. PyTorch's
+        backward pass raises it if `fn` contains an operation that PyTorch cannot differentiate twice, such as flash
+        attention.
 
     Notes
     -----
@@ -140,8 +140,8 @@ def interpolated_gradient_penalty(
     alpha : array, shape (n,) or (n, 1, ...), optional
         The share of `real` in each point, instead of a random one.
     rng : generator, optional
-        Where the random numbers come from: a torch.Generator for PyTorch, a key for JAX, a numpy.random.Generator for
-        any framework but JAX. By default the framework's own generator. JAX has none: pass a new key at each step.
+        Source of the random numbers: a torch.Generator for PyTorch, a key for JAX, a numpy.random.Generator for any
+        framework except JAX. By default, the framework's own generator. JAX has none, so pass a new key at each step.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def interpolated_gradient_penalty(
     Raises
     ------
     TypeError
-        As `gradient_penalty`; also if `alpha` is not a real floating-point array, or `rng` is of another kind.
+        As `gradient_penalty`; also if `alpha` is not a real floating-point array, or `rng` has the wrong type.
     ValueError
         As `gradient_penalty`; also if `alpha` does not have one number for each sample.
     NotImplementedError
@@ -188,7 +188,7 @@ def jacobian_penalty(
 ) -> Array:
     r"""Squared Frobenius norm of a function's Jacobian for each sample, estimated by random projections.
 
-    Each term estimates :math:`\|J\|_F^2 = E \|J^T v\|_2^2` for a sample (Hutchinson [2]_), by the mean over
+    Each term estimates :math:`\|J\|_F^2 = E \|J^T v\|_2^2` for a sample (Hutchinson [2]_), as the mean over
     `projections` vectors :math:`v` whose elements are 1 or -1 with equal probability.
 
     Parameters
@@ -211,7 +211,7 @@ def jacobian_penalty(
     Raises
     ------
     TypeError
-        As `gradient_penalty`; also if `rng` is of another kind.
+        As `gradient_penalty`; also if `rng` has the wrong type.
     ValueError
         As `gradient_penalty`; also if `projections` is below 1.
     NotImplementedError
@@ -270,7 +270,7 @@ def _squared_deviation(gradient: Any, target: float, *, one_sided: bool, per_sam
     """Return the squared distance of the gradient's norm from the target."""
     rows, axis = (_rows(gradient), 1) if per_sample else (at_least_float32(gradient), None)
     xp = namespace(rows)
-    if target == 0:  # no root that is squared again, which would lose the second derivative at 0
+    if target == 0:  # no root: to square it again would lose the second derivative at 0
         return xp.sum(square(rows), axis=axis)
     excess = safe_norm(rows, axis=axis) - target
     return square(xp.where(excess > 0, excess, 0.0) if one_sided else excess)

@@ -1,4 +1,4 @@
-"""Gradients of a user's function with respect to its input, with checks of what the function returns."""
+"""Gradients of a user's function with respect to its input, with checks of its output."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Function", "check_sample_outputs", "input_gradient", "value_and_pull
 Function = Callable[[Any], Any]
 OutputCheck = Callable[
     [str, Backend, Any, Any], None
-]  # of the caller's name, its backend, what `fn` returned, its input
+]  # takes the caller's name, the backend, the output of `fn` and its input
 
 
 def input_gradient(caller: str, fn: Function, x: Any, *, per_sample: bool) -> Any:
-    """Return the gradient of the sum of what `fn` returns.
+    """Return the gradient of the sum of the output of `fn`, with respect to `x`.
 
     If `fn` treats samples independently, this is the gradient of each sample's value.
     """
@@ -30,7 +30,7 @@ def input_gradient(caller: str, fn: Function, x: Any, *, per_sample: bool) -> An
 def value_and_pullback(
     caller: str, fn: Function, x: Any, check_output: OutputCheck
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """Return what `fn` returns, checked, and a function from a cotangent of that to a gradient with respect to `x`."""
+    """Return the checked output of `fn`, and a function that maps its cotangent to a gradient with respect to `x`."""
     backend = array_backend(x)
 
     def of_leaves(leaves: list[Any]) -> tuple[Any, list[Any]]:
@@ -45,8 +45,8 @@ def value_and_pullback(
         (gradient,) = pull(cotangent)
         if gradient is None:
             raise ValueError(
-                f"{caller}: `fn` must return a value that depends on `x` by differentiable operations, got one that "
-                "does not. Do not detach it, and compute with `namespace(x)`."
+                f"{caller}: `fn` must return a value that depends on `x` through differentiable operations, got one "
+                "that does not. Do not detach it, and compute with `namespace(x)`."
             )
         return backend.autodiff.checked_twice(caller, gradient)
 
@@ -58,7 +58,7 @@ def _check_real(caller: str, backend: Backend, out: Any) -> None:
     out_backend = backend_of(out)
     if out_backend is None or out_backend.library != backend.library:
         raise TypeError(
-            f"{caller}: `fn` must return a {backend.library} array, as it was given, got "
+            f"{caller}: `fn` must return a {backend.library} array, like its input, got "
             f"{type(out).__module__}.{type(out).__qualname__}. Compute with `namespace(x)`."
         )
     kind = out_backend.dtype(out.dtype).kind

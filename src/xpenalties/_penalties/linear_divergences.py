@@ -1,4 +1,4 @@
-"""Divergences and entropies straight from hidden states and output layers; the logits are never stored as a whole."""
+"""Divergences and entropy from hidden states and output layers. The logits are never stored as a whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["linear_kl_divergence", "linear_js_divergence", "linear_entropy"]
 
 
 def _layers_check(name: str) -> Any:
-    """Return a check that each weight fits its hidden states, and that all have the same rows and classes."""
+    """Make a check that each weight fits its hidden states, and that all have the same rows and classes."""
 
     def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         shapes = [tuple(x.shape) for x in arrays]
@@ -71,13 +71,13 @@ def linear_kl_divergence(
     r"""Kullback-Leibler divergence between the outputs of two linear layers, from their hidden states.
 
     Each term is the `kl_divergence` of a row of the logits :math:`h_P W_P^T` and :math:`h_Q W_Q^T`. The logits are
-    computed for a few rows at a time and never stored as a whole, in the forward pass or in the backward pass.
+    computed for a few rows at a time, and never stored as a whole in the forward or backward pass.
 
     Parameters
     ----------
     hidden_p, hidden_q : array, shape (..., features)
-        Hidden states, real floating point. Their shapes may differ in the number of features only: a teacher may have
-        more of them.
+        Hidden states, real floating point. Their shapes may differ only in the number of features: a teacher may have
+        more.
     weight_p, weight_q : array, shape (classes, features)
         Weights of the output layers, as torch.nn.Linear stores them; the kernels of Flax and Keras are the transpose.
     direction : {"forward", "reverse", "symmetric"}, default "forward"
@@ -99,13 +99,13 @@ def linear_kl_divergence(
 
     Notes
     -----
-    The logits are computed in the dtype of the hidden states and the weight, as the layer computes them, and everything
-    after them in float32 or wider. For a layer with a bias, append the bias to the weight as one more column, and 1 to
-    each hidden state.
+    The logits are computed in the dtype of the hidden states and the weight, as in the layer itself. Everything after
+    them is computed in float32 or wider. If the layer has a bias, append the bias to the weight as one more column, and
+    append 1 to each hidden state.
 
-    With "sum" and "mean" PyTorch computes the gradients during the forward pass. With "none", with learned `weights`,
-    with float16, and always in JAX, the backward pass computes the blocks again. NumPy's gradients and second
-    derivatives store the logits.
+    With "sum" and "mean", PyTorch computes the gradients during the forward pass. With "none", with learned `weights`,
+    with float16, and always in JAX, the backward pass computes the blocks again. Gradients in NumPy and second
+    derivatives store the logits, and so does torch.compile.
 
     References
     ----------
@@ -147,7 +147,7 @@ def linear_js_divergence(
     Parameters
     ----------
     hidden_p, hidden_q : array, shape (..., features)
-        Hidden states, real floating point. Their shapes may differ in the number of features only.
+        Hidden states, real floating point. Their shapes may differ only in the number of features.
     weight_p, weight_q : array, shape (classes, features)
         Weights of the output layers, as torch.nn.Linear stores them.
     beta : float, default 0.5
@@ -218,7 +218,7 @@ def linear_entropy(
     Returns
     -------
     array, shape (), or (...) with ``reduction="none"``
-        In nats, or with `normalize` a share of the largest entropy; in float32 or wider.
+        In nats or, with `normalize`, as a fraction of the largest entropy. In float32 or wider.
 
     Raises
     ------

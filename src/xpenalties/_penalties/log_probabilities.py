@@ -1,6 +1,7 @@
-"""What the divergences and entropies share: log-probabilities of inputs, and formulas for each row of them.
+"""Shared parts of the divergences and entropies: log-probabilities, and formulas for each row of them.
 
-Every formula here takes log-probabilities of -inf, those of masked tokens, in value and in both gradients.
+Every formula here accepts log-probabilities of -inf, such as those of masked tokens, and so do its first and second
+derivatives.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def log_probabilities(x: Any, *, axis: int, temperature: float, from_logits: boo
     backend = array_backend(x)
     log_softmax = backend.log_softmax
     if log_softmax is None or temperature != 1.0:
-        # never added back: the sum would be rounded by as much as the logits are large
+        # never added back: the larger the logits, the more the sum would be rounded
         x = x - _row_maximum(x, axis=axis)
     if temperature != 1.0:
         x = x / temperature
@@ -51,7 +52,7 @@ def logsumexp(x: Any, *, axis: int) -> Any:
 def _row_maximum(x: Any, *, axis: int) -> Any:
     """Return the largest element of each row as a constant, 0 if it is infinite.
 
-    A constant, because its gradient cancels. 0, because -inf - -inf is NaN.
+    It is a constant because its gradient cancels, and 0 because -inf - -inf is NaN.
     """
     xp = namespace(x)
     maximum = stop_gradient(xp.max(x, axis=axis, keepdims=True))
@@ -59,20 +60,20 @@ def _row_maximum(x: Any, *, axis: int) -> Any:
 
 
 def is_log_zero(log_p: Any) -> Any:
-    """Return a mask of the log-probabilities that are -inf."""
+    """Return a mask: True where a log-probability is -inf."""
     return log_p == -math.inf
 
 
 def zero_outside_support(x: Any, *log_ps: Any) -> Any:
     """Return `x` where at least one of the probabilities is a normal number, and 0 elsewhere.
 
-    Times p this is the limit of p log p, and its gradient is finite.
+    The product with p is then the limit of p log p for p = 0, with a finite gradient.
     """
     if guards_are_skipped():
         return x
     backend = common_backend("zero_outside_support", ("x", "log_p"), (x, log_ps[-1]))
     least = backend.dtype(x.dtype).log_least
-    support = log_ps[0] > least  # of log p, not of p: XLA's CPU compiler takes three times as long for exp(log p)
+    support = log_ps[0] > least  # compare log p, not p: with exp(log p), XLA's CPU programs take three times as long
     for log_p in log_ps[1:]:
         support = support | (log_p > least)
     return backend.xp.where(support, x, 0.0)
@@ -109,8 +110,9 @@ def jensen_shannon(log_p: Any, log_q: Any, *, beta: float, axis: int) -> Any:
     """Return the `js_divergence` of each row of log-probabilities.
 
     Let d = log q - log p. Then log m - log p = log1p(u) with u = (1 - beta) expm1(d), and log m - log q = log1p(v) with
-    v = beta expm1(-d). Both are exact for small d, so that close distributions do not cancel. log1p(u) - u and
-    log1p(v) - v take their places: in the sum over P and Q the terms with u and v cancel, and every summand is >= 0.
+    v = beta expm1(-d). Both are exact for small d, so that close distributions do not cancel. The code uses
+    log1p(u) - u and log1p(v) - v instead: in the sum over P and Q, the terms with u and v cancel, and every summand is
+    >= 0.
 
     For large |d|, log m is logaddexp(log(beta) + log p, log(1 - beta) + log q), whose derivatives are bounded for any
     beta.
@@ -136,7 +138,7 @@ def _log_mixture_ratios(d: Any, *, beta: float) -> tuple[Any, Any]:
     xp = namespace(d)
     log_beta, log_rest = math.log(beta), math.log1p(-beta)
     gap = d + (log_rest - log_beta)
-    if abs(log_rest - log_beta) < 1:  # the kink of |gap|, at equal shares of m, has |d| < 1
+    if abs(log_rest - log_beta) < 1:  # then the kink of |gap|, at equal shares of m, is at |d| < 1
         tail = xp.log1p(xp.exp(-xp.abs(gap)))
         return tail + xp.clip(d + log_rest, log_beta, None), tail + xp.clip(log_beta - d, log_rest, None)
     q_is_larger = gap > 0

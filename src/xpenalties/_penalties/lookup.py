@@ -1,4 +1,4 @@
-"""Look up penalties by name, and check the options that a penalty or any callable will be called with."""
+"""Look up penalties by name, and check the options for calls of a penalty or any callable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def resolve_penalty(fn: Any) -> Callable[..., Any]:
 
 
 def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any) -> dict[str, Any]:
-    """Check the options that `fn` takes besides its `inputs`, when a `Penalty` is made."""
+    """Check the options for `fn` when a `Penalty` is made. `inputs` takes the first arguments of `fn`."""
     if not isinstance(options, Mapping):
         raise TypeError(f"penalty {name!r}: `options` must be a mapping, got {options!r}. Pass a dict.")
     options = dict(options)
@@ -39,7 +39,7 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
     if spec is not None:
         shared: dict[str, Any] = {key: options[key] for key in SHARED if key in options}
         if "reduction" in shared:
-            spec.check("reduction", shared["reduction"], one_of(("sum", "mean")))  # "none" is no scalar
+            spec.check("reduction", shared["reduction"], one_of(("sum", "mean")))  # "none" returns no scalar
         for key in ("where", "weights"):
             if shared.get(key) is not None:
                 common_backend(spec.name, [key], [shared[key]])
@@ -49,12 +49,12 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
         return {**spec.check_options(formula_options), **shared}
     try:
         parameters = inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # builtins without a signature: Python says at the call
+    except (TypeError, ValueError):  # a builtin without a signature: Python checks at the call
         return options
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return options
     positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    arrays = len(inputs) if isinstance(inputs, tuple) else 1  # the first arguments, which the inputs take
+    arrays = len(inputs) if isinstance(inputs, tuple) else 1  # the inputs take the first arguments
     taken = {p.name for i, p in enumerate(positional) if i < arrays or p.kind is p.POSITIONAL_ONLY}
     valid = [key for key in parameters if key not in taken]
     for key in options:

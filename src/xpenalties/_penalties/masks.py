@@ -14,7 +14,7 @@ __all__ = ["mask_over_inputs", "masks"]
 def masks(
     spec: Spec, backend: Backend, first: Any, shape: tuple[int, ...], where: Any, weights: Any
 ) -> tuple[Backend, Any, Any]:
-    """Check `where` and `weights`. Returns the mask of the terms, and weights that are 0 if masked."""
+    """Check `where` and `weights`. Returns the backend, the mask of the terms, and weights that are 0 if masked."""
     for name, x in (("where", where), ("weights", weights)):
         if x is None:
             continue
@@ -27,7 +27,7 @@ def masks(
             )
         if name == "weights" and kind != "real":
             raise TypeError(
-                f"{spec.name}: `weights` must be real floating point, got {x.dtype}. For a mask use `where`."
+                f"{spec.name}: `weights` must be real floating point, got {x.dtype}. For a mask, use `where`."
             )
         if not broadcasts(tuple(x.shape), shape):
             raise ValueError(

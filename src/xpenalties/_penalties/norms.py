@@ -82,10 +82,10 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     x : array, shape (...)
         Real or complex floating point.
     center : "mean", number or array, optional
-        The point to pull `x` toward, by default 0. "mean" is the mean of the elements that are not masked out. An array
-        must broadcast to `x`; it may hold the weights before fine-tuning (L2-SP [1]_).
+        The point that `x` is pulled toward, by default 0. "mean" is the mean of the elements that are not masked out.
+        An array must broadcast to `x`; it may hold the weights before fine-tuning (L2-SP [1]_).
     clip : float, optional
-        Distance from the center, > 0, beyond which a term is constant, so that outliers have no gradient.
+        Distance from the center beyond which a term is constant, > 0, so that outliers have no gradient.
 
     Returns
     -------
@@ -101,8 +101,8 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
 
     Notes
     -----
-    No factor 1/2. At a distance of exactly `clip` the slope is that of the inside. With
-    ``center="mean"`` the gradient flows through the mean as well.
+    No factor 1/2. At a distance of exactly `clip`, the slope is that of the square. With ``center="mean"`` the gradient
+    flows through the mean as well.
 
     References
     ----------
@@ -192,7 +192,7 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
     x : array, shape (...)
         Real or complex floating point.
     delta : float, default 1.0
-        Where the square ends, > 0, in units of `x`.
+        Magnitude up to which the function is a square, > 0, in units of `x`.
 
     Returns
     -------
@@ -254,8 +254,8 @@ def group_lasso(x: Array, /, *, axis: int = -1, **shared: Unpack[Shared]) -> Arr
 
     Notes
     -----
-    The factor :math:`\sqrt{k}` makes groups of different sizes comparable. Gradients of every order are 0 at a group of
-    zeros.
+    The factor :math:`\sqrt{k}` makes groups of different sizes comparable. At a group of zeros, gradients of every
+    order are 0.
 
     References
     ----------

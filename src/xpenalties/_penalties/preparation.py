@@ -1,4 +1,4 @@
-"""From a checked call to what a backend evaluates: dtype, axis, mask and weights."""
+"""Turn a checked call into the work for a backend: find its dtype, axis, mask and weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["prepare"]
 def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     """Check the arrays, and find the dtype to compute in, the axis, the mask and the weights.
 
-    Returns the backend (another one if `where` or `weights` are traced), what to evaluate, and mask and weights of the
-    terms' shape: None for no mask, and for weights of 1.
+    Returns the backend (the tracer's if `where` or `weights` are traced), the work, and the mask and the weights in the
+    terms' shape. The mask is None without `where` and `weights`, the weights are None without `weights`.
     """
     spec, arrays, _, where, weights, _, options, _, functions = call
     dtype = working_dtype(spec, backend, arrays)

@@ -1,4 +1,4 @@
-"""From terms to the value of a penalty and its metrics."""
+"""Reduce terms to the value of a penalty and its metrics."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Terms(NamedTuple):
     values: Any  # masked terms are 0
     mask: Any = None
     weights: Any = None
-    total: Any = None  # their weighted sum divided by `divisor`, if the backend computed it on the way
+    total: Any = None  # their weighted sum divided by `divisor`, if the backend fused it
     divisor: float = 1.0
 
 
 def reduce(call: Call, terms: Terms) -> tuple[Any, Any]:
-    """Reduce the terms. Returns the value and the weighted sum, or for "none" the weighted terms."""
+    """Reduce the terms. Returns the value and the weighted sum; for "none", the weighted terms and not their sum."""
     backend, values, mask, weights, fused, divisor = terms
     xp = backend.xp
     if fused is not None and (divisor != 1 and not call.with_metrics):
@@ -60,9 +60,9 @@ def _divide(call: Call, total: Any) -> Any:
 
 
 def metrics(terms: Terms, total: Any) -> tuple[Any, Any, Any, Any]:
-    """Return sum (`total`), mean, min and max of the weighted terms that are not masked, as constants.
+    """Return sum (`total`), mean, min and max of the terms that are not masked, as constants.
 
-    Mean, min and max are NaN if there are no such terms.
+    Sum and mean are weighted, min and max are not. Mean, min and max are NaN if all terms are masked.
     """
     xp = terms.backend.xp
     stop = terms.backend.autodiff.stop_gradient

@@ -1,4 +1,4 @@
-"""Structure of representations: orthogonality, decorrelation, consistency, size."""
+"""Penalties on representations: orthogonality, decorrelation, consistency, size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def orthogonality(
     per_sample: bool = False,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Distance of vectors from orthogonal ones, measured by their Gram matrix :math:`G = X X^T`.
+    r"""Distance of vectors from being orthogonal, measured with their Gram matrix :math:`G = X X^T`.
 
     "soft" is :math:`\sum_{i \ne j} G_{ij}^2`, "hard" is :math:`\|G - I\|_F^2`, and "spectral" is
     :math:`\|G - I\|_2^2` (SRIP [1]_), the square of the largest absolute eigenvalue of :math:`G - I`.
@@ -81,7 +81,7 @@ def orthogonality(
     :math:`\sum_i \|x_i\|^4`. That is small unless a few vectors are much longer than the others and `normalize` is
     False.
 
-    If several eigenvalues attain the maximum of "spectral", the gradient is that of one of their eigenvectors.
+    If several eigenvalues share the maximum of "spectral", the gradient is that of one of their eigenvectors.
 
     References
     ----------
@@ -107,7 +107,7 @@ def orthogonality(
     eye = identity(gram)
     if mode == "soft" and n <= d:
         return xp.sum(square(gram * (1 - eye)), axis=(-2, -1))
-    # if n > d, ||G - I||^2 of the n x n matrix is that of the d x d one, plus 1 for each of its n - d more zeros
+    # if n > d, ||G - I||^2 of the n x n matrix is that of the d x d one, plus 1 for each of n - d more zeros
     hard = xp.sum(square(gram - eye), axis=(-2, -1)) + max(n - d, 0)
     if mode == "hard":
         return hard
@@ -144,7 +144,7 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     Parameters
     ----------
     x : array, shape (n, d)
-        n samples of d features, real floating point; n >= 2, or 0 for an empty batch, whose value is 0.
+        n samples of d features, real floating point; n >= 2. An empty batch, n = 0, has the value 0.
 
     Returns
     -------
@@ -304,6 +304,6 @@ def output_magnitude(
     16.0
     """
     elements = math.prod(x.shape) if norm == "rms" else 1
-    if target == 0:  # no root that is squared again, which would lose the second derivative at 0
+    if target == 0:  # no root: to square it again would lose the second derivative at 0
         return namespace(x).sum(square(x)) / elements
     return square(safe_norm(x) / elements**0.5 - target)

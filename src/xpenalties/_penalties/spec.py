@@ -22,23 +22,25 @@ SHARED = ("reduction", "where", "weights", "normalizer")  # the options that eve
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """What `penalty` knows of a formula."""
+    """The properties of a penalty, which the decorator `penalty` collects."""
 
     name: str
     formula: Callable[..., Any]
     functions: tuple[str, ...]  # names of the arguments before the arrays
     arrays: tuple[str, ...]
-    matrices: tuple[int, ...]  # which of the arrays all rows share, see `Work`
+    matrices: tuple[int, ...]  # indices of the arrays that all rows share, see `Work`
     checks: Mapping[str, Check]
     defaults: Mapping[str, Any]
     terms: Shape | Callable[[Mapping[str, Any]], Shape]
     reduction: Reduction
     complex: bool
-    extras: frozenset[Extra]  # what its formula gets besides the options
-    check_arrays: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None  # its own check of arrays and options
+    extras: frozenset[Extra]  # what the formula gets in addition to the options
+    check_arrays: (
+        Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None
+    )  # the formula's own check of arrays and options
 
     def shape_of_terms(self, options: Mapping[str, Any]) -> Shape:
-        """Return what a term belongs to, with these options."""
+        """Return what a term belongs to, for given options."""
         return self.terms({**self.defaults, **options}) if callable(self.terms) else self.terms
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +68,7 @@ class Spec:
 def spec_of(function: object) -> Spec | None:
     """Return the specification of a penalty that `penalty` made, or None for any other function.
 
-    functools.wraps copies the attribute to wrappers such as jax.jit(l1) or grad(l1), which are other functions.
+    The attribute alone is no proof: functools.wraps copies it to wrappers such as jax.jit(l1) or grad(l1).
     """
     spec = getattr(function, "spec", None)
     return spec if isinstance(spec, Spec) and PENALTIES.get(spec.name) is function else None

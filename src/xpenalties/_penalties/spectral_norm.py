@@ -1,4 +1,4 @@
-"""Spectral norm of G - I for a Gram matrix G, with exact derivatives also where eigenvalues are equal."""
+"""Spectral norm of G - I for a Gram matrix G, with exact derivatives even if eigenvalues are equal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["squared_spectral_distance"]
 def squared_spectral_distance(gram: Any, *, has_zero: bool) -> Any:
     """Return max |eigenvalue - 1|^2 over the eigenvalues of `gram`, and over 0 too if `has_zero`.
 
-    The eigenvectors enter as constants, so that equal eigenvalues put no 1/0 into a derivative. One step of
-    perturbation theory makes them right to first order, and the Rayleigh quotient squares the error that is left:
-    value, first and second derivative are exact.
+    The eigenvectors are constants, so equal eigenvalues put no 1/0 into a derivative. One step of perturbation theory
+    makes them right to first order, and the Rayleigh quotient squares the remaining error. So the value and its first
+    and second derivatives are exact.
     """
     xp = namespace(gram)
     if not hasattr(xp.linalg, "eigh"):

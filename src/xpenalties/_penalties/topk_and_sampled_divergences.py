@@ -1,4 +1,4 @@
-"""KL divergence from a part of the classes: the k best ones, or those of sampled tokens. Natural logarithms."""
+"""KL divergence from a part of the classes: the top k, or those of sampled tokens. Natural logarithms."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def topk_kl_divergence(
     axis: int = -1,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""KL divergence from the log-probabilities of the same k classes, as a teacher's API gives them.
+    r"""KL divergence from the log-probabilities of k classes only, such as a teacher's API returns.
 
-    Each term is :math:`\sum_{i \le k} p_i (\log p_i - \log q_i)`; `tail` says what happens to all other classes.
+    Each term is :math:`\sum_{i \le k} p_i (\log p_i - \log q_i)`; `tail` sets what happens to all other classes.
 
     Parameters
     ----------
     log_p, log_q : array, shape (..., k)
-        Log-probabilities of the same k classes, out of more. Real floating point, of the same shape.
+        Log-probabilities of the same k classes out of a larger number. Real floating point, of the same shape.
     tail : {"bucket", "renormalize", "truncate"}, default "bucket"
-        "bucket" takes all other classes as one more class, "renormalize" makes the k probabilities sum to 1, and
+        "bucket" treats all other classes as one more class, "renormalize" makes the k probabilities sum to 1, and
         "truncate" leaves the other classes out.
     axis : int, default -1
         The axis of the k classes.
@@ -43,7 +43,7 @@ def topk_kl_divergence(
     Returns
     -------
     array, shape (), or that of the inputs without `axis` with ``reduction="none"``
-        In nats, in float32 or wider. With "bucket" it is a lower bound of the KL divergence over all classes.
+        In nats, in float32 or wider. With "bucket" it is a lower bound on the KL divergence over all classes.
 
     Raises
     ------
@@ -54,14 +54,13 @@ def topk_kl_divergence(
 
     Notes
     -----
-    "bucket" needs the rest of each distribution, 1 minus the sum of its k probabilities, of which a part may be
-    rounding:
+    "bucket" needs the rest of each distribution, 1 minus the sum of its k probabilities. Part of that may be rounding:
 
-    - A rest of P counts as 0 if it is at most eps (1 + log k), with the eps of the inputs' dtype, the coarser one if
-      they differ. Rounding the k log-probabilities may leave as much.
-    - If Q has no rest, because its k probabilities sum to 1 or more, and P has one, the value is +inf, as for any class
-      with p > 0 and q = 0. There a rest of P up to 256 eps of the dtype computed in, 3e-5 in float32, also counts as 0:
-      `z - logsumexp(z)` may leave as much.
+    - A rest of P counts as 0 if it is at most eps (1 + log k), because rounding the k log-probabilities may leave that
+      much. eps is that of the inputs' dtype, the coarser one if they differ.
+    - Q has no rest if its k probabilities sum to 1 or more. If P then has one, the value is +inf, as for any class with
+      p > 0 and q = 0. In this case, a rest of P up to 256 eps of the dtype computed in (3e-5 in float32) also counts as
+      0, because `z - logsumexp(z)` may leave that much.
 
     In half precision a rest of a few percent may be rounding, so compute the log-probabilities in float32.
     "renormalize" is finite even if Q has no rest, and "truncate" may be negative.
@@ -111,13 +110,14 @@ def sampled_kl(
     Parameters
     ----------
     log_p, log_q : array, shape (...)
-        Log-probabilities of the drawn tokens: `log_p` under the policy, which drew them, and `log_q` under the
-        reference. Real floating point, of the same shape.
+        Log-probabilities of the drawn tokens: `log_p` under the policy that drew them, `log_q` under the reference.
+        Real floating point, of the same shape.
     estimator : {"k1", "k2", "k3"}, default "k3"
         "k1" is unbiased. "k2" has less variance and a bias. "k3" is unbiased and never negative.
     gradient : {"value", "k2"}, default "value"
-        "value" differentiates the estimator itself. "k2" gives its value the gradient of k2, the only one of the three
-        whose expected gradient is that of the KL divergence if the tokens are drawn from the current policy.
+        "value" differentiates the estimator itself. "k2" keeps the value, but with the gradient of k2. If the tokens
+        are drawn from the current policy, k2 is the only one of the three whose expected gradient is that of the KL
+        divergence.
 
     Returns
     -------
@@ -133,8 +133,8 @@ def sampled_kl(
 
     Notes
     -----
-    A token of log-probability -inf in both arrays, a masked one, adds 0. If only one of the two is -inf, the term is
-    what the formula gives: inf or -inf.
+    A token with log-probability -inf in both arrays counts as masked and adds 0. If only one of the two is -inf, the
+    formula decides: the term is inf or -inf.
 
     References
     ----------
@@ -164,7 +164,7 @@ def _k3(xp: Any, r: Any) -> Any:
 
 def _with_gradient_of_k2(xp: Any, value: Any, r: Any) -> Any:
     """Return `value` with the gradient of r^2 / 2."""
-    r = xp.where(value == -math.inf, 0.0, r)  # no gradient, or minimizing would pursue -inf
+    r = xp.where(value == -math.inf, 0.0, r)  # no gradient at -inf, which minimizing would pursue
     k2 = 0.5 * r * r
     is_finite = xp.isfinite(k2)  # inf - inf would be NaN
     finite_r = xp.where(is_finite, r, 0.0)

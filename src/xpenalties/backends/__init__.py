@@ -1,4 +1,4 @@
-"""The backends: whose arrays are these, and what can their framework do. A file or a folder for each framework."""
+"""Backends: which framework an array belongs to, and what it can do. One file or folder for each framework."""
 
 from ._registry import (
     autodiff_backend_of,

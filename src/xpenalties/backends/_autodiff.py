@@ -1,4 +1,4 @@
-"""Automatic differentiation: what a backend does its own way, and what the standard alone allows."""
+"""Automatic differentiation of a backend. The array API standard has none, so the default has none."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Pull = Callable[[Any], list[Any]]
 
 
 class NoAutodiffError(NotImplementedError):
-    """What `autodiff_backend_of` raises if nothing can differentiate; callers add their name."""
+    """Raised by `autodiff_backend_of` if nothing can differentiate. Callers add their name."""
 
 
 class Autodiff:
-    """Gradients of a framework. The default has none: they are borrowed from another framework."""
+    """Gradients of a framework. The default has none, and borrows them from another framework."""
 
-    #: For the error that says that there is nothing to differentiate with.
+    #: Parts of the error if nothing can differentiate: what is missing, and another way to install it.
     lacks: str = "of their own, "
     remedy: str = ""
 
@@ -26,15 +26,16 @@ class Autodiff:
         self.xp = xp
 
     def differentiates(self) -> bool:
-        """Return whether there is a `vjp`; else another backend serves, which takes these arrays by DLPack."""
+        """Return True if there is a `vjp`. If not, another backend takes these arrays by DLPack and differentiates."""
         return False
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
-        """Evaluate a function of a list of real arrays once, and return value, auxiliary arrays and `pull`.
+        """Evaluate a function of a list of real arrays once. Returns its value, its auxiliary arrays, and `pull`.
 
-        `pull` takes a cotangent of the value, as often as it is called, with one pass back each. It returns a gradient
-        for each leaf, or None if the value does not depend on the leaf and the framework can tell. `again` says whether
-        the gradients are to be differentiated. Nothing that is returned is a tracer of this call.
+        `pull` takes a cotangent of the value, runs one backward pass, and returns a gradient for each leaf. The
+        gradient is None if the framework can tell that the value does not depend on the leaf. You may call `pull`
+        several times. Pass ``again=False`` if the gradients will not be differentiated. No result is a tracer of this
+        call.
         """
         raise NotImplementedError  # pragma: no cover - callers ask `differentiates` first
 
@@ -43,19 +44,19 @@ class Autodiff:
         return x
 
     def requires_grad(self, x: Any) -> bool:
-        """Return whether the gradient with respect to `x` is requested, in a framework where arrays say so."""
+        """Return True if `x` itself says that its gradient is requested, as PyTorch's tensors do."""
         return False
 
     def escaped(self, error: Exception) -> bool:
-        """Return whether `error` says that a traced array was taken out of the framework for its values."""
+        """Return True if `error` says that a traced array was converted to plain values outside the framework."""
         return False
 
     def checked_twice(self, caller: str, gradient: Any) -> Any:
-        """Return a gradient that goes into a loss. If it cannot be differentiated, the error says what to do."""
+        """Return `gradient`, for use in a loss. If it cannot be differentiated again, the error says what to do."""
         return gradient
 
     def squared_norm(self, x: Any) -> Any:
-        """Return the sum of squares; not by vecdot, which is off by 1e-3 for 1e7 float32 on PyTorch and NumPy."""
+        """Return the sum of squares. vecdot would be off by 1e-3 for 1e7 float32 on PyTorch and NumPy."""
         return self.xp.sum(x * x)
 
     def add_multiple(self, total: Any, x: Any, factor: Any) -> Any:

@@ -1,8 +1,8 @@
-"""The size of blocks of rows.
+"""The size of the blocks of rows that penalties are evaluated in.
 
-NumPy, CuPy and eager PyTorch evaluate a penalty of rows on a few rows at a time, by the same formula: what it needs
-between inputs and terms stays in the cache, and never exists for all rows. A compiler fuses operations better than
-that, and gets all rows at once.
+NumPy, CuPy and eager PyTorch evaluate a penalty that has one term for each row on a few rows at a time, with the same
+formula. Intermediate results then stay in the cache, and never exist for all rows. A compiler fuses operations better
+than this, so it gets all rows at once.
 """
 
 from __future__ import annotations
@@ -16,34 +16,38 @@ from typing import Any
 __all__ = ["AUTOMATIC", "BLOCK_SIZE", "LEAST", "block_size", "keep_pages"]
 
 AUTOMATIC = 0
-LEAST = 2**18  # elements: smaller arrays stay in the caches of a CPU as a whole
-#: Elements of a block as `block_size` says; AUTOMATIC: as the device likes it, None: no blocks.
+LEAST = 2**18  # elements; smaller arrays fit into a CPU's caches
+#: Elements in a block, as `block_size` sets it. AUTOMATIC: chosen for the device. None: no blocks.
 BLOCK_SIZE: ContextVar[int | None] = ContextVar("BLOCK_SIZE", default=AUTOMATIC)
 
 
 @contextmanager
 def block_size(elements: int | None) -> Iterator[None]:
-    """Set the size of blocks in which penalties of rows are evaluated, in place of the one chosen for the device.
+    """Set the size of the blocks of rows that penalties are evaluated in.
 
-    NumPy, CuPy and eager PyTorch evaluate penalties with one term for each row (all divergences but `sampled_kl`,
-    `group_lasso`, `consistency` by "cosine", "kl" and "js") a block of rows at a time, and forward and backward at once
-    if PyTorch needs a gradient: nothing as large as the inputs is stored except their gradients. The divergences of
-    linear maps are evaluated in blocks by JAX and under torch.compile too. The value is the same up to rounding.
+    By default, the size is chosen for the device. The value is the same for every size, up to rounding.
+
+    NumPy, CuPy and eager PyTorch evaluate penalties with one term for each row in blocks: `group_lasso`, `z_loss`,
+    `consistency` with "cosine", "kl" or "js", and all divergences and entropies except `sampled_kl`. If PyTorch needs a
+    gradient, it runs each block forward and backward at once, so nothing as large as the inputs is stored except their
+    gradients. JAX uses blocks for `linear_kl_divergence`, `linear_js_divergence` and `linear_entropy` only, also under
+    jax.jit. torch.compile gets all rows at once.
 
     Parameters
     ----------
     elements : int or None
-        Maximal number of elements of an input, or logits, in a block, which has at least one row. None: no blocks.
+        Maximum number of elements in a block, counted in one input or in the logits. A block has at least one row. None
+        means no blocks.
 
     Raises
     ------
     TypeError, ValueError
-        If `elements` is not None or an integer >= 1.
+        If `elements` is neither None nor an integer >= 1.
 
     Notes
     -----
-    It holds inside the `with` block, for this thread or asyncio task, and for threads that a pipeline starts there.
-    Functions that torch.compile and jax.jit have compiled keep the size that they were compiled with.
+    The size applies inside the `with` block, in this thread or asyncio task and in the threads that a pipeline starts
+    there. A function compiled by jax.jit keeps the size that it was compiled with.
 
     Examples
     --------
@@ -56,7 +60,7 @@ def block_size(elements: int | None) -> Iterator[None]:
         if isinstance(elements, bool) or not isinstance(elements, int):
             raise TypeError(f"block_size: `elements` must be an integer or None, got {elements!r}. Pass a Python int.")
         if elements < 1:
-            raise ValueError(f"block_size: `elements` must be 1 at least, got {elements}. Pass None for no blocks.")
+            raise ValueError(f"block_size: `elements` must be at least 1, got {elements}. Pass None for no blocks.")
     token = BLOCK_SIZE.set(elements)
     try:
         yield
@@ -66,10 +70,11 @@ def block_size(elements: int | None) -> Iterator[None]:
 
 @cache
 def keep_pages(empty: Callable[[int], Any]) -> None:
-    """Make the C library keep the memory that one block frees for the next one. `empty` allocates so many bytes.
+    """Make the C library keep the memory that a block frees, for the next block. `empty(n)` allocates n bytes.
 
     glibc returns free memory at the end of its heap to the system if it is more than twice the largest allocation, of
-    up to 32 MiB, that the process has freed so far (mallopt(3), M_MMAP_THRESHOLD). So one is freed here. Pages that
-    come back from the system are zeroed, which takes longer than the computation of a block.
+    up to 32 MiB, that the process has freed so far (mallopt(3), M_MMAP_THRESHOLD). So this function allocates and frees
+    almost 32 MiB. Otherwise each block would get new pages, which the system zeroes first: that takes longer than
+    computing the block.
     """
     empty(2**25 - 2**16)

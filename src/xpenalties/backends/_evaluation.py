@@ -1,4 +1,4 @@
-"""Evaluation of formulas: at once, without guards first, in blocks, or as compiled programs."""
+"""Evaluate formulas: at once, first without guards, in blocks, or as compiled programs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Evaluation"]
 
 
 class Evaluation:
-    """How a framework evaluates a penalty fastest. The default evaluates it at once."""
+    """Evaluates penalties in the way that is fastest for a framework. The default evaluates all at once."""
 
-    #: `program(function, key, arrays)` runs ``function(key, arrays)`` as one compiled program for each key, if the
-    #: framework has a compiler that pays off at once. `key` is hashable, `arrays` a tuple of arrays, dicts and None.
+    #: ``program(function, key, arrays)`` runs ``function(key, arrays)`` as a compiled program, one for each key. None
+    #: if compiling one penalty does not pay off. `key` is hashable; `arrays` is a tuple of arrays, dicts and None.
     program: Callable[[Callable[..., Any], Any, Any], Any] | None = None
 
     def __init__(self, xp: Any) -> None:
@@ -27,7 +27,7 @@ class Evaluation:
     def evaluate(self, work: Work) -> tuple[Any, Any]:
         """Evaluate the terms of a penalty, at once or in blocks.
 
-        Returns them, and the sum that `work` asks for if it was computed on the way, else None.
+        Returns the terms and, if the backend fused it, the sum that `work` asks for, else None.
         """
         elements = self.size_of_blocks(work)
         if elements is not None:
@@ -37,8 +37,8 @@ class Evaluation:
     def run(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         """Run a function without NumPy's warnings.
 
-        A formula takes -inf - -inf and masks it, so that a warning would be noise. (Dask computes later, under the
-        settings of then.)
+        Formulas compute -inf - -inf and mask the result, so a warning would be noise. (Dask computes later, under the
+        settings in force then.)
         """
         numpy = sys.modules.get("numpy")
         if numpy is None:
@@ -47,15 +47,15 @@ class Evaluation:
             return function(*arrays, **options)
 
     def run_fast(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        """Run a function, without guards first if results can be looked at."""
+        """Run a function, first without guards if the backend can read the result."""
         return self.run(function, arrays, options)
 
     def block_elements(self, work: Work) -> int | None:
-        """Return how many elements of an input, or of logits, a block of rows has. None: no blocks."""
+        """Return the default number of elements in a block, of an input or of the logits. None: no blocks."""
         return None
 
     def size_of_blocks(self, work: Work) -> int | None:
-        """Return the same unless `block_size` says otherwise; None if everything is no larger than one block."""
+        """Return the number of elements in a block, from `block_size` or else the default. None: all rows at once."""
         if work.axis is None or work.arrays[0].ndim == 1:
             return None
         requested = BLOCK_SIZE.get()
@@ -65,9 +65,12 @@ class Evaluation:
         return None if elements is None or work.size() <= elements else elements
 
     def power_sum(self, first: float, second: float, arrays: Sequence[Any]) -> tuple[list[Any], frozenset[int]]:
-        """Return `first * sum(|x|) + second * sum(x^2)` over the arrays that can be summed at once, and which."""
+        """Sum `first * |x| + second * x^2` over those arrays that can be summed in one call.
+
+        Returns the sums, and the indices of these arrays.
+        """
         return [], frozenset()
 
     def thread_modes(self) -> Callable[[], AbstractContextManager[Any]]:
-        """Return what sets the modes of this thread, such as PyTorch's no_grad, on another thread."""
+        """Return a factory of context managers that set this thread's modes, such as no_grad, on another thread."""
         return nullcontext

@@ -1,7 +1,8 @@
-"""The fast path: formulas without guards for extreme values, and with them if the result is not finite.
+"""The fast path: evaluate a formula without guards, and again with guards if the result is not finite.
 
-Guards, such as masks for probabilities of 0 and scales for norms, cost more than the rest of a formula. The terms tell
-if they were needed: 0 times the log of 0 makes them NaN, and a norm whose squares overflow is made NaN.
+Guards protect a formula from extreme values: masks for probabilities of 0, scales for norms. They cost more than the
+rest of the formula. The terms show if guards were needed: 0 times the log of 0 is NaN, and a norm whose squares
+overflow is set to NaN.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ _SKIPPED: ContextVar[list[bool] | None] = ContextVar("_SKIPPED", default=None)
 
 
 def guards_are_skipped() -> bool:
-    """Return True on the fast path: guards may be skipped, because results that are not finite are computed again."""
+    """Return True on the fast path: guards may be skipped, because results that are not finite are recomputed."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.compiler.is_compiling():  # as `in_dynamo`, which cannot read context variables
+    if torch is not None and torch.compiler.is_compiling():  # `in_dynamo` inlined; Dynamo cannot read context variables
         return False
     skipped = _SKIPPED.get()
     if skipped is None:
@@ -34,7 +35,7 @@ def guards_are_skipped() -> bool:
 def without_guards(
     formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]
 ) -> tuple[Any, bool]:
-    """Evaluate a formula without guards. Returns the result, and whether there were any to skip."""
+    """Evaluate a formula without guards. Returns the result, and True if it has any guards."""
     skipped = [False]
     token = _SKIPPED.set(skipped)
     try:
@@ -47,11 +48,11 @@ def without_guards(
 def run_fast(
     finite: Callable[[Any], bool], formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]
 ) -> Any:
-    """Evaluate a formula without guards, and with them if the result is not finite.
+    """Evaluate a formula without guards, and again with guards if the result is not finite.
 
-    An infinite result is computed again too: a subnormal probability, which counts as 0, makes it infinite.
+    This includes infinite results: a subnormal probability should count as 0, but makes the result infinite.
     """
-    skipped = [False]  # as `without_guards`, with one call less
+    skipped = [False]  # `without_guards` inlined, to save a call
     token = _SKIPPED.set(skipped)
     try:
         result = formula(*arrays, **options)
@@ -61,13 +62,13 @@ def run_fast(
 
 
 class FastPath:
-    """Evaluate blocks without guards until a result is not finite, and all later ones with guards."""
+    """Evaluate blocks without guards until a result is not finite, then that block and all later ones with guards."""
 
     __slots__ = ("finite", "given_up")
 
     def __init__(self, finite: Callable[[Any], bool]) -> None:
         self.finite = finite
-        self.given_up = False  # shared by threads: at worst one of them tries in vain
+        self.given_up = False  # shared by threads; a race costs one wasted attempt
 
     def __call__(self, formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         if not self.given_up:

@@ -1,4 +1,4 @@
-"""Random numbers, by the framework's own generator or NumPy's."""
+"""Random numbers, from the framework's own generator or NumPy's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Random:
         return self._array(from_numpy(caller, rng).standard_normal(shape), like)
 
     def split(self, caller: str, rng: Any, count: int) -> list[Any]:
-        """Return so many generators to draw from: the same one if drawing changes it."""
+        """Return `count` generators. If drawing changes a generator, they are all the same one."""
         return [rng] * count
 
     def _array(self, numbers: Any, like: Any) -> Any:
@@ -32,7 +32,7 @@ class Random:
 
 
 def from_numpy(caller: str, rng: Any, *, or_else: str = "") -> Any:
-    """Check a generator of NumPy. Its numbers are float64, so that every framework gets the same."""
+    """Check that `rng` is a NumPy generator or None. It draws float64, so every framework gets the same numbers."""
     import numpy as np
 
     if rng is None:

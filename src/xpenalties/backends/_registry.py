@@ -1,7 +1,7 @@
-"""Find the backend of arrays: a dictionary from type to backend, filled when a type is first seen.
+"""Find the backend of an array, in a dictionary from types to backends that is filled when a type is first seen.
 
-A look-up costs a tenth of what `array_api_compat.array_namespace` does, and torch.compile traces it without a
-warning. A framework's file is imported when an array of it turns up, so `import xpenalties` imports none of them.
+A lookup takes a tenth of the time of `array_api_compat.array_namespace`, and torch.compile traces it without a warning.
+A framework's file is imported when the first of its arrays appears, so `import xpenalties` imports no framework.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ __all__ = [
 ]
 
 _FRAMEWORKS = ("torch", "jax", "numpy", "cupy")  # torch first: torch.compile may have to trace the search
-_BACKENDS: dict[type, Backend] = {}  # written whole entries at a time, so threads can share it
+_BACKENDS: dict[type, Backend] = {}  # entries are written whole, so threads can share it
 _GENERIC: dict[Any, Backend] = {}
 
 
 def register_loaded() -> None:
-    """Prepare the backends whose frameworks are imported already, so that nothing is left to do in a trace."""
+    """Register the backends of frameworks that are imported already, so that no trace has to do it."""
     _BACKENDS.update(_loaded())
 
 
 def _loaded() -> dict[type, Backend]:
-    """Return the array types of all frameworks that are imported already."""
-    loaded = [name for name in _FRAMEWORKS if sys.modules.get(name) is not None]  # None: tests block an import so
+    """Return the array types, and their backends, of all frameworks that are imported already."""
+    loaded = [name for name in _FRAMEWORKS if sys.modules.get(name) is not None]  # None: a test blocks the import
     return {cls: backend for name in loaded for cls, backend in _module(name).KNOWN.items()}
 
 
 def _module(name: str) -> Any:
-    """Import this package's file for a framework, by import statements: torch.compile cannot trace import_module."""
+    """Import the backend of a framework. By import statements, because torch.compile cannot trace import_module."""
     if name == "numpy":
         from . import numpy as module
     elif name == "torch":
@@ -65,23 +65,23 @@ def _module(name: str) -> Any:
 
 
 def flatten_of(tree: Any) -> tuple[list[Any], Rebuild]:
-    """Return the leaves of a pytree and the way back; as JAX sees the tree if JAX's arrays are in it."""
+    """Return the leaves of a pytree and a function that rebuilds it. JAX flattens a tree with JAX arrays in it."""
     leaves, rebuild = flatten(tree)
     return _jax().flatten(tree) if _is_of_jax(leaves) else (leaves, rebuild)
 
 
 def flatten_with_paths_of(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
-    """Return the same, and the path of each leaf, with dots between keys, fields and indices."""
+    """Flatten like `flatten_of`. Also returns the path of each leaf: keys, fields and indices, joined with dots."""
     leaves, rebuild, paths = flatten_with_paths(tree)
     return _jax().flatten_with_paths(tree) if _is_of_jax(leaves) else (leaves, rebuild, paths)
 
 
 def _is_of_jax(leaves: list[Any]) -> bool:
-    """Return whether JAX decides what a pytree is made of: its arrays are in it, or a node that only JAX knows."""
+    """Return True if JAX must flatten the pytree: it holds a JAX array, or a node that only JAX knows."""
     jax_may_know = sys.modules.get("jax") is not None and not in_dynamo()  # Dynamo cannot read JAX
     for leaf in leaves:
         backend = _BACKENDS.get(type(leaf))
-        # one of Flax's variables has an array's methods, and is a pytree
+        # a Flax variable has the methods of an array, but is a pytree
         is_unknown = leaf is not None and (backend is None or type(backend) is Backend)
         if is_unknown and jax_may_know and _module("jax").is_tree(leaf):
             return True
@@ -97,7 +97,7 @@ def _jax() -> Backend:
 
 
 def parameters_of(tree: Any) -> Any:
-    """Return the parameters of a module, by name and each once, and any other tree as it is."""
+    """Return a module's parameters by name, shared ones once. Any other tree is returned unchanged."""
     if sys.modules.get("jax") is not None and not in_dynamo():  # Dynamo cannot read JAX
         parameters = _module("jax").parameters_of(tree)
         if parameters is not None:
@@ -108,7 +108,7 @@ def parameters_of(tree: Any) -> Any:
 
 
 def backend_of_shapes() -> Backend | None:
-    """Return the backend of pytrees that hold shapes in place of arrays, or nothing at all: JAX's if it is loaded."""
+    """Return the backend for pytrees without arrays (empty, or shapes only): JAX's if it is imported, else None."""
     return _jax() if sys.modules.get("jax") is not None else None
 
 
@@ -119,12 +119,12 @@ def backend_of(x: object) -> Backend | None:
 
 
 def is_array(x: object) -> bool:
-    """Return whether `x` is an array of any framework."""
+    """Return True if `x` is an array of any framework."""
     return backend_of(x) is not None
 
 
 def is_array_beside(x: object, array: object) -> bool:
-    """Return whether `x` counts as an array beside `array`: a NumPy scalar does only beside NumPy's arrays."""
+    """Return True if `x` counts as an array next to `array`. A NumPy scalar does so only next to NumPy arrays."""
     backend, other = backend_of(x), backend_of(array)
     if backend is None or other is None:
         return False
@@ -135,14 +135,14 @@ def _discover(x: object) -> Backend | None:
     cls = type(x)
     if cls.__module__ == "builtins":
         return None
-    for name in _FRAMEWORKS:  # an array's framework has been imported
+    for name in _FRAMEWORKS:  # the array's framework is imported already
         if sys.modules.get(name) is not None:
             module = _module(name)
             if issubclass(cls, getattr(module, "REFUSED", ())):
                 return None
             backend: Backend | None = module.find(cls)
             if backend is not None:
-                # all types at once: torch.compile compiles again whenever the dictionary has grown
+                # all types at once, because torch.compile recompiles when the dictionary grows
                 loaded = {} if in_dynamo() else _loaded()
                 _BACKENDS.update({**loaded, cls: backend})
                 return backend
@@ -155,7 +155,7 @@ def _discover(x: object) -> Backend | None:
 
 
 def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]) -> Backend:
-    """Return the one backend of several arrays. Errors name the function and the argument."""
+    """Return the common backend of several arrays. Errors name the function and the argument."""
     cls = type(arrays[0])
     common = _BACKENDS.get(cls)
     if common is not None and (len(arrays) == 1 or (len(arrays) == 2 and type(arrays[1]) is cls)):
@@ -177,7 +177,7 @@ def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]
                 f"{function}: `{first}` and `{name}` must be arrays of one framework, got {common.library} and "
                 f"{backend.library}. Convert one of them first, with asarray or from_dlpack."
             )
-        elif backend.traces:  # it takes plain arrays too, the plain namespace takes no tracers
+        elif backend.traces:  # its namespace takes plain arrays too; the plain one takes no tracers
             common = backend
     assert common is not None  # callers pass at least one array
     return common
@@ -199,7 +199,7 @@ def namespace(*arrays: Any) -> Any:
     Raises
     ------
     TypeError
-        If something is no array, or the arrays are of several frameworks.
+        If an argument is not an array, or the arrays are of several frameworks.
 
     Examples
     --------
@@ -209,7 +209,7 @@ def namespace(*arrays: Any) -> Any:
     5.0
     """
     if not arrays:
-        raise TypeError("namespace: takes one array at least, got none. Pass the arrays to compute with.")
+        raise TypeError("namespace: takes at least one array, got none. Pass the arrays to compute with.")
     cls = type(arrays[0])
     backend = _BACKENDS.get(cls)
     if backend is not None and (len(arrays) == 1 or (len(arrays) == 2 and type(arrays[1]) is cls)):
@@ -218,12 +218,12 @@ def namespace(*arrays: Any) -> Any:
 
 
 def autodiff_backend_of(owner: Backend) -> Backend:
-    """Return the backend that differentiates arrays of `owner`: itself, or PyTorch, or else JAX, by DLPack."""
+    """Return the backend that differentiates arrays of `owner`: its own, or else PyTorch, or else JAX, by DLPack."""
     if owner.autodiff.differentiates():
         return owner
     if not hasattr(owner.xp, "from_dlpack"):
         raise NoAutodiffError(
-            f"{owner.name} arrays have no automatic differentiation, and no DLPack to borrow it by. Convert them to "
+            f"{owner.name} arrays have no automatic differentiation, and no DLPack to borrow it with. Convert them to "
             "PyTorch, JAX or NumPy arrays first."
         )
     name = next((name for name in ("torch", "jax") if find_spec(name) is not None), None)

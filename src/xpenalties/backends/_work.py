@@ -1,4 +1,4 @@
-"""A formula and its arrays, and how they are cut into blocks of rows."""
+"""A formula and its arrays, and how to cut them into blocks of rows."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Work(NamedTuple):
     formula: Callable[..., Any]
     options: Mapping[str, Any]
     xp: Any
-    dtype: Any  # to compute in; None: that of the arrays
+    dtype: Any  # dtype to compute in; None: the arrays' own
     arrays: tuple[Any, ...]
-    mask: Any  # of the elements of the arrays with rows, broadcastable to them; None: all count
-    takes_mask: bool  # the formula does, as its option `mask`
-    axis: int | None  # along which a row lies; None: terms do not belong to rows
-    matrices: tuple[int, ...] = ()  # which of the arrays all rows share, as [classes, features]
-    divisor: float | None = None  # if set, only sum(terms * factors) / divisor is needed with its gradient
+    mask: Any  # broadcastable to the arrays, except `matrices`; None: nothing is masked
+    takes_mask: bool  # True if the formula has an option `mask`
+    axis: int | None  # axis along which a row lies; None: terms do not belong to rows
+    matrices: tuple[int, ...] = ()  # indices of the arrays that all rows share, [classes, features]
+    divisor: float | None = None  # if set, only sum(terms * factors) / divisor and its gradient are needed
     factors: Any = None  # of the terms; None: all 1
     kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
     fast_path: Evaluate | None = None  # how to call the formula; None: with guards
 
     def terms(self, arrays: tuple[Any, ...], mask: Any) -> Any:
-        """Evaluate the formula on the arrays, or on a block of them: cast, masked, with its options."""
+        """Cast and mask the arrays, or a block of them, and evaluate the formula on them."""
         xp, dtype, options = self.xp, self.dtype, self.options
         if dtype is not None:
             arrays = tuple(x if x.dtype == dtype else xp.astype(x, dtype) for x in arrays)
@@ -55,7 +55,7 @@ class Work(NamedTuple):
         return xp.reshape(xp.concat(blocks), self.terms_shape)
 
     def size(self) -> int:
-        """Return how many elements an input, or the logits, have."""
+        """Return the number of elements of an input, or of the logits."""
         assert self.axis is not None
         return math.prod(self.terms_shape) * self._classes
 
@@ -65,7 +65,7 @@ class Work(NamedTuple):
         return self.outer(tuple(self.arrays[0].shape))
 
     def outer(self, index: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return an index, or a shape, without the axis of the rows."""
+        """Return an index or a shape without the axis that a row lies along."""
         assert self.axis is not None
         return index[: self.axis] + index[self.axis + 1 :]
 
@@ -75,7 +75,7 @@ class Work(NamedTuple):
         return arrays, None if self.mask is None else self.mask[index]
 
     def indices(self, elements: int) -> Iterator[Index]:
-        """Yield where the blocks lie, in the order of the terms in memory. A block has at least one row."""
+        """Yield the index of each block, in the order of the terms in memory. A block has at least one row."""
         shape = tuple(self.arrays[0].shape)
         axes = [axis for axis in range(len(shape)) if axis != self.axis]
         inner = self._classes

@@ -1,8 +1,8 @@
-"""What a framework must be able to do for xpenalties: the contract that every backend fills in.
+"""The interface that every backend implements: what xpenalties needs from a framework.
 
-A `Backend` is an array namespace and the operations it lacks. What else a framework may do its own way is in five
-parts: `autodiff`, `evaluation`, `tracing`, `random` and `exchange`. The defaults are what the array API standard alone
-allows, so a namespace without a file of its own (array-api-strict, dask) is an instance of this very class.
+A `Backend` is an array namespace and the operations that it lacks. Everything else that differs between frameworks is
+in five parts: `autodiff`, `evaluation`, `tracing`, `random` and `exchange`. The defaults need only the array API
+standard. So array-api-strict and dask have no file here: they use `Backend` itself.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ __all__ = [
 
 
 class DType(NamedTuple):
-    """What a penalty needs to know of a dtype."""
+    """The properties of a dtype that a penalty needs."""
 
     kind: str  # "real", "complex", "bool" or "other"
-    working: Any = None  # the dtype to compute in; None: its own
+    working: Any = None  # the dtype to compute in; None: the dtype itself
     log_least: float = 0.0  # log of the smallest normal number of the dtype to compute in
 
 
 class Backend:
-    """One array namespace and the few operations that the standard lacks.
+    """An array namespace and the few operations that the standard lacks.
 
     Parameters
     ----------
     name : str
-        What errors and reports call it.
+        The name in errors and reports.
     xp : namespace
         The functions of the array API standard.
     library : str, optional
-        Arrays of one library may meet, whatever namespace computes on them. `name` by default.
+        Arrays of one library may be mixed, even if their namespaces differ. By default `name`.
     autodiff, evaluation, tracing, random, exchange : type
-        The classes of its parts; each is called with the namespace.
+        The classes of the parts. Each is called with the namespace.
     """
 
     #: `log_softmax(x, axis)` in one pass, if the framework has it.
     log_softmax: Callable[[Any, int], Any] | None = None
-    #: Whether the arrays belong to a tracer, and the namespace takes the library's plain arrays too.
+    #: True if the arrays belong to a tracer. The namespace then takes the library's plain arrays too.
     traces: bool = False
-    #: Whether the weight of a linear layer has its output units on the first axis, and not on the last.
+    #: True if a linear layer's weight has its output units on the first axis, False if on the last.
     units_first: bool = False
 
     def __init__(
@@ -90,7 +90,7 @@ class Backend:
         return f"<{self.name} backend>"
 
     def dtype(self, dtype: Any) -> DType:
-        """Return kind and working dtype of `dtype`, found out once."""
+        """Return the properties of `dtype`, from a cache."""
         described = self._dtypes.get(dtype)
         if described is None:
             described = self._dtypes[dtype] = self._describe(dtype)
@@ -110,11 +110,11 @@ class Backend:
         return self.xp.__array_namespace_info__().default_dtypes()["real floating"]
 
     def signed(self, integer: Any) -> Any:
-        """Cast an integer array to a dtype that can be compared with large numbers, and subtracted from."""
+        """Cast an integer array to a signed dtype, for subtraction and for comparison with large numbers."""
         return integer if integer.dtype == self.xp.int64 else self.xp.astype(integer, self.xp.int64)
 
     def abs(self, x: Any) -> Any:
-        """Return `|x|` with slope 0 at 0, with which unknown namespaces are not trusted."""
+        """Return `|x|` with slope 0 at 0. `xp.abs` of an unknown namespace may have another slope."""
         if self.dtype(x.dtype).kind == "real":
             return x * self.autodiff.stop_gradient(self.xp.sign(x))
         magnitude = self.xp.abs(x)
@@ -125,15 +125,15 @@ class Backend:
         return self.xp.cumulative_sum(x, axis=axis)
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
-        """Return the smallest and the largest of `x`."""
+        """Return the smallest and the largest element of `x`."""
         return self.xp.min(x), self.xp.max(x)
 
     def matmul(self, a: Any, b: Any) -> Any:
-        """Return `a @ b` in the dtype of the arrays, whatever autocast says."""
+        """Return `a @ b` in the dtype of the arrays, even under autocast."""
         return a @ b
 
     def linear(self, hidden: Any, weight: Any) -> Any:
-        """Return `hidden @ weight.T`, by `matmul`."""
+        """Return `hidden @ weight.T`, with `matmul`."""
         return self.matmul(hidden, self.xp.matrix_transpose(weight))
 
     def device(self, x: Any) -> Any:
@@ -149,17 +149,17 @@ class Backend:
         return self.xp.stack(scalars)
 
     def snapshot(self, x: Any) -> Any:
-        """Return `x` as a constant that does not change if `x` does; a copy unless arrays are immutable."""
+        """Return a constant that does not change if `x` does: a copy, unless arrays are immutable."""
         return self.xp.asarray(self.autodiff.stop_gradient(x), copy=True)
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
-        """Return 0-d arrays as Python floats, with one transfer from the device if the framework can."""
+        """Return 0-d arrays as Python floats, with one transfer from the device if possible."""
         return [float(scalar) for scalar in scalars]
 
     def flatten(self, tree: Any) -> tuple[list[Any], Rebuild]:
-        """Return the leaves of a pytree, and a function that puts as many others in their places."""
+        """Return the leaves of a pytree, and a function that rebuilds it with other leaves."""
         return flatten(tree)
 
     def flatten_with_paths(self, tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
-        """Return the same, and the path of each leaf, with dots between keys, fields and indices."""
+        """Flatten like `flatten`. Also returns the path of each leaf: keys, fields and indices, joined with dots."""
         return flatten_with_paths(tree)

@@ -1,4 +1,4 @@
-"""CuPy: the standard through array-api-compat. It has no automatic differentiation of its own."""
+"""The CuPy backend, through array-api-compat. CuPy has no automatic differentiation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CupyBackend(Backend):
 
 class CupyEvaluation(Evaluation):
     def block_elements(self, work: Work) -> int | None:
-        return 2**25  # 128 MiB of float32 keep any card busy
+        return 2**25  # 128 MiB of float32 keep any GPU busy
 
     def run(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return function(*arrays, **options)

@@ -5,8 +5,9 @@ The proximal operator of :math:`s f` maps :math:`x` to the :math:`z` that minimi
 two steps: gradient descent on the loss alone, with learning rate :math:`\eta`, and the proximal operator of
 :math:`\eta w f`. A subgradient of a norm makes parameters small; the proximal operator makes them exactly 0.
 
-An operator has the name and the factors of the penalty whose sum it belongs to; `box` and `simplex` are projections.
-Operators return an array like `x`, with its dtype; half precision is computed in float32. They can be traced.
+Each operator has the name and the factor convention of its penalty, reduced by "sum"; `box` and `simplex` are
+projections. Operators return an array with the shape and dtype of `x`; half precision is computed in float32. They can
+be traced, as by jax.jit.
 """
 
 from ._operators import elastic_net, group_lasso, l1, l2, nuclear_norm

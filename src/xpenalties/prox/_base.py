@@ -1,4 +1,4 @@
-"""What all proximal operators share: checks of their arguments, and the dtypes to compute in and to return."""
+"""Shared parts of proximal operators: checks of arguments, and the dtypes to compute in and to return."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AXIS = integer()
 
 
 def proximal_operator(function: F) -> F:
-    """Check that `x` is an array, and compute without NumPy's warnings of overflow: the result shows it."""
+    """Check that `x` is an array, and compute without NumPy's overflow warnings: the result shows an overflow."""
 
     @wraps(function)
     def operator(x: Any, /, **options: Any) -> Any:
@@ -28,7 +28,7 @@ def proximal_operator(function: F) -> F:
 
 
 def checked(name: str, x: Any, scale: Any, *, axis: int | None = None, real: bool = False) -> tuple[Any, Any, Any]:
-    """Check the arguments. Return the namespace, `x` in the dtype to compute in, and `scale`."""
+    """Check the arguments. Returns the namespace, `x` in the dtype to compute in, and `scale`."""
     backend = backend_of(x)
     assert backend is not None  # `proximal_operator` has checked it
     kind, working, _ = backend.dtype(x.dtype)

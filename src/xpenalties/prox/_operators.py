@@ -134,9 +134,9 @@ def group_lasso(x: Array, /, *, scale: Any, axis: int = -1) -> Array:
 
 @proximal_operator
 def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
-    r"""Apply the proximal operator of the nuclear norm, the sum of singular values: the result has a lower rank.
+    r"""Apply the proximal operator of the nuclear norm, the sum of singular values, which lowers the rank.
 
-    Soft thresholding of the singular values, as `l1` does it.
+    It applies soft thresholding to the singular values, as `l1` does to elements.
 
     Parameters
     ----------

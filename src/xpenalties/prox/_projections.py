@@ -1,4 +1,4 @@
-"""Projections, the proximal operators of bounds: onto a box, and onto a simplex."""
+"""Projections onto a box and onto a simplex: the proximal operators of constraints."""
 
 from __future__ import annotations
 
@@ -98,5 +98,5 @@ def _support(x: Any, radius: float, axis: int) -> Any:
     ranks = xp.arange(1, size + 1, dtype=x.dtype, device=backend.device(x))
     ranks = xp.reshape(ranks, tuple(size if i == axis else 1 for i in range(x.ndim)))
     outside = ordered * ranks <= backend.cumulative_sum(ordered, axis) - radius
-    # the elements outside of the support are the smallest
+    # elements outside the support are the smallest
     return ~(x <= xp.max(xp.where(outside, ordered, -math.inf), axis=axis, keepdims=True))

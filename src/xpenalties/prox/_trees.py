@@ -1,4 +1,4 @@
-"""Proximal steps of whole trees of parameters, and how sparse they are."""
+"""Apply proximal operators to trees of parameters, and measure how sparse they are."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ def prox_step(
     Parameters
     ----------
     operator : callable
-        One of this module, or another that takes an array and `options`, and returns an array of its shape and dtype.
+        An operator of this module, or a callable that takes an array and `options`, and returns an array of the same
+        shape and dtype.
     tree : pytree of arrays
-        As `trees.over_tree` takes it.
+        A tree as for `trees.over_tree`.
     match, exclude : str or iterable of str, optional
-        Regular expressions of paths, as for `trees.over_tree`.
+        Regular expressions for paths, as in `trees.over_tree`.
     **options
         Options of the operator, the same for each leaf. `scale` is the learning rate times the penalty's weight.
 
     Returns
     -------
     pytree of arrays
-        Leaves that are not selected are the same objects. For a PyTorch module, a dict of its parameters: copy them
-        into the module under `torch.no_grad`.
+        Leaves that are not selected are the same objects. For a PyTorch module, the result is a dict of its parameters:
+        copy them into the module under `torch.no_grad`.
 
     Raises
     ------
@@ -72,15 +73,15 @@ def sparsity(tree: Any, /, *, match: PatternsLike = None, exclude: PatternsLike 
     Parameters
     ----------
     tree : array or pytree of arrays
-        As `trees.over_tree` takes it.
+        A tree as for `trees.over_tree`.
     match, exclude : str or iterable of str, optional
-        Regular expressions of paths, as for `trees.over_tree`.
+        Regular expressions for paths, as in `trees.over_tree`.
 
     Returns
     -------
     array, shape ()
-        In [0, 1], over all elements of the selected leaves together; 0 if there are none. The dtype is the real one of
-        the first leaf, float32 at least. A callable in a `Pipeline` may return it as a metric.
+        In [0, 1], over all elements of the selected leaves together; 0 if they have no elements. In the real dtype of
+        the first leaf, or float32 if that is wider. A callable in a `Pipeline` may return it as a metric.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What gradient transforms share: the protocol, schedules, and working dtypes."""
+"""Shared parts of gradient transforms: the protocol, schedules, and working dtypes."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ class StepState(NamedTuple):
 
 
 def check_transform(caller: str, name: str, transform: Any) -> None:
-    """Check that it has the two functions of the protocol."""
+    """Check that `transform` has the two functions of the protocol."""
     if not (callable(getattr(transform, "init", None)) and callable(getattr(transform, "update", None))):
         raise TypeError(
-            f"{caller}: `{name}` must have `init` and `update`, got {type(transform).__qualname__}. Call what makes it."
+            f"{caller}: `{name}` must have `init` and `update`, got {type(transform).__qualname__}. Call the "
+            "function that makes it."
         )
 
 
 def check_state(name: str, kind: type, state: Any) -> None:
-    """Check that the state is of this transform."""
+    """Check that `state` belongs to this transform."""
     if not isinstance(state, kind):
         raise TypeError(f"{name}: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
 
@@ -71,9 +72,9 @@ def leafwise(
     *options : number or 0-d array
         Arrays are cast to the working dtype, see `in_working_dtype`.
     weight : number, 0-d array, callable or None
-        Checked before it is passed to `change`. A schedule is evaluated first. None is not passed.
+        Checked, then passed to `change`. A schedule is evaluated first. If None, `change` takes no weight.
     takes_params : bool
-        Whether `change` takes the parameter. If so, the result has the common dtype of update and parameter.
+        If True, `change` takes the parameter, and the result has the common dtype of update and parameter.
     weight_name : str
         The name of the weight in errors.
     """
@@ -114,7 +115,7 @@ def with_params(name: str, selected: Selected, params: Any) -> list[list[Any]]:
 
 
 def initial_step(name: str, params: Any) -> Any:
-    """0, where the parameters are; JAX's where there are only shapes of them, or nothing."""
+    """Return step 0, on the device of the parameters. Without arrays (only shapes, or nothing), JAX's if possible."""
     arrays = [leaf for leaf in flatten_of(as_nest(params))[0] if is_array(leaf)]
     if arrays:
         constant = stop_gradient(arrays[0])  # autograd's boxes have no device
@@ -124,7 +125,7 @@ def initial_step(name: str, params: Any) -> Any:
     backend = backend_of_shapes()
     if backend is not None:
         return backend.xp.zeros((), dtype=backend.xp.int32)
-    raise ValueError(f"{name}: `params` must hold an array to count beside, got none. Pass the parameters.")
+    raise ValueError(f"{name}: `params` must hold at least one array, got none. Pass the parameters.")
 
 
 def incremented(step: Any) -> Any:

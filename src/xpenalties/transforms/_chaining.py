@@ -19,20 +19,20 @@ def chain(*transforms: Any) -> GradientTransformation:
     Parameters
     ----------
     *transforms : GradientTransformation
-        Of this package, or Optax's, which take JAX's arrays. `update` passes extra keyword arguments on to the
-        transforms that take any.
+        Transforms of this package, or of Optax, which take JAX arrays only. `update` passes extra keyword arguments to
+        the transforms that take ``**kwargs``.
 
     Returns
     -------
     GradientTransformation
-        Its state is the tuple of their states.
+        Its state is the tuple of the transforms' states.
 
     Raises
     ------
     TypeError
-        If a transform has no `init` and `update`. `update` raises it if the state is not a tuple.
+        If a transform lacks `init` or `update`. `update` raises it if the state is not a tuple.
     ValueError
-        `update` raises it if the state is of another number of transforms.
+        `update` raises it if the state belongs to another number of transforms.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     Parameters
     ----------
     params, updates : pytrees of arrays
-        A parameter without an update, such as None, is returned unchanged.
+        A parameter whose update is None or missing is returned unchanged.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     Raises
     ------
     TypeError, ValueError
-        If updates are of another framework, or at paths that `params` lack.
+        If updates are of another framework, or have paths that `params` lacks.
 
     Examples
     --------

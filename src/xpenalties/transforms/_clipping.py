@@ -1,4 +1,4 @@
-"""Gradient transforms that clip or center updates: all together, or those of each unit."""
+"""Gradient transforms that clip or center updates, all together or for each unit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     Parameters
     ----------
     max_norm : float or 0-d array
-        > 0.
+        The largest norm allowed, > 0.
 
     Returns
     -------
@@ -31,12 +31,12 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     Raises
     ------
     TypeError, ValueError
-        If the norm is of a wrong kind or value.
+        If `max_norm` has the wrong type or value.
 
     Notes
     -----
-    Same as `optax.clip_by_global_norm`. If one element is NaN, all results are. The norm is correct even if its square
-    would overflow.
+    Same as `optax.clip_by_global_norm`. If one element is NaN, all results are NaN. The norm is correct even if its
+    square would overflow.
 
     Examples
     --------
@@ -84,11 +84,11 @@ def adaptive_gradient_clipping(
     eps : float or 0-d array, default 1e-3
         :math:`\epsilon`, > 0: a lower bound on the parameters' norm, so that parameters at 0 can change.
     unit_axis : int, optional
-        The axis of the units; norms are over all other axes. By default, the first axis of PyTorch's arrays, whose
-        layers are [out, in, ...]. For other arrays as in Optax: the last axis, but if there are three axes, norms are
-        over the first one. An array with only one axis longer than 1 is one unit.
+        The axis of the units; norms are over all other axes. For PyTorch, the default is the first axis, because its
+        layers are [out, in, ...]. For other frameworks, the default is that of Optax: the last axis, except that norms
+        are over the first axis if an array has three. An array with at most one axis longer than 1 is one unit.
     match, exclude : str or iterable of str, optional
-        Regular expressions of paths, as for `trees.over_tree`. Brock et al. exclude the last layer.
+        Regular expressions for paths, as in `trees.over_tree`. Brock et al. exclude the last layer.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def adaptive_gradient_clipping(
     Raises
     ------
     TypeError, ValueError
-        If an option is of a wrong kind or value, a pattern matches nothing, or `update` gets no `params`.
+        If an option has the wrong type or value, a pattern matches nothing, or `update` gets no `params`.
 
     Notes
     -----
@@ -130,7 +130,7 @@ def adaptive_gradient_clipping(
 
 
 def _axes_of_a_unit(name: str, x: Any, unit_axis: int | None) -> tuple[int, ...]:
-    """Return the axes over which the norm of a unit is taken."""
+    """Return the axes that the norm of a unit is taken over."""
     axes = tuple(range(x.ndim))
     if sum(size != 1 for size in x.shape) <= 1:
         return axes
@@ -152,7 +152,7 @@ def _checked_axis(name: str, axis: int, x: Any) -> int:
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(
             f"{name}: `unit_axis` must be an axis of each array, got {axis} for shape {tuple(x.shape)}. "
-            "Leave some out by `exclude`."
+            "Leave others out with `exclude`."
         )
     return axis % x.ndim
 
@@ -160,7 +160,7 @@ def _checked_axis(name: str, axis: int, x: Any) -> int:
 def centralize(
     *, unit_axis: int = 0, match: PatternsLike = None, exclude: PatternsLike = None
 ) -> GradientTransformation:
-    """Subtract its mean from each unit's update. Arrays with fewer than two axes are returned unchanged.
+    """Subtract the mean from each unit's update. Arrays with fewer than two axes are returned unchanged.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def centralize(
         The axis of the units; means are over all other axes. Use 0 for PyTorch's layers, [out, in, ...], and -1 for
         those of Flax and Keras, [..., in, out].
     match, exclude : str or iterable of str, optional
-        Regular expressions of paths, as for `trees.over_tree`.
+        Regular expressions for paths, as in `trees.over_tree`.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def centralize(
     Raises
     ------
     TypeError, ValueError
-        If an option is of a wrong kind or value, or a pattern matches nothing.
+        If an option has the wrong type or value, or a pattern matches nothing.
 
     Notes
     -----

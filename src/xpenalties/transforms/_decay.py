@@ -21,16 +21,18 @@ _SHARE = number_in(Interval(0, 1))
 def add_l2_decay(
     weight: Any, *, match: PatternsLike = None, exclude: PatternsLike = None, decoupled: bool = False
 ) -> GradientTransformation:
-    r"""Add weight decay: :math:`g + w p`, with the gradient of :math:`\frac{w}{2} \|p\|^2`.
+    r"""Add weight decay to gradients: :math:`g + w p`.
+
+    :math:`w p` is the gradient of :math:`\frac{w}{2} \|p\|^2`.
 
     Parameters
     ----------
     weight : float, 0-d array or callable
         :math:`w`, >= 0. The penalty `l2` has no factor 1/2: a weight `w` here corresponds to ``w / 2`` there.
     match, exclude : str or iterable of str, optional
-        Regular expressions of paths, as for `trees.over_tree`.
+        Regular expressions for paths, as in `trees.over_tree`.
     decoupled : bool, default False
-        Whether to change the optimizer's updates :math:`u` instead, to :math:`u - w p`.
+        If True, change the optimizer's updates :math:`u` instead, to :math:`u - w p`.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def add_l2_decay(
     Raises
     ------
     TypeError, ValueError
-        If a weight or pattern is of a wrong kind or value. `init` raises it if a pattern matches nothing, `update` if
+        If a weight or pattern has the wrong type or value. `init` raises it if a pattern matches nothing, `update` if
         it gets no `params`.
 
     Notes
@@ -60,15 +62,17 @@ def add_l2_decay(
 def add_l1_decay(
     weight: Any, *, match: PatternsLike = None, exclude: PatternsLike = None, decoupled: bool = False
 ) -> GradientTransformation:
-    r"""Add a decay toward sparse parameters: :math:`g + w \, \mathrm{sign}(p)`, with the gradient of :math:`w \|p\|_1`.
+    r"""Add L1 decay to gradients, which makes parameters sparse: :math:`g + w \, \mathrm{sign}(p)`.
+
+    :math:`w \, \mathrm{sign}(p)` is the gradient of :math:`w \|p\|_1`.
 
     Parameters
     ----------
     weight, match, exclude
         As for `add_l2_decay`.
     decoupled : bool, default False
-        Whether to apply `prox.l1` with scale :math:`w` to the updated parameters instead, so that small parameters
-        become exactly 0.
+        If True, apply `prox.l1` with scale :math:`w` to the updated parameters instead, so that small parameters become
+        exactly 0.
 
     Returns
     -------
@@ -98,7 +102,9 @@ def add_elastic_net_decay(
     exclude: PatternsLike = None,
     decoupled: bool = False,
 ) -> GradientTransformation:
-    r"""Add both decays: :math:`g + w (\alpha \, \mathrm{sign}(p) + (1 - \alpha) p)`, :math:`\alpha` = `l1_ratio`.
+    r"""Add L1 and L2 decay to gradients: :math:`g + w (\alpha \, \mathrm{sign}(p) + (1 - \alpha) p)`.
+
+    :math:`\alpha` is `l1_ratio`.
 
     Parameters
     ----------
@@ -107,7 +113,7 @@ def add_elastic_net_decay(
     l1_ratio : float or 0-d array, default 0.5
         Share of the L1 decay, in [0, 1].
     decoupled : bool, default False
-        Whether to change the optimizer's updates instead: first as `add_l2_decay`, then as `add_l1_decay`.
+        If True, change the optimizer's updates instead: first as `add_l2_decay` does, then as `add_l1_decay` does.
 
     Returns
     -------
@@ -169,11 +175,12 @@ def proximal(
     Parameters
     ----------
     operator : callable
-        One of `xpenalties.prox`.
+        An operator of `xpenalties.prox`.
     scale : float, 0-d array or callable, optional
-        The operator's `scale`, the learning rate times the weight, or a schedule of it. None if it takes no scale.
+        The operator's `scale`: the learning rate times the penalty's weight, or a schedule of that. None if the
+        operator takes no scale.
     match, exclude : str or iterable of str, optional
-        Regular expressions of paths, as for `trees.over_tree`.
+        Regular expressions for paths, as in `trees.over_tree`.
     **options
         Other options of the operator.
 

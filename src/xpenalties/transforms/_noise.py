@@ -1,4 +1,4 @@
-"""Gradient noise."""
+"""A gradient transform that adds noise."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformatio
     gamma : float or 0-d array, default 0.55
         How fast the variance decays, >= 0.
     rng : generator
-        A JAX key, from which each state gets a new one; or a `torch.Generator` or `numpy.random.Generator`, which
-        each draw changes.
+        A JAX key, which each update replaces with a new one in the state; or a `torch.Generator` or
+        `numpy.random.Generator`, which changes with each draw.
 
     Returns
     -------
@@ -42,8 +42,8 @@ def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformatio
     Raises
     ------
     TypeError, ValueError
-        If an option is of a wrong kind or value. `update` raises it if the generator is not of the arrays' framework,
-        or arrays are complex.
+        If an option has the wrong type or value. `update` raises it if the generator does not fit the arrays'
+        framework, or an array is complex.
 
     Notes
     -----

@@ -1,9 +1,9 @@
 """Penalties over trees of parameters.
 
 A tree is a pytree of arrays: a dict, list, tuple, named tuple or dataclass of arrays or other trees, any pytree that
-JAX knows (Flax's and Equinox's modules are), a state dict, or a PyTorch module, which stands for its named parameters.
-The path of a leaf joins keys, fields and indices with dots: ``encoder.layers.0.weight``. Leaves that are not
-floating-point arrays are left out.
+JAX knows (Flax and Equinox modules, for example), a state dict, or a PyTorch module, which stands for its named
+parameters. The path of a leaf joins keys, fields and indices with dots: ``encoder.layers.0.weight``. Leaves that are
+not floating-point arrays are ignored.
 """
 
 from ._over_tree import OverTree, over_tree

@@ -1,4 +1,4 @@
-"""`over_tree`: a penalty of arrays, summed over the selected leaves of a tree."""
+"""`over_tree`: sum a penalty of arrays over the selected leaves of a tree."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def over_tree(
     exclude: PatternsLike = None,
     options: Mapping[str, Any] | None = None,
 ) -> OverTree:
-    r"""Make a penalty of trees: the sum of a penalty of arrays over the leaves.
+    r"""Turn a penalty of arrays into a penalty of trees: its sum over the leaves.
 
     Parameters
     ----------
     fn : str or callable
-        The name of a penalty of this package, or a callable that returns a 0-d array.
+        The name of a built-in or registered penalty, or a callable that returns a 0-d array.
     match : str or iterable of str, optional
-        Regular expressions, searched for in the paths. A leaf is selected if one of them is found. By default all
-        leaves are selected.
+        Regular expressions for paths, used with `re.search`. A leaf is selected if one of them matches its path. By
+        default, all leaves are selected.
     exclude : str or iterable of str, optional
-        Regular expressions of the paths to leave out, even if `match` selects them.
+        Regular expressions for paths to leave out, even if `match` selects them.
     options : mapping, optional
         Keyword arguments of `fn`, the same for each leaf.
 
@@ -51,7 +51,7 @@ def over_tree(
     Raises
     ------
     TypeError, ValueError
-        If a pattern is not a regular expression, or `Penalty` would refuse `fn` or `options`.
+        If a pattern is not a regular expression, or if `fn` or `options` are not valid for a `Penalty`.
 
     Examples
     --------
@@ -107,8 +107,9 @@ class OverTree(HasStaticKey):
         Parameters
         ----------
         tree : pytree of arrays
-            The selected leaves must be of one framework. To track gradient norms, pass a dict of a module's parameters:
-            the parameters of a module itself are not inputs to ``compute(track_grad_norms=True)``.
+            The selected leaves must be of one framework. To track gradient norms with
+            ``compute(track_grad_norms=True)``, pass a dict of a module's parameters and not the module: only arrays in
+            the inputs are tracked.
         *others : pytrees of arrays
             More trees with the same paths, if `fn` takes several arrays:
             ``over_tree("consistency")(student, teacher)``.
@@ -136,11 +137,11 @@ class OverTree(HasStaticKey):
         return sum_scalars(values + [self._value(*row) for i, row in enumerate(rows) if i not in fused])
 
     def static_key(self) -> tuple[Any, ...]:
-        """Return a hash key that is equal for two penalties that compute the same."""
+        """Return a hashable key that is equal for two penalties that compute the same function."""
         return self.fn, self.patterns.match, self.patterns.exclude, self.options
 
     def by_path(self, tree: Any, /, *others: Any) -> dict[str, Any]:
-        """Return the terms of the sum, 0-d arrays, by path."""
+        """Return the penalty of each selected leaf, a 0-d array, by path."""
         selected, rows = self._rows(tree, others)
         check_unique("by_path", "tree", selected.array_paths())
         return {path: self._value(path, arrays) for path, arrays in rows}

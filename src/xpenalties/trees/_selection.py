@@ -1,4 +1,4 @@
-"""Selection of a tree's leaves: floating-point arrays, by patterns of their paths."""
+"""Select leaves of a tree that are floating-point arrays, by regular expressions for their paths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PatternsLike = str | Iterable[str] | None  # the options `match` and `exclude`
 
 @dataclass(frozen=True)
 class Selection:
-    """The leaves of a tree that `match` and `exclude` select, see `OverTree.explain`."""
+    """The leaves of a tree that `match` and `exclude` select, and why others are left out. See `OverTree.explain`."""
 
     #: Shapes of the selected leaves, by path.
     selected: Mapping[str, tuple[int, ...]]
@@ -61,26 +61,26 @@ class Selected(NamedTuple):
 
 @dataclass(frozen=True)
 class Patterns:
-    """Regular expressions of paths. Only strings, so that equal ones compare equal and can be pickled."""
+    """Regular expressions for paths. They stay strings, so that they can be compared and pickled."""
 
     match: tuple[str, ...] | None
     exclude: tuple[str, ...]
 
     @classmethod
     def of(cls, caller: str, match: PatternsLike, exclude: PatternsLike) -> Patterns:
-        """Check that all patterns are regular expressions."""
+        """Make patterns of the options `match` and `exclude`, and check that they are regular expressions."""
         excluded = _checked(caller, "exclude", exclude)
         return cls(None if match is None else _checked(caller, "match", match), excluded)
 
     def select(self, caller: str, argument: str, tree: Any) -> Selected:
-        """Select leaves, at least one. Each pattern must match a path."""
+        """Select at least one leaf. Each pattern must match a path."""
         selected, reasons = self._selected(caller, argument, tree)
         self._check_used(caller, argument, selected.paths)
         if not selected.indices:
             why = "; ".join(f"{path or 'it'}: {reason}" for path, reason in list(reasons.items())[:5]) or "it is empty"
             raise ValueError(
                 f"{caller}: `{argument}` must hold a floating-point array to select, got none ({why}). "
-                "Pass a tree of arrays: dict(model.named_parameters()) of PyTorch's, or a pytree."
+                "Pass a tree of arrays: a pytree, or for a PyTorch module dict(model.named_parameters())."
             )
         return selected
 
@@ -95,7 +95,7 @@ class Patterns:
             self._check_used(caller, argument, paths)
 
     def explain(self, tree: Any) -> Selection:
-        """Describe the selection. Unlike `select`, accept that nothing is selected."""
+        """Describe the selection. Unlike `select`, allow that nothing is selected."""
         leaves, _, paths = flatten_with_paths_of(as_nest(tree))
         check_unique("explain", "tree", paths)
         indices, reasons = self._partition(leaves, paths)
@@ -126,7 +126,7 @@ class Patterns:
         """Return why a leaf is left out, or None if it is selected."""
         backend = backend_of(leaf)
         if backend is None:
-            return f"no array, {type(leaf).__qualname__}"
+            return f"not an array, {type(leaf).__qualname__}"
         if backend.dtype(leaf.dtype).kind in ("bool", "other"):
             return f"not floating-point, {leaf.dtype}"
         if self.match is not None and not any(re.search(pattern, path) for pattern in self.match):
@@ -159,14 +159,14 @@ def _check_visible(caller: str, argument: str, leaf: Any, path: str) -> None:
         got = f"{type(leaf).__module__}.{type(leaf).__qualname__}" if backend is None else leaf.dtype
         raise TypeError(
             f"{caller}: `{argument}` must be a tree of arrays of one framework, got {got} at {path!r}. Pass what it "
-            "holds as a dict or list of arrays: dict(model.named_parameters()) of PyTorch's."
+            "holds as a dict or list of arrays, such as dict(model.named_parameters())."
         )
 
 
 def leaves_at(caller: str, selected: Selected, other: Any, argument: str) -> list[Any]:
     """Return the leaves of another tree at the selected paths."""
     leaves, _, paths = flatten_with_paths_of(as_nest(other))
-    if paths == selected.paths:  # the usual case; and the only one in which two leaves may have the same path
+    if paths == selected.paths:  # the usual case, and the only one in which two leaves may have the same path
         return [leaves[i] for i in selected.indices]
     check_unique(caller, argument, paths)
     check_unique(caller, "the first tree", selected.paths)
@@ -188,7 +188,7 @@ def check_unique(caller: str, argument: str, paths: list[str]) -> None:
 
 
 def as_nest(tree: Any) -> Any:
-    """`tree`; of a module of PyTorch's or Flax's nnx its parameters by name, each once."""
+    """Return the parameters of a PyTorch or Flax nnx module by name, shared ones once; any other tree unchanged."""
     return parameters_of(tree)
 
 

@@ -29,7 +29,7 @@ def config_schema() -> dict[str, Any]:
     --------
     >>> schema = config_schema()
     >>> schema["$defs"]["options_huber"]["properties"]["delta"]
-    {'description': 'Where the square ends, > 0, in units of `x`.',
+    {'description': 'Magnitude up to which the function is a square, > 0, in units of `x`.',
      'default': 1.0, 'type': 'number', 'exclusiveMinimum': 0}
     >>> import json
     >>> text = json.dumps(schema, indent=2)

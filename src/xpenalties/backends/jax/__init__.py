@@ -1,4 +1,4 @@
-"""jax."""
+"""The JAX backend."""
 
 from ._backend import BACKEND, KNOWN, find, is_tree, parameters_of
 

@@ -1,4 +1,4 @@
-"""JAX: stop_gradient, one transfer for many scalars, jax.vjp, and the pytrees of Pipeline and Report."""
+"""The JAX backend, which also registers this package's classes as JAX pytrees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of"]
 
 class JaxBackend(Backend):
     def _describe(self, dtype: Any) -> DType:
-        if jnp.issubdtype(dtype, jax.dtypes.extended):  # keys of random numbers
+        if jnp.issubdtype(dtype, jax.dtypes.extended):  # such as random keys
             return DType("other")
         return super()._describe(dtype)
 
@@ -32,7 +32,7 @@ class JaxBackend(Backend):
         return _abs(x) if self.dtype(x.dtype).kind == "real" else super().abs(x)
 
     def snapshot(self, x: Any) -> Any:
-        return x  # immutable, and a copy takes longer than all else in a report
+        return x  # immutable; a copy would take longer than the rest of a report
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         return [float(scalar) for scalar in jax.device_get(list(scalars))]
@@ -40,13 +40,13 @@ class JaxBackend(Backend):
     def signed(self, integer: Any) -> Any:
         if integer.dtype in (jnp.int32, jnp.int64):
             return integer
-        most = jnp.iinfo(jnp.int32).max  # 64 bits have to be enabled
+        most = jnp.iinfo(jnp.int32).max  # not int64, which users must enable
         return jnp.astype(jnp.minimum(integer, most) if jnp.iinfo(integer.dtype).max > most else integer, jnp.int32)
 
     def flatten(self, tree: Any) -> tuple[list[Any], Rebuild]:
         """Use JAX's pytrees, so that gradients have the structure that JAX itself would return."""
         nodes, structure = jax.tree_util.tree_flatten(tree)
-        inside = [super(JaxBackend, self).flatten(node) for node in nodes]  # a dataclass that JAX does not know is one
+        inside = [super(JaxBackend, self).flatten(node) for node in nodes]  # JAX does not know plain dataclasses
         leaves = [leaf for node_leaves, _ in inside for leaf in node_leaves]
         return leaves, lambda new: structure.unflatten([rebuild(new) for _, rebuild in inside])
 
@@ -86,10 +86,10 @@ class JaxTracing(Tracing):
         return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
 
     def compiles(self) -> bool:
-        return True  # of tracers too: under jax.grad and jax.vmap a program stays one
+        return True  # also for tracers: under jax.grad and jax.vmap a program stays one program
 
     def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
-        shapes = jax.eval_shape(compute)  # so that nothing of it runs if it is not due
+        shapes = jax.eval_shape(compute)  # shapes only, so that nothing runs if it is not due
         return jax.lax.cond(due, compute, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
 
 
@@ -115,24 +115,24 @@ class JaxExchange(Exchange):
             return super().borrowed(array_api_compat.array_namespace(x).asarray(x, copy=True))
 
     def borrowing(self) -> AbstractContextManager[Any]:
-        """Enable 64 bits: JAX would cast to 32 otherwise, and the owner would get those back."""
+        """Enable 64 bits. Otherwise JAX would cast to 32 bits, and the owner would get 32-bit results."""
         switch: AbstractContextManager[Any] = jax.enable_x64(True)
         return switch
 
 
 def parameters_of(module: Any) -> Any:
-    """Return the parameters of a module of Flax's nnx, or None for anything else."""
+    """Return the parameters of a Flax nnx module, or None for anything else."""
     nnx = sys.modules.get("flax.nnx")
     return nnx.state(module, nnx.Param) if nnx is not None and isinstance(module, nnx.Module) else None
 
 
 def is_tree(x: Any) -> bool:
-    """Return whether JAX takes `x` for a pytree with leaves inside."""
+    """Return True if JAX takes `x` for a pytree and not for a leaf."""
     return not jax.tree_util.all_leaves([x])
 
 
 def _key(caller: str, rng: Any) -> Any:
-    """Check that `rng` is a key of JAX's."""
+    """Check that `rng` is a JAX key."""
     dtype = getattr(rng, "dtype", None)
     if not isinstance(rng, jax.Array) or not (dtype == jnp.uint32 or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
         got = type(rng).__qualname__ if dtype is None else f"{type(rng).__qualname__} of {dtype}"
@@ -145,9 +145,9 @@ def _key(caller: str, rng: Any) -> Any:
 
 @jax.custom_jvp
 def _abs(x: Any) -> Any:
-    """JAX's own has slope 1 at 0 (https://github.com/jax-ml/jax/issues/10031).
+    """Return `|x|` with slope 0 at 0. JAX's own has slope 1 (https://github.com/jax-ml/jax/issues/10031).
 
-    `test_jax_abs_still_needs_pinning` fails when that has changed and this can go.
+    `test_jax_abs_still_needs_pinning` fails once JAX changes that and this function can go.
     """
     return jnp.abs(x)
 
@@ -156,7 +156,7 @@ _abs.defjvps(lambda tangent, _, x: tangent * jnp.sign(x))
 
 
 def _with_keys(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
-    """Return leaves and their keys. An array in one of Flax's boxes has the box's key."""
+    """Return the leaves with their keys. An array in a Flax box gets the key of the box."""
     boxes = tuple(getattr(sys.modules[module], name) for module, name in _BOXES if module in sys.modules)
     if not boxes:
         return jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -169,7 +169,7 @@ def _with_keys(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
     return leaves
 
 
-# nnx' variables, and Linen's parameters that know the axes of a mesh; each holds one array, or a tree, as its value
+# nnx variables, and Linen parameters with mesh axes; each holds an array or a tree
 _BOXES = (("flax.nnx", "Variable"), ("flax.core.meta", "Partitioned"))
 
 
@@ -182,14 +182,14 @@ BACKEND = JaxBackend(
     random=JaxRandom,
     exchange=JaxExchange,
 )
-KNOWN: dict[type, Backend] = {}  # naming the array type would start the devices at import
+KNOWN: dict[type, Backend] = {}  # empty, because naming the array type would start the devices at import
 
 
 def find(cls: type) -> Backend | None:
     return BACKEND if issubclass(cls, (jax.Array, jax.core.Tracer)) else None
 
 
-# register_dataclass would sort the names of penalties and metrics: a report keeps their order through a jit
+# not register_dataclass, which sorts names: a report keeps the order of penalties and metrics through a jit
 def _register(cls: Any) -> None:
     def with_keys(node: Any) -> tuple[Any, Any]:
         children, static = node.tree_flatten()

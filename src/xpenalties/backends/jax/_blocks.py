@@ -1,4 +1,4 @@
-"""Linear maps in blocks of rows, so that the logits never exist for all rows."""
+"""Evaluate linear maps in blocks of rows, so that the logits never exist for all rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["mapped"]
 
 
 def mapped(work: Work, elements: int) -> Any:
-    """Evaluate the terms of a linear map block by block, and again in the backward pass."""
+    """Evaluate the terms of a linear map block by block; the backward pass evaluates each block again."""
     rows, features = math.prod(work.terms_shape), work.arrays[0].ndim - 1
     step = max(1, elements * rows // work.size())
     count = -(-rows // step)

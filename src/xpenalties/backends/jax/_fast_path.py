@@ -1,8 +1,8 @@
-"""The fast path in programs for the CPU: without guards, and with them if the result is not finite.
+"""The fast path of programs for the CPU: evaluate without guards, and again with guards if the result is not finite.
 
-XLA's CPU compiler fuses a product into a sum, but not a selection: with one, an array as large as the inputs is stored,
-and KL takes four times as long. That holds for values. Derivatives are those of the formula with its guards, which cost
-no more. So are values under jax.vmap, where both branches would run.
+XLA's CPU compiler fuses a product into a sum, but not a selection (`where`). A selection stores an array as large as
+the inputs, and KL takes four times as long. This concerns values only. Derivatives are those of the formula with
+guards, which cost no more. Values under jax.vmap use guards too, because both branches would run there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["evaluated"]
 
 
 def evaluated(formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    """Evaluate a formula."""
+    """Evaluate a formula, on the fast path if it has guards."""
     traced = tuple(name for name, value in options.items() if isinstance(value, jax.Array))
     args = (*arrays, *(options[name] for name in traced))
 
@@ -41,7 +41,7 @@ def evaluated(formula: Callable[..., Any], arrays: tuple[Any, ...], options: Map
 
 
 def _has_guards(formula: Callable[..., Any], split: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-    """Return whether there are guards to skip."""
+    """Return True if the formula has guards to skip."""
     skipped = False
 
     def run(*args: Any) -> Any:

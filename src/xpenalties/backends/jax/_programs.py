@@ -1,4 +1,4 @@
-"""How JAX evaluates penalties: each as a compiled program, without guards first, linear maps in blocks."""
+"""Evaluate penalties in JAX: as compiled programs, first without guards, and linear maps in blocks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class JaxEvaluation(Evaluation):
         return _jitted(function)(key, arrays)
 
     def block_elements(self, work: Work) -> int | None:
-        return 2**22 if work.matrices else None  # XLA fuses what is between inputs and terms, but not into a product
+        return 2**22 if work.matrices else None  # XLA fuses everything else, but nothing into a matrix product
 
 
 @cache

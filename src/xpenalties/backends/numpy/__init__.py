@@ -1,4 +1,4 @@
-"""numpy."""
+"""The NumPy backend."""
 
 from ._backend import KNOWN, REFUSED, find
 

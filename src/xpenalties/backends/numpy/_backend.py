@@ -1,4 +1,4 @@
-"""NumPy, and the boxes of HIPS autograd for its gradients."""
+"""The NumPy backend, and a backend for the boxes that HIPS autograd traces with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ __all__ = ["KNOWN", "REFUSED", "find"]
 
 class NumpyBackend(Backend):
     def _describe(self, dtype: Any) -> DType:
-        if dtype.kind not in "biufc" or dtype.isbuiltin == 2:  # ml_dtypes' bfloat16: no dtype of NumPy's, see isdtype
+        if (
+            dtype.kind not in "biufc" or dtype.isbuiltin == 2
+        ):  # such as ml_dtypes' bfloat16, not one of NumPy's own; see isdtype
             return DType("other")
         return super()._describe(dtype)
 
@@ -66,12 +68,12 @@ class NumpyEvaluation(Evaluation):
             return run_fast(_finite, function, arrays, options)
 
     def block_elements(self, work: Work) -> int | None:
-        return 2**22 if work.matrices else 2**16  # a product of matrices needs more rows than a sum to be fast
+        return 2**22 if work.matrices else 2**16  # a matrix product needs more rows than a sum to be fast
 
 
 class NumpyExchange(Exchange):
     def exported(self, x: Any) -> Any:
-        x = np.asarray(x)  # of a scalar
+        x = np.asarray(x)  # it may be a scalar
         if x.dtype.kind not in "biufc":
             return None
         whole = all(stride >= 0 and stride % x.itemsize == 0 for stride in x.strides)
@@ -79,7 +81,7 @@ class NumpyExchange(Exchange):
 
 
 class BoxBackend(NumpyBackend):
-    """The same for arrays that autograd traces."""
+    """The backend of arrays that autograd traces."""
 
     traces = True
 
@@ -99,7 +101,7 @@ class BoxEvaluation(NumpyEvaluation):
         return Evaluation.evaluate(self, work)
 
     def run_fast(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        return self.run(function, arrays, options)  # autograd would record what is thrown away
+        return self.run(function, arrays, options)  # no fast path: autograd would record the discarded attempt
 
     def block_elements(self, work: Work) -> int | None:
         return None
@@ -138,13 +140,13 @@ def _boxes() -> Backend:
 _NUMPY = NumpyBackend(
     "numpy", array_api_compat.numpy, autodiff=NumpyAutodiff, evaluation=NumpyEvaluation, exchange=NumpyExchange
 )
-# scalars too: one that turned up later would make torch.compile, which reads the dictionary of types, compile again
+# scalars too: a type added later would make torch.compile, which reads this dictionary, compile again
 KNOWN: dict[type, Backend] = dict.fromkeys((np.ndarray, *np.sctypeDict.values()), _NUMPY)
 REFUSED = (np.ma.MaskedArray, np.matrix)  # the first would lose its mask, the second is never 0-d
 
 
 def find(cls: type) -> Backend | None:
-    """Return the backend of arrays of type `cls`. NumPy's scalars are arrays, for its reductions return them."""
+    """Return the backend of arrays of type `cls`. NumPy's scalars count as arrays: its reductions return them."""
     if issubclass(cls, (np.ndarray, np.generic)):
         return _NUMPY
     tracer = sys.modules.get("autograd.numpy.numpy_boxes")

@@ -20,7 +20,7 @@ __all__ = ["Namespace", "vjp"]
 
 
 class _Linalg:
-    """autograd.numpy.linalg by the standard's names, with functions filled in."""
+    """autograd.numpy.linalg with the standard's names and with the functions that it lacks."""
 
     @staticmethod
     def diagonal(x: Any, /, *, offset: int = 0) -> Any:
@@ -51,9 +51,9 @@ class _Linalg:
 
 
 class Namespace:
-    """autograd.numpy by the standard's names, with functions filled in that it lacks or gets wrong.
+    """autograd.numpy with the standard's names. Adds what it lacks, and replaces what it gets wrong.
 
-    A function that cannot be differentiated raises an error that names it, when a gradient goes through.
+    If a gradient goes through a function that cannot be differentiated, the error names the function.
     """
 
     def __init__(self) -> None:
@@ -150,9 +150,9 @@ class Namespace:
 
 
 def _looked_up(namespace: Any, name: str, first: Any, second: Any) -> Any:
-    """Return the function `name` of `first`, or else that of `second`, made known to autograd.
+    """Return the function `name` of `first`, or else of `second`, as an autograd primitive.
 
-    NumPy would take a box for data.
+    Plain NumPy would take a box for data.
     """
     function = getattr(first, name, None)
     if function is None:
@@ -168,7 +168,7 @@ def _abs(x: Any) -> Any:
     return array_api_compat.numpy.abs(x)
 
 
-# autograd's own is x / |x|, whose derivative is 0 but for rounding, which grows without bound towards 0
+# autograd's own is x / |x|, whose derivative should be 0, but is a rounding error that grows without bound near 0
 defvjp(_abs, lambda ans, x: lambda g: g * anp.sign(x))
 
 
@@ -187,7 +187,7 @@ defvjp(
 
 
 def vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
-    """Differentiate as `Autodiff.vjp` says. autograd's make_vjp has one root, and warns if an output uses no input."""
+    """Implement `Autodiff.vjp`. autograd's make_vjp takes one input, and warns if the output does not use it."""
     roots = [VJPNode.new_root() for _ in leaves]
     level = _new_level()
     value, aux = fn([new_box(leaf, level, root) for leaf, root in zip(leaves, roots, strict=True)])
@@ -217,14 +217,14 @@ _LEVELS = Lock()
 
 
 def _new_level() -> int:
-    """Return a level above all others. It is never reused: autograd's stack is shared by all threads."""
+    """Return a level above all others. It is never reused, because all threads share autograd's stack."""
     with _LEVELS:
         trace_stack.top += 1
         return int(trace_stack.top)
 
 
 def _of_dtype(gradient: Any, dtype: Any) -> Any:
-    """Cast a gradient: autograd makes those of max, log2 and some other functions float64."""
+    """Cast a gradient. autograd makes the gradients of max, log2 and some other functions float64."""
     return gradient if gradient.dtype == dtype else gradient.astype(dtype)
 
 

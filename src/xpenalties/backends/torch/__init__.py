@@ -1,4 +1,4 @@
-"""torch."""
+"""The PyTorch backend."""
 
 from ._backend import BACKEND, KNOWN, find
 

@@ -1,4 +1,4 @@
-"""Gradients by torch.autograd and torch.func."""
+"""Gradients with torch.autograd and torch.func."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TorchAutodiff(Autodiff):
     def squared_norm(self, x: Any) -> Any:
         if is_tracing():
             return super().squared_norm(x)
-        # in one pass, by blocks so short that vector_norm does not lose what it does over all of x
+        # one pass over short blocks: over all of x, vector_norm would lose precision
         flat = x.reshape(-1)
         whole = flat.shape[0] // 256 * 256
         norms = torch.linalg.vector_norm(flat[:whole].reshape(-1, 256), dim=1)
@@ -60,27 +60,27 @@ class TorchAutodiff(Autodiff):
         return _PrecomputedGradient.apply((total, gradient), *arrays)
 
 
-#: Cotangents that `pull` has made require a gradient, which no user asked for. By identity, as long as they live.
+#: Cotangents that require a gradient only because `pull` made them so. By identity, while they live.
 _COTANGENTS = WeakTensorKeyDictionary()
 
 
 def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
-    """Differentiate by torch.func, which composes with itself and which torch.compile traces."""
+    """Differentiate with torch.func, which can be nested and which torch.compile can trace."""
     value, pull, aux = torch.func.vjp(fn, leaves, has_aux=True)
     return value, aux, lambda cotangent: [_materialized(gradient) for gradient in pull(cotangent)[0]]
 
 
 def _materialized(gradient: Any) -> Any:
-    """Give storage to a zero that PyTorch marks by a tensor without any, which `numpy()` refuses."""
+    """Give storage to one of PyTorch's zero tensors, which have none and which `numpy()` refuses."""
     if gradient is None or torch.compiler.is_compiling() or not gradient._is_zerotensor():
         return gradient
     return gradient.clone()
 
 
 def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[Any], Pull]:
-    """Differentiate by torch.autograd: torch.func takes no module that updates a buffer (batch and spectral norm)."""
+    """Differentiate with torch.autograd. torch.func refuses modules that update a buffer (batch and spectral norm)."""
     outer = torch.is_grad_enabled()  # the caller may differentiate the results
-    at_once = again and outer and any(x.requires_grad for x in leaves)  # second derivatives take all rows
+    at_once = again and outer and any(x.requires_grad for x in leaves)  # second derivatives need all rows
     with torch.enable_grad(), block_size(None) if at_once else nullcontext():
         inputs = [x.view_as(x) if outer and x.requires_grad else x.detach().requires_grad_() for x in leaves]
         hidden = {id(x) for x in inputs if x.is_leaf}
@@ -94,7 +94,7 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
     def pull(cotangent: Any) -> list[Any]:
         create_graph = again and value.requires_grad and torch.is_grad_enabled()
         if create_graph and not cotangent.requires_grad:
-            # else once_differentiable in the last operation goes unnoticed
+            # else a once_differentiable last operation would go unnoticed
             cotangent = cotangent.detach().requires_grad_()
             _COTANGENTS[cotangent] = True
         gradients = torch.autograd.grad(
@@ -126,7 +126,7 @@ class _PrecomputedGradient(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _depends_on_more(total: Any, arrays: list[Any]) -> bool:
-    """Return whether `total` depends on anything that requires a gradient other than through `arrays`."""
+    """Return True if `total` depends, other than through `arrays`, on anything that requires a gradient."""
     outputs = {(x.grad_fn, x.output_nr) for x in arrays if x.grad_fn is not None}
     leaves = {id(x) for x in arrays if x.grad_fn is None}
     edges, seen = [(total.grad_fn, 0)], set()
@@ -144,7 +144,7 @@ def _depends_on_more(total: Any, arrays: list[Any]) -> bool:
 
 
 def _needs_grad(x: Any, hidden: set[int]) -> bool:
-    """Return whether `x` depends on anything that requires a gradient other than the hidden leaves, ids of tensors."""
+    """Return True if `x` depends on anything that requires a gradient, except the leaves with ids in `hidden`."""
     if x.grad_fn is None:
         return bool(x.requires_grad) and id(x) not in hidden
     nodes, seen = [x.grad_fn], set()

@@ -1,4 +1,4 @@
-"""PyTorch: detach, one device-to-host copy for many scalars, gradients by torch.autograd or torch.func."""
+"""The PyTorch backend: its dtypes, the operations that array-api-compat lacks, and its parts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TorchBackend(Backend):
             random=TorchRandom,
             exchange=TorchExchange,
         )
-        # complete from the start: a look-up that adds an entry would be a side effect for torch.compile to guard
+        # filled now: a lookup that adds an entry would be a side effect for torch.compile to guard
         dtypes = [value for value in vars(torch).values() if isinstance(value, torch.dtype)]
         self._dtypes = {dtype: self._describe(dtype) for dtype in dtypes}
 
@@ -63,7 +63,7 @@ class TorchBackend(Backend):
         return super().linear(hidden, weight) if product is None else product
 
     def cumulative_sum(self, x: Any, axis: int) -> Any:
-        return torch.cumsum(x, axis)  # array-api-compat's looks its namespace up, which torch.compile does not trace
+        return torch.cumsum(x, axis)  # array-api-compat's looks up its namespace, which torch.compile cannot trace
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
         if is_tracing():  # torch.vmap has no rule for aminmax
@@ -78,7 +78,7 @@ class TorchBackend(Backend):
         return scalar.to(like.device)
 
     def stack(self, scalars: Sequence[Any]) -> Any:
-        device = scalars[0].device  # a model may lie on several
+        device = scalars[0].device  # a model may be on several devices
         return torch.stack([x.to(device) for x in scalars])
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:

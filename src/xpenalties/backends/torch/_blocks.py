@@ -1,7 +1,7 @@
-"""Penalties of rows in eager PyTorch: each block forward and backward at once, without a graph of all rows.
+"""Blocks of rows in eager PyTorch: run each one forward and backward at once, without a graph of all rows.
 
-A term depends on its own row only. So as soon as a block has been evaluated, the result of the backward pass is known
-up to a factor for each row. PyTorch's autograd differentiates the block.
+A term depends only on its own row. So once a block has been evaluated, the result of the backward pass is known up to a
+factor for each row. PyTorch's autograd differentiates the block.
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ def evaluate_in_blocks(work: Work, elements: int) -> tuple[Any, Any]:
 
 
 class _Blocks(torch.autograd.Function):  # type: ignore[misc]
-    """Terms, or their sum, whose gradients are computed in the forward pass.
+    """Evaluate terms, or their sum, and compute their gradients in the forward pass.
 
-    The gradient with respect to an array that all rows share is a sum over rows, which needs the factors of the terms.
-    They are known if only the sum of the terms is differentiated. If they are not, if a gradient would be rounded
-    before it is multiplied, and for a second backward pass, the blocks are evaluated again. A sum in bfloat16 is not,
-    because it cannot underflow: there a factor that is no power of 2 rounds a second time.
+    The gradient with respect to an array that all rows share is a sum over rows, so it needs the factors of the terms.
+    They are known if only the sum of the terms is differentiated.
+
+    The backward pass evaluates the blocks again if the factors are not known, if a gradient would be rounded before it
+    is multiplied, or if it runs a second time. A sum with bfloat16 arrays is an exception, because it cannot underflow:
+    there, a factor that is not a power of 2 rounds a second time.
     """
 
     @staticmethod
     def forward(ctx: Any, work: Work, elements: int, summed: bool, *arrays: Any) -> Any:
         needed = ctx.needs_input_grad[3:]
         tensors = (*arrays, work.mask, work.factors if summed else None)
-        constant = [x is not None and x.is_inference() for x in tensors]  # cannot be saved: no version counter
+        constant = [x is not None and x.is_inference() for x in tensors]  # cannot be saved, has no version counter
         ctx.constants = [x if is_constant else None for x, is_constant in zip(tensors, constant, strict=True)]
         ctx.save_for_backward(*(None if is_constant else x for x, is_constant in zip(tensors, constant, strict=True)))
         ctx.work = work._replace(arrays=(), mask=None, factors=None)
@@ -87,7 +89,7 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _are_many(cotangents: Any) -> bool:
-    """Return whether cotangents are batched, by torch.func or by the older ``is_grads_batched``."""
+    """Return True if the cotangents are batched, by torch.func or by the older ``is_grads_batched``."""
     older: bool = torch._C._functorch.is_legacy_batchedtensor(cotangents)
     return older or bool(torch._C._are_functorch_transforms_active())
 
@@ -113,8 +115,8 @@ def _blocks(work: Work, elements: int, needed: tuple[bool, ...], cotangents: Any
         return _block(work, index, needed, cotangents, gradients)
 
     device = work.arrays[0].device.type
-    with torch.autocast(device, enabled=False):  # a backward pass must not run under it
-        if work.matrices or device != "cpu":  # a product of matrices uses all threads well
+    with torch.autocast(device, enabled=False):  # a backward pass must not run under autocast
+        if work.matrices or device != "cpu":  # a matrix product uses all threads well
             terms = [evaluate(index) for index in indices]
         else:
             keep_pages(_empty)
@@ -149,7 +151,7 @@ def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, 
 
 
 def _without_hooks() -> AbstractContextManager[Any]:
-    """Switch off hooks of saved tensors, such as a checkpoint's: they are for graphs that outlive the call."""
+    """Disable hooks for saved tensors, such as a checkpoint's. They are for graphs that outlive the call."""
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
         return nullcontext()
     return saved_tensors_hooks(lambda x: x.detach(), lambda x: x)
@@ -158,7 +160,7 @@ def _without_hooks() -> AbstractContextManager[Any]:
 def _plain(work: Work, needed: tuple[bool, ...], cotangents: Any) -> Iterator[Any]:
     """Return the gradients of all rows at once, with a graph if grad mode is on."""
     again = torch.is_grad_enabled()
-    with torch.enable_grad():  # as views: one array may depend on another, or be the same
+    with torch.enable_grad():  # views, because one array may depend on another or be the same one
         inputs = tuple(x.view_as(x) if need else x for x, need in zip(work.arrays, needed, strict=True))
         terms = work._replace(arrays=inputs).whole()
     differentiated = [x for x, need in zip(inputs, needed, strict=True) if need]

@@ -1,4 +1,4 @@
-"""How PyTorch evaluates penalties: without guards first, in blocks, small tensors together."""
+"""Evaluate penalties in PyTorch: first without guards, in blocks, and small tensors together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TorchEvaluation(Evaluation):
         arrays = work.arrays
         if work.kind == "elements" or not is_eager(arrays):  # formulas of elements have no guards
             return work.terms(arrays, work.mask), None
-        on_cpu = arrays[0].device.type == "cpu"  # elsewhere a look at the result would wait for the device
+        on_cpu = arrays[0].device.type == "cpu"  # elsewhere, reading the result would wait for the device
         elements = self.size_of_blocks(work)
         if elements is not None:
             return evaluate_in_blocks(work._replace(fast_path=FastPath(_finite)) if on_cpu else work, elements)
@@ -44,7 +44,7 @@ class TorchEvaluation(Evaluation):
 
     def block_elements(self, work: Work) -> int | None:
         if work.arrays[0].device.type != "cpu":
-            return 2**25  # 128 MiB of float32 keep any card busy
+            return 2**25  # 128 MiB of float32 keep any GPU busy
         return 2**22 if work.matrices else LEAST
 
     def power_sum(self, first: float, second: float, arrays: Sequence[Any]) -> tuple[list[Any], frozenset[int]]:

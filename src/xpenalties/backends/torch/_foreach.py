@@ -1,7 +1,8 @@
-"""Sums of |x| and x^2 over many small tensors at once, forward and backward, by torch._foreach.
+"""Sum |x| and x^2 over many small tensors at once, forward and backward, with torch._foreach.
 
-An operation on a tensor of a few thousand elements takes less time than its call; here one call serves all tensors.
-The derivative is written out, because the second derivative of torch._foreach_norm is 0 if a tensor is all zeros.
+For a tensor of a few thousand elements, the call of an operation takes longer than the operation. Here one call serves
+all tensors. The derivative is written out, because the second derivative of torch._foreach_norm is 0 if a tensor is
+all zeros.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 
 __all__ = ["LARGEST", "power_sum"]
 
-LARGEST = 2**15  # elements of a tensor on the CPU: of 2**22 in float32, PyTorch's norm is off by 1e-4
+LARGEST = 2**15  # elements of a tensor on the CPU; for 2**22 in float32, PyTorch's norm is off by 1e-4
 
 
 def power_sum(first: float, second: float, tensors: tuple[Any, ...]) -> Any:

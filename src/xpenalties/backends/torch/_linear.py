@@ -1,7 +1,7 @@
-"""Linear maps whose gradient is a sum over blocks in eager PyTorch: each block's product is added in place.
+"""Sum the gradient of a linear map over blocks in eager PyTorch, in place.
 
-Each block's gradient is as large as the map. To compute it apart and then add it takes as much memory again, and more
-time than the product.
+Each block's gradient is as large as the map. To compute it first and then add it would take as much memory again, and
+more time than the matrix product.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 __all__ = ["Sum", "gathered"]
 
 
-#: The sum that gathers the gradient of a leaf, by the leaf's identity, as long as it lives.
+#: The sum that gathers the gradient of a leaf. By the leaf's identity, while it lives.
 _SUMS = WeakTensorKeyDictionary()
 
 
@@ -25,7 +25,7 @@ class Sum:
         self.value: Any = None
 
     def add(self, gradient: Any) -> None:
-        """Add a gradient, in float32 at least."""
+        """Add a gradient, in float32 or wider."""
         if self.value is None:
             self.value = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         else:
@@ -39,7 +39,7 @@ class Sum:
             self.value.addmm_(a, b)
 
     def gathers(self, leaf: Any) -> None:
-        """Add the gradient with respect to `leaf` here, and return None for it, if `gathered` uses it uncast."""
+        """Gather the gradient of `leaf` here if `gathered` uses it uncast. Autograd then returns None for it."""
         if leaf.dtype in (torch.float32, torch.float64):
             _SUMS[leaf] = self
 

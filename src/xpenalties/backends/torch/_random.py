@@ -1,4 +1,4 @@
-"""Random numbers by PyTorch's generators, or NumPy's."""
+"""Random numbers from PyTorch's generators or NumPy's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TorchRandom(Random):
 
 
 def _drawn(caller: str, rng: Any, shape: tuple[int, ...], like: Any, draw: Callable[..., Any], numpys: str) -> Any:
-    """Draw by a function of PyTorch, or by a method of NumPy's generator."""
+    """Draw with a function of PyTorch, or with a method of NumPy's generator."""
     if rng is None:
         return draw(shape, dtype=like.dtype, device=like.device)
     if isinstance(rng, torch.Generator):

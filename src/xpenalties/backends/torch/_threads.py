@@ -1,8 +1,8 @@
-"""Blocks side by side on PyTorch's CPU, each on one thread.
+"""Evaluate blocks in parallel on the CPU in PyTorch, each on one thread.
 
-PyTorch splits each operation over its threads, which wait for one another after each. For operations as short as those
-on a block that takes longer than the work, and many times as long if other processes use the cores too. Here threads
-wait once, at the end, and the data of a block stays in the cache of one core.
+PyTorch splits each operation over its threads, and the threads wait for one another after each operation. On a block,
+operations are so short that the wait takes longer than the work, and many times longer if other processes use the
+cores too. Here threads wait once, at the end, and the data of a block stays in the cache of one core.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def carried() -> Callable[[], AbstractContextManager[None]]:
-    """Return what sets the modes of this thread on another thread."""
+    """Return a factory of context managers that set this thread's modes on another thread."""
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     casts = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
 
@@ -40,10 +40,10 @@ def carried() -> Callable[[], AbstractContextManager[None]]:
 
 
 def side_by_side(call: Callable[[T], R], items: Sequence[T], modes: Callable[[], Any]) -> list[R]:
-    """Call a function with each item, on as many threads as PyTorch has, within `modes`. Results are in order.
+    """Call a function with each item, on as many threads as PyTorch has, within `modes`. Results keep the order.
 
-    On this thread if PyTorch has one only, if it cannot be limited to one for each thread alone, or if the operations
-    of other threads would not be seen by whoever watches them (a TorchDispatchMode).
+    All calls run on this thread if PyTorch has only one, if PyTorch cannot be limited to one thread in each of ours, or
+    if a TorchDispatchMode is active, which would not see the operations of other threads.
     """
     count = min(torch.get_num_threads(), len(items))
     limit = _omp_set_num_threads()
@@ -55,7 +55,7 @@ def side_by_side(call: Callable[[T], R], items: Sequence[T], modes: Callable[[],
     lock = Lock()
 
     def run() -> None:
-        torch.get_num_threads()  # PyTorch sets a thread up when it is first asked, and would overwrite the limit later
+        torch.get_num_threads()  # makes PyTorch set up this thread now; later, it would overwrite the limit
         limit(1)
         try:
             with modes():
@@ -80,10 +80,10 @@ def side_by_side(call: Callable[[T], R], items: Sequence[T], modes: Callable[[],
 
 @cache
 def _omp_set_num_threads() -> Callable[[int], None] | None:
-    """Return OpenMP's function of that name from PyTorch's libraries, or None for a PyTorch without it.
+    """Return OpenMP's function of this name from PyTorch's libraries, or None if PyTorch is without OpenMP.
 
-    It holds for the thread that calls it. torch.set_num_threads holds for all threads that have not used PyTorch yet,
-    the user's own among them.
+    It affects only the thread that calls it. torch.set_num_threads affects all threads that have not used PyTorch yet,
+    including the user's own.
     """
     try:
         function = ctypes.CDLL(torch._C.__file__).omp_set_num_threads

@@ -1,4 +1,4 @@
-"""Whether PyTorch traces, or runs operations one by one."""
+"""Detect if PyTorch is tracing, or runs operations one by one."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class TorchTracing(Tracing):
         return is_tracing()
 
     def compiles(self) -> bool:
-        return not is_tracing()  # inside torch.func there is nothing to compile with
+        return not is_tracing()  # inside torch.func nothing can be compiled
 
 
 def is_tracing() -> bool:
-    """Return whether torch.compile or torch.func trace what runs."""
+    """Return True while torch.compile or torch.func traces."""
     return torch.compiler.is_compiling() or bool(torch._C._are_functorch_transforms_active())
 
 
 def is_eager(arrays: tuple[Any, ...]) -> bool:
-    """Return whether operations run one by one, on plain tensors that have values and no tangents."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # as `is_tracing`, a call less
+    """Return True if operations run one by one, on plain tensors that have values and no tangents."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # `is_tracing` inlined
         return False
-    # torch.jit.trace or make_fx are recording: what depends on values now would be taken for all values
+    # torch.jit.trace or make_fx would record a decision that depends on values, and apply it to all values
     if torch._C._is_tracing() or (torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None):
         return False
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in arrays):

@@ -1,7 +1,7 @@
-"""Whether gradients that go into a loss can be differentiated again: if not, the error says what to do.
+"""Check that gradients in a loss can be differentiated again. If not, raise an error that says what to do.
 
-PyTorch's own error comes from deep in its backward pass, names neither the penalty nor the function, and does not say
-what would do instead. So a node in each such gradient looks ahead.
+PyTorch's own error comes from deep in its backward pass, names neither the penalty nor the function, and offers no
+remedy. So a node in each such gradient looks ahead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["OnceDifferentiableCheck", "nodes_from"]
 _REMEDIES = {
     "torch::autograd::NotImplemented": "If it is attention, call `fn` under "
     "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH); else write it with other operations, or "
-    "penalise `output_magnitude` instead.",
+    "penalize `output_magnitude` instead.",
     "torch::autograd::Error": "Remove once_differentiable from its autograd.Function, whose backward must then be made "
     "of torch's own operations.",
     "CompiledFunctionBackwardBackward": "Pass the function before torch.compile, and compile what calls the penalty.",
@@ -25,7 +25,7 @@ _REMEDIES = {
 
 
 class OnceDifferentiableCheck(torch.autograd.Function):  # type: ignore[misc]
-    """The identity. Its backward pass first looks for operations further on that would fail, and says what to do."""
+    """The identity. Its backward pass looks ahead for operations that would fail, and raises an error with a remedy."""
 
     @staticmethod
     def forward(ctx: Any, x: Any, caller: str) -> Any:
