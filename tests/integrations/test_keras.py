@@ -122,15 +122,15 @@ def test_functions_of_ones_own(regularizer: Any) -> None:
     [
         ("l3", {}, ValueError, r"Did you mean 'l2'\?"),
         ("huber", {"delta": -1}, ValueError, "^huber: `delta` must be in"),
-        (Pipeline({"l1": 1.0}), {"weight": 2.0}, TypeError, "are for a penalty by name, got them beside Pipeline"),
-        (Penalty("l1"), {"delta": 2.0}, TypeError, "are for a penalty by name, got them beside Penalty"),
+        (Pipeline({"l1": 1.0}), {"weight": 2.0}, TypeError, "must come with a penalty's name, got them with Pipeline"),
+        (Penalty("l1"), {"delta": 2.0}, TypeError, "must come with a penalty's name, got them with Penalty"),
         (
             Penalty("l1", weight=schedules.linear(0, 1, steps=2)),
             {},
             ValueError,
-            r"got others in 'l1', .*`pipeline\.at\(",
+            r"got others in 'l1'\. Use `pipeline\.at\(",
         ),
-        (Penalty("l1", every=2), {}, ValueError, "weights must be numbers, and `every` 1, got others in 'l1'"),
+        (Penalty("l1", every=2), {}, ValueError, "`every` must be 1, because Keras passes no step, got others in 'l1'"),
         (3, {}, TypeError, "^from_config: must be a table, got 3"),
     ],
 )

@@ -309,7 +309,7 @@ def test_half_precision_and_closures() -> None:
         (
             lambda: PipelineCallback(PIPE, controllers={"l1": 3.0}),
             TypeError,
-            r"must be controllers, or pairs of one and a callable, got float for 'l1'\. Call what makes it",
+            r"must be controllers, or pairs of one and a callable, got float for 'l1'\. Make one",
         ),
         (
             lambda: PipelineCallback(PIPE, controllers={"l1": (controllers.adaptive_kl(1.0, target=1.0), 3)}),
@@ -329,7 +329,7 @@ def test_errors(make: Callable[[], Any], error: type[Exception], message: str) -
 
 
 def test_errors_of_a_run() -> None:
-    with pytest.raises(ValueError, match=r"names other than batch, loss, params, got 'batch'\. Name it by a mapping"):
+    with pytest.raises(ValueError, match=r"names other than batch, loss, params, got 'batch'\. Pass a mapping"):
         fitted(Classifier(), PipelineCallback(PIPE, activities={"batch": "encoder"}))
     with pytest.raises(
         ValueError, match=r"'l1': the inputs must have 'hidden', got .*'hiden'\. Did you mean 'hiden'\?"

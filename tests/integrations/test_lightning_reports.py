@@ -229,10 +229,10 @@ def test_controllers_and_checkpoints(tmp_path: Path) -> None:
     assert second.steps == 10
     close(second, ours)
     assert resumed.weights() == pytest.approx(weights, rel=1e-6)
-    with pytest.raises(ValueError, match=r"of the same controllers, got kl in place of kl, entropy, l1\. Pass those"):
+    with pytest.raises(ValueError, match=r"of the same controllers, got kl instead of kl, entropy, l1\. Pass those"):
         made().load_state_dict({"weights": {"kl": 1.0}})
-    with pytest.raises(ValueError, match=r"got none in place of"):
+    with pytest.raises(ValueError, match=r"got none instead of"):
         made().load_state_dict({"weights": {}})
-    with pytest.raises(ValueError, match=r"got kl in place of none"):
+    with pytest.raises(ValueError, match=r"got kl instead of none"):
         PipelineCallback(PIPE).load_state_dict({"weights": {"kl": 1.0}})
     assert "controlled" in made().state_key and made().state_key != PipelineCallback(PIPE).state_key

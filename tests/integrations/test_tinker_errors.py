@@ -47,7 +47,7 @@ FIELD = {"teacher": ("field", "teacher")}
             (nothing, PIPE),
             {"targets": {**FIELD, "logprobs": ("field", "logprobs")}},
             ValueError,
-            r"`targets` must leave 'logprobs' the model's, got another\. Rename",
+            r"`targets` must not redefine 'logprobs', the model's, got another\. Rename",
         ),
         ((nothing, PIPE), {"targets": FIELD, "where": "mask"}, ValueError, r"`where` must be .*\('field', 'mask'\)"),
         ((nothing, PIPE), {"targets": FIELD, "on_error": "skip"}, ValueError, "`on_error` must be one of 'raise'"),
@@ -56,7 +56,7 @@ FIELD = {"teacher": ("field", "teacher")}
             (nothing, Pipeline([Penalty(asked)])),
             {"track_grad_norms": True},
             ValueError,
-            r"`track_grad_norms` must be False beside coroutines and timeouts, got True\. Do",
+            r"`track_grad_norms` must be False with coroutines or timeouts, got True\. Drop",
         ),
     ],
 )
@@ -68,18 +68,18 @@ def test_errors_when_it_is_made(arguments: Any, options: Any, error: type[Except
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"data": []}, ValueError, r"`data` must have a datum at least, got none\. Pass"),
-        ({"data": data_for(leaves([1.0]))}, ValueError, r"`logprobs` must have 1 tensors, got 2\. Pass one a datum"),
+        ({"data": []}, ValueError, r"`data` must have at least one datum, got none\. Pass"),
+        ({"data": data_for(leaves([1.0]))}, ValueError, r"`logprobs` must have 1 tensors, got 2\. Pass one for"),
         (
             {"target": ("field", "techer")},
             ValueError,
             r"datum 0 must have the field 'techer' for target 'teacher', it has 'teacher'\. Did you mean 'teacher'\?",
         ),
-        ({"target": [torch.zeros(2)]}, ValueError, r"target 'teacher' must have 2 tensors, got 1\. Pass one a datum"),
+        ({"target": [torch.zeros(2)]}, ValueError, r"target 'teacher' must have 2 tensors, got 1\. Pass one per datum"),
         (
             {"target": [torch.zeros(2), torch.zeros(3)]},
             ValueError,
-            r"target 'teacher' must have shape \(1,\) in datum 1, which has 1 tokens, got \(3,\)\. Have",
+            r"target 'teacher' must have shape \(1,\) in datum 1, which has 1 tokens, got \(3,\)\. For",
         ),
         (
             {"target": [torch.zeros(2, 4), torch.zeros(1, 5)]},

@@ -93,7 +93,7 @@ def test_modules_that_are_called_several_times() -> None:
         assert len(activities.calls("cell")) == 3
         torch.testing.assert_close(pipe(activities), sum((x**2).sum() for x in activities.calls("cell")))
         with pytest.raises(
-            ValueError, match=r"'cell' must have been called once .*, got 3 calls\. Take all of them by"
+            ValueError, match=r"'cell' must have been called once .*, got 3 calls\. Get all of them with"
         ):
             activities["cell"]
         with pytest.raises(ValueError, match=r"'unused' must have been called once .*, got 0 calls"):

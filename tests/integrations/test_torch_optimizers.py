@@ -146,7 +146,7 @@ def test_the_state_is_saved() -> None:
     without = sgd(network()).state_dict()
     optimizer.load_state_dict(without)  # as it was
     assert int(noise.state.step) == 2 * STEPS
-    with pytest.raises(ValueError, match="the saved state must be of the same transform, got 0 arrays in place of 1"):
+    with pytest.raises(ValueError, match="the saved state must be of the same transform, got 0 arrays instead of 1"):
         optimizer.load_state_dict({**without, "xpenalties.0": []})
 
 

@@ -259,12 +259,12 @@ def test_classifiers_and_options_of_ones_own() -> None:
         (
             lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 3, 4)}, torch.ones(2, 5, dtype=torch.long)),
             ValueError,
-            r"must be as logits but for the classes, got \(2, 5\) and \(2, 3, 4\), shift=True\. Pass shift=False",
+            r"must have the logits' shape without classes, got \(2, 5\) and \(2, 3, 4\), shift=True\. Pass shift=False",
         ),
         (
             lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 4)}, torch.ones(2, dtype=torch.long)),
             ValueError,
-            r"got \(2,\) and \(2, 4\), shift=True\. Pass shift=False where a model predicts no next token",
+            r"got \(2,\) and \(2, 4\), shift=True\. Pass shift=False if the model does not predict the next",
         ),
         (
             lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 3, 4)}, torch.ones(2, 3, dtype=torch.long)),
@@ -292,7 +292,7 @@ def test_errors_of_attaching(tmp_path: Path) -> None:
     sizes = {"vocab_size": 11, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
     t5 = transformers.T5ForConditionalGeneration(transformers.T5Config(decoder_start_token_id=0, **sizes))
     with pytest.raises(
-        ValueError, match=r"that predicts no next token, got True for T5ForConditionalGeneration\. Pass sh"
+        ValueError, match=r"that does not predict the next token, got True for T5ForConditionalGeneration\. Pass sh"
     ):
         trainer(t5, PipelineLoss(PIPE), tmp_path)
     trainer(t5, PipelineLoss(PIPE, shift=False), tmp_path)
@@ -321,15 +321,15 @@ def test_errors_of_attaching(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=f"got True for {name}"):
             trainer(wrapped, PipelineLoss(PIPE), tmp_path)
-    with pytest.raises(ValueError, match=r"`ignore_index` must be -100, by which the Trainer counts items, got 0\."):
+    with pytest.raises(ValueError, match=r"`ignore_index` must be -100, which the Trainer counts items by, got 0\."):
         trainer(network(), PipelineLoss(PIPE, ignore_index=0), tmp_path)
     with pytest.raises(ValueError, match=r"label smoothing must be off, .* got 0\.1\. Pass a `loss` that smooths"):
         trainer(network(), PipelineLoss(PIPE), tmp_path, label_smoothing_factor=0.1)
     model = network()
     made = trainer(model, None, tmp_path)
-    with pytest.raises(ValueError, match=r"must compute its loss by this, got None\. Pass `compute_loss_func=` it"):
+    with pytest.raises(ValueError, match=r"`compute_loss_func` must be this loss, got None\. Pass it to the Trainer"):
         PipelineLoss(PIPE).attach(made)
-    with pytest.raises(ValueError, match=r"`reference` must not be what is trained, got the Trainer's model"):
+    with pytest.raises(ValueError, match=r"`reference` must not be the trained model, got the Trainer's model"):
         trainer(model, PipelineLoss(PIPE, reference=model), tmp_path)
 
     class Wider(nn.Module):
@@ -337,7 +337,7 @@ def test_errors_of_attaching(tmp_path: Path) -> None:
             return {"logits": torch.ones(*input_ids.shape, 12)}
 
     with pytest.raises(
-        ValueError, match=r"must have the model's shape, got \(4, 8, 12\) in place of \(4, 8, 11\)\. Use"
+        ValueError, match=r"must have the model's shape, got \(4, 8, 12\) instead of \(4, 8, 11\)\. Use"
     ):
         trainer(model, PipelineLoss(PIPE, reference=Wider()), tmp_path).train()
     with pytest.raises(TypeError, match=r"`reference` must return a mapping with 'logits', got Tensor"):

@@ -1,1 +1,1 @@
-"""Integrations with other packages. Import each module by its name; each needs the package that it is for."""
+"""Integrations with other packages. Import the one that you need by its name. It needs the package that it is for."""

@@ -1,4 +1,4 @@
-"""Select the inputs of a pipeline's penalties, by name, from all that a training loop has."""
+"""Select the inputs of a pipeline's penalties, by name, from everything that a training loop has."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LazyInputs(Mapping[str, Any]):
 def select_inputs(penalties: Iterable[Penalty], *sources: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs that the enabled penalties name, each from the first source that has it.
 
-    If a penalty names none, because it takes the whole mapping or picks its inputs by a callable, return all.
+    Return all inputs if a penalty takes the whole mapping, or picks its inputs with a callable.
     """
     named: dict[str, Any] = {}
     takes_all = False
@@ -52,7 +52,8 @@ def select_inputs(penalties: Iterable[Penalty], *sources: Mapping[str, Any]) -> 
         return named
     everything: dict[str, Any] = {}
     for source in reversed(sources):
-        everything.update(source.seen() if hasattr(source, "seen") else source)  # a `Capture` may lack outputs
+        # a `Capture` has no output of a module that was not called
+        everything.update(source.seen() if hasattr(source, "seen") else source)
     return {**everything, **named}
 
 

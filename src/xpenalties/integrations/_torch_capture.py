@@ -15,31 +15,31 @@ __all__ = ["Capture", "capture", "paths_of"]
 
 
 def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[str]) -> Capture:
-    """Capture the outputs of some of a model's modules, by name, as inputs of a pipeline.
+    """Capture the outputs of a model's modules by name, as inputs of a pipeline.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The outermost module that you call. The outputs are those of its latest call.
+        The outermost module that you call. The captured outputs are those of its latest call.
     names : mapping of str to str, or one or more str
-        A mapping of names to paths of modules, as in `model.named_modules`. Or regular expressions of paths: then the
-        paths are the names.
+        Names, mapped to paths of modules as in `model.named_modules`. Or regular expressions that select paths. Then
+        the paths are the names.
 
     Returns
     -------
     Capture
-        A mapping of outputs, and a context manager: it adds hooks to the modules and removes them on exit.
+        A mapping of names to outputs, and a context manager that adds hooks to the modules and removes them on exit.
 
     Raises
     ------
     TypeError, ValueError
-        If the model or the names are of a wrong kind, a path does not exist, or a pattern matches nothing.
+        If the model or the names have a wrong type, a path does not exist, or a pattern matches nothing.
 
     Notes
     -----
-    For a compiled model, keep one capture open over the whole run: adding or removing hooks recompiles it. Outputs that
-    `torch.utils.checkpoint` recomputes in the backward pass are not captured twice. Use ``use_reentrant=False``: with
-    the other kind, captured outputs have no gradients. Outputs under autocast have its dtype.
+    If the model is compiled, keep one capture open over the whole run: adding or removing hooks recompiles it. Outputs
+    that `torch.utils.checkpoint` recomputes in the backward pass are not captured twice. Pass it
+    ``use_reentrant=False``: otherwise captured outputs have no gradients. Under autocast, outputs have its dtype.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[st
 
 
 def paths_of(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[str]) -> dict[str, str]:
-    """Return the paths of modules, by name, for the `names` of `capture`."""
+    """Resolve the `names` of `capture` to a mapping of names to paths of modules."""
     paths = dict(model.named_modules())
     if isinstance(names, Mapping):
         chosen = {name: _checked_path(path, paths) for name, path in names.items()}
@@ -92,7 +92,7 @@ class Capture(Mapping[str, Any]):
 
     def __init__(self, model: torch.nn.Module, paths: Mapping[str, str], *, own: bool = True) -> None:
         self._model = model
-        self._own = own  # whether the model's hooks call `begin` and `end`, else the user does
+        self._own = own  # if True, the model's hooks call `begin` and `end`; else the user does
         self._paths = dict(paths)
         self._modules: dict[str, Any] = {}
         self._outputs: dict[str, list[Any]] = {name: [] for name in paths}
@@ -143,7 +143,7 @@ class Capture(Mapping[str, Any]):
             self._outputs[name].append(output)
 
     def seen(self) -> dict[str, Any]:
-        """Return the outputs of the modules that were called: one output, or a tuple of those of several calls."""
+        """Return the outputs of the modules that were called: one output, or a tuple if there were several calls."""
         called = {name: tuple(outputs) for name, outputs in self._outputs.items() if outputs}
         return {name: outputs[0] if len(outputs) == 1 else outputs for name, outputs in called.items()}
 
@@ -156,7 +156,7 @@ class Capture(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         outputs = self.calls(name)
         if len(outputs) != 1:
-            remedy = "Take all of them by `calls`." if outputs else "Call the model that is captured first."
+            remedy = "Get all of them with `calls`." if outputs else "Call the model that is captured first."
             raise ValueError(
                 f"capture: {name!r} must have been called once in the latest call of the model, got {len(outputs)} "
                 f"calls. {remedy}"
@@ -164,7 +164,7 @@ class Capture(Mapping[str, Any]):
         return outputs[0]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._paths  # whether it has been called or not
+        return name in self._paths  # even if it has not been called
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)

@@ -1,4 +1,4 @@
-"""Gradient transforms inside PyTorch's optimizers, through the hooks of a step, and groups of parameters by path."""
+"""Run gradient transforms inside PyTorch's optimizers, by hooks of the step, and group parameters by path."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def attach(
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        The transform covers all of its groups; patterns of the transform select parameters.
+        The transform applies to all of its groups. Patterns in the transform select parameters.
     transform : GradientTransformation
         One of `xpenalties.transforms`.
     to : {"gradients", "updates"}, default "gradients"
-        "gradients" transforms the gradients before the optimizer sees them. "updates" transforms the change of the
-        parameters by the step, learning rate included: use it for `decoupled` decays and for `proximal`. It copies the
+        "gradients" transforms the gradients before the optimizer sees them. "updates" transforms the step's change of
+        the parameters, learning rate included. Use it for `decoupled` decays and for `proximal`. It copies the
         parameters before each step.
     model : torch.nn.Module, optional
-        The module whose parameter names are the paths. By default the names that the optimizer was made with
-        (``SGD(model.named_parameters())``), or else the group and the position: ``0.3``.
+        Its parameter names are the paths. By default, the paths are the names that the optimizer was made with
+        (``SGD(model.named_parameters())``), or else group and position, such as ``0.3``.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def attach(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of a wrong kind or value, the model lacks a parameter, or a pattern matches nothing.
+        If an argument has a wrong type or value, the model lacks a parameter, or a pattern matches nothing.
 
     Notes
     -----
@@ -160,8 +160,8 @@ class Attached:
         saved = state_dict[self._key]
         if len(saved) != len(leaves):
             raise ValueError(
-                f"attach: the saved state must be of the same transform, got {len(saved)} arrays in place of "
-                f"{len(leaves)}. Attach what was attached when it was saved."
+                f"attach: the saved state must be of the same transform, got {len(saved)} arrays instead of "
+                f"{len(leaves)}. Attach the transform that was saved."
             )
         loaded = []
         for leaf, value in zip(leaves, saved, strict=True):
@@ -179,10 +179,10 @@ def parameter_groups(
     Parameters
     ----------
     model : torch.nn.Module
-        The groups hold those of its parameters that require gradients.
+        The groups hold its parameters that require gradients.
     options : mapping or pairs of str and mapping
-        Regular expressions, searched for in the names, and the options of each group. A parameter is in the group of
-        the first pattern that matches. The last group, without options, holds the parameters that match none.
+        Regular expressions, searched for in the names, and the options of each group. A parameter goes into the group
+        of the first pattern that matches. The last group has no options. It holds the parameters that match no pattern.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def parameter_groups(
     Raises
     ------
     ValueError
-        If a pattern matches no parameter that is left.
+        If a pattern matches no parameter, or only parameters of earlier groups.
 
     Examples
     --------

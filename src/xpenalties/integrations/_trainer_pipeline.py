@@ -1,4 +1,4 @@
-"""Bind a pipeline's penalties to one batch of Hugging Face's Trainer, which may be a part of the optimizer's step."""
+"""Bind a pipeline's penalties to one batch of Hugging Face's Trainer. A step of the optimizer may have several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PER_TOKEN = {"logits", "reference"}  # the inputs that have a row for each toke
 
 
 def bound_pipeline(pipe: Pipeline, mask: Any, items: Any, share: Any, classes: int) -> tuple[Pipeline, set[str]]:
-    """Return the pipeline of this batch, and the names of the penalties that are scaled by the batch's share.
+    """Return the pipeline for one batch, and the names of the penalties that are scaled by the batch's share.
 
     Penalties of tokens are masked and divided by the step's items, so that they add up over its batches. The weights of
     all other penalties are multiplied by the batch's share of the items.
@@ -26,7 +26,7 @@ def bound_pipeline(pipe: Pipeline, mask: Any, items: Any, share: Any, classes: i
 
 
 def evaluated_each_step(pipe: Pipeline) -> Pipeline:
-    """Return the pipeline with `every` 1, so that an evaluation does not depend on the step but for the weights."""
+    """Return the pipeline with `every` set to 1, so that an evaluation includes each penalty at any step."""
     return Pipeline([replace(p, every=1) for p in pipe], name=pipe.name)
 
 

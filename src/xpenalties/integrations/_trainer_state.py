@@ -1,4 +1,4 @@
-"""What a loss of Hugging Face's Trainer remembers: the batch that is being computed, and sums of what to log."""
+"""Keep the state of a loss in Hugging Face's Trainer: the current batch, and sums of the values to log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TrainerRun:
         """Add a batch's report to the sums.
 
         `share` is the batch's share of the step's items. `scaled` names the penalties whose weights were multiplied by
-        it: so are their values here. The other values are divided by the step's items already.
+        it. Their values are multiplied by it here. All other values are already divided by the step's items.
         """
         numbers = {"base_loss": report.base_loss and report.base_loss.value}
         numbers["regularizer_total"] = report.regularizer_total
@@ -65,7 +65,7 @@ class TrainerRun:
 
 
 class ResetOnBegin(TrainerCallback):  # type: ignore[misc]
-    """Resets the sums when training begins, which may continue from a checkpoint or be the Trainer's second run."""
+    """Resets the sums when training begins: from a checkpoint, or for the second time with one Trainer."""
 
     def __init__(self, run: TrainerRun) -> None:
         self._run = run

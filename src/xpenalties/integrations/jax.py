@@ -47,8 +47,8 @@ def train_step(
     loss : RegularizedLoss
         The base loss and the pipeline. Both take the mapping.
     optimizer : GradientTransformation
-        Optax's, or one of `xpenalties.transforms`. The step passes `value`, `grad` and `value_fn` if its `update` takes
-        them.
+        One of Optax's, or of `xpenalties.transforms`. If its `update` takes `value`, `grad` or `value_fn`, the step
+        passes them.
     has_aux : bool, default False
         Whether `forward` returns a pair: the mapping, and other state of the model, which the step returns too.
     jit : bool, default True
@@ -60,13 +60,14 @@ def train_step(
     -------
     callable
         ``step(params, state, *batch, step=None, weights=None)`` returns the parameters, the optimizer's state, the
-        `Report`, and with `has_aux` the other state. `params` is any pytree of arrays: for an Equinox module, its
-        arrays. `weights` sets weights by name, as `Pipeline.with_weights`; other values do not recompile the step.
+        `Report`, and with `has_aux` the other state. `params` is any pytree of arrays: of an Equinox
+        module, pass the arrays. `weights` sets weights by name, like `Pipeline.with_weights`. New values do not
+        recompile the step.
 
     Raises
     ------
     TypeError
-        If an argument is of a wrong kind.
+        If an argument has a wrong type.
 
     Examples
     --------
@@ -126,11 +127,11 @@ class _Step:
         return result
 
     def _check_weights(self, weights: Mapping[str, Any]) -> None:
-        self._loss.pipeline.with_weights(weights)  # in the compiled update they are tracers, which have no values
+        self._loss.pipeline.with_weights(weights)  # check here: in the compiled update, they are tracers without values
         scheduled = next((name for name, weight in weights.items() if callable(weight)), None)
         if scheduled is not None:
             raise TypeError(
-                f"train_step: `weights` must be numbers or arrays, got a schedule for {scheduled!r}. Give it to "
+                f"train_step: `weights` must be numbers or arrays, got a schedule for {scheduled!r}. Pass it to "
                 "the Penalty."
             )
 
@@ -152,7 +153,7 @@ class _Step:
         return (params, state, report, aux) if self._has_aux else (params, state, report)
 
     def _inputs(self, params: Any, batch: tuple[Any, ...]) -> tuple[Mapping[str, Any], Any]:
-        """Return the inputs by name, and what else `forward` returns with `has_aux`."""
+        """Return the inputs by name, and the other state that `forward` returns if `has_aux`."""
         result = self._forward(params, *batch)
         if self._has_aux and not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(
@@ -169,7 +170,7 @@ class _Step:
 
 
 def _accepted_names(update: Callable[..., Any], names: tuple[str, ...]) -> list[str]:
-    """Return those of `names` that `update` takes as keywords, besides its first three arguments."""
+    """Return the names that `update` accepts as keywords, apart from its first three arguments."""
     parameters = list(signature(update).parameters.values())
     by_position = {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
     by_keyword = {p.name for p in parameters} - by_position
@@ -188,7 +189,7 @@ def sown(intermediates: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        Arrays by path, with dots between the names: ``"encoder.hidden"``. If a value was sown several times, a tuple.
+        Arrays by path, with dots between the names: ``"encoder.hidden"``. A tuple, if a value was sown several times.
 
     Raises
     ------
@@ -203,7 +204,7 @@ def sown(intermediates: Any) -> dict[str, Any]:
     if not isinstance(intermediates, Mapping):
         raise TypeError(
             f"sown: `intermediates` must be a mapping, got {type(intermediates).__qualname__}. Pass what "
-            "nnx.capture or apply(..., mutable=...) found."
+            "nnx.capture or apply(..., mutable=...) returned."
         )
     values: dict[str, Any] = {}
     for name, child in intermediates.items():

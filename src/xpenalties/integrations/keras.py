@@ -26,7 +26,7 @@ __all__ = ["KerasRegularizer"]
 class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
     """A penalty or a pipeline as `kernel_regularizer`, `bias_regularizer` or `activity_regularizer`.
 
-    It is saved with the model by `Pipeline.to_config`; your own functions need `register` for that.
+    It is saved with the model, by `Pipeline.to_config`. For that, name your own functions with `register`.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
     Raises
     ------
     TypeError, ValueError
-        As `Penalty` and `Pipeline.from_config`. Also if a weight is a schedule, because Keras gives no step, or if
+        As for `Penalty` and `Pipeline.from_config`. Also if a weight is a schedule, because Keras passes no step, or if
         `weight` or options are passed with a penalty that has its own.
 
     Notes
     -----
     The penalty gets the array of Keras' backend, PyTorch or JAX, and Keras adds its value to the loss. An activity
-    regularizer gets the whole batch: `l1` and other sums are over the batch, and Keras divides them by its size.
+    regularizer gets the whole batch: sums such as `l1` are over the batch, and Keras divides them by the batch size.
 
     Examples
     --------
@@ -68,8 +68,8 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
         by_name = isinstance(penalty, str) and not penalty.endswith((".toml", ".json"))
         if not by_name and (weight is not None or options):
             raise TypeError(
-                "KerasRegularizer: `weight` and options are for a penalty by name, got them beside "
-                f"{type(penalty).__qualname__}. Give them to the Penalty."
+                "KerasRegularizer: `weight` and options must come with a penalty's name, got them with "
+                f"{type(penalty).__qualname__}. Pass them to the Penalty."
             )
         if isinstance(penalty, Pipeline):
             self.pipeline = penalty
@@ -82,8 +82,8 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
         for member in self.pipeline:
             if callable(member.weight) or member.every != 1:
                 raise ValueError(
-                    f"KerasRegularizer: weights must be numbers, and `every` 1, got others in {member.name!r}, and "
-                    "Keras gives no step. Use `pipeline.at(step)`."
+                    "KerasRegularizer: weights must be numbers, and `every` must be 1, because Keras passes "
+                    f"no step, got others in {member.name!r}. Use `pipeline.at(step)`."
                 )
 
     def __call__(self, x: Any) -> Any:
@@ -91,10 +91,10 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
         return self.pipeline(x.value if isinstance(x, keras.Variable) else x)
 
     def get_config(self) -> dict[str, Any]:
-        """Return a configuration in JSON's types, from which `from_config` makes an equal regularizer."""
+        """Return a configuration of JSON types, from which `from_config` makes an equal regularizer."""
         return {"config": self.pipeline.to_config()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> KerasRegularizer:
-        """Make a regularizer from what `get_config` returned."""
+        """Make a regularizer from a result of `get_config`."""
         return cls(config["config"])

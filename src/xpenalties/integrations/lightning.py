@@ -48,29 +48,29 @@ class PipelineCallback(Callback):  # type: ignore[misc]
     activities : mapping of str to str, or one or more str, optional
         Modules whose outputs are inputs of the pipeline, as for `integrations.torch.capture`.
     prefix : str, default ""
-        Prefix of the names under which the module logs the report: ``"train/"``.
+        Prefix of the names in the module's log, such as ``"train/"``.
     track_every : int, optional
-        Also log gradient norms, every `track_every` steps, see `Pipeline.compute`. By default never.
+        Also log gradient norms, on every `track_every`-th step, see `Pipeline.compute`. By default never.
     wrt : str or iterable of str, optional
-        The inputs with respect to which gradient norms are computed; by default ``"params"``. Gradients go through the
-        whole model, from these inputs to the loss and to each penalty, so each penalty takes one more backward pass.
+        Compute gradient norms with respect to these inputs. By default ``"params"``. Gradients go through the whole
+        model, from the loss and from each penalty to these inputs. So each penalty takes one more backward pass.
     controllers : mapping of str to Controller, or to pairs of Controller and callable, optional
-        Controllers of penalties' weights, by the penalty's name. A controller observes the penalty's value, or what the
-        callable returns for the report. If an optimizer's step has several batches or processes, it observes the mean.
-        The trainer's checkpoints include the controllers' states.
+        Controllers of penalties' weights, by the penalty's name. A controller observes the penalty's value, or the
+        result of the callable, which is called with the report. If an optimizer's step has several batches or
+        processes, it observes the mean. The trainer's checkpoints include the controllers' states.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of a wrong kind or value.
+        If an argument has a wrong type or value.
 
     Notes
     -----
-    The penalties are added for each batch, like the loss: with `accumulate_grad_batches`, Lightning divides the sum.
-    Values that `training_step` itself logs do not include them. A trainer may have several of these callbacks, with
-    different prefixes and different names of their pipelines: each reports the module's loss and its own penalties. If
-    a module is called several times in a step, only callables can use it as an input, as a tuple of its outputs. For
-    manual optimization, use `integrations.torch.wrap_loss` inside `training_step`.
+    The penalties are added to the loss of each batch. With `accumulate_grad_batches`, Lightning divides the sum. Values
+    that `training_step` itself logs do not include penalties. A trainer may have several of these callbacks, if their
+    prefixes and the names of their pipelines differ. Each reports the module's loss and its own penalties. If a module
+    is called several times in a step, its input is a tuple of outputs, which only callables can use. For manual
+    optimization, use `integrations.torch.wrap_loss` inside `training_step`.
 
     Examples
     --------
@@ -123,11 +123,11 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         self._states = {name: controller.init() for name, (controller, _) in self._controllers.items()}
         self._observed: dict[str, list[Any]] = {name: [] for name in self._controllers}
         self._capture: Capture | None = None
-        self._controlled_step = 0  # the trainer's step when the controllers stepped last
+        self._controlled_step = 0  # the trainer's step at the controllers' last step
 
     @property
     def state_key(self) -> str:
-        """Key of the state in checkpoints. It contains the pipeline's name: a trainer may have several callbacks."""
+        """Key of the state in checkpoints. It has the pipeline's name, because a trainer may have several callbacks."""
         key: str = self._generate_state_key(pipeline=self.pipe.name)
         return key
 
@@ -145,7 +145,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         if set(saved) != set(self._controllers):
             raise ValueError(
                 f"PipelineCallback: the checkpoint must be of the same controllers, got {', '.join(saved) or 'none'} "
-                f"in place of {', '.join(self._controllers) or 'none'}. Pass those that it was saved with."
+                f"instead of {', '.join(self._controllers) or 'none'}. Pass those that it was saved with."
             )
         self._states = {name: {"weight": weight} for name, weight in saved.items()}
 
@@ -156,7 +156,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         if not pl_module.automatic_optimization:
             raise MisconfigurationException(
                 f"PipelineCallback: the module must leave optimization to Lightning, got {type(pl_module).__name__} "
-                "with automatic_optimization=False. Use xpenalties.integrations.torch.wrap_loss inside of it."
+                "with automatic_optimization=False. Call xpenalties.integrations.torch.wrap_loss inside it."
             )
         if self._names is not None:
             paths = paths_of(pl_module, self._names)
@@ -164,7 +164,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
             if reserved is not None:
                 raise ValueError(
                     f"PipelineCallback: `activities` must have names other than {', '.join(_RESERVED)}, got "
-                    f"{reserved!r}. Name it by a mapping."
+                    f"{reserved!r}. Pass a mapping with another name."
                 )
             self._capture = Capture(pl_module, paths, own=False)
             self._capture.__enter__()
@@ -182,7 +182,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         self._remove(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget observations: training may continue an earlier run, or the module may have been called before it."""
+        """Forget earlier observations: training may resume a run, or the module may have been called."""
         self._controlled_step = trainer.global_step
         self._observed = {name: [] for name in self._controllers}
 
@@ -195,7 +195,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
             values, self._observed[name] = self._observed[name], []
             if trainer.world_size > 1:
                 self._states[name] = _stepped_together(controller, self._states[name], values, trainer, pl_module)
-            elif values:  # empty if training_step has skipped the batch
+            elif values:  # empty if training_step skipped the batch
                 self._states[name] = controller.step(self._states[name], sum(values[1:], values[0]) / len(values))[1]
 
     def _remove(self, module: LightningModule) -> None:
@@ -214,13 +214,13 @@ class PipelineCallback(Callback):  # type: ignore[misc]
             self._capture.begin() if begin else self._capture.end()
 
     def penalties(self, module: LightningModule, found: Mapping[str, Any], batch: Any) -> Any:
-        """Compute the weighted sum of the penalties, given the outputs of `training_step`. Observe and log it."""
+        """Return the weighted sum of the penalties, given the outputs of `training_step`. Log and observe values."""
         lazy = LazyInputs(params=lambda: dict(module.named_parameters()), batch=lambda: batch)
         sources: list[Any] = [found, lazy, {} if self._capture is None else self._capture]
         if len(set().union(*sources)) != sum(map(len, sources)):
             raise ValueError(
-                "PipelineCallback: what training_step returns must have names that `activities` and the callback do "
-                f"not use, got {', '.join(map(repr, found))}. Rename it."
+                "PipelineCallback: the items that training_step returns must have names that `activities` and the "
+                f"callback do not use, got {', '.join(map(repr, found))}. Rename one."
             )
         step = module.trainer.global_step
         weights = {name: state["weight"] for name, state in self._states.items()}
@@ -231,7 +231,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         penalties, self.report = _computed(pipe, found["loss"], inputs, step, by)
         for name, (_, observe) in self._controllers.items():
             result = self.report.regularizers.get(name)
-            if result is not None and result.value is not None:  # neither disabled nor dropped, and due
+            if result is not None and result.value is not None:  # enabled, due and not dropped
                 self._observed[name].append(result.value if observe is None else observe(self.report))
         numbers = self.report.flat(self.prefix, floats=False)
         metrics = {name: x if isinstance(x, torch.Tensor) else float(x) for name, x in numbers.items()}
@@ -247,7 +247,7 @@ class _TrainingStep:
         self._module = module
         self._original = module.training_step
         self._is_instance_attribute = "training_step" in vars(module)
-        update_wrapper(self, self._original)  # Lightning looks at its signature
+        update_wrapper(self, self._original)  # Lightning inspects its signature
 
     def restore(self, module: LightningModule) -> None:
         if self._is_instance_attribute:
@@ -256,7 +256,7 @@ class _TrainingStep:
             del module.training_step
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._module.trainer.training:  # called by the module's own validation
+        if not self._module.trainer.training:  # a call in the module's validation
             return self._original(*args, **kwargs)
         for callback in self.callbacks:
             callback.watch(begin=True)
@@ -281,7 +281,7 @@ def _checked_pair(pipe: Pipeline, name: str, value: Any) -> tuple[Controller, Ob
     if not isinstance(controller, Controller) or not (observe is None or callable(observe)):
         raise TypeError(
             "PipelineCallback: `controllers` must be controllers, or pairs of one and a callable, got "
-            f"{type(value).__qualname__} for {name!r}. Call what makes it."
+            f"{type(value).__qualname__} for {name!r}. Make one, for example with adaptive_kl."
         )
     if name not in pipe:
         raise ValueError(
@@ -294,7 +294,7 @@ def _checked_pair(pipe: Pipeline, name: str, value: Any) -> tuple[Controller, Ob
 def _stepped_together(
     controller: Controller, state: dict[str, Any], values: list[Any], trainer: Trainer, module: LightningModule
 ) -> dict[str, Any]:
-    """Step with the mean over all processes. A process without values takes part, because the others wait for it."""
+    """Step with the mean over all processes. Even a process without values takes part: the others wait for it."""
     dtype = torch.promote_types(module.dtype, torch.float32)
     local = [torch.as_tensor(x, dtype=dtype, device=module.device) for x in (sum(values), len(values))]
     total, count = trainer.strategy.reduce(torch.stack(local), reduce_op="sum")
@@ -306,7 +306,7 @@ def _stepped_together(
 def _computed(
     pipe: Pipeline, loss: Any, inputs: dict[str, Any], step: int, by: dict[str, Any] | None
 ) -> tuple[Any, Report]:
-    """The penalties' sum, and a report that has the loss too, with gradient norms where there is something to go by."""
+    """Compute the penalties' sum, and a report that includes the loss. If `by` is not None, track gradient norms."""
     value = _figure(loss)
     base = PenaltyReport(value, 1.0, value)
     if not any(penalty.enabled for penalty in pipe):
@@ -323,13 +323,13 @@ def _computed(
 
 
 def _figure(loss: Any) -> Any:
-    """A loss as a report has it; Lightning also takes one of shape (1,)."""
+    """Detach a loss for the report, and make it 0-d: Lightning also allows shape (1,)."""
     value = loss.detach()
     return value.reshape(()) if value.numel() == 1 else value
 
 
 def _gradient(value: Any, arrays: list[Any]) -> list[Any]:
-    """Through all that leads to the value, whose graph stays; None where nothing does."""
-    if not (value.requires_grad and arrays[0].requires_grad):  # all of the arrays do, or none of them
+    """Differentiate a value through its whole graph, and keep the graph. None for arrays that are not in it."""
+    if not (value.requires_grad and arrays[0].requires_grad):  # either all of the arrays do, or none
         return [None] * len(arrays)
     return list(torch.autograd.grad(value, arrays, retain_graph=True, allow_unused=True))

@@ -1,4 +1,4 @@
-"""Record a span and metrics for each computation of a pipeline with OpenTelemetry's API; its SDK exports them."""
+"""Record a span and metrics for each computation of a pipeline, with OpenTelemetry's API. Its SDK exports them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ with require("OpenTelemetry's API", needed_by=__name__, install="xpenalties[open
 __all__ = ["OpenTelemetryHandler"]
 
 _NUMBERS = ("weight", "value", "contribution", "grad_norm")
-_SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # the SDK's default starts at 5
+# in seconds; the SDK's default buckets start at 5
+_SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 class OpenTelemetryHandler:
@@ -92,7 +93,7 @@ class OpenTelemetryHandler:
             span.end(end)
 
     def _span(self, event: Event) -> trace.Span:
-        """Return the span that this event ends, or an invalid one if the start of its computation was not seen."""
+        """Return the span that this event ends, or an invalid one if the handler missed the computation's start."""
         find = self._contexts.pop if event.penalty is None else self._contexts.get
         context = find(event.computation, None)
         if context is None:

@@ -54,15 +54,15 @@ def custom_loss(
     Parameters
     ----------
     base_loss : callable
-        As the SDK takes it: called with the data and a list of their log-probabilities, it returns a scalar or
-        ``(scalar, metrics)``.
+        A custom loss of the SDK. It is called with the data and a list of their log-probabilities, and returns a scalar
+        or ``(scalar, metrics)``.
     pipe : Pipeline
-        The `inputs` of its penalties are names of targets, or callables of the loss's arguments. None is "logprobs".
+        The `inputs` of its penalties are names of targets, or callables of the loss's arguments. None: "logprobs".
     targets : mapping of str, optional
-        Inputs of penalties, by name, besides "logprobs" and "probs". Each is ``("field", key)``, for a field of each
-        datum's `loss_fn_inputs`; a list of tensors, one for each datum; a callable of the loss's arguments that returns
-        such a list; or "logprobs" or "probs", to give them another name. The tokens of all data are concatenated, so
-        that a mean is over tokens. A single tensor, passed or returned, is used as it is.
+        Inputs of penalties, by name, in addition to "logprobs" and "probs". Each is ``("field", key)``, for a field of
+        each datum's `loss_fn_inputs`; a list of tensors, one for each datum; a callable of the loss's arguments that
+        returns such a list; or "logprobs" or "probs", to give them another name. The tokens of all data are
+        concatenated, so that a mean is over tokens. A single tensor, passed or returned, is used as it is.
     where : like one of the targets, optional
         One number for each token. Tokens where it is 0, such as the prompt's, are removed from the targets.
     step : int, optional
@@ -72,8 +72,8 @@ def custom_loss(
     track_grad_norms : bool, default False
         Whether the metrics include the norms of the gradients with respect to the log-probabilities.
     asynchronous : bool, default False
-        Whether to run penalties and base loss as `Pipeline.compute_async`. This is always so if one of them is a
-        coroutine function or there is a timeout. Pass True for other callables that return awaitables.
+        Whether to run penalties and base loss on an event loop, see `Pipeline.compute_async`. Always True if one of
+        them is a coroutine function, or if there is a timeout. Pass True for other callables that return awaitables.
     timeout, on_error
         As for `Pipeline.compute_async`.
 
@@ -84,7 +84,7 @@ def custom_loss(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of a wrong kind, or an input is not one of the targets.
+        If an argument has a wrong type, or an input is not one of the targets.
 
     Notes
     -----
@@ -110,7 +110,7 @@ def custom_loss(
     asynchronous = asynchronous or _is_asynchronous(base_loss, pipe, timeout)
     if asynchronous and track_grad_norms:
         raise ValueError(
-            "custom_loss: `track_grad_norms` must be False beside coroutines and timeouts, got True. Do without."
+            "custom_loss: `track_grad_norms` must be False with coroutines or timeouts, got True. Drop one."
         )
     options = {"timeout": timeout, "on_error": on_error}
     Settings.of("custom_loss", **options, asynchronous=asynchronous)
@@ -123,14 +123,14 @@ def custom_loss(
 
 
 def _checked_sources(targets: Any, pipe: Pipeline) -> dict[str, Any]:
-    """Return what each target is made from, by name. The inputs of all penalties must be among them."""
+    """Return the source of each target, by name. All inputs of penalties must be among the names."""
     if not (targets is None or isinstance(targets, Mapping)):
         raise TypeError(f"custom_loss: `targets` must be a mapping of names, got {_type_name(targets)}. Pass a dict.")
     sources = {name: _checked_source(f"target {name!r}", source) for name, source in (targets or {}).items()}
     for name in _MODEL_TARGETS:
         source = sources.setdefault(name, name)
         if not isinstance(source, str) or source != name:
-            raise ValueError(f"custom_loss: `targets` must leave {name!r} the model's, got another. Rename it.")
+            raise ValueError(f"custom_loss: `targets` must not redefine {name!r}, the model's, got another. Rename it.")
     for penalty in pipe:
         for name in _input_names(penalty):
             if name not in sources:
@@ -165,10 +165,11 @@ class CustomLoss:
         return replace(self, step=step)
 
     def __call__(self, data: Sequence[Any], logprobs: Sequence[Any]) -> tuple[Any, dict[str, float]]:
-        """Return the total to differentiate, and the metrics: `Report.flat` with "_" for ":"."""
+        """Return the total, which is differentiable, and the metrics: `Report.flat`, with "_" instead of ":"."""
         total, report = self.compute(data, logprobs)
         flat = report.flat(self.prefix)
-        metrics = {name.replace(":", "_"): value for name, value in flat.items()}  # the server's are "name:reduction"
+        # the server's own metrics are named "name:reduction"
+        metrics = {name.replace(":", "_"): value for name, value in flat.items()}
         if len(metrics) < len(flat):
             raise ValueError(
                 f"custom_loss: metrics' names must differ in more than ':' and '_', got {', '.join(flat)}. Rename one."
@@ -176,13 +177,13 @@ class CustomLoss:
         return total, metrics
 
     def compute(self, data: Sequence[Any], logprobs: Sequence[Any]) -> tuple[Any, Report]:
-        """Return the total to differentiate, and a report."""
+        """Return the total, which is differentiable, and a report."""
         logprobs = list(logprobs)
         if not data:
-            raise ValueError("custom_loss: `data` must have a datum at least, got none. Pass some.")
+            raise ValueError("custom_loss: `data` must have at least one datum, got none. Pass some.")
         if len(logprobs) != len(data):
             raise ValueError(
-                f"custom_loss: `logprobs` must have {len(data)} tensors, got {len(logprobs)}. Pass one a datum."
+                f"custom_loss: `logprobs` must have {len(data)} tensors, got {len(logprobs)}. Pass one for each datum."
             )
         batch = _Batch(data, logprobs, self.targets, self.where)
         if self.asynchronous:
@@ -194,7 +195,7 @@ class CustomLoss:
         return total + zero, report
 
     def _on_event_loop(self, logprobs: Any, batch: _Batch) -> tuple[Any, Report]:
-        """Compute on another thread: the SDK calls losses on one whose event loop is already running."""
+        """Compute on another thread: the SDK calls losses on a thread whose event loop is already running."""
         modes = BACKEND.evaluation.thread_modes()
 
         def run() -> tuple[Any, Report]:
@@ -223,8 +224,8 @@ class _Batch:
                 )
 
     def target(self, name: str, logprobs: list[Any]) -> Any:
-        """Return a target made from `logprobs`, which are a penalty's own copies when its gradient is tracked."""
-        if name not in self._targets:  # not earlier: an error belongs to the penalty that uses the target
+        """Return a target made from `logprobs`. If gradients are tracked, these are a penalty's own copies."""
+        if name not in self._targets:  # only now, so that an error belongs to the penalty
             self._targets[name] = self._joined(f"target {name!r}", self._sources[name], self._logprobs)
         target = self._targets[name]
         if logprobs is self._logprobs or not (target.requires_grad or isinstance(self._sources[name], str)):
@@ -258,13 +259,15 @@ class _Batch:
 def _check_lengths(name: str, values: list[Any], logprobs: list[Any]) -> None:
     """Check that there is a tensor for each datum, with an element for each of its tokens."""
     if len(values) != len(logprobs):
-        raise ValueError(f"custom_loss: {name} must have {len(logprobs)} tensors, got {len(values)}. Pass one a datum.")
+        raise ValueError(
+            f"custom_loss: {name} must have {len(logprobs)} tensors, got {len(values)}. Pass one per datum."
+        )
     for i, (value, model) in enumerate(zip(values, logprobs, strict=True)):
         if value.ndim == 0 or len(value) != len(model) or value.shape[1:] != values[0].shape[1:]:
             expected = (len(model), *values[0].shape[1:])
             raise ValueError(
                 f"custom_loss: {name} must have shape {expected} in datum {i}, which has {len(model)} tokens, got "
-                f"{tuple(value.shape)}. Have a callable return what is not one for each token as a tensor."
+                f"{tuple(value.shape)}. For other shapes, return one tensor from a callable."
             )
 
 

@@ -38,7 +38,7 @@ def wrap_loss(
     *,
     names: tuple[str, ...] = ("outputs", "targets"),
 ) -> WrappedLoss:
-    """Add a pipeline's penalties to a loss, which takes the same arguments as before.
+    """Add a pipeline's penalties to a loss. The new loss takes the same arguments.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def wrap_loss(
     pipe : Pipeline
         The `inputs` of its penalties are names.
     activities : mapping, optional
-        More inputs, looked up at each call: a `Capture`, or any other mapping.
+        More inputs, looked up in each call: a `Capture`, or any other mapping.
     names : tuple of str
         The names of the loss's arguments, as inputs of the pipeline.
 

@@ -39,10 +39,10 @@ _UNSHIFTED = {
 class PipelineLoss:
     """The Trainer's `compute_loss_func`, with a pipeline's penalties.
 
-    The pipeline gets a mapping: the model's outputs, above all ``"logits"``; ``"labels"``, aligned with the logits that
+    The pipeline gets a mapping: the model's outputs, such as ``"logits"``; ``"labels"``, aligned with the logits that
     predict them; ``"mask"``, True where a label is not `ignore_index`; and ``"items"``, the number of labels that count
-    in all batches of the optimizer's step. Once it is attached, also ``"reference"``, the reference's logits, and
-    ``"params"``, the model's parameters by path, for `over_tree`. Its step is the Trainer's `global_step`.
+    in all batches of the optimizer's step. After `attach`, also ``"reference"``, the reference's logits, and
+    ``"params"``, the model's parameters by path, for `over_tree`. The step is the Trainer's `global_step`.
 
     Built-in penalties whose `inputs` are logits or reference are masked by the labels and divided by the number of
     items, like the loss, unless their options override it. (A "mean" over elements is also divided by the number of
@@ -56,7 +56,7 @@ class PipelineLoss:
         A `compute_loss_func`: ``loss(outputs, labels, num_items_in_batch=...)``. By default the cross-entropy of the
         labels, divided by the items.
     reference : torch.nn.Module or callable, optional
-        A frozen model: takes the model's keyword arguments and returns outputs with logits. A module is put into
+        A frozen model. It takes the model's keyword arguments, and returns outputs with logits. A module is put into
         evaluation mode and moved to the logits' device. For adapters, pass a function that calls the model without
         them. It runs without gradients, and only if a penalty that is due names it or picks its own inputs.
     shift : bool, default True
@@ -74,12 +74,12 @@ class PipelineLoss:
     Raises
     ------
     TypeError
-        If an argument is of a wrong kind.
+        If an argument has a wrong type.
 
     Notes
     -----
-    The loss of an evaluation includes all penalties, whatever their `every`. Without `attach` there are no steps, and
-    the items are those of the batch.
+    In an evaluation, the loss includes all penalties, whatever their `every`. Without `attach`, the pipeline gets no
+    step, and the items are those of the batch.
 
     Examples
     --------
@@ -133,9 +133,9 @@ class PipelineLoss:
         Raises
         ------
         ValueError
-            If the Trainer computes its loss by another function, or its model is the reference. If `shift` is True and
-            the model does not predict the next token. If label smoothing is on, which a `compute_loss_func` does not
-            get. If `ignore_index` is not the Trainer's own.
+            If the Trainer has another `compute_loss_func`, or its model is the reference. If `shift` is True and the
+            model does not predict the next token. If label smoothing is on, which the Trainer does not pass on. If
+            `ignore_index` is not the Trainer's.
         """
         self._check_trainer(trainer)
         run = TrainerRun(trainer)
@@ -145,28 +145,28 @@ class PipelineLoss:
     def _check_trainer(self, trainer: Trainer) -> None:
         if trainer.compute_loss_func is not self:
             raise ValueError(
-                f"PipelineLoss: the Trainer must compute its loss by this, got {trainer.compute_loss_func!r}. Pass "
-                "`compute_loss_func=` it."
+                "PipelineLoss: the Trainer's `compute_loss_func` must be this loss, got "
+                f"{trainer.compute_loss_func!r}. Pass it to the Trainer."
             )
         if trainer.model is self._reference:
             raise ValueError(
-                "PipelineLoss: `reference` must not be what is trained, got the Trainer's model. Pass a copy of it."
+                "PipelineLoss: `reference` must not be the trained model, got the Trainer's model. Pass a copy of it."
             )
         if self._shift:
             _check_predicts_next_token(trainer.model)
         if self._ignore_index != -100:
             raise ValueError(
-                "PipelineLoss: `ignore_index` must be -100, by which the Trainer counts items, got "
-                f"{self._ignore_index}. Let the collator put that in its place."
+                "PipelineLoss: `ignore_index` must be -100, which the Trainer counts items by, got "
+                f"{self._ignore_index}. Let the collator use -100."
             )
         if trainer.args.label_smoothing_factor != 0:
             raise ValueError(
-                "PipelineLoss: label smoothing must be off, which the Trainer leaves to its own loss, got "
+                "PipelineLoss: label smoothing must be off, because only the Trainer's own loss applies it, got "
                 f"{trainer.args.label_smoothing_factor}. Pass a `loss` that smooths."
             )
 
     def _wrap(self, trainer: Trainer, run: TrainerRun) -> None:
-        """Replace the Trainer's `compute_loss` and `log` by methods that call them."""
+        """Wrap the Trainer's `compute_loss` and `log`."""
         original_compute_loss, original_log = trainer.compute_loss, trainer.log
 
         @wraps(original_compute_loss)
@@ -212,7 +212,7 @@ class PipelineLoss:
         return total
 
     def _aligned_labels(self, logits: Any, labels: Any, shifted: Any) -> Any:
-        """Return the labels that the logits predict: shifted here, or `shifted` if the collator has done it."""
+        """Return the labels that the logits predict: shifted here, or `shifted` if the collator made them."""
         if labels is None:
             raise ValueError("PipelineLoss: the batches must have 'labels', got none. Let the collator make them.")
         if self._shift and shifted is not None:
@@ -222,9 +222,11 @@ class PipelineLoss:
         labels = labels.to(logits.device)
         fits = labels.shape == logits.shape[:-1] and logits.ndim >= 2 + self._shift
         if not fits and (self._loss is None or self._shift):
-            remedy = "Pass shift=False where a model predicts no next token." if self._shift else "Pass a `loss`."
+            remedy = (
+                "Pass shift=False if the model does not predict the next token." if self._shift else "Pass a `loss`."
+            )
             raise ValueError(
-                f"PipelineLoss: labels must be as logits but for the classes, got {tuple(labels.shape)} and "
+                f"PipelineLoss: labels must have the logits' shape without classes, got {tuple(labels.shape)} and "
                 f"{tuple(logits.shape)}, shift={self._shift}. {remedy}"
             )
         if self._loss is None and (labels.is_floating_point() or logits.shape[-1] == 1):
@@ -235,7 +237,7 @@ class PipelineLoss:
         return labels
 
     def _count_items(self, labels: Any, shifted: Any) -> Any:
-        """Count the items of a batch as the Trainer does: for many models before the labels are shifted."""
+        """Count the items of a batch like the Trainer, which for many models counts before it shifts the labels."""
         if shifted is not None:
             return torch.sum(shifted != self._ignore_index)
         shifts = self._shift if self._run is None else getattr(self._run.trainer, "_loss_shifts_labels", False)
@@ -245,7 +247,7 @@ class PipelineLoss:
         """Return the number of items in the optimizer's step, and this batch's share of them."""
         is_whole_step = num_items_in_batch is None
         items = torch.as_tensor(torch.sum(mask) if is_whole_step else num_items_in_batch, device=mask.device)
-        items = items.flatten()[0]  # torch.nn.DataParallel has one for each device
+        items = items.flatten()[0]  # torch.nn.DataParallel passes one for each device
         items = torch.where(items > 0, items, 1)  # it is 0 if no label of the step counts
         if is_whole_step:
             return items, 1.0
@@ -268,13 +270,13 @@ class PipelineLoss:
         reference = self._reference
         assert reference is not None
         if isinstance(reference, torch.nn.Module):
-            reference.to(logits.device)  # does nothing if it is there
+            reference.to(logits.device)  # does nothing if it is there already
         with torch.no_grad():
             result = _logits("`reference`", reference(**run.called_with))
         if result.shape != logits.shape:
             raise ValueError(
-                f"PipelineLoss: the logits of `reference` must have the model's shape, got {tuple(result.shape)} in "
-                f"place of {tuple(logits.shape)}. Use one of the same vocabulary."
+                f"PipelineLoss: the logits of `reference` must have the model's shape, got {tuple(result.shape)} "
+                f"instead of {tuple(logits.shape)}. Use a model with the same vocabulary."
             )
         return result
 
@@ -287,7 +289,7 @@ def _check_predicts_next_token(model: Any) -> None:
     is_encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     if is_encoder_decoder or not kinds.isdisjoint(_UNSHIFTED):
         raise ValueError(
-            "PipelineLoss: `shift` must be False for a model that predicts no next token, got True for "
+            "PipelineLoss: `shift` must be False for a model that does not predict the next token, got True for "
             f"{type(model).__name__}. Pass shift=False."
         )
 
@@ -300,7 +302,7 @@ def _logits(source: str, outputs: Any) -> Any:
 
 
 def _cross_entropy(logits: Any, labels: Any, ignore_index: int) -> Any:
-    """Return the sum over all labels, in float32."""
+    """Return the cross-entropy in float32, summed over all labels."""
     return torch.nn.functional.cross_entropy(
         logits.float().flatten(0, -2), labels.flatten(), ignore_index=ignore_index, reduction="sum"
     )
