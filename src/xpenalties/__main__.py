@@ -18,22 +18,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Arguments; by default those of the process.
+        By default the process's arguments.
 
     Returns
     -------
     int
-        The exit status: 0, or 1 if something failed or the reader of the output left. argparse exits with 2 if
-        arguments are wrong.
+        The exit status: 0, or 1 if something failed or the reader closed the pipe. argparse exits with 2 if arguments
+        are wrong.
     """
     args = parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name may be what the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may lack a name's characters
     try:
         status: int = args.run(args)
-        sys.stdout.flush()  # so that a reader who left shows here
+        sys.stdout.flush()  # so that a closed pipe raises here
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
         return 1
     return status
 

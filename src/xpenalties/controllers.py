@@ -43,8 +43,8 @@ class Controller(ABC):
         Parameters
         ----------
         like : array, optional
-            The state becomes a 0-d array of its framework, device and dtype (float32 at least), so that a compiled
-            step takes arrays from the start. By default the state is a Python float.
+            The weight in the state becomes a 0-d array of its framework, device and dtype (float32 at least), so that a
+            compiled step takes arrays from the start. By default it is a Python float.
         """
         if like is None:
             return {"weight": self.initial}
@@ -65,7 +65,7 @@ class Controller(ABC):
         state : dict
             The result of `init` or the last `step`.
         observed : number or 0-d array
-            The value to control. An array that is NaN makes the weight NaN; a number that is NaN raises.
+            The value to control. If it is NaN, an array makes the weight NaN, and a number raises.
 
         Returns
         -------
@@ -92,7 +92,7 @@ class Controller(ABC):
 
 
 def _scalar(caller: str, name: str, value: Any, *, other: Any) -> Any:
-    """Return a Python float, or a 0-d array as a constant.
+    """Return a Python float or a detached 0-d array.
 
     If `other` is another framework's array, a NumPy scalar counts as a number.
     """
@@ -147,9 +147,9 @@ def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float
     target : float
         The desired divergence, > 0, in the units of the observation.
     gain : float, default 0.1
-        :math:`g`, in (0, 1]. In libraries with a horizon, it is the batch size divided by the horizon.
+        :math:`g`, in (0, 1]. If another library has a horizon instead, it is the batch size divided by the horizon.
     clip : float, default 0.2
-        :math:`c`, in (0, 1]: larger relative errors are clipped to it. ``clip * gain`` must be below 1.
+        :math:`c`, in (0, 1], the limit of the relative error. ``clip * gain`` must be below 1.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def target_entropy(initial: float, *, target: float, rate: float = 3e-4) -> Cont
     Returns
     -------
     Controller
-        It observes the entropy :math:`H`. That is the negated value of ``entropy(mode="bonus")``.
+        Its `step` observes the entropy :math:`H`, which is the negated value of ``entropy(mode="bonus")``.
 
     Raises
     ------

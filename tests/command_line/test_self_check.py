@@ -235,7 +235,7 @@ def test_without_any_framework(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_what_is_required_is_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     missing(monkeypatch, *(framework.name for framework in FRAMEWORKS))
     assert main(["--require", "numpy", "--require", "torch"]) == 1
-    assert "FAILED numpy is required, and it or a device for it is missing.\nFAILED torch" in capsys.readouterr().out
+    assert "FAILED numpy is required, but it or a device for it is missing.\nFAILED torch" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
         main(["--require", "nunpy"])
     assert stopped.value.code == 2
@@ -262,7 +262,7 @@ def test_a_framework_that_is_broken_is_a_failure(
     assert main([]) == 1
     text = capsys.readouterr().out
     assert "broken, see below" in text
-    message = "broken_framework must work where it is installed, got ImportError: libcuda.so: cannot open shared object"
+    message = "broken_framework must work if it is installed, got ImportError: libcuda.so: cannot open shared object"
     assert f"FAILED {message}\n" in text.replace("\n  ", " ")
     assert main(["--json"]) == 1
     document = json.loads(capsys.readouterr().out)

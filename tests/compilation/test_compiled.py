@@ -580,7 +580,7 @@ def test_what_jax_cannot_take(fw: Framework, programs: Programs) -> None:
     def total(x: Any, config: Any, /, *more: Any, options: Any = None) -> Any:
         return xp.l1(x)
 
-    said = r"must hold arrays and what has a hash, to be compiled, got set\. Pass something immutable, or nests that j"
+    said = r"must hold arrays and hashable values to be compiled, got set\. Pass something immutable, or a pytree that"
     compiled = programs(total)
     for args, kwargs, name in (
         ((x, {1}), {}, "config"),

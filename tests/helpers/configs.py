@@ -1,4 +1,4 @@
-"""Configurations that are refused and why, registered functions for them, and helpers that read and check them."""
+"""Invalid configurations with their errors, functions to register, and helpers that read and check configurations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMED = {"mine": mine, "a pair": pair, "halving": halving, "both": both, "anythi
 
 
 def same(a: Pipeline, b: Pipeline) -> bool:
-    """Compare as a compiled function does, and by the weights that it takes."""
+    """Compare the static parts, as a compiled function does, the weights and the reprs."""
     return (
         Static(a.penalties, a.name) == Static(b.penalties, b.name)
         and [p.weight for p in a] == [p.weight for p in b]
@@ -77,7 +77,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         r"penalties\[0\]\.penalty: no penalty is named 'hubr', there are .*\. Did you mean 'huber'\?$",
     ),
-    "penalty of no one": (entry(penalty="?"), ValueError, r"One of your own must be registered first, with `register`"),
+    "penalty of no one": (entry(penalty="?"), ValueError, r"Register your own penalty first, with `register`"),
     "key": (entry(wieght=1), ValueError, r"penalties\[0\]: unknown key 'wieght', .*Did you mean 'weight'"),
     "empty name": (entry(name=""), ValueError, r"penalties\[0\]\.name: must not be empty\. Leave it out"),
     "a report's name": (entry(name="base_loss"), ValueError, r"penalties\[0\]: Penalty: `name` must be a string other"),

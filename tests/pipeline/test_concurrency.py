@@ -333,7 +333,7 @@ def test_a_base_loss_has_no_timeout(fw: Framework, monkeypatch: pytest.MonkeyPat
 def test_threads_and_loops_are_refused_in_a_trace(fw: Framework) -> None:
     pipe, x = Pipeline({"l1": 1.0}, name="training"), fw.array(X)
     threads = lambda x: pipe.compute(x, execution="threads")[0]  # noqa: E731
-    message = r"training: execution='threads' needs arrays with values, got ones that are being traced. Call it outside"
+    message = r"training: execution='threads' needs arrays with values, got traced arrays. Call it outside"
     transformations: list[Any] = []
     if fw.name == "jax":
         transformations = [fw.module.jit, fw.module.grad, fw.module.vmap]

@@ -183,7 +183,7 @@ def test_inputs_that_are_an_object(fw: Framework) -> None:
     assert float(off) == 0.0 and off.dtype == fw.dtype("float64")
     for empty in (Pipeline(name="training"), Pipeline([Penalty(lambda m: 3.0, name="p")])):
         with pytest.raises(
-            TypeError, match=r"^(training|penalty 'p'): the inputs must hold an array to make a 0-d one"
+            TypeError, match=r"^(training|penalty 'p'): the inputs must hold an array, which sets framework"
         ):
             empty(Model())
 

@@ -139,7 +139,7 @@ def test_what_penalties_return_is_checked(fw: Framework) -> None:
         with pytest.raises(TypeError, match=f"^penalty 'p': metric 'm' {message}") as caught:
             pipe.compute(x)
         assert caught.value.__notes__[0].startswith("In penalty 'p' of 'pipeline', weight 1.0, inputs ")
-    with pytest.raises(TypeError, match="pipeline: the inputs must hold an array to make a 0-d one like, got none"):
+    with pytest.raises(TypeError, match="pipeline: the inputs must hold an array, which sets framework"):
         Pipeline()(3.0)
     assert float(Pipeline()(x)) == 0.0
     assert float(Pipeline()({"a": [fw.array(np.ones(2, dtype=np.int64)), "text"]})) == 0.0

@@ -133,7 +133,7 @@ def test_an_empty_pipeline(fw: Framework) -> None:
             "total_grad_norm": None,
         }
     whole = RegularizedLoss(lambda model: 3, Pipeline())
-    with pytest.raises(TypeError, match=r"the inputs must hold an array to make a 0-d one like, got none"):
+    with pytest.raises(TypeError, match=r"the inputs must hold an array, which sets framework and device, got none"):
         whole(object())
 
 

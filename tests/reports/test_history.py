@@ -120,7 +120,9 @@ def test_wrong_reports_and_steps() -> None:
 
 def test_stacked_reports(fw: Framework) -> None:
     history = GradientHistory()
-    with pytest.raises(ValueError, match=r"^GradientHistory.append: figures must be 0-d, got shape \(3,\). Of stacked"):
+    with pytest.raises(
+        ValueError, match=r"^GradientHistory.append: figures must be 0-d, got shape \(3,\). Append stack"
+    ):
         history.append(report_of({"a": fw.array(np.ones(3))}))
     assert len(history) == 0 and history.rows() == []
 
@@ -140,7 +142,7 @@ def test_traced_reports() -> None:
         TypeError, match=r"^GradientHistory.append: `report` must have values, got .* Return it from the"
     ):
         jax.jit(loss, static_argnums=1)(X, 0)
-    with pytest.raises(TypeError, match=r"^GradientHistory.append: `step` must be an integer .* outside of functions"):
+    with pytest.raises(TypeError, match=r"^GradientHistory.append: `step` must be an integer .* outside functions"):
         jax.jit(loss)(X, 0)
     assert len(history) == 0
     _, report = jax.jit(pipe.compute)(jax.numpy.asarray(X))

@@ -70,7 +70,9 @@ def test_stacked_figures(fw: Framework) -> None:
     part = xp.PenaltyReport(fw.array(np.ones(3)), 1.0, fw.array(np.ones(3)))
     report = xp.Report(fw.array(np.ones(3)), None, {"p": part}, 1.0)
     for read in (report.to_dict, report.flat, report.to_json, report.__str__):
-        with pytest.raises(ValueError, match=r"^Report: figures must be 0-d to be read, got shape \(3,\). Of stacked"):
+        with pytest.raises(
+            ValueError, match=r"^Report: figures must be 0-d to be read, got shape \(3,\). Index stacked"
+        ):
             read()
 
 

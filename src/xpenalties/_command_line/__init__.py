@@ -1,1 +1,1 @@
-"""What `python -m xpenalties` does."""
+"""The command line, `python -m xpenalties`."""

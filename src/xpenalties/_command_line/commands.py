@@ -1,4 +1,4 @@
-"""The commands: check the installation, check files of pipelines, print their schema. Each returns the exit status."""
+"""The commands: check the installation, check configuration files, print their schema. Each returns an exit status."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ def check_penalties(args: argparse.Namespace) -> int:
 
 
 def _failures(required: list[str], installed: list[Installed], checks: list[Check]) -> list[str]:
-    """Describe what is broken, what is required and cannot be used, and each check that failed."""
+    """Describe broken frameworks, required frameworks that cannot be used, and failed checks."""
     usable = [framework.name for framework in installed if framework.devices]
     return [
         *(
-            f"{framework.name} must work where it is installed, got {framework.error}"
+            f"{framework.name} must work if it is installed, got {framework.error}"
             for framework in installed
             if framework.error
         ),
-        *(f"{name} is required, and it or a device for it is missing." for name in required if name not in usable),
+        *(f"{name} is required, but it or a device for it is missing." for name in required if name not in usable),
         *(str(result) for result in checks if not result.passed),
     ]
 
 
 def check_files(args: argparse.Namespace) -> int:
-    """Show what is in files of pipelines, and what is wrong in them."""
+    """Show the pipelines in configuration files, and their errors."""
     _import_modules(args)
     files = [_read(path) for path in args.files]
     if args.json:
@@ -77,7 +77,7 @@ def check_files(args: argparse.Namespace) -> int:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Return what a file holds, or its error."""
+    """Return the content of a file, or its error."""
     try:
         pipeline = Pipeline.from_config(path)
     except OSError as error:
@@ -90,14 +90,14 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def write_schema(args: argparse.Namespace) -> int:
-    """Print the JSON Schema of files."""
+    """Print the JSON Schema of configuration files."""
     _import_modules(args)
     print_json(config_schema())
     return 0
 
 
 def _import_modules(args: argparse.Namespace) -> None:
-    """Import the modules of `--import`. Exit with the usage if there is no such module."""
+    """Import the modules of `--import`. Exit with the usage message if a module does not exist."""
     for name in args.modules:
         if not all(part.isidentifier() for part in name.split(".")):
             args.parser.error(f"--import must name a module by its full name, got {name!r}.")
@@ -105,5 +105,5 @@ def _import_modules(args: argparse.Namespace) -> None:
             import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise  # the module was found, and imports one that is not there
+                raise  # the module exists, but imports one that does not
             args.parser.error(f"--import must name a module that can be imported, got {name!r} ({error}).")

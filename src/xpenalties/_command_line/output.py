@@ -1,4 +1,4 @@
-"""What the commands print: JSON, or text of at most 100 columns."""
+"""Print the results of the commands: as JSON, or as text of at most 100 columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def print_versions(versions: Mapping[str, str]) -> None:
 
 
 def print_installed(installed: list[Installed]) -> None:
-    """Print a table of frameworks, and their notes."""
+    """Print a table of frameworks, then their notes."""
     if not installed:
         print("No framework was found. Install one, such as pip install 'xpenalties[numpy]'.")
         return
@@ -58,7 +58,7 @@ def print_checks(checks: list[Check]) -> None:
 
 
 def print_failures(failures: list[str]) -> None:
-    """Print what failed, wrapped."""
+    """Print the failures, wrapped."""
     for failure in failures:
         print(fill(f"FAILED {failure}", _WIDTH, subsequent_indent="  "))
 

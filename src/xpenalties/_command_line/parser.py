@@ -12,27 +12,27 @@ __all__ = ["parser"]
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser. The `run` of its result is the command, which takes the result and returns the status."""
+    """Return the parser. Its result `args` has the command as `args.run`, which takes `args` and returns the status."""
     main = argparse.ArgumentParser(
         prog="python -m xpenalties",
         description="Show what is installed, and check every penalty on it. Exit status 1 if a check fails.",
     )
     main.add_argument("--version", action="version", version=f"xpenalties {VERSION}")
-    main.add_argument("--json", action="store_true", help="one JSON document in place of text")
+    main.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     main.add_argument(
         "--require",
         action="append",
         default=[],
         choices=[framework.name for framework in FRAMEWORKS],
         metavar="FRAMEWORK",
-        help="fail if it is not installed, or has no device; may be repeated",
+        help="fail if this framework is not installed or has no device; may be repeated",
     )
     main.set_defaults(run=check_penalties)
     commands = main.add_subparsers(metavar="{check,schema}")
-    check = _command(commands, "check", check_files, "check files of pipelines, and show what is in them")
+    check = _command(commands, "check", check_files, "check configuration files, and show their penalties")
     check.add_argument("files", nargs="+", metavar="FILE", help="a TOML or JSON file")
-    check.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
-    _command(commands, "schema", write_schema, "print the JSON Schema of pipelines' files")
+    check.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
+    _command(commands, "schema", write_schema, "print the JSON Schema of configuration files")
     return main
 
 
@@ -42,7 +42,7 @@ def _command(
     run: Callable[[argparse.Namespace], int],
     text: str,
 ) -> argparse.ArgumentParser:
-    """Add a command, which may import modules first."""
+    """Add a command with the option `--import`."""
     command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     command.add_argument(
         "--import",
@@ -50,7 +50,7 @@ def _command(
         action="append",
         default=[],
         metavar="MODULE",
-        help="import it first, for the names that it registers; may be repeated",
+        help="import this module first, for the names that it registers; may be repeated",
     )
     command.set_defaults(run=run, parser=command)
     return command

@@ -1,7 +1,7 @@
-"""The self-check of the command line: what is installed, and every penalty on it compared with stored values.
+"""Check the installed frameworks: compare every penalty on each of them with stored values.
 
-The values are in _reference.json, which tests/command_line/reference.py writes from the definitions. A framework that
-is broken is a result like any other.
+The values are in _reference.json, which tests/command_line/reference.py computes from the definitions. A broken
+framework does not raise here. It is reported.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 class Installed:
     """A framework that is installed, and what it can do."""
 
-    dtypes: list[str]  # floating-point; all penalties are checked in the last one
+    dtypes: list[str]  # floating-point; the last one is used for all penalties
     devices: list[str] = field(default_factory=lambda: ["cpu"])
     accelerator: str | None = None  # a second device to check on, in float32: not all have float64
     note: str = ""
-    staged: Callable[[Any], Any] = lambda fn: fn  # compiles a function to one program, if it would be many small ones
+    staged: Callable[[Any], Any] = lambda fn: fn  # compiles a function, if its operations would compile one by one
     name: str = ""
     version: str = ""
     autodiff: str = ""  # empty if there is none; `note` then says what to do
     error: str = ""  # why it does not work
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields that are shown, as JSON has them."""
+        """Return the fields to show, for JSON."""
         names = ("name", "version", "devices", "autodiff", "dtypes", "note", "error")
         return {name: getattr(self, name) for name in names}
 
@@ -62,12 +62,12 @@ class Framework:
 
     def is_installed(self) -> bool:
         specs = [find_spec(name) for name in (self.name, *self.needs)]
-        return all(spec is not None and spec.origin is not None for spec in specs)  # None for a folder of that name
+        return all(spec is not None and spec.origin is not None for spec in specs)  # it is None for a mere folder
 
 
 @dataclass
 class Check:
-    """A value, or a gradient with respect to one array, at the element with the largest error."""
+    """The check of a value, or of a gradient with respect to one array. It shows the element with the largest error."""
 
     backend: str
     device: str
@@ -85,7 +85,7 @@ class Check:
         return self.difference <= _TOLERANCES[self.dtype]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them. It has no NaN and no infinities, so these are strings."""
+        """Return the fields for JSON. NaN and infinities become strings."""
         values = {**asdict(self), "passed": self.passed}
         return {key: str(x) if isinstance(x, float) and not math.isfinite(x) else x for key, x in values.items()}
 
@@ -96,21 +96,21 @@ class Check:
 
 
 def look(framework: Framework) -> Installed:
-    """Return what an installed framework can do."""
+    """Find out what an installed framework can do."""
     try:
         installed = framework.look()
         installed.version = import_module(framework.name).__version__
         if installed.devices:
             installed.autodiff, remedy = _autodiff(import_module(framework.namespace))
             installed.note = installed.note or remedy
-    except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
+    except Exception as error:  # noqa: BLE001 - a broken installation may raise anything
         installed = Installed([], [], error=_one_line(error))
     installed.name = framework.name
     return installed
 
 
 def check(framework: Framework, installed: Installed) -> list[Check]:
-    """Check the stored rows on the default device and on an accelerator, the first row in every dtype too."""
+    """Check all rows on the default device and on an accelerator. Check the first row in every dtype."""
     if not installed.devices:
         return []
     xp = import_module(framework.namespace)
@@ -121,7 +121,7 @@ def check(framework: Framework, installed: Installed) -> list[Check]:
     if installed.accelerator:
         runs += [(row, installed.accelerator, installed.accelerator, "float32") for row in rows]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # dask's, of a masked -inf - -inf, computed by NumPy
+        warnings.simplefilter("ignore", RuntimeWarning)  # on dask, NumPy warns of a masked -inf - -inf
         return [result for run in runs for result in _checks(xp, installed, *run)]
 
 
@@ -136,7 +136,7 @@ def _checks(
 ) -> Iterator[Check]:
     """Check a row's value and, if there is automatic differentiation, its gradients.
 
-    `device` is shown; `place` is where the arrays go, None for the default device.
+    `device` is the name to show. `place` is the device of the arrays; None is the default device.
     """
     if row["function"] and not installed.autodiff:
         return
@@ -163,7 +163,7 @@ def _checks(
             pairs = zip(_flat(reference), _floats(got), strict=True)
             difference, expected_value, value = max((_difference(*pair), *pair) for pair in pairs)
             yield Check(*where, of, expected_value, value, difference)
-    except Exception as error:  # noqa: BLE001 - any is a check that failed
+    except Exception as error:  # noqa: BLE001 - any error is a failed check
         yield Check(*where, "the call", error=_one_line(error))
 
 
@@ -188,7 +188,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _autodiff(xp: Any) -> tuple[str, str]:
-    """Return what differentiates a namespace's arrays, and what to do if nothing does."""
+    """Return the name of what differentiates a namespace's arrays, or "" and a remedy."""
     backend = backend_of(xp.asarray([0.0]))
     assert backend is not None
     try:

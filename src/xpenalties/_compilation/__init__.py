@@ -1,1 +1,1 @@
-"""Pipelines, losses and functions compiled by the framework of their arrays."""
+"""Compile pipelines, losses and functions with the framework of their arrays."""

@@ -1,7 +1,7 @@
-"""Compile a pipeline, a loss or any function by the framework of the arrays that it is called with.
+"""Compile a pipeline, a loss or any function with the framework of the arrays that it is called with.
 
-To both frameworks a Python value is a part of the program, and another value needs another program. So what a training
-loop changes (weights, schedules, steps) is made an array first, or computed outside of the program.
+PyTorch and JAX both make Python values a part of the program: another value needs another compilation. So values that a
+training loop changes (weights, schedules, steps) are converted to arrays, or computed outside the program.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def compile(
     target: Callable[P, R], /, *, torch: Mapping[str, Any] | None = None, jax: Mapping[str, Any] | None = None
 ) -> Callable[P, R]: ...
 def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapping[str, Any] | None = None) -> Any:
-    """Compile `target` by torch.compile or jax.jit, depending on the arrays of a call.
+    """Compile `target` with torch.compile or jax.jit, depending on the arrays of a call.
 
-    Weights, schedules and steps of a pipeline may change without another compilation. With arrays of NumPy, or of
-    another framework that does not compile, `target` is called as it is.
+    A pipeline's weights, schedules and steps may change without recompilation. If the arrays are NumPy's, or of another
+    framework that does not compile, `target` is called as it is.
 
     Parameters
     ----------
@@ -54,24 +54,24 @@ def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapp
     Returns
     -------
     Compiled or callable
-        A `Compiled` for a pipeline or a loss, which is used in the same way; for a callable one with the same
+        For a pipeline or a loss, a `Compiled`, which you use in the same way. For a callable, a callable with the same
         signature. Nothing is compiled before the first call.
 
     Raises
     ------
     TypeError
-        If `target` is not callable or options are no mapping. When called: for arrays of two frameworks, and on JAX
-        for an argument that is neither an array nor has a hash.
+        If `target` is not callable, or options are not a mapping. When called: if the arrays are of two frameworks or,
+        on JAX, an argument is neither an array nor hashable.
 
     Notes
     -----
-    On JAX, arrays and the weights of pipelines are arguments of the program, and everything else is a part of it:
-    another number, name or function needs another program, and so does an array among the options of a penalty.
-    PyTorch compiles once more when a number changes, and treats it as an argument from then on. So pass
-    `pipeline.at(step)` to your own function, or the step as an array, rather than a Python number.
+    On JAX, arrays and pipelines' weights are arguments of the program. Everything else is a part of it: a different
+    number, name or function recompiles it, and so does a different array among a penalty's options. PyTorch recompiles
+    once when a number changes, and treats it as an argument from then on. So pass `pipeline.at(step)` to your own
+    function, or the step as an array, not as a Python number.
 
-    Programs are also used under jax.grad and jax.vmap. Inside torch.compile and torch.func `target` is called as it
-    is, and also while arrays of NumPy or CuPy are borrowed by another framework for their gradients.
+    Programs also run under jax.grad and jax.vmap. `target` is called as it is inside torch.compile and torch.func, and
+    while another framework borrows arrays of NumPy or CuPy for their gradients.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapp
 
 
 def _builder(method: Callable[Concatenate[Pipeline, P], Pipeline]) -> Callable[Concatenate[Compiled, P], Compiled]:
-    """Make a method of `Compiled` that changes the pipeline by one of its methods."""
+    """Make a method of `Compiled` from a method of `Pipeline` that returns a changed copy."""
 
     @wraps(method)
     def build(self: Compiled, /, *args: P.args, **kwargs: P.kwargs) -> Compiled:
@@ -120,16 +120,16 @@ def _builder(method: Callable[Concatenate[Pipeline, P], Pipeline]) -> Callable[C
 
 @node(leaves=("target",), static=("_total", "_reported"))
 class Compiled(HasTarget):
-    """A compiled pipeline or loss, see `compile`. It is called in the same way, and immutable too.
+    """A compiled pipeline or loss, see `compile`. You call it in the same way. It is immutable too.
 
-    Penalties run one after the other, and their errors are raised. For threads, timeouts and event loops use the
-    uncompiled `target`. `with_weights`, `enable`, `disable`, `add`, `remove` and `at` are those of `Pipeline`; their
-    results share the programs.
+    Penalties run one after another, and their errors are raised. For threads, timeouts and event loops, use the
+    uncompiled `target`. `with_weights`, `enable`, `disable`, `add`, `remove` and `at` work as on `Pipeline`, and their
+    results share the compiled programs.
 
     Attributes
     ----------
     target : Pipeline or RegularizedLoss
-        What is compiled.
+        The uncompiled pipeline or loss.
 
     Examples
     --------
@@ -148,13 +148,13 @@ class Compiled(HasTarget):
         return f"compile({self.target!r})"
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
-        """Return the total, a 0-d array to differentiate.
+        """Return the total, a differentiable 0-d array.
 
         Parameters
         ----------
         *inputs, step
-            As for `target`. Schedules and `every` are resolved before the program if the step is a number, and inside
-            it if the step is an array of the inputs' framework.
+            As for `target`. If the step is a number, schedules and `every` are resolved before the program runs. If it
+            is an array of the inputs' framework, they are resolved inside the program.
         """
         backend = self._total.backend(self._arrays(inputs))
         if backend is None:
@@ -170,7 +170,7 @@ class Compiled(HasTarget):
         wrt: str | int | Iterable[str | int] | None = None,
         gradient_conflicts: bool = False,
     ) -> tuple[Any, Report]:
-        """Return the total, to differentiate, and a `Report` of its parts.
+        """Return the total, which is differentiable, and a `Report` of its parts.
 
         Parameters
         ----------
@@ -181,7 +181,7 @@ class Compiled(HasTarget):
         """
         backend = self._reported.backend(self._arrays(inputs))
         if isinstance(wrt, Iterable) and not isinstance(wrt, str):
-            wrt = tuple(wrt)  # a set has no hash, and an iterator is another one each time
+            wrt = tuple(wrt)  # hashable, and equal on the next call
         settings = (track_grad_norms, wrt, gradient_conflicts)
         if backend is None:
             return _reported(self.target, inputs, step, *settings)
@@ -197,7 +197,7 @@ class Compiled(HasTarget):
     at = _builder(Pipeline.at)
 
     def _arrays(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return all that may hold arrays."""
+        """Return everything that may hold arrays: weights and inputs."""
         return (*(penalty.weight for penalty in pipeline_of(self.target)), *inputs)
 
     def _resolved(self, step: Any, backend: Backend) -> tuple[Target, Any]:
@@ -209,7 +209,7 @@ class Compiled(HasTarget):
 
 
 class _Programs:
-    """A function, and the programs that frameworks have compiled it to."""
+    """A function, and its compiled program for each framework."""
 
     def __init__(self, name: str, fn: Callable[..., Any], options: Mapping[str, Mapping[str, Any]]) -> None:
         self._name = name
@@ -218,7 +218,7 @@ class _Programs:
         self._compiled: dict[str, Callable[..., Any]] = {}
 
     def backend(self, arguments: Any) -> Backend | None:
-        """Return the backend of the arrays among the arguments, None if the function is to be called as it is."""
+        """Return the backend that compiles for these arguments, or None to call the function as it is."""
         if in_dynamo() or arrays_are_borrowed():
             return None
         backends: dict[str, Backend] = {}
@@ -238,7 +238,7 @@ class _Programs:
     def of(self, backend: Backend) -> Callable[..., Any]:
         """Return the program of a backend, compiled when it is first called."""
         if backend.library not in self._compiled:
-            register_loaded()  # torch.compile would compile anew when another framework turns up
+            register_loaded()  # or torch.compile recompiles once another framework is registered
             self._compiled[backend.library] = _compiler(backend.library)(
                 self._name, self._fn, self._options[backend.library]
             )
@@ -256,7 +256,7 @@ def _reported(
 
 
 def _compiler(library: str) -> Callable[..., Any]:
-    """Return the compiler of a framework, imported once there is something to compile."""
+    """Import and return the compiler of a framework."""
     if library == "torch":
         from .torch import compiled
     else:

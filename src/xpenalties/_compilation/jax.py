@@ -1,4 +1,4 @@
-"""Compile functions by jax.jit. Arrays and weights are traced, all other arguments are a part of the program."""
+"""Compile functions with jax.jit. Arrays and weights are traced; all other arguments are a part of the program."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["compiled"]
 
 @dataclass(frozen=True)
 class Fixed:
-    """An argument that is a part of the program: to JAX a node without leaves."""
+    """An argument that is a part of the program. To JAX, it is a node without leaves."""
 
-    kind: type  # 1 == True
+    kind: type  # compared too, because 1 == True
     value: Any
 
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of a dataclass that JAX does not know, as a node."""
+    """The fields of a dataclass that is not a pytree to JAX, as a node."""
 
     kind: type
     values: dict[str, Any]
@@ -56,7 +56,7 @@ def compiled(name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> C
 
 
 def _packed(tree: Any, name: str, fn: Callable[..., Any], place: int | str) -> Any:
-    """Return an argument of `fn` as jax.jit takes it."""
+    """Convert an argument of `fn` to a pytree for jax.jit, with its static parts as nodes."""
 
     def pack(x: Any) -> Any:
         if isinstance(x, jax.Array | Pipeline | RegularizedLoss):
@@ -67,8 +67,8 @@ def _packed(tree: Any, name: str, fn: Callable[..., Any], place: int | str) -> A
             hash(x)
         except TypeError:
             raise TypeError(
-                f"{name}: `{_argument(fn, place)}` must hold arrays and what has a hash, to be compiled, got "
-                f"{type(x).__qualname__}. Pass something immutable, or nests that jax.tree_util knows."
+                f"{name}: `{_argument(fn, place)}` must hold arrays and hashable values to be compiled, got "
+                f"{type(x).__qualname__}. Pass something immutable, or a pytree that JAX knows."
             ) from None
         return Fixed(type(x), x)
 
@@ -79,7 +79,7 @@ def _packed(tree: Any, name: str, fn: Callable[..., Any], place: int | str) -> A
 
 
 def _unpacked(tree: Any) -> Any:
-    """Return the inverse of `_packed`."""
+    """Undo `_packed`."""
 
     def unpack(x: Any) -> Any:
         if isinstance(x, Fixed):

@@ -32,7 +32,7 @@ def with_pipeline(target: Target, pipeline: Pipeline) -> Target:
 
 
 def resolve_at(target: Target, step: Any) -> Target:
-    """Return `target` with the weights of its schedules at `step`, and without the penalties that are not due then."""
+    """Return `target` with its schedules evaluated at `step`, and with penalties that are not due disabled."""
     pipeline = pipeline_of(target)
     if not any(callable(penalty.weight) or penalty.every > 1 for penalty in pipeline):
         return target
@@ -54,7 +54,7 @@ def _resolved(name: str, penalty: Penalty, step: Any) -> Penalty:
 
 
 def with_numbers(report: Report, pipeline: Pipeline) -> Report:
-    """Return `report` with numeric weights as numbers. A program makes arrays of them, JAX in float32."""
+    """Restore the numeric weights in a report. The program returned them as arrays, on JAX in float32."""
     numbers = {p.name: p.weight for p in pipeline if isinstance(p.weight, float) and p.every == 1}
     reports = {
         name: replace_unchecked(penalty, weight=numbers[name]) if name in numbers else penalty
@@ -64,7 +64,7 @@ def with_numbers(report: Report, pipeline: Pipeline) -> Report:
 
 
 def replace_unchecked(instance: T, **fields: Any) -> T:
-    """Return a copy with other fields, which must be valid: checks would cost time in each step."""
+    """Copy an instance with other fields, which must be valid: checks would cost time in each step."""
     new = object.__new__(type(instance))
     new.__dict__.update(instance.__dict__, **fields)
     return new

@@ -1,4 +1,4 @@
-"""Compile functions by torch.compile. Weights of pipelines among their arguments become tensors."""
+"""Compile functions with torch.compile. Weights of pipelines among their arguments become tensors."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NUMBERS = count()
 
 
 def compiled(name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """Compile `fn`. It takes weights as tensors, because numbers would be constants of the program."""
+    """Compile `fn`. It gets weights as tensors, because numbers would be constants of the program."""
 
     def program(*args: Any, **kwargs: Any) -> Any:
         return fn(*args, **kwargs)  # pragma: no cover - Dynamo's trace, which no coverage sees
 
-    # torch.compile counts programs by code object: it gives up after 8, or after 256 of all functions that share one.
-    # And it learns by name and line which sizes change. So each function gets its own code object and name here.
+    # torch.compile counts programs by code object. It gives up after 8, or after 256 if functions share the object. It
+    # also remembers by name and line which sizes change. So each function gets its own code object and name here.
     code = program.__code__.replace(co_name=f"{name}_{next(_NUMBERS)}")
     renamed = FunctionType(code, program.__globals__, code.co_name, None, program.__closure__)
     run = torch.compile(renamed, **{"recompile_limit": 256, **options})
@@ -40,7 +40,7 @@ def compiled(name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> C
 
 
 def _with_tensors(x: Any) -> Any:
-    """Return `x` with the weights of pipelines as tensors. A container without any stays itself: `fn` may fill it."""
+    """Convert weights of pipelines in `x` to tensors. Other containers are not copied, because `fn` may fill them."""
     if isinstance(x, HasTarget):  # compiled by itself
         return replace_unchecked(x, target=_with_tensors(x.target))
     if isinstance(x, RegularizedLoss):
@@ -54,11 +54,11 @@ def _with_tensors(x: Any) -> Any:
     if type(x) is dict:
         values = {key: _with_tensors(value) for key, value in x.items()}
         return x if all(map(is_, values.values(), x.values())) else values
-    if isinstance(x, Real) and is_array(x):  # a scalar of NumPy's, which torch.compile would make a tensor
+    if isinstance(x, Real) and is_array(x):  # a NumPy scalar, which torch.compile would make a tensor
         return x.item()  # type: ignore[attr-defined]
     return x
 
 
 def _tensor(weight: float) -> Any:
-    """Return a weight as a Parameter: torch.compile would try the number of a plain 0-d tensor, and compile twice."""
+    """Return a weight as a Parameter. With a plain 0-d tensor, torch.compile first fixes its value, and recompiles."""
     return torch.nn.Parameter(torch.full((), weight, dtype=torch.float64, device="cpu"), requires_grad=False)

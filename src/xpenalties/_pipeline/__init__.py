@@ -1,1 +1,1 @@
-"""Weighted sums of penalties, and one computation of them."""
+"""Pipelines of penalties: weighted sums, and how one call computes them."""

@@ -1,7 +1,7 @@
 """Compute a pipeline once: evaluate the due penalties, add them up, report them, and emit events.
 
-Penalties are evaluated one after the other, on threads, or on an event loop. Their results are added up in the order of
-the pipeline in any case.
+Penalties run one after another, on threads, or on an event loop. Their results are always added up in the pipeline's
+order.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class Computation:
     Parameters
     ----------
     name, penalties
-        Of the pipeline.
+        The pipeline's.
     inputs, step
-        What the pipeline is called with.
+        The arguments of the call.
     settings : Settings or None
-        None: no report is requested.
+        None if the caller wants no report.
     base : Penalty, optional
         The base loss.
     pull : callable, optional
-        Differentiates each penalty with respect to `pull_inputs`, see `TrackedInputs`, if gradients are tracked.
+        If gradients are tracked: differentiates each penalty with respect to `pull_inputs`, see `TrackedInputs`.
 
     Attributes
     ----------
     gradients : Gradients or None
-        What is tracked; None if nothing is.
+        The tracked gradients, or None if none are tracked.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Computation:
         return self._run()[0]
 
     def total_and_report(self) -> tuple[Any, Report]:
-        """Compute total and report, on borrowed arrays if another framework has to differentiate them."""
+        """Compute total and report, on borrowed arrays if the inputs' framework cannot differentiate."""
         if self._tracked is not None:
             backend = self._tracked.backend
             autodiff_backend = autodiff_backend_of(self._name, backend)
@@ -110,7 +110,7 @@ class Computation:
         return total, report
 
     async def total_and_report_async(self) -> tuple[Any, Report]:
-        """Compute total and report on an event loop. Coroutines are awaited together, what may block is on threads."""
+        """Compute both on an event loop: await coroutines together, and run calls that may block on threads."""
         with self._events or nullcontext():
             self._refuse_traces("compute_async")
             modes = self._modes()
@@ -132,7 +132,7 @@ class Computation:
             tasks = [self._thread_task(penalty, due, modes) for penalty, due in self._due]
             self._collect(on_threads(tasks, max_workers=self._settings.max_workers))
         else:
-            for penalty, due in self._due:  # a gradient is added up, and freed, before the next one is computed
+            for penalty, due in self._due:  # add up and free a gradient before computing the next
                 self._add(penalty, self._outcome(penalty, due))
         return self._add_up()
 
@@ -150,7 +150,7 @@ class Computation:
         try:
             return Outcome(self._evaluate(penalty, due))
         except Exception as error:
-            if self._is_traced():  # it would be left out of what runs later, for good
+            if self._is_traced():  # the compiled program would drop it for good
                 raise
             return Outcome(error=error)
 
@@ -204,7 +204,7 @@ class Computation:
             self._events.stop(penalty.name, report)
 
     def _add_gradient(self, penalty: Penalty, result: PenaltyResult) -> tuple[Any, Any]:
-        """Add the gradient of a penalty to the total's. Return its norm, and the norm of its contribution's."""
+        """Add a penalty's gradient to the total's. Return the gradient norms of the penalty and of its contribution."""
         if self.gradients is None or not penalty.differentiable:
             return None, None
         if result.gradient is None:
@@ -233,14 +233,14 @@ class Computation:
         report = self._report(total, penalties)
         if self._events is not None:
             self._events.stop_computation(report)
-        if hasattr(total, "__imul__"):  # a loop may divide it in place, and the report would see that
-            total = total + 0  # a product would keep what a second backward pass needs
+        if hasattr(total, "__imul__"):  # the caller may divide it in place, and the report must not change
+            total = total + 0  # a product would save arrays for a second backward pass
         return total, report
 
     def _sums(self) -> tuple[Any, Any]:
-        """Return the total, and the sum of the penalties' contributions, which is None if there is none."""
+        """Return the total, and the sum of the penalties' contributions: None if only the base loss contributes."""
         if self._contributions:
-            # NumPy would take another framework's 0-d array for a number, and lose its gradient
+            # NumPy would treat another framework's 0-d array as a number, and lose its gradient
             common_backend(self._name, list(self._contributions), list(self._contributions.values()))
         contributions = dict(self._contributions)
         base = None if self._base is None else contributions.pop(self._base.name)
@@ -267,7 +267,7 @@ class Computation:
     # tracing and threads
 
     def _modes(self) -> _Modes:
-        """Return what sets the modes of this thread on another one, for the frameworks of the inputs."""
+        """Return, for each framework of the inputs, a context that sets this thread's modes on another thread."""
         backends = (backend_of(leaf) for leaf in flatten_of(self._inputs)[0])
         return [backend.evaluation.thread_modes() for backend in dict.fromkeys(backends) if backend is not None]
 
@@ -277,7 +277,7 @@ class Computation:
     def _refuse_traces(self, what: str) -> None:
         if self._is_traced():
             raise TypeError(
-                f"{self._name}: {what} needs arrays with values, got ones that are being traced. Call it outside of "
+                f"{self._name}: {what} needs arrays with values, got traced arrays. Call it outside "
                 "jit, grad and vmap, or compute sequentially."
             )
 
@@ -297,7 +297,7 @@ def _computed_again(
 
 
 def _callers_level() -> int:
-    """Return how far away the first function outside of this package is from the caller, as `warnings.warn` counts."""
+    """Return the `stacklevel` at which the caller's warning names the first function outside this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("xpenalties."):
         level, frame = level + 1, frame.f_back
@@ -305,7 +305,7 @@ def _callers_level() -> int:
 
 
 def _snapshot(weight: Any) -> Any:
-    """Return a weight as it is now, because one that is learned changes in place."""
+    """Copy a weight, because a learned one changes in place."""
     return 1 * constant(weight) if type(weight) is not float and is_array(weight) else weight
 
 
@@ -318,5 +318,5 @@ def _in_modes(modes: _Modes, call: Callable[[], Any]) -> Any:
 
 
 def is_coroutine_function(fn: Any) -> bool:
-    """Return True for a coroutine function, and for an object whose call is one."""
+    """Return whether `fn` is a coroutine function, or an object whose `__call__` is one."""
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

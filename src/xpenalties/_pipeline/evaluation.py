@@ -1,4 +1,4 @@
-"""Evaluate one penalty of a pipeline: arguments, value and metrics, a gradient if it is tracked, and contribution."""
+"""Evaluate one penalty of a pipeline: its value, metrics, contribution and, if tracked, its gradient."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .results import as_metric, as_scalar, factor_for, unpack
 __all__ = ["EvaluationContext", "PenaltyResult", "constant", "evaluate", "evaluate_async", "is_traced"]
 
 Metrics = Mapping[str, Any]
-#: Calls a function, here or on a thread, and awaits what it returns.
+#: Calls a function, on this thread or another, and awaits the result.
 CallAndAwait = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class EvaluationContext(NamedTuple):
-    """What all penalties of a computation have in common."""
+    """The parts of a computation that all of its penalties share."""
 
     pipeline: str  # its name
     inputs: tuple[Any, ...]
@@ -31,9 +31,9 @@ class EvaluationContext(NamedTuple):
 
 
 class PenaltyResult(NamedTuple):
-    """What one penalty adds to the total and to the report."""
+    """The result of one penalty, for the total and the report."""
 
-    value: Any  # with its dependence on the inputs, like the contribution
+    value: Any  # differentiable, like the contribution
     contribution: Any
     weight: Any
     factor: Any  # the weight in the dtype of the value
@@ -47,7 +47,7 @@ class _NoGradientError(Exception):
 
 
 def evaluate(context: EvaluationContext, penalty: Penalty, due: Any) -> PenaltyResult:
-    """Evaluate one penalty. `due` is True, or a traced boolean of whether it counts at this step."""
+    """Evaluate one penalty. `due` is True, or a traced boolean: whether the penalty counts at this step."""
     weight: Any = "a schedule"
     gradient = error = None
     try:
@@ -70,7 +70,7 @@ def evaluate(context: EvaluationContext, penalty: Penalty, due: Any) -> PenaltyR
 
 
 async def evaluate_async(context: EvaluationContext, penalty: Penalty, call_and_await: CallAndAwait) -> PenaltyResult:
-    """Evaluate one penalty on an event loop, where nothing is traced or tracked. The penalty may be a coroutine."""
+    """Evaluate one penalty, which may be a coroutine, on an event loop. Nothing is traced or tracked there."""
     weight: Any = "a schedule"
     arguments: tuple[Any, ...] = ()
     inputs: tuple[Any, ...] = ()
@@ -80,7 +80,7 @@ async def evaluate_async(context: EvaluationContext, penalty: Penalty, call_and_
         inputs = context.inputs if penalty.differentiable else _constants(context.inputs)
         arguments = penalty.arguments(inputs)
         returned = _call(penalty, arguments, with_metrics=context.with_metrics)
-        return _ready(returned) if is_array(returned) else returned  # dask's arrays can be awaited too
+        return _ready(returned) if is_array(returned) else returned  # dask's arrays are awaitable, but they are values
 
     try:
         weight = _weight(penalty, context.step)
@@ -104,7 +104,7 @@ def _weight(penalty: Penalty, step: Any) -> Any:
 def _value_and_metrics(
     context: EvaluationContext, penalty: Penalty, inputs: tuple[Any, ...], due: Any
 ) -> tuple[Any, Metrics]:
-    """Call a penalty with its arguments and check what it returns. If `due` is false, all of it is 0."""
+    """Call a penalty with its arguments, and check the result. If `due` is a traced False, all of it is 0."""
     if not penalty.differentiable:
         inputs = _constants(inputs)
     arguments = penalty.arguments(inputs)
@@ -128,7 +128,7 @@ def _value_and_metrics(
 
 
 def _call(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> Any:
-    """Call a penalty. One of this package also returns its metrics, if they are requested."""
+    """Call a penalty. A built-in one also returns its metrics, if they are requested."""
     assert callable(penalty.fn)
     if with_metrics and spec_of(penalty.fn) is not None:
         return value_and_metrics(penalty.fn, arguments, dict(penalty.options))
@@ -138,7 +138,7 @@ def _call(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -
 def _checked(
     context: EvaluationContext, penalty: Penalty, returned: Any, inputs: tuple[Any, ...]
 ) -> tuple[Any, Metrics]:
-    """Return value and metrics of what a penalty returned, checked unless it is one of this package."""
+    """Split what a penalty returned into value and metrics. Check them unless the penalty is built in."""
     if spec_of(penalty.fn) is not None:
         value, metrics = returned if context.with_metrics else (returned, {})
         return value if penalty.differentiable else stop_gradient(value), metrics
@@ -174,7 +174,7 @@ def _differentiate(
 
 
 def _traced_names(penalty: Penalty, metrics: Metrics, backend: Backend) -> list[str]:
-    """Return the names of the metrics that `backend` traces. A callable may have others, like NumPy's beside JAX's."""
+    """Return the names of the metrics that `backend` traces. A callable may also return those of another library."""
     if spec_of(penalty.fn) is not None:
         return list(metrics)
     backends = {name: backend_of(metric) for name, metric in metrics.items()}
@@ -193,13 +193,13 @@ def _weigh(
     """Multiply a value by its weight, and by 0 if `due` is false."""
     factor = factor_for(penalty, weight, value)
     backend = None if due is True else backend_of(due)
-    if backend is not None:  # by a product: `where` makes an array of PyTorch's default dtype of two numbers
+    if backend is not None:  # not `where`: of two numbers, it returns PyTorch's default dtype
         factor = weight = factor * backend.xp.astype(due, value.dtype)
     return PenaltyResult(value, factor * value, weight, factor, metrics, gradient, error)
 
 
 def _add_note(context: EvaluationContext, penalty: Penalty, weight: Any, error: Exception) -> None:
-    """Add to `error` which penalty raised it, with its weight and the shapes of the inputs."""
+    """Add a note to `error`: the penalty that raised it, its weight, and the shapes of the inputs."""
     if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return
     shapes = ", ".join(map(_described, context.inputs)) or "none"
@@ -207,20 +207,20 @@ def _add_note(context: EvaluationContext, penalty: Penalty, weight: Any, error: 
 
 
 def constant(x: Any) -> Any:
-    """Return an array detached from what it depends on, and anything else as it is."""
+    """Detach an array from the graph. Return anything else unchanged."""
     backend = backend_of(x)
     return x if backend is None else backend.autodiff.stop_gradient(x)
 
 
 def _constants(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the inputs as constants, for a penalty that may do what has no derivative."""
+    """Detach the inputs, for a penalty that may use operations without a derivative."""
     leaves, rebuild = flatten_of(inputs)
     constants: tuple[Any, ...] = rebuild(map(constant, leaves))
     return constants
 
 
 def is_traced(tree: Any) -> bool:
-    """Return True if this code is traced to run later, for example by jax.jit."""
+    """Return whether this code is being traced, for example by jax.jit."""
     if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return True
     arrays = [(leaf, backend) for leaf in flatten_of(tree)[0] if (backend := backend_of(leaf)) is not None]

@@ -16,17 +16,17 @@ __all__ = ["Events"]
 
 
 class Events:
-    """The events of one computation, which is the block of this context manager.
+    """Emits the events of one computation, which runs inside this context manager.
 
-    What fails on an abandoned thread, after its penalty or the computation has ended, emits nothing.
+    An error on an abandoned thread emits nothing if its penalty or the computation has ended.
     """
 
     def __init__(self, name: str, step: Any) -> None:
         self._event = partial(telemetry.Event, pipeline=name, computation=telemetry.next_computation(), step=step)
-        self._started: dict[str | None, tuple[float, float]] = {}  # time of day, and a monotonic clock's
+        self._started: dict[str | None, tuple[float, float]] = {}  # wall-clock time, monotonic time
         self._seconds: dict[str | None, float] = {}
         self._ended: set[str | None] = set()
-        self._failing = False  # nothing starts any more
+        self._failing = False  # if True, no more penalties start
         self._lock = Lock()
 
     def __enter__(self) -> None:
@@ -36,12 +36,12 @@ class Events:
         if error is not None:
             with self._lock:
                 self._failing = True
-            for name in reversed(self._started):  # also penalties whose result nobody has waited for
+            for name in reversed(self._started):  # includes penalties whose results were not awaited
                 self.failed(name, error)
 
     @contextmanager
     def evaluation(self, name: str) -> Iterator[None]:
-        """Emit the start of one penalty, time its block, and emit an exception that it raises."""
+        """Emit a penalty's start event, time the block, and emit an exception event if the block raises."""
         self._start(name)
         try:
             yield
@@ -51,21 +51,21 @@ class Events:
         self._seconds[name] = self._elapsed(name)
 
     def stop(self, name: str, report: PenaltyReport) -> None:
-        """Emit the figures of one penalty."""
+        """Emit a penalty's stop event, with its figures."""
         figures = {"value": report.value, "weight": report.weight, "contribution": report.contribution}
         self._end(name, kind="stop", grad_norm=report.grad_norm, **figures)
 
     def stop_computation(self, report: Report) -> None:
-        """Emit the figures of the computation."""
+        """Emit the computation's stop event, with its figures."""
         self._end(None, kind="stop", value=report.loss_total, grad_norm=report.total_grad_norm, report=report)
 
     def failed(self, name: str | None, error: BaseException) -> None:
-        """Emit an error of one penalty, or of the computation if `name` is None."""
+        """Emit the exception event of a penalty, or of the computation if `name` is None."""
         self._end(name, kind="exception", error=error)
 
     def _start(self, name: str | None) -> None:
         with self._lock:
-            if self._failing or name in self._ended:  # abandoned before its thread came to it
+            if self._failing or name in self._ended:  # abandoned before its thread started it
                 return
             self._started[name] = time.time(), time.perf_counter()
         telemetry.emit(self._event(kind="start", penalty=name, time=self._started[name][0]))

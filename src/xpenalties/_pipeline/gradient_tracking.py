@@ -1,7 +1,7 @@
-"""Track the gradient of each penalty: choose the arrays to differentiate with respect to, add norms and cosines up.
+"""Track each penalty's gradient: choose the arrays to differentiate with respect to, and compute norms and cosines.
 
-The penalties share their inputs and nothing else. So each needs one forward pass, which also gives its value, and one
-backward pass. The gradient of the total is the weighted sum of theirs.
+Penalties share only their inputs. So each takes one forward pass, which also gives its value, and one backward pass.
+The total's gradient is the weighted sum of the penalties' gradients.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Pull = Callable[[Any, list[Any]], list[Any]]
 
 
 class TrackedInputs:
-    """The inputs of a pipeline, and those of their arrays to differentiate with respect to.
+    """The inputs of a pipeline, and the arrays among them to differentiate with respect to.
 
     Attributes
     ----------
@@ -31,9 +31,8 @@ class TrackedInputs:
     backend : Backend
         Their backend.
     pull : callable or None
-        Differentiates a value that was computed already, through all that leads from `arrays` to it, for example a
-        model. None: `inputs_with` puts traced arrays in the places of `arrays`, and the gradient is that of a function
-        of the inputs alone.
+        Differentiates a computed value through everything that leads from `arrays` to it, for example a model. If None,
+        `inputs_with` replaces `arrays` by traced arrays, and only the penalty itself is differentiated.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class TrackedInputs:
         places = _places(caller, self._rebuild, len(self._leaves), inputs, wrt)
         backends = _differentiable(self._leaves, places)
         libraries = {backend.library for backend in backends.values()}
-        if len(libraries) > 1:  # NumPy's scalars are numbers beside the arrays of another framework
+        if len(libraries) > 1:  # NumPy's scalars count as numbers if there is another framework
             backends = {i: backend for i, backend in backends.items() if not isinstance(self._leaves[i], Real)}
             libraries = {backend.library for backend in backends.values()}
         if not libraries:
@@ -69,7 +68,7 @@ class TrackedInputs:
         self.arrays = [self._leaves[first] for first in self._groups]
 
     def inputs_with(self, arrays: list[Any]) -> tuple[Any, ...]:
-        """Return the inputs with other arrays in the places of `self.arrays`."""
+        """Return the inputs with `self.arrays` replaced by `arrays`."""
         leaves = list(self._leaves)
         for places, x in zip(self._groups.values(), arrays, strict=True):
             for i in places:
@@ -89,12 +88,12 @@ def _differentiable(leaves: list[Any], places: list[int]) -> dict[int, Backend]:
 
 
 def _same_arrays(leaves: list[Any], places: Iterable[int]) -> dict[int, list[int]]:
-    """Group places by the first one that holds the very same array, which has one gradient."""
+    """Group the places that hold the same array object, which has one gradient, under the first of them."""
     groups: dict[int, list[int]] = {}
     firsts: dict[int, int] = {}
     traced = in_dynamo()
     for i in places:
-        if traced:  # pragma: no cover - Dynamo's trace; id() would have it compile anew for each new array
+        if traced:  # pragma: no cover - Dynamo's trace; id() would recompile for each new array
             first = next((j for j in groups if leaves[j] is leaves[i]), i)
         else:
             first = firsts.setdefault(id(leaves[i]), i)
@@ -123,7 +122,7 @@ def _places(
                 f"{caller}: `wrt` must name inputs, got {name!r}, there are {', '.join(map(repr, parts)) or 'none'}."
                 + did_you_mean(name, parts)
             )
-        places += [place for place in flatten_of(parts[name])[0] if place is not None]  # None is no leaf to JAX
+        places += [place for place in flatten_of(parts[name])[0] if place is not None]  # None is not a leaf in JAX
     return sorted(set(places))
 
 
@@ -135,7 +134,7 @@ def _by_name(tree: Any) -> dict[Any, Any] | None:
 
 
 class Gradients:
-    """Norms and cosines of gradients that are added one after the other. A gradient is not kept if nothing needs it."""
+    """Sum, norms and cosines of gradients that are added one by one. Single gradients are kept only for cosines."""
 
     def __init__(self, backend: Backend, arrays: list[Any], *, conflicts: bool) -> None:
         self._backend = backend
@@ -145,7 +144,7 @@ class Gradients:
         self.complete = True
 
     def add(self, name: str, gradient: list[Any], factor: Any) -> tuple[Any, Any]:
-        """Add `factor` times a gradient to the total's. Return the norm of the gradient, and of `factor` times it."""
+        """Add `factor` times a gradient to the total's. Return the norms of the gradient and of `factor` times it."""
         xp, stop = self._backend.xp, self._backend.autodiff.stop_gradient
         gradient = [None if g is None else at_least_float32(stop(g)) for g in gradient]
         norm = self._norm(gradient)
@@ -168,7 +167,7 @@ class Gradients:
         return self._norm(self._total) if self.complete else None
 
     def conflicts(self) -> dict[str, dict[str, Any]] | None:
-        """Return the cosine between each two gradients, 0 for a gradient of zeros."""
+        """Return the cosine between each pair of gradients. It is 0 if one of them is zero."""
         if self._units is None:
             return None
         cosines: dict[str, dict[str, Any]] = {name: {} for name in self._units}
@@ -182,7 +181,7 @@ class Gradients:
         return self._backend.xp.sqrt(sum(squares[1:], squares[0]) if squares else self._zero())
 
     def _dot(self, a: list[Any], b: list[Any]) -> Any:
-        # not by vecdot, see squared_norm
+        # not vecdot, see `squared_norm`
         sum_ = self._backend.xp.sum
         products = [sum_(x * y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
         return sum(products[1:], products[0]) if products else self._zero()

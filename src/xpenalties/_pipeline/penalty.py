@@ -22,42 +22,42 @@ ON_ERROR = one_of(("raise", "drop"))
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Penalty:
-    """A penalty of a pipeline: what to compute, for which inputs, with which weight.
+    """A penalty in a pipeline: a function, its inputs, its options and its weight.
 
     Parameters
     ----------
     fn : str or callable
-        The name of a penalty of this package, or a name given by `register`, or a callable that returns a scalar or
+        The name of a built-in penalty, a name given by `register`, or a callable that returns a scalar or
         ``(scalar, metrics)``.
     name : str, optional
-        By default the name of the function, or the name passed as `fn`.
+        Default: the name passed as `fn`, or the name of the function.
     weight : number, 0-d array or callable, default 1.0
-        Finite and >= 0. An array may be learned. A callable is a schedule: it takes the step.
+        Finite and >= 0. An array may be learned. A callable is a schedule, called with the step.
     inputs : None, str, tuple of str or callable
-        None: the arguments of the pipeline. Names: looked up in a mapping, which must be the pipeline's only argument.
-        A callable: takes the arguments of the pipeline and returns an array or a tuple of arrays.
+        None: all arguments of the pipeline. Names: keys of the mapping that is the pipeline's only argument. A
+        callable: takes the arguments of the pipeline, and returns an array or a tuple of arrays.
     options : mapping
         Keyword arguments of `fn`.
     differentiable : bool, default True
-        Whether the gradient of the total goes through this penalty. Its value counts in any case.
+        Whether gradients flow through this penalty. Its value counts in the total either way.
     enabled : bool, default True
         Whether the penalty is evaluated at all.
     every : int, default 1
         Evaluate only on every `every`-th step, with the weight multiplied by `every`. On other steps the penalty is
-        skipped and absent from the report. If JAX traces the step, the penalty is skipped too, but the report has
-        zeros; if torch.compile traces a tensor as step, it is computed and masked.
+        skipped and absent from the report. If JAX traces the step, a skipped penalty is reported with zeros. If
+        torch.compile traces the step as a tensor, the penalty is always computed, and masked on the other steps.
     timeout : float, optional
-        Seconds that it may take on a thread or an event loop. None: the `timeout` of the computation.
+        Time limit in seconds on a thread or an event loop. Default: the `timeout` of the computation.
     on_error : {"raise", "drop"}, optional
-        "drop": if it fails or takes too long, it contributes 0, a RuntimeWarning says so and the report says why.
-        None: the `on_error` of the computation. Inside jax.jit and torch.compile errors are always raised.
+        "drop": if the penalty fails or times out, it contributes 0, with a RuntimeWarning and the reason in the report.
+        Default: the `on_error` of the computation. Inside jax.jit and torch.compile, errors are always raised.
 
     Raises
     ------
     TypeError
-        For an argument of the wrong kind, or an option that `fn` does not have.
+        If an argument has the wrong type, or `fn` does not have an option.
     ValueError
-        For an unknown penalty, a negative, NaN or infinite weight, or an option with a wrong value.
+        If the penalty is unknown, the weight is negative, NaN or infinite, or an argument or option has a wrong value.
     """
 
     fn: str | Callable[..., Any]
@@ -99,7 +99,7 @@ class Penalty:
         object.__setattr__(self, "options", check_call_options(name, fn, self.inputs, self.options))
 
     def __repr__(self) -> str:
-        """Return the call that makes this penalty, without arguments that are the default."""
+        """Return the call that makes this penalty, without default arguments."""
         spec = spec_of(self.fn)
         name = getattr(self.fn, "__name__", "")
         arguments = [repr(spec.name) if spec else name or repr(self.fn)]
@@ -111,7 +111,7 @@ class Penalty:
         return f"Penalty({', '.join(arguments)})"
 
     def weight_at(self, step: Any) -> Any:
-        """Return the weight, that of a schedule at `step`."""
+        """Return the weight. A schedule is evaluated at `step`."""
         if not callable(self.weight):
             return self.weight
         if step is None:
@@ -131,7 +131,7 @@ class Penalty:
         return True if due else False  # noqa: SIM210 - torch.compile leaves bool() of a symbol undecided
 
     def arguments(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments of `fn` if those of the pipeline are `given`."""
+        """Pick the arguments of `fn` from `given`, the arguments of the pipeline."""
         if self.inputs is None:
             return given
         if callable(self.inputs):

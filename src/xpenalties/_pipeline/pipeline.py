@@ -32,14 +32,14 @@ class Pipeline:
     Parameters
     ----------
     penalties : mapping of str to weight, or iterable of Penalty
-        The keys of a mapping are names of penalties, as `Penalty` takes them.
+        The keys of a mapping are names of penalties, as for `Penalty`.
     name : str, default "pipeline"
-        For messages, reports and events.
+        Shown in messages, reports and events.
 
     Raises
     ------
     TypeError, ValueError
-        Like `Penalty`, and for a name that occurs twice.
+        As for `Penalty`. Also if a name occurs twice.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class Pipeline:
     name: str
 
     def __init__(self, penalties: Mapping[str, Any] | Iterable[Penalty] = (), *, name: str = "pipeline") -> None:
-        register_loaded()  # JAX knows this class from here on
+        register_loaded()  # if JAX is loaded, make this class a pytree
         if isinstance(penalties, Mapping):
             penalties = [Penalty(fn, weight=weight) for fn, weight in penalties.items()]
         if not isinstance(penalties, Iterable):
@@ -83,14 +83,14 @@ class Pipeline:
         object.__setattr__(self, "name", name)
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
-        """Return the weighted sum, a 0-d array to differentiate.
+        """Return the weighted sum, a differentiable 0-d array.
 
         Parameters
         ----------
         *inputs
             The arguments of the penalties: arrays, or one mapping of names to arrays.
         step : int or 0-d array, optional
-            For weights that are schedules, and for `every`.
+            Required if a weight is a schedule, or an `every` is above 1.
         """
         return Computation(self.name, self.penalties, inputs, step, None).total()
 
@@ -106,33 +106,33 @@ class Pipeline:
         timeout: float | None = None,
         on_error: Literal["raise", "drop"] = "raise",
     ) -> tuple[Any, Report]:
-        """Return the weighted sum, to differentiate, and a `Report` of its parts, from the same evaluation.
+        """Return the weighted sum, which is differentiable, and a `Report` of its parts, from one evaluation.
 
         Parameters
         ----------
         *inputs, step
             As for a call of the pipeline.
         track_grad_norms : bool, default False
-            Whether the report has L2 norms of gradients: of each penalty, of its contribution and of the total. This
-            takes one backward pass for each penalty. In eager PyTorch the gradient of the total is then their sum,
-            without another pass, unless the total depends on anything else. A penalty that cannot be differentiated is
-            reported with the reason, and still counts in the total.
+            Report L2 norms of gradients: of each penalty, of its contribution and of the total. This takes one backward
+            pass for each penalty. In eager PyTorch, the total reuses these gradients and needs no other pass, unless it
+            depends on anything else. A penalty that cannot be differentiated still counts in the total, and its report
+            says why.
         wrt : str, int or iterable of them, optional
-            The inputs to differentiate with respect to: names in the mapping or dataclass, or positions. By default
-            all floating-point arrays, on PyTorch only those that require a gradient, if there are any. An array that
-            occurs twice counts once.
+            The inputs to differentiate with respect to: names in the mapping or dataclass, or positions. Default: all
+            floating-point arrays; on PyTorch, only those that require gradients, if any do. An array that occurs twice
+            counts once.
         gradient_conflicts : bool, default False
-            Whether the report also has the cosines between the gradients of the penalties.
+            Also report the cosines between the penalties' gradients. This turns on `track_grad_norms`.
         execution : {"sequential", "threads"}, default "sequential"
-            "threads" runs penalties at the same time. It helps with slow callables that release Python's lock, like
-            NumPy. The order of the sum is that of the penalties in any case.
+            "threads" runs penalties in parallel. This helps with slow callables that release the GIL, as NumPy does.
+            The results are always added up in the order of the penalties.
         max_workers : int, optional
-            The largest number of threads, by default one for each CPU.
+            Maximum number of threads. Default: one for each CPU.
         timeout : float, optional
-            Seconds that a penalty without its own `timeout` may take on a thread. A thread cannot be stopped: it is
-            abandoned.
+            Time limit in seconds, on threads, for penalties without their own `timeout`. A thread cannot be stopped: it
+            is abandoned.
         on_error : {"raise", "drop"}, default "raise"
-            For penalties without their own `on_error`: "drop" lets one that fails contribute 0, see `Penalty`.
+            For penalties without their own `on_error`. "drop": a penalty that fails contributes 0, see `Penalty`.
 
         Returns
         -------
@@ -141,10 +141,10 @@ class Pipeline:
         Raises
         ------
         Exception
-            The error of a penalty, with a note that names it.
+            The error of a penalty, with a note that names the penalty.
         TypeError, ValueError
-            For options of a wrong kind or value; for inputs without an array to differentiate with respect to; for
-            threads inside jax.jit or torch.compile.
+            If an option has a wrong type or value; if gradients are tracked, and the inputs hold no array to
+            differentiate with respect to; if threads are used inside jax.jit or torch.compile.
         """
         settings = Settings.of(
             self.name,
@@ -165,10 +165,10 @@ class Pipeline:
         timeout: float | None = None,
         on_error: Literal["raise", "drop"] = "raise",
     ) -> tuple[Any, Report]:
-        """Do the same as `compute` on an event loop. Coroutines are awaited together, other callables run on threads.
+        """Compute on an event loop: await coroutines together, and run other callables on threads. See `compute`.
 
-        The penalties of this package do not block: they run on the thread of the loop. If this is cancelled, or a
-        penalty fails, coroutines are cancelled and threads are waited for: nothing is left running.
+        Built-in penalties do not block, so they run on the loop's thread. If the call is cancelled or a penalty fails,
+        coroutines are cancelled and threads are waited for: nothing is left running.
 
         Parameters
         ----------
@@ -180,7 +180,7 @@ class Pipeline:
         return await computation.total_and_report_async()
 
     def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Pipeline:
-        """Return a copy with other weights, by name."""
+        """Return a copy with other weights for the named penalties."""
         if not (weights is None or isinstance(weights, Mapping)):
             raise TypeError(f"{self.name}: `weights` must be a mapping of names, got {weights!r}. Or use keywords.")
         by_name = {**(weights or {}), **more}
@@ -193,7 +193,7 @@ class Pipeline:
         return self._replace(lambda p: replace(p, enabled=True) if p.name in names else p)
 
     def disable(self, *names: str) -> Pipeline:
-        """Return a copy with these penalties disabled: they stay in it, but are not evaluated."""
+        """Return a copy with these penalties disabled: they stay in the pipeline, but are not evaluated."""
         self._check_names(names)
         return self._replace(lambda p: replace(p, enabled=False) if p.name in names else p)
 
@@ -207,29 +207,28 @@ class Pipeline:
         return Pipeline([p for p in self.penalties if p.name not in names], name=self.name)
 
     def at(self, step: Any) -> Pipeline:
-        """Return a copy with numbers, or arrays, in place of schedules: their weights at `step`."""
+        """Return a copy with each schedule replaced by its value at `step`, a number or an array."""
         return self._replace(lambda p: replace(p, weight=p.weight_at(step)) if callable(p.weight) else p)
 
     @classmethod
     def from_config(cls, source: Mapping[str, Any] | list[Any] | str | PathLike[str], /) -> Pipeline:
-        """Make a pipeline from a configuration: from data, or from a file.
+        """Make a pipeline from a configuration: data or a file.
 
         A configuration is ``{"version": 1, "name": ..., "penalties": [...]}``, or only the list of penalties. Each
-        penalty is a table of the parameters of `Penalty`, with the name `penalty` in place of `fn`. All other
-        parameters are optional. In place of a list, `penalties` may also be a table from names to weights or to tables
-        of parameters. `penalty` may then be left out if it is the name itself. `config_schema` describes all of it to
-        editors.
+        penalty is a table of the parameters of `Penalty`, with `penalty`, a name, instead of `fn`. All other parameters
+        are optional. `penalties` may also be a table: its keys are names, its values weights or tables of parameters.
+        You can then leave out `penalty` if it equals the name. `config_schema` describes the whole format to editors.
 
-        - `weight`: a number, or a schedule with the arguments of that function of `xpenalties.schedules`:
+        - `weight`: a number, or the name and the arguments of a schedule in `xpenalties.schedules`:
           ``{"schedule": "warmup", "after": 0.1, "steps": 1000}``. `after` may be another schedule, and `pieces` are
           pairs of step and value.
-        - `inputs`: a name or a list of names; ``{"attributes": ...}`` of the only argument of the pipeline, such as
-          ``"batch.images"`` or a list of them (operator.attrgetter); or ``{"function": name}``.
+        - `inputs`: a name or a list of names; ``{"attributes": "batch.images"}``, one or a list, for attributes of the
+          pipeline's only argument (operator.attrgetter); or ``{"function": name}``.
         - `tree`: ``{"match": ..., "exclude": ...}``, both optional, makes it a penalty over a tree, like `over_tree`.
-        - `options`: numbers, strings and booleans. Your own function may also take tables, and lists, which it gets as
+        - `options`: numbers, strings and booleans. For your own function, also tables and lists. Lists arrive as
           tuples.
 
-        Your own functions and schedules have the names that `register` gave them.
+        Refer to your own functions and schedules by the names that you gave them with `register`.
 
         Parameters
         ----------
@@ -239,10 +238,10 @@ class Pipeline:
         Raises
         ------
         OSError
-            For a file that cannot be read.
+            If the file cannot be read.
         TypeError, ValueError
-            For anything that is not valid in the file's format, in this one, or in `Penalty`. The message has the file,
-            the place in it, and the nearest name.
+            If the file is not valid TOML or JSON, or the configuration is not valid. The message gives the file, the
+            place in it and, for a misspelled name, the nearest one.
 
         Examples
         --------
@@ -260,7 +259,7 @@ class Pipeline:
         return load(source, cls)
 
     def to_config(self, path: str | PathLike[str] | None = None, /) -> dict[str, Any]:
-        """Return the configuration of this pipeline, for `from_config`, without parameters that are the default.
+        """Return this pipeline's configuration, for `from_config`, without default parameters.
 
         It consists of dicts, lists, strings, numbers and booleans. 0-d arrays, such as learned weights, become numbers,
         which moves them off their device.
@@ -268,14 +267,14 @@ class Pipeline:
         Parameters
         ----------
         path : str or path, optional
-            A ``.json`` file to write it to, or a ``.toml`` file if tomli-w is installed.
+            File to write it to: ``.json``, or ``.toml`` if tomli-w is installed.
 
         Raises
         ------
         TypeError
-            For what no file can hold: arrays that are not 0-d, and functions without a name. `register` gives one.
+            If no file can hold a value: an array that is not 0-d, or a function that `register` has not named.
         ValueError
-            For numbers that are not finite, and for weights that have become negative.
+            If a number is not finite, or a weight has become negative.
 
         Examples
         --------
@@ -314,16 +313,16 @@ class Pipeline:
         raise KeyError(self._unknown(name))
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
-        """Return the weights that are no schedules, and the rest."""
+        """Return the leaves, which are the weights that are not schedules, and the rest."""
         return tuple(p.weight for p in self.penalties if not callable(p.weight)), Static(self.penalties, self.name)
 
     def tree_keys(self) -> tuple[str, ...]:
-        """Return the names of these weights."""
+        """Return the name of each leaf."""
         return tuple(p.name for p in self.penalties if not callable(p.weight))
 
     @classmethod
     def tree_unflatten(cls, static: Static, weights: Iterable[Any]) -> Pipeline:
-        """Return a pipeline with other weights, which may be anything: JAX puts tracers and placeholders there."""
+        """Return a pipeline with other weights, unchecked: JAX also passes tracers and placeholders."""
         new = iter(weights)
         pipeline = object.__new__(cls)
         penalties = []

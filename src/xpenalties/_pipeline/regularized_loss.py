@@ -28,14 +28,14 @@ class RegularizedLoss:
     Parameters
     ----------
     base_loss : callable
-        Takes the inputs, which each penalty takes too. Returns a scalar or ``(scalar, metrics)``.
+        Called with the same inputs as the pipeline. Returns a scalar or ``(scalar, metrics)``.
     pipeline : Pipeline
         The penalties.
 
     Raises
     ------
     TypeError
-        If `base_loss` is not callable, or `pipeline` is no Pipeline.
+        If `base_loss` is not callable, or `pipeline` is not a Pipeline.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class RegularizedLoss:
     _base: Penalty = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        register_loaded()  # JAX knows this class from here on
+        register_loaded()  # if JAX is loaded, make this class a pytree
         if not callable(self.base_loss):
             raise TypeError(
                 f"RegularizedLoss: `base_loss` must be callable, got {type(self.base_loss).__qualname__}. Pass one."
@@ -70,11 +70,11 @@ class RegularizedLoss:
                 f"RegularizedLoss: `pipeline` must be a Pipeline, got {type(self.pipeline).__qualname__}. Make one."
             )
         base = Penalty(self.base_loss, name="base loss")
-        object.__setattr__(base, "name", "base_loss")  # which no penalty may have
+        object.__setattr__(base, "name", "base_loss")  # no penalty may have this name
         object.__setattr__(self, "_base", base)
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
-        """Return the total, a 0-d array to differentiate.
+        """Return the total, a differentiable 0-d array.
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ class RegularizedLoss:
         timeout: float | None = None,
         on_error: Literal["raise", "drop"] = "raise",
     ) -> tuple[Any, Report]:
-        """Return the total, to differentiate, and a `Report` of its parts, from the same evaluation.
+        """Return the total, which is differentiable, and a `Report` of its parts, from one evaluation.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class RegularizedLoss:
         timeout: float | None = None,
         on_error: Literal["raise", "drop"] = "raise",
     ) -> tuple[Any, Report]:
-        """Do the same as `compute` on an event loop, see `Pipeline.compute_async`. The base loss may be a coroutine.
+        """Compute on an event loop, see `Pipeline.compute_async`. The base loss may be a coroutine function.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Check what a callable returned: make its value a 0-d float array of the inputs' framework, its metrics constants."""
+"""Check what a callable returned. Make its value a 0-d float array of the inputs' framework, and detach its metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["as_metric", "as_scalar", "factor_for", "unpack", "zero_like"]
 
 
 def unpack(penalty: Penalty, out: Any) -> tuple[Any, Mapping[str, Any]]:
-    """Return value and metrics of what a callable returned."""
+    """Split what a callable returned into value and metrics."""
     if not isinstance(out, tuple):
         return out, {}
     if len(out) != 2 or not isinstance(out[1], Mapping):
@@ -24,7 +24,7 @@ def unpack(penalty: Penalty, out: Any) -> tuple[Any, Mapping[str, Any]]:
 
 
 def as_scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
-    """Return `value` as a 0-d real array, in float32 at least. A number becomes an array like those of the inputs."""
+    """Return `value` as a 0-d real array of at least float32. A number becomes an array like the inputs."""
     if isinstance(value, Real) and not isinstance(value, bool):
         array = _an_array(inputs)
         if array is None and not is_array(value):
@@ -48,15 +48,15 @@ def as_scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
         )
     kind, working, _ = backend.dtype(value.dtype)
     if kind in ("complex", "bool"):
-        raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its size.")
-    if kind == "other":  # a count
+        raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its abs.")
+    if kind == "other":  # integers, such as a count
         array = _an_array(inputs)
         working = _zero(value if array is None else array).dtype
     return value if working is None else backend.xp.astype(value, working)
 
 
 def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
-    """Return the weight in the dtype of `value` if it is an array, because a wider one would widen the total."""
+    """Cast an array weight to the dtype of `value`, because a wider dtype would widen the total."""
     if type(weight) is float or not is_array(weight):
         return weight
     backend = common_backend(f"penalty {penalty.name!r}", ("value", "weight"), (value, weight))
@@ -64,7 +64,7 @@ def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
 
 
 def as_metric(penalty: Penalty, name: str, metric: Any) -> Any:
-    """Return a metric for the report: a number, or a 0-d array without gradient."""
+    """Return a metric for the report: a float, or a detached 0-d array."""
     if isinstance(metric, Real):
         return float(metric)
     if not is_array(metric) or tuple(metric.shape) != ():
@@ -73,12 +73,12 @@ def as_metric(penalty: Penalty, name: str, metric: Any) -> Any:
     backend = backend_of(metric)
     assert backend is not None
     if backend.dtype(metric.dtype).kind == "complex":
-        raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be real, got {metric.dtype}. Take its size.")
+        raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be real, got {metric.dtype}. Take its abs.")
     return backend.autodiff.stop_gradient(metric)
 
 
 def zero_like(name: str, inputs: tuple[Any, ...], selectors: Iterable[Callable[..., Any]]) -> Any:
-    """Return a float 0 on the device of the inputs. `selectors` find an array if the inputs are objects."""
+    """Return a floating-point 0 on the inputs' device. If the inputs are objects, `selectors` find an array in them."""
     array = _an_array(inputs)
     for select in selectors:
         if array is None:
@@ -93,7 +93,7 @@ def _an_array(inputs: Any) -> Any:
 
 
 def _no_array(name: str) -> TypeError:
-    return TypeError(f"{name}: the inputs must hold an array to make a 0-d one like, got none. Pass at least one.")
+    return TypeError(f"{name}: the inputs must hold an array, which sets framework and device, got none. Pass one.")
 
 
 def _zero(array: Any) -> Any:

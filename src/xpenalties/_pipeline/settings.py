@@ -1,4 +1,4 @@
-"""The settings of one computation: checks of what a caller passed to `compute` or `compute_async`."""
+"""Check the settings of one computation: the options of `compute` and `compute_async`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXECUTION = one_of(("sequential", "threads"))
 
 
 class Settings(NamedTuple):
-    """How to compute a pipeline, checked."""
+    """The checked settings of one computation."""
 
     track: bool = False
     wrt: tuple[str | int, ...] | None = None

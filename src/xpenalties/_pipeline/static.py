@@ -1,6 +1,6 @@
-"""What is fixed in a pipeline when a program is compiled: all but the weights, compared by value where that is safe.
+"""The static part of a pipeline, which is all but the weights, compared by value if that is safe.
 
-JAX compiles a function once more if the static part of a pytree among its arguments is not equal to the former one.
+JAX recompiles a function if the static part of a pytree among its arguments has changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Static", "hashable"]
 
 
 class Static:
-    """The penalties of a pipeline but for their weights. Equal if a function compiled for one can serve the other."""
+    """A pipeline without its weights. Two are equal if a function that is compiled for one can serve the other."""
 
     def __init__(self, penalties: tuple[Penalty, ...], name: str) -> None:
         self.penalties = penalties
@@ -44,12 +44,12 @@ def _static_key(penalty: Penalty) -> tuple[Any, ...]:
 def hashable(value: Any) -> Any:
     """Return a hash key: by value for strings, numbers, tuples and functions; by identity for all other objects."""
     if isinstance(value, (str, int, float)):
-        return type(value), value  # 1 == True
+        return type(value), value  # with the type, because 1 == True
     if isinstance(value, tuple):
         return type(value), *map(hashable, value)
     if isinstance(value, HasStaticKey):  # a schedule, or a penalty over trees
         return type(value), *map(hashable, value.static_key())
     if isinstance(value, attrgetter):
-        return value.__reduce__()  # class and names
-    by_value = inspect.isroutine(value) or isinstance(value, type)  # an object's == may compare arrays
+        return value.__reduce__()  # its class and names
+    by_value = inspect.isroutine(value) or isinstance(value, type)  # of other objects, == may compare arrays
     return value if by_value else id(value)

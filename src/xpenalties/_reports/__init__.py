@@ -1,1 +1,1 @@
-"""What a pipeline found: reports, their tables, their history."""
+"""Reports of computations, their tables and their history."""

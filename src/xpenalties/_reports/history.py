@@ -1,4 +1,4 @@
-"""The reports of a training run, read as rows, as a table or as a figure."""
+"""Keep the reports of a training run, and read them as rows, a table or a figure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GradientHistory:
     Parameters
     ----------
     every : int, default 1
-        Keep only the reports of steps that `every` divides.
+        Keep only the reports of steps that are divisible by `every`.
     maxlen : int or None, default 1000
         How many reports to keep; the oldest are dropped first. None keeps all.
 
@@ -41,7 +41,7 @@ class GradientHistory:
     Notes
     -----
     Appending does not wait for the device. Reading (`rows`, `to_csv`, `to_pandas`, `plot`) moves all new reports off
-    the device at once; from then on they hold floats.
+    the device in one transfer. From then on they hold floats.
 
     Examples
     --------
@@ -65,29 +65,28 @@ class GradientHistory:
         self._calls = 0
 
     def append(self, report: Report, step: Any = None) -> None:
-        """Keep `report` if `every` divides its step.
+        """Keep `report` if its step is divisible by `every`.
 
         Parameters
         ----------
         report : Report
-            Its numbers stay on their device. Those that could be changed in place are copied: an optimizer changes a
-            learned weight, for example.
+            Its figures stay on their device. Those that may change in place, such as a learned weight, are copied.
         step : int or 0-d array of one, optional
             By default the number of earlier calls without a step. Reading an array waits for the device. Steps may
-            repeat, as in a run that starts again.
+            repeat, for example in a run that is restarted.
 
         Raises
         ------
         TypeError
             If `report` is not a `Report` or comes from a function that JAX is tracing, or if `step` is not an integer.
         ValueError
-            If the report is of several steps, as jax.lax.scan and jax.vmap stack them.
+            If the report is stacked over several steps, as by jax.lax.scan or jax.vmap.
         """
         if not isinstance(report, Report):
             got = type(report).__qualname__
             raise TypeError(
-                f"GradientHistory.append: `report` must be a Report, got {got}. Pass the second of what "
-                "Pipeline.compute returns."
+                f"GradientHistory.append: `report` must be a Report, got {got}. Pass the second "
+                "result of Pipeline.compute."
             )
         is_counted = step is None
         step = self._calls if is_counted else self._checked_step("append", step)
@@ -114,7 +113,7 @@ class GradientHistory:
         if number is None:
             raise TypeError(
                 f"GradientHistory.{method}: `step` must be an integer or a 0-d array of one, got {step!r}. Pass "
-                "an int, outside of functions that JAX traces."
+                "an int, outside functions that JAX traces."
             )
         return number
 
@@ -137,7 +136,7 @@ class GradientHistory:
     def rows(self) -> list[dict[str, float | int]]:
         """Return a dict of floats for each report.
 
-        The keys are "step", those of `Report.flat`, and "gradient_conflicts/a/b" for cosines.
+        The keys are "step", the keys of `Report.flat`, and "gradient_conflicts/a/b" for cosines.
         """
         return [{"step": step, **report.flat(), **_conflicts(report)} for step, report in self._read()]
 
@@ -147,7 +146,7 @@ class GradientHistory:
         Parameters
         ----------
         path : str or path-like
-            Overwritten.
+            An existing file is overwritten.
         """
         rows = self.rows()
         with open(path, "w", newline="", encoding="utf-8") as file:
@@ -174,17 +173,17 @@ class GradientHistory:
     ) -> Figure:
         """Plot contributions and gradient norms over the steps, and the mean cosines between gradients.
 
-        Gradient norms have a panel if they were tracked, cosines if conflicts were. Values that a logarithmic axis
-        cannot show leave a gap.
+        Gradient norms and cosines have a panel if they were computed. Values that a logarithmic axis cannot show leave
+        a gap.
 
         Parameters
         ----------
         path : str or path-like, optional
-            Where to save the figure. The suffix says the format: PNG, SVG, PDF, ...
+            File to save the figure to. The suffix sets the format: PNG, SVG, PDF, ...
         title : str, optional
-            Above the panels.
+            Shown above the panels.
         width : float, default 8.0
-            Width of the figure in inches; names and numbers may need more. The height follows from the content.
+            Width of the figure in inches, or more if names and numbers need it. The height follows from the content.
 
         Returns
         -------
@@ -213,7 +212,7 @@ class GradientHistory:
         return figure
 
     def _read(self) -> deque[tuple[int, Report]]:
-        """Return the reports with floats, after one transfer of all that still hold arrays."""
+        """Return the reports with floats. One transfer converts all that still hold arrays."""
         leaves, rebuild = flatten([report for _, report in self._reports])
         reports = rebuild(iter(to_floats(leaves)))
         self._reports = deque(zip(self.steps, reports, strict=True), maxlen=self._reports.maxlen)
@@ -237,19 +236,19 @@ def _positive(name: str, value: Any, remedy: str) -> int:
 
 
 def _constant(figure: Any) -> Any:
-    """`figure`, which nothing changes any more: a view of a learned weight or of a batch would."""
+    """Return a figure that cannot change, unlike a view of a learned weight or of a batch."""
     backend = backend_of(figure)
     if backend is None:
         return figure
     if not backend.tracing.has_value(figure):
         raise TypeError(
             f"GradientHistory.append: `report` must have values, got {figure!r}, which {backend.name} is tracing. "
-            "Return it from the function that is transformed, and append it outside."
+            "Return it from the traced function, and append it outside."
         )
     if tuple(figure.shape) != ():
         raise ValueError(
-            f"GradientHistory.append: figures must be 0-d, got shape {tuple(figure.shape)}. Of stacked reports "
-            "append one at a time, for example jax.tree.map(lambda figure: figure[i], report)."
+            f"GradientHistory.append: figures must be 0-d, got shape {tuple(figure.shape)}. Append "
+            "stacked reports one at a time, for example jax.tree.map(lambda figure: figure[i], report)."
         )
     return backend.snapshot(figure)
 

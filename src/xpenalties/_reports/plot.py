@@ -1,4 +1,4 @@
-"""The figure of a GradientHistory: lines over the steps, and the matrix of cosines. Needs matplotlib."""
+"""Draw a GradientHistory: lines over the steps, and a matrix of cosines. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ def draw(steps: list[int], reports: list[Report], width: float) -> Figure:
     """Draw reports that hold floats, as panels one below the other."""
     contributions, norms, cosines = _contributions(reports), _norms(reports), _mean_cosines(reports)
     styles = _styles([*contributions, *norms])
-    entry, label = 0.7 + _inches(styles), _inches(cosines)  # of the legend, of the matrix
+    entry, label = 0.7 + _inches(styles), _inches(cosines)  # widths in the legend, in the matrix
     width = max(width, 1 + entry, 1.2 + label + _CELL * len(cosines) if cosines else 0)
     columns = max(1, int((width - 1) / entry))
     heights = [0.4 + 2.6 * (1 + bool(norms)) + 0.2 * math.ceil(len(styles) / columns)]
     if cosines:
         heights.append(0.8 + label + 0.3 * len(cosines))
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
-    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]  # names stay in their part
+    # subfigures keep names inside their part
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     axes = list(parts[0].subplots(1 + bool(norms), 1, squeeze=False, sharex=True)[:, 0])
     handles = _draw_contributions(axes[0], steps, contributions, styles)
     if norms:
@@ -55,12 +56,12 @@ def draw(steps: list[int], reports: list[Report], width: float) -> Figure:
 
 
 def _inches(names: Iterable[str]) -> float:
-    """Estimate the length of the longest name."""
+    """Estimate the length of the longest name, in inches."""
     return 0.55 * _SMALL / 72 * max((len(_label(name)) for name in names), default=0)
 
 
 def _contributions(reports: list[Report]) -> dict[str, list[float]]:
-    """Return the values to draw by name, in order; NaN if there is none."""
+    """Return the values to draw, by name, in the order of steps. Missing values are NaN."""
     base = {"base_loss": [getattr(report.base_loss, "value", None) for report in reports]}
     return _drawable({**base, **_by_penalty(reports, "contribution")}, above=-math.inf)
 
@@ -77,7 +78,7 @@ def _by_penalty(reports: list[Report], field: str) -> dict[str, list[float | Non
 
 
 def _drawable(lines: Mapping[str, list[float | None]], *, above: float) -> dict[str, list[float]]:
-    """Return the lines that have a value. Missing values, and those the axis cannot show, become NaN: a gap."""
+    """Return the lines that have a value. Values that are missing, or outside the axis, become NaN: a gap."""
     return {
         name: [math.nan if value is None or not above < value < math.inf else value for value in values]
         for name, values in lines.items()
@@ -86,7 +87,7 @@ def _drawable(lines: Mapping[str, list[float | None]], *, above: float) -> dict[
 
 
 def _mean_cosines(reports: list[Report]) -> dict[str, dict[str, float]]:
-    """Average each cosine over the reports that have it; NaN if two penalties never occur together."""
+    """Average each cosine over the reports that have it. It is NaN if two penalties never occur together."""
     matrices = [report.conflicts() for report in reports]
     names = list(dict.fromkeys(name for rows in matrices for name in rows))
     return {a: {b: _mean(rows.get(a, {}).get(b, math.nan) for rows in matrices) for b in names} for a in names}
@@ -146,7 +147,8 @@ def _draw_lines(ax: Axes, steps: list[int], lines: Mapping[str, list[float]], st
     handles = {}
     for name, values in lines.items():
         is_drawn = [False, *map(math.isfinite, values), False]
-        alone = [i for i in range(len(values)) if is_drawn[i : i + 3] == [False, True, False]]  # no line goes there
+        # no line reaches a value without neighbors
+        alone = [i for i in range(len(values)) if is_drawn[i : i + 3] == [False, True, False]]
         marker: dict[str, Any] = {"marker": ".", "markevery": alone} if alone else {}
         [handles[name]] = ax.plot(steps, values, label=_label(name), **styles[name], **marker)
     ax.grid(alpha=0.3)
@@ -154,13 +156,13 @@ def _draw_lines(ax: Axes, steps: list[int], lines: Mapping[str, list[float]], st
 
 
 def _scale(lines: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Choose a linear axis, unless half of a line would look like zero on it: then logarithmic, linear around zero."""
+    """Choose a linear axis. If half of a line would look like 0 on it, choose a logarithmic one, linear around 0."""
     values = [[abs(y) for y in line if math.isfinite(y) and y != 0] for line in lines.values()]
     middles = [median(line) for line in values if line]
     largest = max(map(max, filter(None, values)), default=0.0)
     if not middles or largest < 50 * min(middles):
         return {"value": "linear"}
-    least = max(largest * 1e-6, 1e-300)  # smaller values would take the room of the rest
+    least = max(largest * 1e-6, 1e-300)  # smaller values would squeeze the rest
     if all(y > least for line in lines.values() for y in line if not math.isnan(y)):
         return {"value": "log"}
     return {"value": "symlog", "linthresh": 10.0 ** math.floor(math.log10(max(min(middles), least)))}  # at a tick

@@ -1,4 +1,4 @@
-"""Reports of a computation. Figures are arrays until they are read, by one transfer from the device for all."""
+"""Reports of a computation. Figures stay arrays until they are read. One transfer then moves all off the device."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class PenaltyReport:
     value, weight, contribution
         The penalty, its weight, and their product.
     grad_norm, grad_norm_weighted
-        L2 norm of the gradient of the penalty, and of the contribution.
+        L2 norms of the gradients of the penalty and of its contribution.
     metrics : dict
-        Sum, mean, min and max of the terms for a penalty of this package, and the metrics that a callable returned.
+        For a built-in penalty, the sum, mean, min and max of its terms. For a callable, the metrics that it returned.
     error : str or None
-        The reason why there is no value (the penalty was dropped, and contributes 0) or no gradient norm.
+        Why there is no value (the penalty was dropped, and contributes 0) or no gradient norm.
     """
 
     value: Any
@@ -51,7 +51,7 @@ class PenaltyReport:
 )
 @dataclass(frozen=True)
 class Report:
-    """The report of `Pipeline.compute`: detached 0-d arrays on their device.
+    """The report of `Pipeline.compute`. Its arrays are detached, 0-d and still on their device.
 
     It is a JAX pytree, so a jitted function can return it.
 
@@ -62,13 +62,13 @@ class Report:
     base_loss : PenaltyReport or None
         The base loss.
     regularizers : dict
-        The `PenaltyReport` of each enabled penalty by name.
+        The `PenaltyReport` of each enabled penalty that is due, by name.
     regularizer_total
         The sum of the contributions.
     total_grad_norm
         L2 norm of the gradient of the total, None if it was not computed.
     gradient_conflicts : dict of dicts or None
-        Cosine between the gradients of each two penalties, by their names. The base loss is "base_loss". A negative
+        Cosine between the gradients of each pair of penalties, by name. The base loss is "base_loss". A negative
         cosine means that they pull in opposite directions. A penalty without a gradient has no row. None if conflicts
         were not requested.
     """
@@ -81,7 +81,7 @@ class Report:
     gradient_conflicts: Mapping[str, Mapping[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a nested dict of plain floats, moved off the device at once.
+        """Return a nested dict of plain floats, moved off the device in one transfer.
 
         Returns
         -------
@@ -92,14 +92,14 @@ class Report:
         Raises
         ------
         ValueError
-            For a report of several steps, as jax.lax.scan and jax.vmap stack them: index it first.
+            If the report is stacked over several steps, as by jax.lax.scan or jax.vmap. Index it first.
         """
         leaves, rebuild = flatten(self._nested())
         result: dict[str, Any] = rebuild(iter(to_floats(leaves)))
         return result
 
     def _nested(self) -> dict[str, Any]:
-        """Return the same as `to_dict`, but 0-d arrays as they are."""
+        """Return the dict of `to_dict`, with arrays left as they are."""
         return {
             "loss_total": self.loss_total,
             "base_loss": None
@@ -125,7 +125,7 @@ class Report:
         }
 
     def conflicts(self) -> dict[str, dict[str, float]]:
-        """Return `gradient_conflicts` as plain floats, moved off the device at once, or {} if not requested."""
+        """Return `gradient_conflicts` as plain floats, in one transfer. Return {} if they were not requested."""
         leaves, rebuild = flatten({a: dict(row) for a, row in (self.gradient_conflicts or {}).items()})
         result: dict[str, dict[str, float]] = rebuild(iter(to_floats(leaves)))
         return result
@@ -154,7 +154,7 @@ class Report:
         Raises
         ------
         ValueError
-            If names with "/" give two figures the same name, and like `to_dict`.
+            If "/" in a name gives two figures the same name. Also as for `to_dict`.
         """
         nested = self.to_dict() if floats else self._nested()
         nested.update(nested.pop("regularizers"))
@@ -177,7 +177,7 @@ class Report:
 
 
 def to_floats(leaves: list[Any]) -> list[Any]:
-    """Return 0-d arrays as floats, by one transfer for each library, and anything else as it is."""
+    """Convert 0-d arrays to floats, in one transfer for each library. Leave anything else as it is."""
     floats = list(leaves)
     by_backend: dict[Backend, list[int]] = {}
     for i, leaf in enumerate(leaves):
@@ -185,8 +185,8 @@ def to_floats(leaves: list[Any]) -> list[Any]:
         if backend is not None:
             if tuple(leaf.shape) != ():
                 raise ValueError(
-                    f"Report: figures must be 0-d to be read, got shape {tuple(leaf.shape)}. Of stacked reports take "
-                    "one first, for example jax.tree.map(lambda figure: figure[-1], report)."
+                    f"Report: figures must be 0-d to be read, got shape {tuple(leaf.shape)}. Index "
+                    "stacked reports first, for example jax.tree.map(lambda figure: figure[-1], report)."
                 )
             by_backend.setdefault(backend, []).append(i)
     for backend, places in by_backend.items():

@@ -82,7 +82,7 @@ def _cell(value: float | None) -> str:
 
 
 def _bars(values: list[float | None]) -> list[str]:
-    """Draw a bar for each finite value, left of a line if it is negative. The largest magnitude fills the room."""
+    """Draw a bar for each finite value, left of zero if it is negative. The largest magnitude fills the space."""
     finite = [0.0 if value is None or not math.isfinite(value) else value for value in values]
     largest = max(map(abs, finite), default=0.0)
     zero, room = (50, 50) if min(finite, default=0.0) < 0 else (0, 100)

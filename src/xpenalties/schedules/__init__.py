@@ -1,8 +1,8 @@
 """Schedules: weights that change over a training run.
 
-A schedule is any pure callable of the step, so Optax's schedules work too. Those here take Python numbers, which give
-floats, or 0-d arrays of any framework, also traced ones, which give 0-d arrays of its default floating dtype. A
-schedule is constant before its first step and after its last. Steps count from 0::
+A schedule is any pure callable of the step, so Optax's schedules work too. For a Python number, the schedules here
+return a float. For a 0-d array of any framework, traced or not, they return a 0-d array in the framework's default
+floating-point dtype. Before its first step and after its last, a schedule is constant. Steps count from 0::
 
     Penalty("kl_divergence", weight=warmup(0.1, steps=1000))
 """

@@ -89,14 +89,14 @@ def _prepare_warmup(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 @schedule(prepare=_prepare_warmup)
 def warmup(at: At, after: Value, *, steps: PositiveInteger, start: NonNegative = 0.0) -> Any:
-    """Go up to another schedule in a straight line. That schedule then begins.
+    """Go up in a straight line to a number or to another schedule, which then begins.
 
     Parameters
     ----------
     after : float or callable
-        What follows: a number >= 0, or a schedule whose step 0 is step `steps`.
+        The number >= 0, or the schedule, after the line. The schedule's step 0 is step `steps`.
     steps : int
-        Length of the line, >= 1.
+        Number of steps in the line, >= 1.
     start : float, default 0.0
         The value at step 0, >= 0.
 
@@ -137,7 +137,7 @@ def exponential(
     staircase: bool = False,
     end: NonNegative | None = None,
 ) -> Any:
-    """Multiply by a rate once in `steps` steps.
+    """Multiply the value by `rate` every `steps` steps.
 
     ``start * rate ** ((step - begin) / steps)``.
 
@@ -152,7 +152,7 @@ def exponential(
     begin : int, default 0
         First step of the change, >= 0.
     staircase : bool, default False
-        Apply each factor at once, at the end of its steps.
+        Change only every `steps` steps, by a whole factor, instead of a little at each step.
     end : float, optional
         The value to stop at, >= 0.
 
@@ -233,7 +233,7 @@ def cyclic(
     shape: Literal["linear", "cosine"] = "linear",
     begin: NonNegativeInteger = 0,
 ) -> Any:
-    """Go from a low value to a high one, again and again.
+    """Go from a low value to a high one in every period.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def cyclic(
     period : int
         Number of steps in a period, >= 1.
     rise : float, default 0.5
-        Share of the period for the way from `low` to `high`, in (0, 1].
+        Share of the period in which the value goes from `low` to `high`, in (0, 1].
     then : {"fall", "hold"}, default "fall"
         After the rise, fall back to `low` until the end of the period, or hold `high`.
     shape : {"linear", "cosine"}, default "linear"
@@ -297,15 +297,15 @@ def _prepare_piecewise(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 @schedule(prepare=_prepare_piecewise)
 def piecewise(at: At, pieces: Pieces, *, interpolate: bool = False) -> Any:
-    """Follow one value or schedule after another.
+    """Use one value or schedule after another.
 
     Parameters
     ----------
     pieces : mapping of int to float or callable, or pairs of them
-        For each step, what holds from there on: a number >= 0, or a schedule whose step 0 is that step. The first step
-        is 0.
+        Steps, and what applies from each of them on: a number >= 0, or a schedule, whose step 0 is that step. The first
+        step must be 0.
     interpolate : bool, default False
-        Go from number to number in straight lines. The last number stays.
+        Go from number to number in straight lines. After the last step, the last number applies.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""The decorator of schedules: arguments are checked when a schedule is made, and steps are numbers or arrays.
+"""Make schedules of formulas: check arguments when a schedule is made, and take numbers or arrays as steps.
 
-A formula is written once, for `At`. It has the few functions that differ between Python's floats and arrays.
+Each formula is written once, for an `At`, which has the few functions that differ between Python floats and arrays.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class At:
     def __init__(self, step: Any, xp: Any, dtype: Any) -> None:
         self.step = step
         self.xp = xp
-        self.dtype = dtype  # of floats; None for Python's
+        self.dtype = dtype  # of floating-point arrays; None if they are Python floats
 
     @classmethod
     def of(cls, name: str, step: Any) -> At:
@@ -55,7 +55,7 @@ class At:
         return cls(step, backend.xp, backend.default_float())
 
     def since(self, begin: int) -> Any:
-        """Return the number of steps since `begin`, 0 before it, as an integer if the step is one."""
+        """Count the steps since `begin`, 0 before it. The count is an integer if the step is one."""
         return self.xp.where(self.step < begin, 0, self.step - begin)
 
     def as_float(self, value: Any) -> Any:
@@ -63,9 +63,10 @@ class At:
         return float(value) if self.dtype is None else self.xp.astype(value, self.dtype)
 
     def progress(self, begin: int, steps: int) -> Any:
-        """Return the share of `steps` since `begin`, in [0, 1]."""
+        """Return which share of `steps` has passed since `begin`, in [0, 1]."""
         passed = self.since(begin)
-        return self.xp.where(passed >= steps, 1.0, self.as_float(passed) / steps)  # compiled, n / n may not be 1
+        # in compiled code, n / n may not be 1
+        return self.xp.where(passed >= steps, 1.0, self.as_float(passed) / steps)
 
     def interpolate(self, start: Any, end: Any, progress: Any) -> Any:
         """Interpolate from `start` to `end`. Exact at 0 and 1."""
@@ -73,11 +74,11 @@ class At:
         return (1 - progress) * start + progress * end
 
     def power(self, base: float, exponent: Any) -> Any:
-        """Return `base ** exponent`. Arrays take the log of the Python float: in float32 a base near 1 would be 1."""
+        """Return `base ** exponent`. The log is a Python float: in float32, a base near 1 would round to 1."""
         return base**exponent if self.dtype is None else self.xp.exp(exponent * math.log(base))
 
     def value(self, value: Any, step: Any) -> Any:
-        """Return a number, or a schedule's value at `step`, as a formula returns it."""
+        """Return `value` as formulas need it: a float or an array. A schedule is evaluated at `step`."""
         result = value(step) if callable(value) else value
         if not isinstance(result, Real):
             return result
@@ -93,7 +94,7 @@ def _python_number(number: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class Schedule(HasStaticKey):
-    """A function of the step, made by `xpenalties.schedules`. Two with the same arguments are equal."""
+    """A function of the step, made by `xpenalties.schedules`. Schedules with the same arguments are equal."""
 
     name: str
     arguments: tuple[tuple[str, Any], ...]
@@ -103,7 +104,7 @@ class Schedule(HasStaticKey):
         return _FORMULAS[self.name](At.of(self.name, step), **dict(self.arguments))
 
     def static_key(self) -> tuple[Any, ...]:
-        """Return a key that is equal for schedules that compute the same."""
+        """Return a key that is equal for schedules with the same values."""
         return self.name, self.arguments
 
     def __repr__(self) -> str:
@@ -111,7 +112,7 @@ class Schedule(HasStaticKey):
 
 
 def schedule(*, prepare: Prepare | None = None) -> Callable[[Callable[Concatenate[At, P], Any]], Callable[P, Schedule]]:
-    """Make a public schedule of a formula. Its arguments are checked by annotation, then by `prepare`."""
+    """Turn a formula into a public schedule. Annotations, then `prepare`, check its arguments."""
 
     def decorate(formula: Callable[Concatenate[At, P], Any]) -> Callable[P, Schedule]:
         name = formula.__name__
@@ -125,7 +126,7 @@ def schedule(*, prepare: Prepare | None = None) -> Callable[[Callable[Concatenat
                 bound = signature.bind(*args, **kwargs)
             except TypeError as error:
                 hint = next(filter(None, (did_you_mean(key, checks) for key in kwargs if key not in checks)), "")
-                raise TypeError(f"{name}: {error}, of {', '.join(checks)}.{hint}") from None
+                raise TypeError(f"{name}: {error}, the arguments are {', '.join(checks)}.{hint}") from None
             bound.apply_defaults()
             arguments = {key: check_argument(name, checks[key], key, value) for key, value in bound.arguments.items()}
             return Schedule(name, tuple((prepare(arguments) if prepare else arguments).items()))

@@ -130,7 +130,7 @@ def adaptive_gradient_clipping(
 
 
 def _axes_of_a_unit(name: str, x: Any, unit_axis: int | None) -> tuple[int, ...]:
-    """The axes that the norm of a unit is over."""
+    """Return the axes over which the norm of a unit is taken."""
     axes = tuple(range(x.ndim))
     if sum(size != 1 for size in x.shape) <= 1:
         return axes

@@ -1,1 +1,1 @@
-"""Pipelines as configurations: data, files, and their JSON Schema. fields.py has each field, said once."""
+"""Read, write and describe pipelines as configurations: data, files, JSON Schema. fields.py defines each field."""

@@ -1,7 +1,7 @@
-"""The fields of a penalty's table: how each is read, written and described in the schema, said once.
+"""Define each field of a penalty's table in one place: how it is read, written and described in the schema.
 
-Reader, writer and schema walk `FIELDS`. An argument of `Penalty` that is plain data becomes a field without an entry
-here, by its annotation. Any other argument needs one entry in `_SPECIAL`.
+Reader, writer and schema loop over `FIELDS`. An argument of `Penalty` that is plain data needs no entry here: its
+annotation is enough. Any other argument needs one entry in `_SPECIAL`.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ class Field(NamedTuple):
     """One key of a penalty's table.
 
     read
-        Takes the place for errors, the key's value, and the spec of the table's penalty, None for a registered one.
-        Returns the argument of `Penalty`.
+        Takes the place, for errors, the key's value, and the spec of the table's penalty, which is None for a
+        registered function. Returns the argument of `Penalty`.
     write
-        Takes the caller for errors and a penalty. Returns the key's value, None to leave the key out.
+        Takes the caller, for errors, and a penalty. Returns the key's value, or None to leave the key out.
     schema
         Returns the schema of the key's value.
     definitions
         Returns the definitions that `schema` and `narrowed` refer to.
     narrowed
-        Takes the spec of one of this package's penalties. Returns a narrower schema for it, False to forbid the key,
-        None to add nothing.
+        Takes the spec of a built-in penalty. Returns a narrower schema for it, False to forbid the key, or None to add
+        nothing.
     """
 
     name: str
@@ -71,7 +71,7 @@ def _data_field(name: str) -> Field:
 
 
 def _function_of(penalty: Penalty) -> Callable[..., Any]:
-    """Return the function of arrays, for a penalty over trees the one that it applies to each leaf."""
+    """Return the penalty's function. For a penalty over trees, return the function that it applies to each leaf."""
     return penalty.fn.fn if isinstance(penalty.fn, OverTree) else penalty.fn  # type: ignore[return-value]
 
 
@@ -110,7 +110,7 @@ _SPECIAL = (
         read=lambda place, value, spec: read_patterns(place, value),
         write=lambda caller, penalty: write_patterns(penalty.fn) if isinstance(penalty.fn, OverTree) else None,
         schema=tree_schema,
-        narrowed=lambda spec: False if spec.functions else None,  # penalties of functions are not for trees
+        narrowed=lambda spec: False if spec.functions else None,  # penalties of functions cannot go over trees
     ),
     Field(
         "name",

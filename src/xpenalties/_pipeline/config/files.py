@@ -36,7 +36,7 @@ def write(path: str | PathLike[str], data: dict[str, Any]) -> None:
 def _for_suffix(path: str | PathLike[str], functions: dict[str, Any]) -> Any:
     suffix = Path(path).suffix.lower()
     if suffix not in functions:
-        raise ValueError(f"{fspath(path)}: a configuration's file must end in .toml or .json, got {suffix!r}.")
+        raise ValueError(f"{fspath(path)}: a configuration file must end in .toml or .json, got {suffix!r}.")
     return functions[suffix]
 
 

@@ -15,7 +15,7 @@ __all__ = ["inputs_definitions", "read_inputs", "write_inputs"]
 
 
 def read_inputs(place: str, value: Any) -> Any:
-    """Return the inputs that `value` stands for, as `Penalty` takes them."""
+    """Convert `value` to the `inputs` of a `Penalty`."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)):
@@ -41,7 +41,7 @@ def _read_attributes(place: str, value: Any) -> attrgetter[Any]:
 
 
 def write_inputs(caller: str, inputs: Any) -> Any:
-    """Return `inputs` as data."""
+    """Convert `inputs` to data."""
     if isinstance(inputs, attrgetter):
         paths: Any = inputs.__reduce__()[1]
         return {"attributes": paths[0] if len(paths) == 1 else list(paths)}
@@ -51,12 +51,12 @@ def write_inputs(caller: str, inputs: Any) -> Any:
 
 
 def inputs_definitions() -> dict[str, JSONSchema]:
-    """Describe inputs. "function" is a key only if a function is registered."""
+    """Describe inputs. The key "function" exists only if a function is registered."""
     text = {"type": "string"}
     texts = {"type": "array", "items": text}
-    function = {"function": {"enum": [*REGISTERED], "description": "A function of `register`."}} if REGISTERED else {}
+    function = {"function": {"enum": [*REGISTERED], "description": "A registered function."}} if REGISTERED else {}
     attributes = {
-        "description": "Of the pipeline's one argument: as batch.images.",
+        "description": "Attributes of the pipeline's only argument, such as batch.images.",
         "anyOf": [text, {**texts, "minItems": 1}],
     }
     picked = table_schema({"attributes": attributes, **function}) | {"minProperties": 1, "maxProperties": 1}

@@ -1,4 +1,4 @@
-"""Parts of a JSON Schema, made of annotations, signatures and docstrings."""
+"""Build parts of a JSON Schema from annotations, signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 JSONSchema = dict[str, Any]
 
 _TYPES = {float: "number", int: "integer", bool: "boolean", str: "string", NoneType: "null"}
-_PARAMETERS = re.compile(r"^(\w+(?:, \w+)*)(?: : .*)?\n((?:    .*\n?)+)", re.MULTILINE)  # as numpydoc has them
+_PARAMETERS = re.compile(r"^(\w+(?:, \w+)*)(?: : .*)?\n((?:    .*\n?)+)", re.MULTILINE)  # a numpydoc section
 
 
 def reference(name: str) -> JSONSchema:
@@ -33,7 +33,7 @@ def reference(name: str) -> JSONSchema:
 
 
 def table_schema(properties: Mapping[str, Any], *required: str) -> JSONSchema:
-    """Describe a table that has no other keys."""
+    """Describe a table that has these keys and no others."""
     return {
         "type": "object",
         "properties": dict(properties),
@@ -48,10 +48,10 @@ def if_equal(key: str, value: str, then: JSONSchema) -> JSONSchema:
 
 
 def schema_of(hint: Any) -> JSONSchema:
-    """Describe the values that `checks_of` accepts for an annotation; for a callable, a schedule."""
+    """Describe the values that `checks_of` accepts for an annotation. A callable is described as a schedule."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        parts = [schema_of(arg) for arg in args if get_origin(arg) is not Mapping]  # whose keys are not strings
+        parts = [schema_of(arg) for arg in args if get_origin(arg) is not Mapping]  # its keys are not strings
         return parts[0] if len(parts) == 1 else {"anyOf": parts}
     if origin is Literal:
         return {"enum": [*args]}
@@ -77,7 +77,7 @@ def _bounds(domain: Interval | AtLeast) -> JSONSchema:
 def described_parameter(
     schema: JSONSchema, name: str, signature: Mapping[str, inspect.Parameter], texts: Mapping[str, str]
 ) -> JSONSchema:
-    """Add what editors show to the schema of a parameter: its text in the docstring, and its default."""
+    """Add a parameter's docstring text and its default, which editors show, to its schema."""
     shown: JSONSchema = {"description": texts[name]} if name in texts else {}
     default = signature[name].default if name in signature else None
     if isinstance(default, (bool, int, float, str)) and default != "":

@@ -1,4 +1,4 @@
-"""Options in a configuration: checked by name for this package's penalties, any data for registered ones."""
+"""Options in a configuration: checked by name for built-in penalties, any data for registered functions."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["options_definitions", "read_options", "write_options"]
 SHARED: dict[str, Any] = {
     "reduction": Literal["sum", "mean"],
     "normalizer": Positive | None,
-}  # of the options that all penalties share, those that are not arrays
+}  # the options that all penalties share, except arrays
 
 
 def read_options(place: str, value: Any, spec: Spec | None) -> dict[str, Any]:
-    """Return the options of a penalty, where `spec` is that of one of this package's."""
+    """Read the options of a penalty. `spec` is None if the penalty is a registered function."""
     table = checked_table(place, value)
     if spec is None:
         return {checked_string(place, key): _read_data(f"{place}.{key}", item) for key, item in table.items()}
@@ -38,7 +38,7 @@ def read_options(place: str, value: Any, spec: Spec | None) -> dict[str, Any]:
 
 
 def _read_data(place: str, value: Any) -> Any:
-    """Return data as a function takes it. Lists become tuples: options are compared, so they must not change."""
+    """Convert data to an option. Lists become tuples: options are compared, so they must not change."""
     if isinstance(value, Mapping):
         return {checked_string(place, key): _read_data(f"{place}.{key}", item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -47,9 +47,9 @@ def _read_data(place: str, value: Any) -> Any:
 
 
 def write_options(caller: str, options: Mapping[str, Any], spec: Spec | None) -> dict[str, Any]:
-    """Return `options` as data.
+    """Convert `options` to data.
 
-    For this package's penalties, None means the same as leaving the option out, which TOML can say.
+    For built-in penalties, options that are None are left out: that means the same, and TOML has no None.
     """
     if spec is None:
         return {key: _write_data(caller, f"options.{key}", value) for key, value in options.items()}
@@ -65,7 +65,7 @@ def _write_data(caller: str, name: str, value: Any) -> Any:
 
 
 def options_definitions() -> dict[str, JSONSchema]:
-    """Describe the options of each of this package's penalties."""
+    """Describe the options of each built-in penalty."""
     return {f"options_{name}": _options_schema(function) for name, function in PENALTIES.items()}
 
 

@@ -1,4 +1,4 @@
-"""Checks of a configuration's data whose errors begin with the place, such as "a.toml: penalties[1].weight"."""
+"""Check a configuration's data. Errors begin with the place, such as "a.toml: penalties[1].weight"."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCALARS = (bool, int, float, str, type(None))
 
 @contextmanager
 def errors_at(place: str) -> Iterator[None]:
-    """Put the place in front of the messages of TypeErrors and ValueErrors."""
+    """Prefix the messages of TypeErrors and ValueErrors with the place."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -51,11 +51,11 @@ def checked_scalar(place: str, value: Any) -> Any:
 
 
 def checked_name(place: str, value: Any, kind: str, names: Iterable[str]) -> str:
-    """Return `value` if it is one of `names`, which are those of all penalties, schedules or functions."""
+    """Return `value` if it is one of `names`: all penalties, schedules or functions, as `kind` says."""
     names = tuple(names)
     if checked_string(place, value) not in names:
         listed = f"there are {', '.join(names)}" if names else "none is registered"
-        hint = did_you_mean(value, names) or " One of your own must be registered first, with `register`."
+        hint = did_you_mean(value, names) or f" Register your own {kind} first, with `register`."
         raise ValueError(f"{place}: no {kind} is named {value!r}, {listed}.{hint}")
     return value
 

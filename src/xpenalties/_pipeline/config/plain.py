@@ -1,4 +1,4 @@
-"""Values as plain data, and callables by name; errors say what a configuration cannot hold, and what to do about it."""
+"""Convert values to plain data, and callables to their registered names."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def registered_name(caller: str, argument: str, function: object) -> str:
 
 
 def plain(caller: str, name: str, value: Any) -> Any:
-    """Return a number, string, boolean or None as Python's own; a 0-d array as a number."""
+    """Convert a number, a string, a boolean, None or a 0-d array to a plain Python value."""
     if value is None or isinstance(value, (bool, str)):
         return value
     kind = _kind_of_number(value)
     if kind is None:
         raise TypeError(
             f"{caller}: `{name}` must be a number, a string or a boolean to be in a configuration, got {value!r}. Set "
-            "it in a function of your own, which has a name with `register`."
+            "it inside your own function, and name that with `register`."
         )
     number = kind(value) if kind is not float or isinstance(value, Real) else _float(value)
     if kind is float and not math.isfinite(number):

@@ -1,4 +1,4 @@
-"""Pipelines from configurations: data of TOML or JSON, checked key by key so that errors can name the place.
+"""Make pipelines from configurations. Data is checked key by key, so that errors can name the place.
 
 A place is a string: "a.toml: penalties[1].weight". Arguments that `Penalty` or a schedule checks are not checked here.
 """
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def load(source: Any, make: Callable[..., T]) -> T:
-    """Return `make(penalties, name=...)` of the data or the file `source`."""
+    """Read `source`, data or a file, and return `make(penalties, name=...)`."""
     if isinstance(source, (str, PathLike)):
         place, data = str(fspath(source)), read(source)
     else:
@@ -70,7 +70,7 @@ def _penalties(place: str, value: Any) -> Iterator[Penalty]:
 
 
 def _penalty_by_name(place: str, entry: Any, name: str) -> Penalty:
-    """Return the penalty of a table's entry: a weight, or a table without a name of its own."""
+    """Return the penalty called `name`. Its entry is a weight, or a table without the key `name`."""
     is_weight = not isinstance(entry, Mapping) or "schedule" in entry
     table = {"weight": entry} if is_weight else entry
     check_keys(place, table, [*(key for key in _PENALTY_KEYS if key != "name"), "schedule"])
@@ -78,7 +78,7 @@ def _penalty_by_name(place: str, entry: Any, name: str) -> Penalty:
 
 
 def _penalty(place: str, table: Mapping[str, Any]) -> Penalty:
-    spec = spec_of(PENALTIES.get(str(table["penalty"])))  # what is no name of a penalty is refused below
+    spec = spec_of(PENALTIES.get(str(table["penalty"])))  # an unknown name is refused below
     args = {
         field.name: field.read(f"{place}.{field.name}", table[field.name], spec)
         for field in FIELDS

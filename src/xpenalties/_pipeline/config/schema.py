@@ -16,8 +16,8 @@ __all__ = ["config_schema"]
 def config_schema() -> dict[str, Any]:
     """Return the JSON Schema of `Pipeline.from_config`: editors use it to complete, describe and check as you type.
 
-    It is made of the functions' signatures and the names registered so far. It cannot check rules about two values at
-    once, such as unique names or ascending steps.
+    It is made from the functions' signatures and the names registered so far. It cannot check rules that involve two
+    values, such as unique names or ascending steps.
 
     Returns
     -------
@@ -64,8 +64,8 @@ def _document() -> JSONSchema:
     return table_schema(
         {
             "$schema": {"type": "string"},
-            "version": {"const": VERSION, "description": "Of the format."},
-            "name": {"type": "string", "description": "Of the pipeline, for messages and reports."},
+            "version": {"const": VERSION, "description": "Version of the format."},
+            "name": {"type": "string", "description": "Name of the pipeline, for messages and reports."},
             "penalties": {"anyOf": [reference("penalties"), reference("penalties_by_name")]},
         },
         "version",
@@ -80,12 +80,12 @@ def _properties() -> dict[str, JSONSchema]:
 
 
 def _narrowed(function: Any) -> JSONSchema:
-    """Describe the keys that are narrower for one of this package's penalties."""
+    """Describe the keys that are narrower for a built-in penalty."""
     schemas = {field.name: field.narrowed(function.spec) for field in FIELDS}
     return {name: schema for name, schema in schemas.items() if schema is not None}
 
 
 def _unless_named(schemas: JSONSchema) -> JSONSchema:
-    """Describe the table of a penalty whose name is that of its function, unless it names another."""
+    """Describe a penalty's table. If it has no key `penalty`, the narrower `schemas` of its name apply."""
     nameless = {"not": {"required": ["penalty"]}}
     return {**reference("named_penalty"), "if": nameless, "then": {"properties": schemas}}

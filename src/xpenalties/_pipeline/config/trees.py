@@ -14,7 +14,7 @@ _KEYS = ("match", "exclude")
 
 
 def read_patterns(place: str, value: Any) -> dict[str, Any]:
-    """Return the patterns of a table as arguments of `over_tree`."""
+    """Convert a table of patterns to arguments of `over_tree`."""
     table = checked_table(place, value)
     check_keys(place, table, _KEYS)
     return {key: _read_strings(f"{place}.{key}", patterns) for key, patterns in table.items()}
@@ -27,7 +27,7 @@ def _read_strings(place: str, value: Any) -> Any:
 
 
 def write_patterns(tree: OverTree) -> dict[str, Any]:
-    """Return the patterns of a penalty over trees as data."""
+    """Convert the patterns of a penalty over trees to data."""
     patterns = {"match": tree.patterns.match or (), "exclude": tree.patterns.exclude}
     return {key: value[0] if len(value) == 1 else list(value) for key, value in patterns.items() if value}
 
@@ -38,6 +38,6 @@ def tree_schema() -> JSONSchema:
     text = {"type": "string"}
     patterns = {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}
     return {
-        "description": "The input is a tree, whose leaves are summed over, as by `over_tree`.",
+        "description": "The input is a tree. The penalty is summed over its leaves, as by `over_tree`.",
         **table_schema({key: {"description": texts[key], **patterns} for key in _KEYS}),
     }

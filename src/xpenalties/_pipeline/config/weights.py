@@ -26,7 +26,7 @@ __all__ = ["read_weight", "weight_definitions", "write_weight"]
 
 
 def read_weight(place: str, value: Any) -> Any:
-    """Return the number or the schedule that `value` stands for."""
+    """Convert data to a weight: a number or a schedule."""
     return (
         _read_schedule(place, value)
         if isinstance(value, Mapping)
@@ -51,7 +51,7 @@ def _read_schedule(place: str, table: Mapping[str, Any]) -> Any:
 
 
 def _read_argument(place: str, value: Any) -> Any:
-    """Return a schedule's argument: a scalar, a schedule, or a list of these."""
+    """Convert data to a schedule's argument: a scalar, a schedule, or a list of these."""
     if isinstance(value, Mapping):
         return _read_schedule(place, value)
     if isinstance(value, (list, tuple)):
@@ -60,7 +60,7 @@ def _read_argument(place: str, value: Any) -> Any:
 
 
 def write_weight(caller: str, weight: Any) -> Any:
-    """Return `weight` as data."""
+    """Convert a weight to data."""
     if callable(weight):
         return _write_schedule(caller, weight)
     return check_argument(caller, NON_NEGATIVE, "weight", plain(caller, "weight", weight))
@@ -75,7 +75,7 @@ def _write_schedule(caller: str, schedule: Any) -> dict[str, Any]:
 
 
 def _write_argument(caller: str, value: Any) -> Any:
-    """Return a schedule's argument as data; only schedules and tuples are not data yet."""
+    """Convert a schedule's argument to data. All except schedules and tuples already are."""
     if isinstance(value, tuple):
         return [_write_argument(caller, item) for item in value]
     return _write_schedule(caller, value) if callable(value) else value

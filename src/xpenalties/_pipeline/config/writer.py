@@ -1,4 +1,4 @@
-"""Pipelines as configurations: the data that `load` reads, without defaults."""
+"""Write pipelines as configurations: the data that `load` reads, without defaults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEFAULTS = {argument.name: argument.default for argument in fields(Penalty)}
 
 
 def save(penalties: Iterable[Penalty], name: str, path: str | PathLike[str] | None) -> dict[str, Any]:
-    """Return the configuration of a pipeline. Write it to a file too if there is a path."""
+    """Return the configuration of a pipeline. If `path` is not None, also write it to that file."""
     document: dict[str, Any] = {"version": VERSION}
     if name != "pipeline":
         document["name"] = name
