@@ -1,13 +1,12 @@
-"""Every check of this project, one session each: people and CI run the same, `nox`, or `nox -s torch` for one.
+"""All checks of this project, one nox session each. People and CI run the same: `nox`, or `nox -s torch` for one.
 
-Plain `nox` is what a change has to pass, in minutes. `nox -t full` is everything: also the oldest versions, other
+Plain `nox` is what a change has to pass, in minutes. `nox -t full` runs everything: also the oldest versions, other
 interpreters, all rows of tests/matrix/cases.py, the integrations, the site, and full coverage. `nox -t ci` is the part
-of it that .ci/run has time for after plain `nox`.
+of `full` that .ci/run has time for after plain `nox`.
 
-The backends and their requirements are read from backend_matrix/backends.toml: there is no second list. Each session
-has an environment of its own. Those that run tests leave coverage data and results behind, under their own names, so
-that a session replaces what it left before; plain `nox` and `nox -t full` start by erasing all of it. Sessions that run
-side by side start in the order of this file: the longest come first.
+backend_matrix/backends.toml is the only list of backends and their requirements. Each session has its own environment.
+Sessions that run tests write coverage data and results under their own names, over those of their last run. Plain `nox`
+and `nox -t full` first erase all of them. Parallel sessions start in the order of this file: the longest come first.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ import nox
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "backend_matrix" / "results"
-COVERAGE = ROOT / ".coverage-data"  # not beside .coverage, where `coverage report` would use them up
+COVERAGE = ROOT / ".coverage-data"  # not next to .coverage, where `coverage report` would combine and delete them
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 ROWS: list[dict[str, Any]] = tomllib.loads((ROOT / "backend_matrix" / "backends.toml").read_text("utf-8"))["backend"]
 REQUIRED = [row for row in ROWS if row["required"]]
 PYTHON = ROWS[0]["python"][0]
 ONCE = f"{ROWS[0]['name']}-{PYTHON}"  # runs the tests that do not depend on a backend
-ONE_FRAMEWORK = "not mixed and not integrations and not docs"  # those need more
+ONE_FRAMEWORK = "not mixed and not integrations and not docs"  # the others need more packages
 COMPILED = [row for row in REQUIRED if row["jit"]]  # these take the longest
 OTHERS = [row for row in ROWS if row not in COMPILED]
-ONE_THREAD = ("OMP_NUM_THREADS", "1")  # a core each: threads that share one cost more than they give
+ONE_THREAD = ("OMP_NUM_THREADS", "1")  # each session has one core, and more threads slow it down
 FULL = "full"
 CI = "ci"
 
 nox.needs_version = ">=2026.10.20"
-nox.options.allow_parallel = True  # all but those that look at the others' files
+nox.options.allow_parallel = True  # except sessions that read other sessions' files
 nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
@@ -50,15 +49,15 @@ nox.options.sessions = [
     *("types", "lint"),
 ]
 if len(sys.argv) == 1 or sys.argv[1] in ("-t", "--tags"):
-    nox.options.parallel = os.cpu_count() or 1  # a session per core. Those that are named show their output as it comes
+    nox.options.parallel = os.cpu_count() or 1  # one per core; with -s one by one, with output
     os.environ.setdefault(*ONE_THREAD)
-if len(sys.argv) == 1:  # coverage makes torch.compile 1.6 times as slow, and is checked in `full`
+if len(sys.argv) == 1:  # it makes torch.compile 1.6 times as slow; `full` checks it
     os.environ["XPENALTIES_COVERAGE"] = "no"
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 
 def switch_on_pyenv() -> None:
-    """Enable all of pyenv's versions, because its python3.12 fails otherwise. The current one stays first."""
+    """Enable all versions of pyenv, because its python3.12 otherwise fails. The current one stays first."""
     if shutil.which("pyenv") is None:
         return
     names: list[str] = []
@@ -90,12 +89,10 @@ def run_tests(
     results: bool = True,
     spread: bool = True,
 ) -> None:
-    """Run the tests that match `marks`. What an earlier run of this session left behind is removed.
+    """Run the tests that match `marks`, after removing the coverage data and results of this session's last run.
 
-    Coverage is measured except in plain `nox`.
-
-    Without `once`, the tests that do not depend on a backend are left to the session `ONCE`. A session that runs alone
-    is spread over all cores, unless `spread` is False.
+    Coverage is measured except in plain `nox`. If `once` is False, tests that do not depend on a backend are left to
+    the session `ONCE`. If a session runs alone, its tests are spread over all cores, unless `spread` is False.
     """
     stem = session.name.replace("(", "-").rstrip(")")
     written = RESULTS / f"{stem}.json"
@@ -108,7 +105,7 @@ def run_tests(
         env["XPENALTIES_MATRIX_RESULTS"] = str(written)
     if not once:
         env["XPENALTIES_TEST_ONCE"] = ONCE
-    options = ["-o", f"cache_dir={session.create_tmp()}"]  # sessions that run side by side share nothing
+    options = ["-o", f"cache_dir={session.create_tmp()}"]  # parallel sessions must not share it
     if spread and not session.parallel:
         options += ["-n", "auto", "--dist", "worksteal"]
         env.setdefault(*ONE_THREAD)
@@ -130,7 +127,7 @@ def tests_of(row: dict[str, Any]) -> Callable[[nox.Session], None]:
 
     def run(session: nox.Session) -> None:
         if "needs" in row and not has_cuda():
-            session.skip(f"{row['name']} did not run: it needs {row['needs']}, and `nvidia-smi -L` finds none")
+            session.skip(f"{row['name']} did not run: it needs {row['needs']}, but `nvidia-smi -L` finds none")
         marks = f"{ONE_FRAMEWORK} and not full" if row in COMPILED else ONE_FRAMEWORK
         requirements = ["-e", ".", *group("tests"), *row["newest"]]
         run_tests(session, requirements, row["name"], marks, once=row is ROWS[0], spread="needs" not in row)
@@ -147,12 +144,12 @@ def has_cuda() -> bool:
 
 
 def define(rows: Iterable[dict[str, Any]]) -> None:
-    """Make the sessions of backends."""
+    """Define a session for each backend."""
     for row in rows:
-        # a list of one would put the version into the session's name
+        # even a list of one puts the version into the session's name
         python = row["python"] if len(row["python"]) > 1 else row["python"][0]
         tags = [FULL] if row["required"] or "needs" in row else [FULL, CI]
-        backend = "none" if "needs" in row and not has_cuda() else None  # no environment for what is skipped
+        backend = "none" if "needs" in row and not has_cuda() else None  # no environment for a skipped session
         nox.session(name=row["name"], python=python, tags=tags, venv_backend=backend)(tests_of(row))
 
 
@@ -162,7 +159,7 @@ define(COMPILED)
 @nox.session(python=PYTHON, tags=[FULL, CI])
 @nox.parametrize("row", [nox.param(row, id=row["name"]) for row in COMPILED])
 def rows(session: nox.Session, row: dict[str, Any]) -> None:
-    """Run the tests that a backend's session leaves out, because they compile much: further rows of cases.py."""
+    """Run the rows of cases.py that a backend's own session leaves out, because compiling them takes long."""
     requirements = ["-e", ".", *group("tests"), *row["newest"]]
     run_tests(session, requirements, row["name"], f"{ONE_FRAMEWORK} and full", once=False)
 
@@ -179,13 +176,13 @@ def oldest(session: nox.Session, row: dict[str, Any]) -> None:
 def integrations(session: nox.Session) -> None:
     """Test the integrations with the packages themselves, and their examples."""
     requirements = ["-e", ".[examples]", *group("tests"), *group("integrations"), *newest(REQUIRED)]
-    session.env["XPENALTIES_TEST_INTEGRATIONS"] = "1"  # one that is not there is an error
+    session.env["XPENALTIES_TEST_INTEGRATIONS"] = "1"  # a missing package is an error
     run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "integrations", results=False)
 
 
 @nox.session(python=PYTHON, tags=[FULL])
 def mixed(session: nox.Session) -> None:
-    """Run the tests that need several frameworks, examples and peers in one environment."""
+    """Run the tests that need several frameworks, examples or peers in one environment."""
     requirements = ["-e", ".[examples]", *group("tests"), *group("peers"), *group("optional"), *newest(REQUIRED)]
     run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "mixed", results=False)
 
@@ -201,7 +198,7 @@ def doctest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def docs(session: nox.Session) -> None:
-    """Build the site, strictly: each page executed, each public name in the reference, each link followed."""
+    """Build the site strictly: run each page, list each public name, follow each link."""
     session.install("-e", ".[examples]", *group("site"), *group("integrations"), *newest(REQUIRED))
     built = ROOT / "docs" / "_build"
     shutil.rmtree(built, ignore_errors=True)
@@ -227,20 +224,20 @@ def build(session: nox.Session) -> None:
 
 @nox.session(tags=[FULL])
 def types(session: nox.Session) -> None:
-    """Check the types of the package strictly, and how users' calls are seen."""
+    """Check the types of the package strictly, and the types that users' calls get."""
     session.install(*group("types"))
     session.run("mypy")
 
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def bare(session: nox.Session) -> None:
-    """Test the installed package with its runtime dependency only, so without any framework."""
+    """Test the installed package with its runtime dependency only, without any framework."""
     run_tests(session, [".", *group("run")], "", "bare", results=False, spread=False)
 
 
 @nox.session(tags=[FULL])
 def lint(session: nox.Session) -> None:
-    """Check lint, formatting, and that imports go down only."""
+    """Check lint, formatting, and the direction of imports."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -249,14 +246,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, allow_parallel=False, default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Measure times and peak memory beside the peers', into benchmarks/RESULTS.md. Only by name: 15 minutes."""
+    """Compare times and peak memory with peers, into benchmarks/RESULTS.md. Runs by name only: 15 minutes."""
     session.install("-e", ".", *group("benchmarks"), *newest(REQUIRED))
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 
 @nox.session(allow_parallel=False, tags=[FULL])
 def coverage(session: nox.Session) -> None:
-    """Combine all sessions' coverage, which must be full."""
+    """Combine all sessions' coverage, which must be 100 %."""
     session.install(*group("run"))
     session.run("coverage", "combine", "--keep", "--quiet", str(COVERAGE))
     session.run("coverage", "report", "--fail-under=100")

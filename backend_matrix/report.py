@@ -1,8 +1,8 @@
-"""Writes REPORT.md, the tables of what works where, from the results that the test sessions left behind.
+"""Write REPORT.md, the tables of what works on which backend, from the results of the test sessions.
 
-Each session leaves one file in results/ (tests/conftest.py writes it); the sessions of a backend are added up. A cell
-without a result is a hole, unless backends.toml says that the framework lacks what it needs: the tables are
-written all the same, and the exit status says so.
+Each session writes one file in results/, see tests/helpers/results.py. The sessions of a backend are added up. A cell
+without a result is a hole, unless backends.toml says that the framework lacks the feature. If there are holes, the
+tables are still written, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
-# column of the results: its heading, and the key in backends.toml that is "" where a framework lacks it
+# column of the results: its heading, and the key in backends.toml that is "" if a framework lacks it
 COLUMNS = {
     "eager": ("Eager", ""),
     "jit": ("Compiled", "jit"),
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 class Count(NamedTuple):
-    """Outcomes of the checks behind one cell."""
+    """The outcomes of the checks in one cell."""
 
     passed: int = 0
     failed: int = 0
@@ -41,7 +41,7 @@ class Count(NamedTuple):
 
 
 class Matrix:
-    """The cells of all sessions, and which of them are missing."""
+    """The cells of all sessions, added up for each backend."""
 
     def __init__(self, rows: Sequence[Row], sessions: Sequence[Row]) -> None:
         self.rows = {row["name"]: row for row in rows}
@@ -55,7 +55,7 @@ class Matrix:
         self.backends = {backend for _, backend, _ in self.cells}
 
     def lacks(self, backend: str, column: str) -> str:
-        """Return the key in backends.toml of what `backend` lacks for `column`, or ""."""
+        """Return the key in backends.toml of the feature that `backend` lacks for `column`, or ""."""
         key = COLUMNS[column][1]
         return key if key and not self.rows[backend][key] else ""
 
@@ -103,7 +103,7 @@ def render(rows: Sequence[Row], sessions: Sequence[Row], matrix: Matrix, shown: 
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table. Numbers are on the right."""
+    """Return the lines of a Markdown table. Numbers are aligned to the right."""
     rule = ["---", *["---:" if cell != "versions" else "---" for cell in header[1:]]]
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
 
@@ -114,12 +114,12 @@ def total(session: Row, outcome: str) -> str:
 
 
 def versions(session: Row) -> str:
-    """Return for example `python 3.11.7, numpy 2.4.6`."""
+    """Return the versions as text, such as `python 3.11.7, numpy 2.4.6`."""
     return ", ".join(f"{name} {version}" for name, version in session["versions"].items())
 
 
 def did_not_run(rows: Sequence[Row], ran: set[str]) -> list[str]:
-    """Return a line for each session without results that backends.toml asks for, with the reason."""
+    """Return a line with the reason for each session in backends.toml that has no results."""
     lines = []
     for row in rows:
         name = row["name"]
@@ -132,11 +132,14 @@ def did_not_run(rows: Sequence[Row], ran: set[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report. Returns 1 if it has holes."""
-    parser = argparse.ArgumentParser(description="Write the tables of what works where.")
+    """Write the report. Return 1 if it has holes."""
+    parser = argparse.ArgumentParser(description="Write the tables of what works on which backend.")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder with a JSON file per session")
     parser.add_argument("--output", type=Path, default=HERE / "REPORT.md")
-    parser.add_argument("--require", help="backends without holes, separated by commas; default: those marked so")
+    parser.add_argument(
+        "--require",
+        help="backends that must have no holes, separated by commas; default: those that backends.toml requires",
+    )
     args = parser.parse_args(arguments)
 
     rows: list[Row] = tomllib.loads((HERE / "backends.toml").read_text("utf-8"))["backend"]

@@ -1,8 +1,8 @@
-"""The fixtures of all tests, the backends that run, and the results that the matrix's table is made of.
+"""The fixtures of all tests, and the pytest hooks that choose backends and record results.
 
-XPENALTIES_TEST_BACKENDS says what must run, separated by commas; without it, whatever of backends.toml is installed.
-A backend that is named and does not import is an error. Nothing here imports NumPy, for the session `bare` lacks it.
-The markers and what they do are in helpers/collection.py.
+XPENALTIES_TEST_BACKENDS names the backends that must run, separated by commas. Without it, all backends that are
+installed run. A named backend that cannot be imported is an error. Nothing here imports NumPy, which the session `bare`
+lacks. helpers/collection.py has the markers and explains them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tests.helpers.results import Results
 
 __all__ = ["ROWS", "SELECTED", "integration", "quiet", "selected"]
 
-# the tests compile thousands of tiny programs and run each once: spend nothing on optimizing them
+# the tests compile thousands of tiny programs and run each once, so do not optimize them
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
 _uses_of_jax = count(1)
-_states: dict[str, Any] = {}  # of each module's RNG, as its import left it
+_states: dict[str, Any] = {}  # of each module's RNG, right after its import
 if find_spec("hypothesis") is not None:  # the session `bare` lacks it
     from hypothesis import settings
 
@@ -41,14 +41,14 @@ if find_spec("hypothesis") is not None:  # the session `bare` lacks it
 
 
 def selected(module: str, *, reason: str) -> Any:
-    """Import a framework for a test about it alone. Skips the test if the session has other backends."""
+    """Import a framework for a test of it alone. Skip the test if the session has other backends."""
     if module not in SELECTED:
         pytest.skip(reason)
     return import_module(module)
 
 
 def integration(*modules: str, backends: tuple[str, ...] = ("torch",)) -> None:
-    """Skip a module of tests if its packages are not installed. In the session `integrations` they must be."""
+    """Skip a module of tests if its packages are not installed. In the session `integrations`, they must be."""
     if not set(backends) <= set(SELECTED):
         pytest.skip(f"needs {' and '.join(backends)}", allow_module_level=True)
     if os.environ.get("XPENALTIES_TEST_INTEGRATIONS") is None:
@@ -101,7 +101,7 @@ def quietly() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seeded(request: pytest.FixtureRequest) -> None:
-    """Let PyTorch and a module's RNG draw the same numbers each time, whichever tests ran before."""
+    """Seed PyTorch and a module's RNG, so that random numbers do not depend on the tests before."""
     rng = getattr(request.module, "RNG", None)
     if rng is not None:
         rng.bit_generator.state = _states.setdefault(request.module.__name__, rng.bit_generator.state)
@@ -112,7 +112,7 @@ def seeded(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def custom_names() -> Iterator[None]:
-    """Register functions for configurations by name, and forget what the test registers."""
+    """Register named functions for configurations. Remove them after the test, with all that it registered."""
     from tests.helpers.configs import NAMED
     from xpenalties import register
     from xpenalties._core.registry import REGISTERED
@@ -127,7 +127,7 @@ def custom_names() -> Iterator[None]:
 
 @pytest.fixture
 def fw(request: pytest.FixtureRequest) -> Any:
-    """Return the backend under test, see harness.py. JAX computes in float64 if asked to, as the others do."""
+    """Return the backend under test, see harness.py. JAX can compute in float64, like the others."""
     from tests.helpers.harness import framework
 
     backend = framework(request.param)
@@ -136,17 +136,17 @@ def fw(request: pytest.FixtureRequest) -> Any:
         backend.module.config.update("jax_enable_x64", True)
         yield backend
         backend.module.config.update("jax_enable_x64", before)
-        if next(_uses_of_jax) % 1000 == 0:  # programs take maps of memory, of which Linux gives a process 65530
+        if next(_uses_of_jax) % 1000 == 0:  # programs use memory maps, and Linux allows a process 65530
             backend.module.clear_caches()
     elif backend.name == "strict":
         before = backend.module.get_array_api_strict_flags()
         backend.module.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
         yield backend
         backend.module.set_array_api_strict_flags(**before)
-    elif backend.name == "dask":  # its NumPy computes later, outside of what silences a -inf - -inf that is masked
+    elif backend.name == "dask":  # NumPy computes later, where a masked -inf - -inf warns
         import dask
 
-        with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):  # no threads that stay behind
+        with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):  # leave no threads
             warnings.filterwarnings("ignore", "(invalid value|divide by zero|overflow) encountered", RuntimeWarning)
             yield backend
     else:

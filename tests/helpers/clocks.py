@@ -1,4 +1,4 @@
-"""A clock that a test sets forward, in place of waiting for one; and how long a test waits before it gives up."""
+"""A clock that a test can set forward instead of waiting, and how long a test waits before it gives up."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 
 __all__ = ["GRACE", "PATIENCE", "Clock"]
 
-PATIENCE = 120.0  # seconds, far more than any of this takes on a busy machine: a deadlock has been found
-GRACE = 0.02  # seconds in which what is wrong may show itself; what is right does not depend on them
+PATIENCE = 120.0  # seconds; far more than needed on a busy machine, so it is a deadlock
+GRACE = 0.02  # seconds in which an error can show up; correct code does not need them
 
 
 class Clock:
@@ -20,5 +20,5 @@ class Clock:
         return time.monotonic() + self._ahead
 
     def forward(self, seconds: float) -> None:
-        """Let that much time pass at once."""
+        """Move the clock forward."""
         self._ahead += seconds

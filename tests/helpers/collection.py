@@ -1,11 +1,12 @@
-"""Which tests a session collects, from their markers and from the variables that noxfile.py sets.
+"""Choose the tests of a session by their markers and by the variables that noxfile.py sets.
 
 Nothing here imports NumPy, which the session `bare` lacks.
 
-- `only(*names, reason=...)` and `without(*names, reason=...)` say which backends a test is about. A test that takes the
-  fixture `fw` gets no others. A session that has none of them deselects the test.
-- `once` is on each test that does not depend on the session's backends: it takes no `fw`, has no `only`, and its module
-  does not use `SELECTED` or `selected`. XPENALTIES_TEST_ONCE leaves these tests to the session that it names.
+- `only(*names, reason=...)` and `without(*names, reason=...)` say which backends a test is about. The fixture `fw` gets
+  no others. A session without any of them deselects the test.
+- `once` is set on each test that does not depend on the session's backends: it does not take `fw`, names no backends,
+  and its module does not use `SELECTED` or `selected`. XPENALTIES_TEST_ONCE names the session that runs these tests,
+  and the others leave them out.
 - `representative` is for tests of code that all rows of cases.py share. On a backend that is marked `slow` in
   backends.toml, the rows that stand for others run, and the rest are `full`.
 - `full` tests are left out by the default sessions (`-m "not full"`) and run by the sessions `rows`, see noxfile.py.
@@ -62,7 +63,7 @@ SELECTED = _selected()
 
 
 def allowed(node: pytest.Item | Any) -> set[str]:
-    """Return the names of the backends that a test's markers leave it."""
+    """Return the names of the backends that a test's markers allow."""
     names = set(NAMES)
     for mark in (*node.iter_markers("only"), *node.iter_markers("without")):
         if not mark.kwargs.get("reason") or not mark.args or not set(mark.args) <= set(NAMES):
@@ -74,7 +75,7 @@ def allowed(node: pytest.Item | Any) -> set[str]:
 
 
 def frameworks(definition: Any) -> list[Any]:
-    """Return the values of the fixture `fw` for a test. One that is about none of them is deselected later."""
+    """Return the values of `fw` for a test. If its markers allow no backend here, it is deselected later."""
     rows = {row["name"]: row for row in ROWS}
     names = allowed(definition)
     return [
@@ -125,7 +126,7 @@ def is_free(item: pytest.Item) -> bool:
 
 
 def depends_on_backends(item: pytest.Item) -> bool:
-    """Return whether a test takes `fw`, names backends, or its module looks at those of the session."""
+    """Return whether a test takes `fw`, names backends, or its module uses the session's backends."""
     module = vars(item.module) if isinstance(item, pytest.Function) else {}
     return (
         "fw" in getattr(item, "fixturenames", ())
@@ -135,7 +136,7 @@ def depends_on_backends(item: pytest.Item) -> bool:
 
 
 class Leftovers:
-    """Counts the tests that are left to another session, and says so at the end."""
+    """Counts the tests that are left to another session, and prints the number at the end."""
 
     def __init__(self, session: str) -> None:
         self.session = session

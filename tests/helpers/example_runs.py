@@ -1,4 +1,4 @@
-"""The examples as modules, for the tests that run them."""
+"""Import the examples as modules, for the tests that run them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @contextmanager
 def example(name: str) -> Iterator[Callable[[list[str]], Any]]:
-    """Import an example as a module and give its `main`. Global settings are restored."""
+    """Import an example as a module, and yield its `main`. Global settings are restored."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

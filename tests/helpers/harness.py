@@ -1,4 +1,4 @@
-"""One small object for each backend, so that a test is written once: make an array, read it back, compile, map."""
+"""One small object for each backend, so that tests are written once: it makes and reads arrays, compiles and maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Compiled = tuple[Callable[..., Any], Callable[[], int]]
 
 
 class Framework:
-    """What the tests need of a backend, by default from the array API standard."""
+    """What the tests need from a backend. The defaults work for the array API standard."""
 
     def __init__(self, row: dict[str, Any]) -> None:
         self.row = row
@@ -52,7 +52,7 @@ class Framework:
         return self.module.asarray(x) if dtype is None else self.module.asarray(x, dtype=self.dtype(dtype))
 
     def key(self, seed: int) -> Any:
-        """Return what random numbers are drawn with. None is the framework's global generator."""
+        """Return a source of random numbers. None is the framework's global generator."""
         return None
 
     def numpy(self, x: Any) -> Any:
@@ -64,14 +64,14 @@ class Framework:
         return x
 
     def compile(self, fn: Callable[..., Any], *, traced_only: bool = False) -> Compiled:
-        """Return the function, compiled without graph breaks, and how often it has been compiled.
+        """Compile without graph breaks. Return the compiled function, and a function that counts compilations.
 
-        `traced_only` stops after the trace, if the framework can: its graph runs as it is.
+        If `traced_only` is True, and the framework can, the traced graph runs without being compiled further.
         """
         raise NotImplementedError(self.row["no_jit"])
 
     def once(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `fn` as one program if each operation would be compiled otherwise."""
+        """Compile `fn` to one program if the framework would otherwise compile each operation."""
         return fn
 
     def vmap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,7 +164,7 @@ def close(fw: Framework, got: Any, want: Any, *, rtol: float = 1e-9, atol: float
 def first_and_second(
     fw: Framework, fn: Callable[..., Any], *arrays: np.ndarray, wrt: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gradient, and the gradient of the sum of its squares, which takes every second derivative."""
+    """Return the gradient, and the gradient of the sum of its squares, which needs every second derivative."""
     others = [fw.array(x) for x in arrays]
     x = others.pop(wrt)
 

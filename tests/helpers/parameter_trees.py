@@ -1,4 +1,4 @@
-"""A tree of parameters of every kind of node, and the paths of its floating-point leaves."""
+"""A tree of parameters with every kind of node, and the paths of its floating-point leaves."""
 
 from __future__ import annotations
 

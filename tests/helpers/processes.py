@@ -1,4 +1,4 @@
-"""Starting a script on several processes that train together, and ending it."""
+"""Start a script on two processes that train together, and end a process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["leave", "on_two_processes"]
 
 
 def on_two_processes(module: str, *arguments: object) -> None:
-    """Run a module of the tests as two processes by PyTorch's launcher; each has a core."""
+    """Run a test module as two processes with PyTorch's launcher. Each has one core."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
     run = subprocess.run(
         [*launcher, "--nproc-per-node=2", "--module", f"tests.{module}", *map(str, arguments)],
@@ -26,7 +26,7 @@ def on_two_processes(module: str, *arguments: object) -> None:
 
 
 def leave() -> None:
-    """End this process, when all have come to this; Gloo's threads now and then abort one that takes them down."""
+    """End this process once all have reached this line. A normal exit is sometimes aborted by Gloo's threads."""
     import torch
 
     torch.distributed.barrier()

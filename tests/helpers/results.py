@@ -1,4 +1,4 @@
-"""The results that backend_matrix/report.py makes its tables of: what passed, by function, backend and column."""
+"""Record results for the tables of backend_matrix/report.py: outcomes by function, backend and column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small input and its norms, distributions with zeros, and penalties that are no penalties of the package."""
+"""A small input and its norms, distributions with zeros, and custom penalties."""
 
 from __future__ import annotations
 
