@@ -369,7 +369,7 @@ def test_weights_are_checked() -> None:
     [
         (
             lambda: a_step(weights={"l1": lambda step: 0.1}),
-            r"`weights` must be numbers or arrays, got a schedule for 'l1'\. Give it to the Penalty",
+            r"`weights` must be numbers or arrays, got a schedule for 'l1'\. Pass it to the Penalty",
         ),
         (lambda: a_step(has_aux=True), r"`forward` must return a pair with has_aux=True, got dict\. Return the inputs"),
         (lambda: train_step(3, LOSS, optax.sgd(0.1)), r"`forward` must be callable, got int\. Pass a function"),

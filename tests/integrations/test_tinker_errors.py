@@ -79,7 +79,7 @@ def test_errors_when_it_is_made(arguments: Any, options: Any, error: type[Except
         (
             {"target": [torch.zeros(2), torch.zeros(3)]},
             ValueError,
-            r"target 'teacher' must have shape \(1,\) in datum 1, which has 1 tokens, got \(3,\)\. Have",
+            r"target 'teacher' must have shape \(1,\) in datum 1, which has 1 tokens, got \(3,\)\. For",
         ),
         (
             {"target": [torch.zeros(2, 4), torch.zeros(1, 5)]},
