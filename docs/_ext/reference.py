@@ -79,6 +79,9 @@ def _origin(name: str) -> str:
     loaded = {full: module for full, module in sys.modules.items() if full.startswith(f"{ROOT}.")}
     found = [full for full, module in loaded.items() if name in getattr(module, "__all__", ())]
     found = [full for full in found if getattr(loaded[full], name) is value]
+    public = [full for full in found if not any(part.startswith("_") for part in full.split("."))]
+    if public:  # such as `xpenalties.backends`, which has `namespace` of a private file
+        return public[0]
     return value.__module__ if value.__module__ in found else found[0]
 
 

@@ -58,7 +58,9 @@ def test_the_reference_has_every_public_name(reference) -> None:
     wanted = {f"{module}.{name}" for module, path in public_files().items() for name in listed(path)}
     wanted |= {f"xpenalties.{name}" for name in xpenalties.__all__}
     assert len(wanted) > 100
-    text = "\n".join(reference.text(page) for page in reference.pages())
+    pages = [*reference.pages()]
+    assert len({page.name for page in pages}) == len(pages)
+    text = "\n".join(map(reference.text, pages))
     found = re.findall(r"^\.\. auto(?:function|class|data|module):: (\S+)$", text, re.MULTILINE)
     assert sorted(wanted - set(found)) == []
     assert len(found) == len(set(found))
