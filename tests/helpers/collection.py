@@ -5,7 +5,7 @@ Nothing here imports NumPy, which the session `bare` lacks.
 - `only(*names, reason=...)` and `without(*names, reason=...)` say which backends a test is about. The fixture `fw` gets
   no others. A session without any of them deselects the test.
 - `once` is set on each test that does not depend on the session's backends: it does not take `fw`, names no backends,
-  and its module does not use `SELECTED` or `selected`. XPENALTIES_TEST_ONCE names the session that runs these tests,
+  and its module does not use `SELECTED`, `selected` or `integration`. XPENALTIES_TEST_ONCE names the session that runs these tests,
   and the others leave them out.
 - `representative` is for tests of code that all rows of cases.py share. On a backend that is marked `slow` in
   backends.toml, the rows that stand for others run, and the rest are `full`.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -128,11 +129,12 @@ def is_free(item: pytest.Item) -> bool:
 def depends_on_backends(item: pytest.Item) -> bool:
     """Return whether a test takes `fw`, names backends, or its module uses the session's backends."""
     module = vars(item.module) if isinstance(item, pytest.Function) else {}
-    return (
-        "fw" in getattr(item, "fixturenames", ())
-        or not is_free(item)
-        or not {"SELECTED", "selected"}.isdisjoint(module)
-    )
+    return "fw" in getattr(item, "fixturenames", ()) or not is_free(item) or looks_at_backends(module)
+
+
+def looks_at_backends(names: Iterable[str]) -> bool:
+    """Return whether a module with these names decides what to run by the session's backends."""
+    return not {"SELECTED", "selected", "integration"}.isdisjoint(names)
 
 
 class Leftovers:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.collection import Leftovers, allowed, deselect
+from tests.helpers.collection import Leftovers, allowed, deselect, looks_at_backends
 from tests.helpers.results import CELL, Results
 
 
@@ -89,6 +89,12 @@ def test_what_does_not_depend_on_backends_is_left_to_one_session() -> None:
     assert collected([free, about, dependent], leftovers) == [about, dependent]
     assert leftovers.count == 1
     assert collected([free]) == [free] and free.get_closest_marker("once")
+
+
+@pytest.mark.parametrize("name", ["SELECTED", "selected", "integration"])
+def test_modules_that_look_at_backends_stay_in_their_session(name: str) -> None:
+    """Else the session `once`, which has other backends, would skip them, and no session would run them."""
+    assert looks_at_backends({"np", name}) and not looks_at_backends({"np", "pytest"})
 
 
 @pytest.mark.parametrize("backend", ["numpy", "jax"])
