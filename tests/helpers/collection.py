@@ -5,8 +5,8 @@ Nothing here imports NumPy, which the session `bare` lacks.
 - `only(*names, reason=...)` and `without(*names, reason=...)` say which backends a test is about. The fixture `fw` gets
   no others. A session without any of them deselects the test.
 - `once` is set on each test that does not depend on the session's backends: it does not take `fw`, names no backends,
-  and its module does not use `SELECTED`, `selected` or `integration`. XPENALTIES_TEST_ONCE names the session that runs these tests,
-  and the others leave them out.
+  and its module does not use `SELECTED`, `selected` or `integration`. XPENALTIES_TEST_ONCE names the session that runs
+  these tests, and the others leave them out.
 - `representative` is for tests of code that all rows of cases.py share. On a backend that is marked `slow` in
   backends.toml, the rows that stand for others run, and the rest are `full`.
 - `full` tests are left out by the default sessions (`-m "not full"`) and run by the sessions `rows`, see noxfile.py.

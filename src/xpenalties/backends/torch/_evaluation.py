@@ -30,17 +30,14 @@ class TorchEvaluation(Evaluation):
         elements = self.size_of_blocks(work)
         if elements is not None:
             return evaluate_in_blocks(work._replace(fast_path=FastPath(_finite)) if on_cpu else work, elements)
-        if on_cpu:
-            return run_fast(_finite, work.terms, (arrays, work.mask), {}), None
-        return work.terms(arrays, work.mask), None
+        return run_fast(_finite, work.terms, (arrays, work.mask), {}) if on_cpu else work.whole(), None
 
     def run(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return function(*arrays, **options)
 
     def run_fast(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        if arrays[0].device.type == "cpu" and is_eager(arrays):
-            return run_fast(_finite, function, arrays, options)
-        return function(*arrays, **options)
+        skips_guards = arrays[0].device.type == "cpu" and is_eager(arrays)
+        return run_fast(_finite, function, arrays, options) if skips_guards else function(*arrays, **options)
 
     def block_elements(self, work: Work) -> int | None:
         if work.arrays[0].device.type != "cpu":
