@@ -15,7 +15,7 @@ import xpenalties as xp
 from tests.conftest import selected
 from tests.helpers.harness import Framework, close
 from tests.helpers.parameter_trees import BIAS, KERNEL, PATHS, SCALE, params
-from xpenalties import Penalty, Pipeline, trees
+from xpenalties import Penalty, Pipeline, transforms, trees
 from xpenalties.trees import over_tree
 
 
@@ -221,6 +221,59 @@ def test_small_tensors_under_torch_func() -> None:
     gradient = torch.func.grad(over_tree("l2"))(tree)
     assert gradient["a"].tolist() == [2.0] * 3
     assert gradient["b"].tolist() == [-4.0] * 2
+
+
+@pytest.mark.parametrize(("name", "options"), [("l1", {}), ("l2", {}), ("elastic_net", {"l1_ratio": 0.3})])
+def test_hypergradients_of_small_tensors(name: str, options: Any) -> None:
+    """Derivatives by a learned weight, of every order: by the weight and the tensors, and batched."""
+    torch = selected("torch", reason="is about torch._foreach")
+    leaves = [torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in ((3,), (2, 2), ())]
+    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    penalty = over_tree(name, options=options)
+
+    def total(weight: Any, *leaves: Any) -> Any:
+        return weight**2 * penalty(leaves) ** 2
+
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(total, (weight, *leaves))
+    gradients = torch.autograd.grad(total(weight, *leaves), leaves, create_graph=True)
+
+    def squares(weight: Any, *leaves: Any) -> Any:
+        gradients = torch.autograd.grad(total(weight, *leaves), leaves, create_graph=True)
+        return sum(x.square().sum() for x in gradients)
+
+    assert torch.autograd.gradgradcheck(squares, (weight, *leaves))  # the third derivative
+    many = torch.eye(3, dtype=torch.float64)
+    value = torch.stack([total(weight, *leaves) * factor for factor in (1.0, 2.0, 3.0)])
+    batched = torch.autograd.grad(value, leaves, many, is_grads_batched=True)
+    for factor in (1.0, 2.0, 3.0):
+        for rows, gradient in zip(batched, gradients, strict=True):
+            torch.testing.assert_close(rows[int(factor) - 1], factor * gradient)
+
+
+def test_hypergradients_of_small_tensors_at_infinity() -> None:
+    torch = selected("torch", reason="is about torch._foreach")
+    leaves = [torch.tensor([1.0, float("inf")], requires_grad=True), torch.zeros(2, requires_grad=True)]
+    for name, expected in (("l1", [1.0, 1.0]), ("l2", [2.0, float("inf")])):
+        gradient = torch.autograd.grad(over_tree(name)(leaves), leaves, create_graph=True)[0]
+        assert gradient.tolist() == expected
+
+
+def test_a_step_by_small_tensors_is_differentiated() -> None:
+    """As meta-learning does: gradients of the penalty, clipped together, and the loss after the step."""
+    torch = selected("torch", reason="is about torch._foreach")
+    start = [torch.tensor([3.0, -1.0], dtype=torch.float64), torch.tensor([[2.0]], dtype=torch.float64)]
+    clip = transforms.clip_by_global_norm(0.5)
+
+    def after(weight: Any) -> Any:
+        pipe = Pipeline([Penalty(over_tree("l2"), name="decay", weight=weight)])
+        leaves = [x.clone().requires_grad_() for x in start]
+        gradients = torch.autograd.grad(pipe(leaves), leaves, create_graph=True)
+        halved = [x / 2 for x in clip.update(list(gradients), ())[0]]
+        return sum(((x - u) ** 3).sum() for x, u in zip(leaves, halved, strict=True)) + weight * gradients[0].sum()
+
+    assert torch.autograd.gradcheck(after, torch.tensor(0.01, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(after, torch.tensor(3.0, dtype=torch.float64, requires_grad=True))
 
 
 def test_small_tensors_of_nan_and_without_gradients() -> None:

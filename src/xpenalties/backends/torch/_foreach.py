@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ._tracing import are_many
+
 __all__ = ["LARGEST", "power_sum"]
 
 LARGEST = 2**15  # elements of a tensor on the CPU; for 2**22 in float32, PyTorch's norm is off by 1e-4
@@ -36,6 +38,9 @@ class _PowerSum(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, cotangent: Any) -> Any:
         tensors, (first, second) = ctx.saved_tensors, ctx.factors
+        if torch.is_grad_enabled() or are_many(cotangent):
+            # autograd cannot differentiate torch._foreach_mul by a tensor's factor, and vmap has no rule for it
+            return None, None, *(_gradient(x, first, second, cotangent) for x in tensors)
         gradients: Any = None
         if second:
             gradients = torch._foreach_mul(tensors, 2 * second * cotangent)
@@ -43,3 +48,11 @@ class _PowerSum(torch.autograd.Function):  # type: ignore[misc]
             signs = torch._foreach_mul(torch._foreach_sign(tensors), first * cotangent)
             gradients = signs if gradients is None else torch._foreach_add(gradients, signs)
         return None, None, *gradients
+
+
+def _gradient(x: Any, first: float, second: float, cotangent: Any) -> Any:
+    """Return the gradient of one tensor, by operations that can be differentiated again."""
+    if not second:  # 0 times inf would be NaN
+        return first * cotangent * x.sign()
+    gradient = 2 * second * cotangent * x
+    return gradient + first * cotangent * x.sign() if first else gradient
