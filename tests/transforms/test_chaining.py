@@ -108,16 +108,24 @@ def test_differentiated(fw: Framework) -> None:
     close(fw, gradient["params"][1, 2], np.asarray(slope), rtol=1e-6)
 
 
-def test_more_arguments() -> None:
+def test_extra_arguments() -> None:
     seen = []
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def all_of_them(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         seen.append(extra)
         return updates, state
 
-    own = transforms.GradientTransformation(lambda params: (), update)
-    transforms.chain(transforms.centralize(), own).update(np.ones(2), ((), ()), None, value=3.0)
-    assert seen == [{"value": 3.0}]
+    def one_of_them(updates: Any, state: Any, params: Any = None, *, value: Any) -> Any:
+        seen.append({"only": value})
+        return updates, state
+
+    own = [transforms.GradientTransformation(lambda params: (), update) for update in (all_of_them, one_of_them)]
+    inside = transforms.chain(transforms.centralize(), transforms.chain(*own))
+    assert isinstance(inside, transforms.GradientTransformation)
+    inside.update(np.ones(2), ((), ((), ())), None, value=3.0, grad=1.0)
+    assert seen == [{"value": 3.0, "grad": 1.0}, {"only": 3.0}]
+    with pytest.raises(TypeError, match="'value'"):
+        inside.update(np.ones(2), ((), ((), ())), None, grad=1.0)
 
 
 X = np.ones((2, 2))
@@ -162,3 +170,43 @@ def test_optax_in_our_chain() -> None:
         x = transforms.apply_updates(x, updates)
     assert float(x[1]) == 0.0
     assert abs(float(x[0]) - 0.75) < 1e-5
+
+
+WRAPPERS: dict[str, Callable[[Any, Any], Any]] = {  # of Optax
+    "chain": lambda optax, inner: optax.chain(optax.identity(), inner),
+    "named_chain": lambda optax, inner: optax.named_chain(("ours", inner)),
+    "masked": lambda optax, inner: optax.masked(inner, True),
+    "partition": lambda optax, inner: optax.partition({"all": inner}, "all"),
+    "flatten": lambda optax, inner: optax.flatten(inner),
+    "apply_if_finite": lambda optax, inner: optax.apply_if_finite(inner, 3),
+    "conditionally_transform": lambda optax, inner: optax.conditionally_transform(inner, lambda *_, **extra: True),
+    "conditionally_mask": lambda optax, inner: optax.conditionally_mask(inner, lambda *_, **extra: True),
+    "MultiSteps": lambda optax, inner: optax.MultiSteps(inner, 1).gradient_transformation(),
+    "inject_hyperparams": lambda optax, inner: optax.inject_hyperparams(lambda rate: inner)(rate=0.1),
+    "chain of ours": lambda optax, inner: optax.chain(transforms.chain(transforms.centralize(), inner)),
+}
+
+
+@pytest.mark.mixed
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_extra_arguments_in_wrappers_of_optax(wrapper: str) -> None:
+    """A learning rate that falls with the loss, and line searches, in our chain in Optax's wrapper."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    def loss(x: Any) -> Any:
+        return jnp.sum((x - 1.0) ** 4)
+
+    plateau = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(factor=0.5, patience=1))
+    for theirs in (plateau, optax.polyak_sgd(), optax.scale_by_backtracking_linesearch(15), optax.lbfgs()):
+        ours = WRAPPERS[wrapper](optax, transforms.chain(transforms.add_l2_decay(0.0), theirs))
+        x = jnp.asarray([2.0, -1.0])
+        value, gradient = jax.value_and_grad(loss)(x)
+        states = [transform.init(x) for transform in (theirs, ours)]
+        for _ in range(3 if theirs is plateau else 1):
+            updates = []
+            for i, transform in enumerate((theirs, ours)):
+                result, states[i] = transform.update(gradient, states[i], x, value=value, grad=gradient, value_fn=loss)
+                updates.append(result)
+            np.testing.assert_allclose(updates[1], updates[0], rtol=1e-6)

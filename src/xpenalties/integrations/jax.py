@@ -11,7 +11,6 @@ For example::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from inspect import signature
 from typing import Any
 
 from .._core.optional import require
@@ -20,7 +19,7 @@ with require("JAX", needed_by=__name__, install="xpenalties[jax]"):
     import jax
 
 from .._pipeline.regularized_loss import RegularizedLoss
-from ..transforms._base import GradientTransformation, check_transform
+from ..transforms._base import GradientTransformation, accepted, check_transform
 from ..transforms._chaining import apply_updates
 
 __all__ = ["sown", "train_step"]
@@ -117,7 +116,7 @@ class _Step:
         self._optimizer = optimizer
         self._has_aux = has_aux
         self._options = options
-        self._extra_names = _accepted_names(optimizer.update, ("value", "grad", "value_fn"))
+        self._extra_names = list(filter(accepted(optimizer.update), ("value", "grad", "value_fn")))
         self._compiled_update = jax.jit(self._update) if jit else self._update
 
     def __call__(self, params: Any, state: Any, *batch: Any, step: Any = None, weights: Any = None) -> tuple[Any, ...]:
@@ -167,15 +166,6 @@ class _Step:
                 f"train_step: `forward` must return a mapping without 'params', got {got}. Return the inputs by name."
             )
         return inputs, aux
-
-
-def _accepted_names(update: Callable[..., Any], names: tuple[str, ...]) -> list[str]:
-    """Return the names that `update` accepts as keywords, apart from its first three arguments."""
-    parameters = list(signature(update).parameters.values())
-    by_position = {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
-    by_keyword = {p.name for p in parameters} - by_position
-    any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return [name for name in names if name in by_keyword or (any_keyword and name not in by_position)]
 
 
 def sown(intermediates: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ..trees._selection import Patterns, Selected, as_nest, leaves_at
 __all__ = [
     "GradientTransformation",
     "StepState",
+    "accepted",
     "check_state",
     "check_transform",
     "in_working_dtype",
@@ -48,6 +50,15 @@ def check_transform(caller: str, name: str, transform: Any) -> None:
             f"{caller}: `{name}` must have `init` and `update`, got {type(transform).__qualname__}. Call the "
             "function that makes it."
         )
+
+
+def accepted(update: Callable[..., Any]) -> Callable[[str], bool]:
+    """Return a function that tells if `update` accepts a name as a keyword, apart from its first three arguments."""
+    parameters = list(signature(update).parameters.values())
+    by_position = {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
+    by_keyword = {p.name for p in parameters} - by_position
+    any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return lambda name: name in by_keyword or (any_keyword and name not in by_position)
 
 
 def check_state(name: str, kind: type, state: Any) -> None:

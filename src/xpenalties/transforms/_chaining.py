@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from inspect import signature
+import sys
+from functools import cache
 from typing import Any
 
 from ..backends import flatten_with_paths_of, is_array, namespace
 from ..trees._selection import Selected, as_nest
-from ._base import GradientTransformation, check_state, check_transform, in_working_dtype, with_params
+from ._base import GradientTransformation, accepted, check_state, check_transform, in_working_dtype, with_params
 
 __all__ = ["apply_updates", "chain"]
 
@@ -19,13 +20,14 @@ def chain(*transforms: Any) -> GradientTransformation:
     Parameters
     ----------
     *transforms : GradientTransformation
-        Transforms of this package, or of Optax, which take JAX arrays only. `update` passes extra keyword arguments to
-        the transforms that take ``**kwargs``.
+        Transforms of this package, or of Optax, which take JAX arrays only.
 
     Returns
     -------
     GradientTransformation
-        Its state is the tuple of the transforms' states.
+        Its state is the tuple of the transforms' states. Its `update` takes extra keyword arguments, such as `value`,
+        and passes each to the transforms that accept it. Optax's wrappers pass theirs on to it, as to
+        `optax.GradientTransformationExtraArgs`.
 
     Raises
     ------
@@ -42,10 +44,7 @@ def chain(*transforms: Any) -> GradientTransformation:
     """
     for i, transform in enumerate(transforms):
         check_transform("chain", f"transforms[{i}]", transform)
-    takes_extra = [
-        any(p.kind is p.VAR_KEYWORD for p in signature(transform.update).parameters.values())
-        for transform in transforms
-    ]
+    accept = [accepted(transform.update) for transform in transforms]
 
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(transform.init(params) for transform in transforms)
@@ -58,12 +57,25 @@ def chain(*transforms: Any) -> GradientTransformation:
                 "`init` first."
             )
         next_states = []
-        for transform, its_state, takes in zip(transforms, state, takes_extra, strict=True):
-            updates, next_state = transform.update(updates, its_state, params, **(extra if takes else {}))
+        for transform, its_state, accepts in zip(transforms, state, accept, strict=True):
+            its_extra = {name: value for name, value in extra.items() if accepts(name)}
+            updates, next_state = transform.update(updates, its_state, params, **its_extra)
             next_states.append(next_state)
         return updates, tuple(next_states)
 
-    return GradientTransformation(init, update)
+    return _with_extra_args()(init, update)
+
+
+def _with_extra_args() -> type[GradientTransformation]:
+    """Return the class of transforms that take extra arguments. Optax's wrappers know it by their own base class."""
+    optax = sys.modules.get("optax")
+    base = getattr(optax, "GradientTransformationExtraArgs", None)
+    return GradientTransformation if base is None else _subclass(base)
+
+
+@cache
+def _subclass(base: type) -> type[GradientTransformation]:
+    return type("GradientTransformationExtraArgs", (GradientTransformation, base), {"__slots__": ()})
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
