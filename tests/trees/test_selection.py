@@ -49,6 +49,33 @@ def test_explain_says_why(fw: Framework) -> None:
     assert str(over_tree("l2").explain({})) == ""
 
 
+def test_explain_says_what_is_the_same_array(fw: Framework) -> None:
+    x, y = fw.array(BIAS), fw.array(BIAS + 0)
+    result = over_tree("l2").explain({"a": x, "b": y, "c": [x]})
+    assert result.same_as == {"c.0": "a"}
+    assert str(result) == "a    selected, (4,)\nb    selected, (4,)\nc.0  selected, (4,), the same array as a"
+    close(fw, over_tree("l2")({"a": x, "b": y, "c": [x]}), 3 * np.sum(BIAS**2))
+
+
+@pytest.mark.only("torch", reason="is about state dicts")
+def test_tied_weights(fw: Framework) -> None:
+    """Once in a module, and once for each name in a state dict."""
+    torch = fw.module
+    model = torch.nn.ModuleList(torch.nn.Linear(3, 3, bias=False) for _ in range(3))
+    model[2].weight = model[0].weight
+    decay = over_tree("l2")
+    parts = [float(value.detach()) for value in decay.by_path(model).values()]
+    assert len(parts) == 2
+    assert float(decay(model.state_dict())) == pytest.approx(2 * parts[0] + parts[1])
+    assert decay.explain(model.state_dict()).same_as == {"2.weight": "0.weight"}
+    transposed = {"a": model[0].weight, "b": model[0].weight.T}
+    assert decay.explain(transposed).same_as == {}
+    batched = []
+    for transform in (torch.vmap, torch.func.grad):
+        transform(lambda x: batched.append(decay.explain({"a": x, "b": x, "c": x + 1})) or x.sum())(torch.ones(3))
+    assert [result.same_as for result in batched] == [{"b": "a"}] * 2
+
+
 @pytest.mark.parametrize(
     ("make", "paths"),
     [

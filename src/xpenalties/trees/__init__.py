@@ -3,7 +3,10 @@
 A tree is a pytree of arrays: a dict, list, tuple, named tuple or dataclass of arrays or other trees, any pytree that
 JAX knows (Flax and Equinox modules, for example), a state dict, or a PyTorch module, which stands for its named
 parameters. The path of a leaf joins keys, fields and indices with dots: ``encoder.layers.0.weight``. Leaves that are
-not floating-point arrays are ignored.
+not floating-point arrays are ignored. Each leaf counts, even if two are the same array.
+
+A module's shared parameters count once. They have two names in its state dict, so there they count twice, and a state
+dict also has buffers: pass the module, or ``dict(model.named_parameters())``.
 """
 
 from ._over_tree import OverTree, over_tree

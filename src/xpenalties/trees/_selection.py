@@ -26,13 +26,18 @@ class Selection:
     left_out: Mapping[str, str]
     #: Patterns that match nothing.
     unused: tuple[str, ...]
+    #: For each selected leaf that is the same array as an earlier one, the path of the earlier one. Both count.
+    same_as: Mapping[str, str]
 
     def __str__(self) -> str:
-        rows = [(path, f"selected, {shape}") for path, shape in self.selected.items()]
+        rows = [(path, f"selected, {shape}{self._same(path)}") for path, shape in self.selected.items()]
         rows += self.left_out.items()
         rows += [(repr(pattern), "matches nothing") for pattern in self.unused]
         width = max((len(path) for path, _ in rows), default=0)
         return "\n".join(f"{path:{width}}  {what}" for path, what in rows)
+
+    def _same(self, path: str) -> str:
+        return f", the same array as {self.same_as[path]}" if path in self.same_as else ""
 
 
 class Selected(NamedTuple):
@@ -100,7 +105,7 @@ class Patterns:
         check_unique("explain", "tree", paths)
         indices, reasons = self._partition(leaves, paths)
         shapes = {paths[i]: tuple(leaves[i].shape) for i in indices}
-        return Selection(shapes, reasons, tuple(self._unused(paths)))
+        return Selection(shapes, reasons, tuple(self._unused(paths)), _same_as([(paths[i], leaves[i]) for i in indices]))
 
     def _selected(self, caller: str, argument: str, tree: Any) -> tuple[Selected, dict[str, str]]:
         leaves, rebuild, paths = flatten_with_paths_of(as_nest(tree))
@@ -145,6 +150,19 @@ class Patterns:
     def _unused(self, paths: list[str]) -> list[str]:
         patterns = (*(self.match or ()), *self.exclude)
         return [pattern for pattern in patterns if not any(re.search(pattern, path) for path in paths)]
+
+
+def _same_as(leaves: list[tuple[str, Any]]) -> dict[str, str]:
+    """Return the paths of leaves that are the same array as an earlier one, with the path of the earlier one."""
+    first: dict[Any, str] = {}
+    repeated = {}
+    for path, leaf in leaves:
+        backend = backend_of(leaf)
+        assert backend is not None
+        earlier = first.setdefault(backend.identity(leaf), path)
+        if earlier != path:
+            repeated[path] = earlier
+    return repeated
 
 
 def _check_visible(caller: str, argument: str, leaf: Any, path: str) -> None:

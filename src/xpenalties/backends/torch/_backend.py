@@ -81,6 +81,11 @@ class TorchBackend(Backend):
         device = scalars[0].device  # a model may be on several devices
         return torch.stack([x.to(device) for x in scalars])
 
+    def identity(self, x: Any) -> Any:
+        if is_tracing() or type(x) not in TENSORS:  # has no memory of its own
+            return id(x)
+        return x.untyped_storage()._cdata, x.storage_offset(), tuple(x.shape), x.stride()
+
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         dtype = torch.float32 if any(x.device.type == "mps" for x in scalars) else torch.float64
         device = next((x.device for x in scalars if x.device.type != "cpu"), "cpu")  # weights may be on the host
