@@ -144,8 +144,49 @@ def test_a_nan_is_seen(fw: Framework) -> None:
     assert math.isnan(float(weight))
 
 
-def test_growth_without_bounds() -> None:
-    assert target_entropy(0.1, target=1e6, rate=1.0).step({"weight": 0.1}, 0.0)[0] == math.inf
+QUIET = {"adaptive_kl": (0.0, 1e9), "target_entropy": (1e4, -1e4)}  # what makes a weight fall, and rise
+
+
+@both
+@pytest.mark.parametrize("array", [False, True])
+def test_a_weight_returns_from_its_bounds(fw: Framework, name: str, array: bool) -> None:
+    """In float32 too, where thousands of steps would make it 0 or infinite for good."""
+    controller, _, _ = BOTH[name]
+    run = fw.once(lambda weight, observed: controller.step({"weight": weight}, observed)[0]) if array else None
+    for bound, (there, back) in ((0.2e-8, QUIET[name]), (0.2e8, QUIET[name][::-1])):
+        state = controller.init(like=fw.array(np.ones(1), "float32")) if array else controller.init()
+        for observed, steps in ((there, 2000), (back, 1)):
+            number = fw.array(np.asarray(observed), "float32") if array else observed
+            for _ in range(steps if name == "adaptive_kl" else 1):
+                weight = run(state["weight"], number) if run else controller.step(state, number)[0]
+                state = {"weight": weight}
+            if observed == there:
+                assert float(weight) == pytest.approx(bound, rel=1e-6)
+        assert abs(math.log(float(weight) / bound)) > 0.019  # a step away from the bound, and not 0 times a factor
+        assert not array or weight.dtype == fw.dtype("float32")
+    saved = {"weight": fw.array(np.asarray(0.0)) if array else 0.0}  # by a version without bounds
+    assert float(controller.step(saved, controller.init()["weight"])[0]) == pytest.approx(0.2e-8)
+
+
+@both
+def test_bounds_of_ones_own(name: str) -> None:
+    make: Any = {"adaptive_kl": adaptive_kl, "target_entropy": target_entropy}[name]
+    controller = make(0.2, target=1.0, minimum=0.19, maximum=0.21)
+    falls, rises = QUIET[name]
+    for observed, bound in ((falls, 0.19), (rises, 0.21)):
+        state = controller.init()
+        for _ in range(5):
+            _, state = controller.step(state, observed)
+        assert state == {"weight": bound}
+    tiny = make(1e-37, target=1.0)
+    assert (tiny.minimum, make(1e37, target=1.0).maximum) == (2.0**-126, 2.0**127)
+    for options, message in (
+        ({"minimum": 0.0}, r"`minimum` must be in \[1\.17549e-38, 1\.70141e\+38\], got 0\.0"),
+        ({"maximum": math.inf}, r"`maximum` must be in \[1\.17549e-38, 1\.70141e\+38\], got inf"),
+        ({"minimum": 0.3}, r"`initial` must be between `minimum` and `maximum`, got 0\.2, 0\.3 and .* Move the"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: {message}"):
+            make(0.2, target=1.0, **options)
 
 
 def test_a_pipeline_follows(fw: Framework) -> None:

@@ -28,6 +28,9 @@ __all__ = ["Controller", "adaptive_kl", "target_entropy"]
 
 State = dict[str, Any]
 _FRACTION = number_in(Interval(0, 1, low_open=True))
+_LEAST, _LARGEST = 2.0**-126, 2.0**127  # normal numbers of float32: processors may flush smaller ones to 0
+_BOUND = number_in(Interval(_LEAST, _LARGEST))
+_RANGE = 1e8  # of the default bounds, relative to the first weight
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Controller(ABC):
 
     name: str
     initial: float
+    #: The least and the largest weight that `step` returns. A weight of 0 or infinity would stay so for good.
+    minimum: float
+    maximum: float
 
     def init(self, like: Any = None) -> State:
         """Return the first state.
@@ -78,13 +84,20 @@ class Controller(ABC):
         observed = _scalar(self.name, "observed", observed, other=state["weight"])
         arrays = {name: x for name, x in (("state", before), ("observed", observed)) if type(x) is not float}
         if not arrays:
-            weight = before * self.factor(observed)
+            weight = self._next(before, observed)
             return weight, {"weight": weight}
         backend = common_backend(self.name, list(arrays), list(arrays.values()))
-        weight = before * self.factor(observed if type(observed) is float else at_least_float32(observed))
+        observed = observed if type(observed) is float else at_least_float32(observed)
+        weight = backend.evaluation.run(self._next, (before, observed), {})
         if type(before) is not float and weight.dtype != before.dtype:  # compiled loops need a state of one dtype
             weight = backend.xp.astype(weight, before.dtype)
         return weight, {"weight": weight}
+
+    def _next(self, before: Any, observed: Any) -> Any:
+        weight = before * self.factor(observed)
+        xp = _namespace(weight)
+        weight = xp.where(weight < self.minimum, self.minimum, weight)
+        return xp.where(weight > self.maximum, self.maximum, weight)
 
     @abstractmethod
     def factor(self, observed: Any) -> Any:
@@ -135,7 +148,28 @@ class _TargetEntropy(Controller):
         return _namespace(observed).exp(self.rate * (self.target - observed))
 
 
-def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float = 0.2) -> Controller:
+def _bounds(caller: str, initial: Any, minimum: Any, maximum: Any) -> tuple[float, float, float]:
+    """Check the first weight and its bounds, and fill in their defaults."""
+    initial = check_argument(caller, POSITIVE, "initial", initial)
+    minimum = max(initial / _RANGE, _LEAST) if minimum is None else check_argument(caller, _BOUND, "minimum", minimum)
+    maximum = min(initial * _RANGE, _LARGEST) if maximum is None else check_argument(caller, _BOUND, "maximum", maximum)
+    if not minimum <= initial <= maximum:
+        raise ValueError(
+            f"{caller}: `initial` must be between `minimum` and `maximum`, got {initial!r}, {minimum!r} and "
+            f"{maximum!r}. Move the bound."
+        )
+    return initial, minimum, maximum
+
+
+def adaptive_kl(
+    initial: float,
+    *,
+    target: float,
+    gain: float = 0.1,
+    clip: float = 0.2,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Controller:
     r"""Control a weight so that a KL divergence stays near a target.
 
     Each step multiplies the weight by :math:`1 + g \, \mathrm{clip}(KL / \text{target} - 1, -c, c)`.
@@ -150,6 +184,9 @@ def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float
         :math:`g`, in (0, 1]. If another library has a horizon instead, it is the batch size divided by the horizon.
     clip : float, default 0.2
         :math:`c`, in (0, 1], the limit of the relative error. ``clip * gain`` must be below 1.
+    minimum, maximum : float, optional
+        The weight stays between them, by default between ``1e-8 * initial`` and ``1e8 * initial``. Without bounds, some
+        thousand steps below the target make a weight in float32 0, from which it never returns.
 
     Returns
     -------
@@ -172,7 +209,7 @@ def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float
     >>> round(weight, 4), state == {"weight": weight}
     (0.204, True)
     """
-    initial = check_argument("adaptive_kl", POSITIVE, "initial", initial)
+    bounds = _bounds("adaptive_kl", initial, minimum, maximum)
     target = check_argument("adaptive_kl", POSITIVE, "target", target)
     gain = check_argument("adaptive_kl", _FRACTION, "gain", gain)
     clip = check_argument("adaptive_kl", _FRACTION, "clip", clip)
@@ -180,10 +217,17 @@ def adaptive_kl(initial: float, *, target: float, gain: float = 0.1, clip: float
         raise ValueError(
             f"adaptive_kl: `gain` times `clip` must be below 1, got {gain} and {clip}. The weight would be 0 for good."
         )
-    return _AdaptiveKL("adaptive_kl", initial, target=target, gain=gain, clip=clip)
+    return _AdaptiveKL("adaptive_kl", *bounds, target=target, gain=gain, clip=clip)
 
 
-def target_entropy(initial: float, *, target: float, rate: float = 3e-4) -> Controller:
+def target_entropy(
+    initial: float,
+    *,
+    target: float,
+    rate: float = 3e-4,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Controller:
     r"""Control the weight of an entropy bonus so that a policy's entropy stays near a target.
 
     Each step multiplies the weight by :math:`e^{r (\text{target} - H)}`. This is gradient descent on the logarithm of
@@ -197,6 +241,8 @@ def target_entropy(initial: float, *, target: float, rate: float = 3e-4) -> Cont
         The desired entropy, in nats. It may be negative, as for continuous actions.
     rate : float, default 3e-4
         :math:`r`, > 0, per nat.
+    minimum, maximum : float, optional
+        As for `adaptive_kl`.
 
     Returns
     -------
@@ -221,7 +267,7 @@ def target_entropy(initial: float, *, target: float, rate: float = 3e-4) -> Cont
     """
     return _TargetEntropy(
         "target_entropy",
-        check_argument("target_entropy", POSITIVE, "initial", initial),
+        *_bounds("target_entropy", initial, minimum, maximum),
         target=check_argument("target_entropy", FINITE, "target", target),
         rate=check_argument("target_entropy", POSITIVE, "rate", rate),
     )

@@ -105,7 +105,8 @@ class Patterns:
         check_unique("explain", "tree", paths)
         indices, reasons = self._partition(leaves, paths)
         shapes = {paths[i]: tuple(leaves[i].shape) for i in indices}
-        return Selection(shapes, reasons, tuple(self._unused(paths)), _same_as([(paths[i], leaves[i]) for i in indices]))
+        same_as = _same_as([(paths[i], leaves[i]) for i in indices])
+        return Selection(shapes, reasons, tuple(self._unused(paths)), same_as)
 
     def _selected(self, caller: str, argument: str, tree: Any) -> tuple[Selected, dict[str, str]]:
         leaves, rebuild, paths = flatten_with_paths_of(as_nest(tree))
