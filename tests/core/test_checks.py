@@ -56,6 +56,8 @@ def test_accepted(name: str, value: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "kind", "message"),
     [
+        ("whole", 10**400, ValueError, "`whole` must be below 2**63, got an integer of 1329 bits."),
+        ("whole", -(2**63), ValueError, "`whole` must be below 2**63, got an integer of 64 bits."),
         ("any_number", math.inf, ValueError, "`any_number` must be in (-inf, inf), got inf."),
         ("any_number", math.nan, ValueError, "`any_number` must be in (-inf, inf), got nan."),
         ("any_number", True, TypeError, "`any_number` must be a number in (-inf, inf), got bool. Pass a Python float."),

@@ -23,8 +23,10 @@ from xpenalties.schedules import (
     cosine,
     cyclic,
     exponential,
+    inverse_time,
     linear,
     piecewise,
+    polynomial,
     warmup,
 )
 
@@ -39,6 +41,8 @@ MADE: dict[str, Callable[[], Schedule]] = {
     "constant": lambda: constant(0.1),
     "linear": lambda: linear(0.0, 0.1, steps=10, begin=3),
     "linear down": lambda: linear(0.7, 0.1, steps=7),
+    "polynomial": lambda: polynomial(0.7, 0.1, power=3, steps=6, begin=2),
+    "polynomial up": lambda: polynomial(0.1, 0.7, power=0.5, steps=6),
     "warmup": lambda: warmup(0.2, steps=3, start=0.05),
     "warmup, then exponential": lambda: warmup(exponential(0.1, rate=0.5, steps=4), steps=5),
     "warmup, then another's": lambda: warmup(double, steps=2, start=1.0),
@@ -48,6 +52,9 @@ MADE: dict[str, Callable[[], Schedule]] = {
     "exponential to 0": lambda: exponential(0.1, rate=0.5, end=0.0),
     "exponential from 0": lambda: exponential(0.0, rate=0.5),
     "exponential that stays": lambda: exponential(0.3, rate=1.0, end=0.1),
+    "inverse time": lambda: inverse_time(0.6, rate=0.5, steps=3, begin=2),
+    "inverse time staircase": lambda: inverse_time(0.6, rate=2, steps=3, power=1.5, staircase=True),
+    "cosine power": lambda: cosine(0.1, 0.3, steps=9, exponent=2.5),
     "cosine": lambda: cosine(0.3, 0.1, steps=9, begin=2),
     "cyclic": lambda: cyclic(0.1, 1.0, period=6, begin=4),
     "cyclic hold": lambda: cyclic(0.0, 1.0, period=7, rise=0.3, then="hold", shape="cosine"),
@@ -69,6 +76,8 @@ EXPECTED: dict[str, Callable[[int], float]] = {
     "constant": lambda step: 0.1,
     "linear": lambda step: 0.01 * min(max(step - 3, 0), 10),
     "linear down": lambda step: 0.7 - 0.6 * min(step / 7, 1),
+    "polynomial": lambda step: 0.1 + 0.6 * (1 - min(max(step - 2, 0) / 6, 1)) ** 3,
+    "polynomial up": lambda step: 0.7 - 0.6 * (1 - min(step / 6, 1)) ** 0.5,
     "warmup": rows(0.05, 0.1, 0.15, 0.2),
     "warmup, then exponential": lambda step: 0.02 * step if step < 5 else 0.1 * 0.5 ** ((step - 5) / 4),
     "warmup, then another's": lambda step: (1.0, 0.5)[step] if step < 2 else (step - 2) * 2.0,
@@ -78,6 +87,9 @@ EXPECTED: dict[str, Callable[[int], float]] = {
     "exponential to 0": lambda step: 0.1 * 0.5**step,
     "exponential from 0": lambda step: 0.0,
     "exponential that stays": lambda step: 0.3,
+    "inverse time": lambda step: 0.6 / (1 + max(step - 2, 0) / 6),
+    "inverse time staircase": lambda step: 0.6 / (1 + 2 * (step // 3)) ** 1.5,
+    "cosine power": lambda step: 0.3 - 0.2 * (0.5 + 0.5 * math.cos(math.pi * min(step / 9, 1))) ** 2.5,
     "cosine": lambda step: 0.2 + 0.1 * math.cos(math.pi * min(max(step - 2, 0), 9) / 9),
     "cyclic": lambda step: 0.1 if step < 4 else (0.1, 0.4, 0.7, 1.0, 0.7, 0.4)[(step - 4) % 6],
     "cyclic hold": lambda step: (1 - math.cos(math.pi * min(step % 7 / 2.1, 1))) / 2,
@@ -159,6 +171,8 @@ def test_ends_are_exact(fw: Framework, steps: int) -> None:
         linear(0.25, 0.75, steps=steps),
         warmup(linear(1.0, 0.0, steps=steps), steps=steps),
         cosine(1.0, steps=steps),
+        cosine(1.0, steps=steps, exponent=0.3),
+        polynomial(1.0, steps=steps, power=0.3),
         piecewise({0: 1.0, steps: 0.0}, interpolate=True),
     ):
         with in_float32(fw):
@@ -191,18 +205,79 @@ def test_numpys_numbers_as_steps(dtype: str) -> None:
     assert linear(0.0, 1.0, steps=10, begin=10)(step) == 0.0
 
 
+LONG: dict[str, Callable[[], Schedule]] = {  # numbers of steps beyond int32
+    "linear": lambda: linear(1000.0, 0.0, steps=10**10),
+    "linear later": lambda: linear(1.0, 0.0, steps=10, begin=10**10),
+    "polynomial": lambda: polynomial(1000.0, power=2, steps=10**10),
+    "warmup": lambda: warmup(1000.0, steps=10**10),
+    "exponential": lambda: exponential(1000.0, rate=0.5, steps=10**10),
+    "exponential to an end": lambda: exponential(1000.0, rate=0.5, steps=10**10, end=980.0),
+    "exponential staircase": lambda: exponential(1000.0, rate=0.5, steps=10**10, staircase=True),
+    "inverse time": lambda: inverse_time(1000.0, steps=10**10),
+    "inverse time staircase": lambda: inverse_time(1000.0, steps=10**10, staircase=True),
+    "cosine": lambda: cosine(1000.0, steps=10**10),
+    "cyclic": lambda: cyclic(1.0, 1000.0, period=10**10),
+    "piecewise": lambda: piecewise({0: 1.0, 5 * 10**8: linear(0.0, 4.0, steps=10**10), 10**10: 1000.0}),
+    "piecewise interpolated": lambda: piecewise({0: 1.0, 10**10: 1000.0, 2 * 10**10: 0.0}, interpolate=True),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_runs(fw: Framework, name: str) -> None:
+    """Whatever the counter holds: a dtype's largest integer is before all later steps."""
+    schedule = LONG[name]()
+    dtypes = ["int8", "uint8", "int32", "float32", *(("float16",) if "float16" in fw.dtypes else ())]
+    with in_float32(fw):
+        run = fw.once(schedule)
+        for dtype in dtypes:
+            step = 100 if dtype.endswith("8") or dtype == "float16" else 10**9
+            assert float(run(scalar(fw, step, dtype))) == pytest.approx(schedule(step), rel=1e-5), dtype
+        for step in (0, 3 * 10**9, 9 * 10**9, 10**10, 3 * 10**10):  # what no int32 holds
+            counted = float(np.float32(step))
+            assert float(run(scalar(fw, step, "float32"))) == pytest.approx(schedule(counted), rel=1e-5, abs=1e-4)
+
+
 def test_counters_without_a_sign(fw: Framework) -> None:
     if not hasattr(fw.module if fw.name != "jax" else fw.module.numpy, "uint32"):
         pytest.skip("has no uint32")
-    step = fw.array(np.asarray(3_000_000_000, np.uint32))
-    assert float(linear(0.0, 1.0, steps=10)(step)) == 1.0
+    for switch in (in_float32(fw), nullcontext()):  # in JAX, with int64 and without
+        with switch:
+            step = fw.array(np.asarray(3_000_000_000, np.uint32))
+            assert float(linear(0.0, 1.0, steps=10)(step)) == 1.0
+            assert float(linear(0.0, 1.0, steps=4 * 10**9)(step)) == pytest.approx(0.75)
+            assert float(linear(0.0, 1.0, steps=10**9, begin=25 * 10**8)(step)) == pytest.approx(0.5)
+            assert float(linear(0.0, 1.0, steps=1, begin=4 * 10**9)(step)) == 0.0
+            assert float(cyclic(0.0, 1.0, period=7)(step)) == pytest.approx(6 / 7)  # the remainder is 4
 
 
-@pytest.mark.without("jax", reason="has 64 bits only where they are asked for, and refuses the number otherwise")
-def test_steps_beyond_32_bits(fw: Framework) -> None:
-    """For 32-bit counters too, but only if the framework has longer ones."""
-    for schedule in (linear(1.0, 0.0, steps=3 * 10**9), linear(1.0, 0.0, steps=1, begin=3 * 10**9)):
-        assert float(schedule(scalar(fw, 5, "int32"))) == pytest.approx(1.0)
+@pytest.mark.only("jax", reason="is about what JAX's default counters hold")
+def test_a_number_in_a_program(fw: Framework) -> None:
+    with in_float32(fw):
+        value = fw.module.jit(cosine(1000.0, steps=10**10))(10**9)
+        assert float(value) == pytest.approx(975.5282581475768, rel=1e-6)
+
+
+def test_steps_beyond_what_float32_counts(fw: Framework) -> None:
+    """A counter in integers is exact. The value has the precision of float32."""
+    first = 2**24 + 1
+    with in_float32(fw):
+        for schedule in (linear(0.0, 1.0, steps=2**25), cosine(1.0, steps=2**25), cyclic(0.0, 1.0, period=2**25)):
+            assert float(schedule(scalar(fw, first, "int32"))) == pytest.approx(schedule(first), rel=2**-22)
+        for schedule in (linear(0.0, 4.0, steps=4, begin=2**24), cyclic(0.0, 4.0, period=4, rise=1.0)):
+            assert float(schedule(scalar(fw, first, "int32"))) == 1.0
+        stairs = exponential(1.0, rate=0.5, steps=first, staircase=True)
+        assert [float(stairs(scalar(fw, first + i, "int32"))) for i in (-1, 0)] == [1.0, 0.5]
+
+
+@pytest.mark.only("torch", reason="is about PyTorch's default dtype")
+def test_a_default_dtype_of_half_precision(fw: Framework) -> None:
+    before = fw.module.get_default_dtype()
+    fw.module.set_default_dtype(fw.module.float16)
+    try:
+        value = linear(0.0, 1.0, steps=400_000)(fw.module.tensor(100_000))
+    finally:
+        fw.module.set_default_dtype(before)
+    assert value.dtype == fw.module.float32 and float(value) == 0.25
 
 
 def test_another_schedule_sees_steps_of_one_kind(fw: Framework) -> None:
@@ -288,6 +363,8 @@ def test_like_optax() -> None:
         (linear(0.3, 0.1, steps=7, begin=2), optax.linear_schedule(0.3, 0.1, 7, 2)),
         (cosine(0.3, 0.03, steps=9), optax.cosine_decay_schedule(0.3, 9, alpha=0.1)),
         (exponential(0.3, rate=0.5, steps=3, begin=2, end=0.05), optax.exponential_decay(0.3, 3, 0.5, 2, False, 0.05)),
+        (polynomial(0.3, 0.05, power=2.5, steps=7, begin=2), optax.polynomial_schedule(0.3, 0.05, 2.5, 7, 2)),
+        (cosine(0.3, 0.03, steps=9, exponent=2), optax.cosine_decay_schedule(0.3, 9, alpha=0.1, exponent=2)),
         (exponential(0.3, rate=0.5, steps=3, staircase=True), optax.exponential_decay(0.3, 3, 0.5, staircase=True)),
         (warmup(0.3, steps=4), optax.warmup_constant_schedule(0.0, 0.3, 4)),
         (warmup(cosine(0.3, steps=6), steps=4), optax.warmup_cosine_decay_schedule(0.0, 0.3, 4, 10)),
@@ -360,6 +437,15 @@ def test_a_schedule_of_someone_elses_that_compares_arrays(fw: Framework) -> None
         (constant, TypeError, r"^constant: missing a required .*: 'value', the arguments are value\.$"),
         (lambda: linear(0, 1), TypeError, r"^linear: missing a required .*: 'steps', the arguments are start, end"),
         (lambda: linear(0, 1, step=5), TypeError, r"^linear: .*'ste.* start, end, steps, begin\. .*'steps'\?$"),
+        (lambda: linear(0, 1, steps=10**400), ValueError, r"^linear: `steps` must be below 2\*\*63, got an integer "),
+        (lambda: cyclic(0, 1, period=2**63), ValueError, r"^cyclic: `period` must be below 2\*\*63, got an .* 64 bits"),
+        (lambda: piecewise({0: 1, 10**5000: 2}), ValueError, r"^piecewise: `pieces` must be below 2\*\*63, got an int"),
+        (lambda: linear(0, 1, steps=2)(10**5000), ValueError, r"^linear: `step` must be below 2\*\*63, got an integer"),
+        (lambda: linear(0, 1, steps=2)(-(2**63)), ValueError, r"^linear: `step` must be below 2\*\*63, got an integer"),
+        (lambda: polynomial(1.0, power=0, steps=2), ValueError, r"^polynomial: `power` must be in \(0, inf\), got 0"),
+        (lambda: polynomial(1.0, steps=2), TypeError, r"^polynomial: missing a required .*: 'power'"),
+        (lambda: inverse_time(1.0, rate=0), ValueError, r"^inverse_time: `rate` must be in \(0, inf\), got 0"),
+        (lambda: cosine(1.0, steps=2, exponent=-1), ValueError, r"^cosine: `exponent` must be in \(0, inf\), got -1"),
         (lambda: linear(0, 1, steps=0), ValueError, r"^linear: `steps` must be at least 1, got 0\.$"),
         (lambda: linear(0, 1, steps=2.5), TypeError, r"^linear: `steps` must be an integer, got 2\.5"),
         (lambda: linear(0, math.nan, steps=2), ValueError, r"^linear: `end` must be in \[0, inf\), got nan"),

@@ -32,6 +32,20 @@ def test_apply_updates(fw: Framework) -> None:
     assert new["rest"][1] == 3
 
 
+def test_none_in_place_of_a_parameter(fw: Framework) -> None:
+    """As in Optax, whatever its update is: a model from which other leaves were taken."""
+    x = fw.array(BIAS)
+    new = transforms.apply_updates({"a": x, "b": None, "c": [None, x]}, {"a": x, "b": {"d": x}, "c": (x, None)})
+    close(fw, new["a"], 2 * BIAS)
+    close(fw, new["c"][1], BIAS)
+    assert new["b"] is None and new["c"][0] is None
+    assert transforms.apply_updates({"a": None}, {"a": x}) == {"a": None}
+    with pytest.raises(ValueError, match=r"^apply_updates: `params` must have 'ab' too, got "):
+        transforms.apply_updates({"a": None, "b": x}, {"ab": x})
+    with pytest.raises(ValueError, match=r"^apply_updates: `params` must be given to `update`, got None"):
+        transforms.apply_updates(None, x)
+
+
 def test_integer_leaves(fw: Framework) -> None:
     result = transforms.apply_updates(
         {"n": fw.array(np.asarray([1, 2])), "m": 3}, {"n": fw.array(np.asarray([3, 4])), "m": None}

@@ -22,6 +22,7 @@ __all__ = [
     "NON_NEGATIVE",
     "POSITIVE",
     "POSITIVE_INTEGER",
+    "TOO_LARGE",
     "AtLeast",
     "Interval",
     "NonNegative",
@@ -35,6 +36,8 @@ __all__ = [
     "check_argument",
     "number_in",
 ]
+
+TOO_LARGE = 2**63  # for the integers of any array
 
 Check = Callable[[str, Any], Any]  # takes the argument's name and value, returns the value to use
 
@@ -123,6 +126,8 @@ def integer(least: AtLeast | None = None) -> Check:
             number = operator.index(value)
         except TypeError:
             raise TypeError(f"`{name}` must be an integer, got {value!r}. Pass a Python int.") from None
+        if not -TOO_LARGE < number < TOO_LARGE:  # not written out, which Python refuses for thousands of digits
+            raise ValueError(f"`{name}` must be below 2**63, got an integer of {number.bit_length()} bits.")
         if least is not None and number < least.low:
             raise ValueError(f"`{name}` must be at least {least.low}, got {number}.")
         return number

@@ -12,6 +12,7 @@ from ._registry import (
     is_array_beside,
     namespace,
     parameters_of,
+    paths_of_none,
     register_loaded,
 )
 from .base import Backend, NoAutodiffError
@@ -30,5 +31,6 @@ __all__ = [
     "autodiff_backend_of",
     "namespace",
     "parameters_of",
+    "paths_of_none",
     "register_loaded",
 ]

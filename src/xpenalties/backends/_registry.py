@@ -32,6 +32,7 @@ __all__ = [
     "autodiff_backend_of",
     "namespace",
     "parameters_of",
+    "paths_of_none",
     "register_loaded",
 ]
 
@@ -74,6 +75,15 @@ def flatten_with_paths_of(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
     """Flatten like `flatten_of`. Also returns the path of each leaf: keys, fields and indices, joined with dots."""
     leaves, rebuild, paths = flatten_with_paths(tree)
     return _jax().flatten_with_paths(tree) if _is_of_jax(leaves) else (leaves, rebuild, paths)
+
+
+def paths_of_none(tree: Any) -> list[str]:
+    """Return the paths at which a pytree has None."""
+    leaves, _, paths = flatten_with_paths(tree)
+    if _is_of_jax(leaves):
+        nones: list[str] = _module("jax").paths_of_none(tree)
+        return nones
+    return [path for path, leaf in zip(paths, leaves, strict=True) if leaf is None]
 
 
 def _is_of_jax(leaves: list[Any]) -> bool:

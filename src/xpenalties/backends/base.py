@@ -110,7 +110,7 @@ class Backend:
         return self.xp.__array_namespace_info__().default_dtypes()["real floating"]
 
     def signed(self, integer: Any) -> Any:
-        """Cast an integer array to a signed dtype, for subtraction and for comparison with large numbers."""
+        """Cast an integer array to a signed dtype that holds larger numbers, if there is one."""
         return integer if integer.dtype == self.xp.int64 else self.xp.astype(integer, self.xp.int64)
 
     def abs(self, x: Any) -> Any:

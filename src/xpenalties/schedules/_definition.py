@@ -14,8 +14,9 @@ from functools import wraps
 from numbers import Integral, Real
 from typing import Any, Concatenate, ParamSpec
 
+from .._arrays.numerics import at_least_float32
 from .._arrays.scalars import PythonNamespace
-from .._core.checks import check_argument, checks_of
+from .._core.checks import TOO_LARGE, check_argument, checks_of, integer
 from .._core.hash_key import HasStaticKey
 from .._core.registry import SCHEDULES
 from .._core.suggestions import did_you_mean
@@ -26,38 +27,68 @@ __all__ = ["At", "Schedule", "schedule"]
 P = ParamSpec("P")
 Prepare = Callable[[Mapping[str, Any]], dict[str, Any]]  # checks arguments together, and may change them
 
+_STEP = integer()
 _FORMULAS: dict[str, Callable[..., Any]] = {}  # by name, so that schedules can be pickled
 
 
 class At:
     """A step, and functions to compute with it."""
 
-    def __init__(self, step: Any, xp: Any, dtype: Any) -> None:
+    def __init__(self, step: Any, xp: Any, dtype: Any, largest: float) -> None:
         self.step = step
         self.xp = xp
         self.dtype = dtype  # of floating-point arrays; None if they are Python floats
+        self.largest = largest  # the largest integer that the step's dtype holds; infinity for floating point
 
     @classmethod
     def of(cls, name: str, step: Any) -> At:
         """Check the step of the schedule `name`."""
         if isinstance(step, Real) and not isinstance(step, bool):
             step = _python_number(step)
+            if isinstance(step, int) and not -TOO_LARGE < step < TOO_LARGE:  # no call: torch.compile traces this
+                check_argument(name, _STEP, "step", step)
             if not -math.inf < step < math.inf:
                 raise ValueError(f"{name}: `step` must be finite, got {step!r}. Pass the number of steps so far.")
-            return cls(step, PythonNamespace, None)
+            return cls(step, PythonNamespace, None, math.inf)
         backend = backend_of(step)
         if backend is None or backend.dtype(step.dtype).kind in ("bool", "complex"):
             got = type(step).__qualname__ if backend is None else step.dtype
             raise TypeError(f"{name}: `step` must be a number or a 0-d array, got {got}. Count steps in integers.")
         if tuple(step.shape) != ():
             raise ValueError(f"{name}: `step` must be 0-d, got shape {tuple(step.shape)}. Index it.")
-        if backend.dtype(step.dtype).kind == "other":
-            step = backend.signed(step)
-        return cls(step, backend.xp, backend.default_float())
+        dtype = backend.default_float()
+        dtype = backend.dtype(dtype).working or dtype  # at least float32
+        if backend.dtype(step.dtype).kind == "real":
+            return cls(at_least_float32(step), backend.xp, dtype, math.inf)
+        step = backend.signed(step)
+        return cls(step, backend.xp, dtype, backend.xp.iinfo(step.dtype).max)
+
+    def reaches(self, count: int) -> bool:
+        """Return False if the step's dtype cannot hold `count`, so that it never comes."""
+        return count <= self.largest
+
+    def number(self, count: int) -> Any:
+        """Return `count` for arithmetic with the step."""
+        if self.dtype is None or count < 2**31:
+            return count
+        # JAX takes no larger Python integer, whatever the dtype of the step is
+        return self.xp.full_like(self.step, float(count) if self.largest == math.inf else count)
+
+    def is_before(self, count: int) -> Any:
+        """Return whether the step is before `count`, which it can reach."""
+        return self.step < self.number(count)
 
     def since(self, begin: int) -> Any:
         """Count the steps since `begin`, 0 before it. The count is an integer if the step is one."""
-        return self.xp.where(self.step < begin, 0, self.step - begin)
+        if not self.reaches(begin):
+            return self.step * 0
+        return self.xp.where(self.is_before(begin), 0, self.step - self.number(begin))
+
+    def divided(self, count: Any, by: int) -> tuple[Any, Any]:
+        """Divide a count of steps. Returns the whole quotient and the remainder."""
+        if not self.reaches(by):
+            return count * 0, count
+        return count // self.number(by), count % self.number(by)
 
     def as_float(self, value: Any) -> Any:
         """Convert a count of steps to floating point."""
@@ -66,13 +97,18 @@ class At:
     def progress(self, begin: int, steps: int) -> Any:
         """Return which share of `steps` has passed since `begin`, in [0, 1]."""
         passed = self.since(begin)
+        share = self.as_float(passed) / float(steps)
         # in compiled code, n / n may not be 1
-        return self.xp.where(passed >= steps, 1.0, self.as_float(passed) / steps)
+        return self.xp.where(passed >= self.number(steps), 1.0, share) if self.reaches(steps) else share
 
     def interpolate(self, start: Any, end: Any, progress: Any) -> Any:
         """Interpolate from `start` to `end`. Exact at 0 and 1."""
         progress = self.xp.where(progress > 1, 1.0, progress)  # rounding may exceed 1
         return (1 - progress) * start + progress * end
+
+    def half_cosine(self, progress: Any) -> Any:
+        """Map [0, 1] to [0, 1] along half a cosine."""
+        return 0.5 - 0.5 * self.xp.cos(math.pi * progress)
 
     def power(self, base: float, exponent: Any) -> Any:
         """Return `base ** exponent`. The log is a Python float: in float32, a base near 1 would round to 1."""

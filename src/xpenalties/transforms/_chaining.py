@@ -7,7 +7,7 @@ import sys
 from functools import cache
 from typing import Any
 
-from ..backends import flatten_with_paths_of, is_array, namespace
+from ..backends import flatten_with_paths_of, is_array, namespace, paths_of_none
 from ..trees._selection import Selected, as_nest
 from ._base import GradientTransformation, accepted, check_state, check_transform, in_working_dtype, with_params
 
@@ -84,7 +84,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     Parameters
     ----------
     params, updates : pytrees of arrays
-        A parameter whose update is None or missing is returned unchanged.
+        A parameter whose update is None or missing is returned unchanged. None in place of a parameter stays None.
 
     Returns
     -------
@@ -104,6 +104,10 @@ def apply_updates(params: Any, updates: Any) -> Any:
     changes, _, change_paths = flatten_with_paths_of(as_nest(updates))
     # JAX's float0 has no itemsize: it stands for no update
     indices = [i for i, x in enumerate(changes) if is_array(x) and getattr(x.dtype, "itemsize", True)]
+    present = {path for path, leaf in zip(paths, leaves, strict=True) if leaf is not None}
+    if not present.issuperset(change_paths[i] for i in indices):
+        nones = paths_of_none(as_nest(params))
+        indices = [i for i in indices if not any(f"{change_paths[i]}.".startswith(f"{none}.") for none in nones)]
     pairs = with_params("apply_updates", Selected(changes, iter, change_paths, indices), params)
     targets = indices if change_paths == paths else [paths.index(change_paths[i]) for i in indices]
     for i, (update, param) in zip(targets, pairs, strict=True):

@@ -64,6 +64,7 @@ def test_options_in_schema_and_loader(name: str) -> None:
 
 SMALLEST: dict[str, dict[str, Any]] = {
     "constant": {"value": 0.5}, "linear": LINEAR, "warmup": {"after": 0.5, "steps": 3},
+    "polynomial": {"start": 1.0, "power": 2.0, "steps": 3}, "inverse_time": {"start": 1.0},
     "exponential": {"start": 1.0, "rate": 0.5}, "cosine": {"start": 1.0, "steps": 3},
     "cyclic": {"low": 0.0, "high": 1.0, "period": 3}, "piecewise": {"pieces": [[0, 0.5]]},
 }  # fmt: skip

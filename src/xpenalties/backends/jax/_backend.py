@@ -16,7 +16,7 @@ from ..._core.pytrees import Rebuild, join_paths, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
 from ._programs import JaxEvaluation
 
-__all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of"]
+__all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of", "paths_of_none"]
 
 
 class JaxBackend(Backend):
@@ -40,8 +40,9 @@ class JaxBackend(Backend):
     def signed(self, integer: Any) -> Any:
         if integer.dtype in (jnp.int32, jnp.int64):
             return integer
-        most = jnp.iinfo(jnp.int32).max  # not int64, which users must enable
-        return jnp.astype(jnp.minimum(integer, most) if jnp.iinfo(integer.dtype).max > most else integer, jnp.int32)
+        if jnp.iinfo(integer.dtype).max <= jnp.iinfo(jnp.int32).max:
+            return jnp.astype(integer, jnp.int32)
+        return jnp.astype(integer, jnp.int64) if jax.config.jax_enable_x64 else integer  # users must enable int64
 
     def flatten(self, tree: Any) -> tuple[list[Any], Rebuild]:
         """Use JAX's pytrees, so that gradients have the structure that JAX itself would return."""
@@ -124,6 +125,12 @@ def parameters_of(module: Any) -> Any:
     """Return the parameters of a Flax nnx module, or None for anything else."""
     nnx = sys.modules.get("flax.nnx")
     return nnx.state(module, nnx.Param) if nnx is not None and isinstance(module, nnx.Module) else None
+
+
+def paths_of_none(tree: Any) -> list[str]:
+    """Return the paths at which a pytree has None, which is no leaf to JAX."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)[0]
+    return [jax.tree_util.keystr(keys, simple=True, separator=".") for keys, leaf in leaves if leaf is None]
 
 
 def is_tree(x: Any) -> bool:
