@@ -36,9 +36,9 @@ class Operator:
         return self.function(x, **{**({"scale": SCALE} if self.scaled else {}), **self.options, **more})
 
 
-def ball(x: Any, axis: int, radius: float) -> Any:
+def ball(x: Any, axis: Any, radius: float) -> Any:
     """The projection on balls of the L2 norm."""
-    return x * np.minimum(1, radius / np.linalg.norm(x, axis=axis, keepdims=True))
+    return x * np.minimum(1, radius / np.sqrt(np.sum(np.abs(x) ** 2, axis=axis, keepdims=True)))
 
 
 def singular_ball(x: Any) -> Any:
@@ -65,6 +65,12 @@ OPERATORS = {
         lambda x: float(xp.group_lasso(x, axis=0)),
         lambda x: ball(x, 0, SCALE * math.sqrt(x.shape[0])),
         {"axis": 0},
+    ),
+    "group_lasso, of all": Operator(
+        prox.group_lasso,
+        lambda x: float(xp.group_lasso(x.ravel())),
+        lambda x: ball(x, (0, 1), SCALE * math.sqrt(x.size)),
+        {"axis": (0, -1)},
     ),
     "nuclear_norm": Operator(
         prox.nuclear_norm, lambda x: float(np.sum(np.linalg.svd(x, compute_uv=False))), singular_ball
@@ -271,6 +277,72 @@ def test_gradients_by_scales(fw: Framework, name: str) -> None:
     assert float(xp.grad(of)(fw.array(np.asarray(SCALE)))) == pytest.approx((up - down) / 2e-6, abs=1e-7)
 
 
+PARTS: dict[str, tuple[Callable[..., Any], tuple[int, ...], Callable[[Any, Any], list[Any]]]] = {
+    # the operator, the shape of an array of scales, and the result for each scale alone
+    "l1": (prox.l1, (3, 4), lambda x, s: [[prox.l1(x[i, j], scale=s[i, j]) for j in range(4)] for i in range(3)]),
+    "l1, of columns": (prox.l1, (4,), lambda x, s: [prox.l1(x[:, i], scale=s[i]) for i in range(4)]),
+    "l2, of rows": (prox.l2, (3, 1), lambda x, s: [prox.l2(x[i], scale=s[i, 0]) for i in range(3)]),
+    "elastic_net": (prox.elastic_net, (3, 1), lambda x, s: [prox.elastic_net(x[i], scale=s[i, 0]) for i in range(3)]),
+    "group_lasso": (prox.group_lasso, (3,), lambda x, s: [prox.group_lasso(x[i], scale=s[i]) for i in range(3)]),
+    "group_lasso, of columns": (
+        lambda x, scale: prox.group_lasso(x, scale=scale, axis=0),
+        (4,),
+        lambda x, s: [prox.group_lasso(x[:, i], scale=s[i]) for i in range(4)],
+    ),
+}
+parts = pytest.mark.parametrize("name", PARTS)
+
+
+@parts
+def test_a_scale_for_each_part(fw: Framework, name: str) -> None:
+    """Of each element, row, column or group."""
+    operator, shape, by_hand = PARTS[name]
+    x, scale = RNG.normal(size=(3, 4)), RNG.uniform(0, 1, size=shape)
+    want = np.asarray(by_hand(x, scale))
+    want = want.T if want.shape == (4, 3) else want
+    close(fw, operator(fw.array(x), scale=fw.array(scale)), want)
+    low = operator(fw.array(x, "float32"), scale=fw.array(scale))
+    assert low.dtype == fw.dtype("float32")  # a scale widens nothing
+    close(fw, low, want, rtol=1e-5, atol=1e-6)
+
+
+@parts
+def test_a_scale_for_each_part_compiled(fw: Framework, name: str) -> None:
+    if not fw.has_jit:
+        pytest.skip(fw.row["no_jit"])
+    operator, shape, _ = PARTS[name]
+    x, scale = fw.array(RNG.normal(size=(3, 4))), fw.array(RNG.uniform(0, 1, size=shape))
+    compiled, _ = fw.compile(lambda x, scale: operator(x, scale=scale))
+    close(fw, compiled(x, scale), fw.numpy(operator(x, scale=scale)))
+
+
+@parts
+@pytest.mark.needs("autodiff")
+def test_gradients_by_a_scale_for_each_part(fw: Framework, name: str) -> None:
+    operator, shape, _ = PARTS[name]
+    x, scale, factors = RNG.normal(size=(3, 4)), RNG.uniform(0.1, 0.9, size=shape), RNG.normal(size=(3, 4))
+
+    def of(scale: Any) -> Any:
+        result = operator(fw.array(x), scale=scale)
+        return xp.namespace(result).sum(result * fw.array(factors))
+
+    got = fw.numpy(xp.grad(of)(fw.array(scale)))
+    for index in np.ndindex(shape):
+        moved = np.zeros(shape)
+        moved[index] = 1e-6
+        up, down = (float(fw.numpy(of(fw.array(scale + sign * moved)))) for sign in (1, -1))
+        assert got[index] == pytest.approx((up - down) / 2e-6, abs=1e-7)
+
+
+@pytest.mark.without("dask", reason="Dask decomposes one matrix, no batch")
+def test_weights_of_singular_values(fw: Framework) -> None:
+    x = RNG.normal(size=(2, 3, 5))
+    u, values, vh = np.linalg.svd(x, full_matrices=False)
+    for scale in (np.asarray([0.0, 0.5, 3.0]), np.asarray([[0.0, 0.2, 0.9], [0.3, 0.3, 9.0]])):
+        got = fw.numpy(prox.nuclear_norm(fw.array(x), scale=fw.array(scale)))
+        np.testing.assert_allclose(got, (u * np.maximum(values - scale, 0)[:, None, :]) @ vh, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["l1", "elastic_net", "group_lasso"])
 @pytest.mark.parametrize("size", [1e-30, 1e-18, 1e-3, 1e18])
 @pytest.mark.needs("autodiff")
@@ -313,7 +385,30 @@ def test_sparse_regression(fw: Framework) -> None:
     [
         (lambda x: prox.l1(x, scale=-1.0), ValueError, r"^l1: `scale` must be in \[0, inf\), got -1\.0"),
         (lambda x: prox.l1(x, scale="a"), TypeError, r"^l1: `scale` must be a number in \[0, inf\), got str"),
-        (lambda x: prox.l1(x, scale=x), ValueError, r"^l1: `scale` must be 0-d, got shape \(2, 3\)\. Index it"),
+        *(
+            (
+                lambda x, operator=operator: operator(x, scale=x[0, :2]),
+                ValueError,
+                rf"^{operator.__name__}: `scale` must broadcast to `x`, got shapes \(2,\) and \(2, 3\)\. Reshape it",
+            )
+            for operator in (prox.l1, prox.l2, prox.elastic_net)
+        ),
+        (
+            lambda x: prox.group_lasso(x, scale=x),
+            ValueError,
+            r"^group_lasso: `scale` must broadcast to `x` without `axis`, got shapes \(2, 3\) and \(2,\)",
+        ),
+        (
+            lambda x: prox.group_lasso(x, scale=1, axis=(1, -1)),
+            ValueError,
+            r"^group_lasso: `axis` must have each axis once, got \(1, -1\)",
+        ),
+        (lambda x: prox.group_lasso(x, scale=1, axis=()), ValueError, r"^group_lasso: `axis` must have each axis once"),
+        (
+            lambda x: prox.nuclear_norm(x, scale=x),
+            ValueError,
+            r"^nuclear_norm: `scale` must broadcast to the singular values, got shapes \(2, 3\) and \(2,\)",
+        ),
         (
             lambda x: prox.elastic_net(x, scale=1, l1_ratio=2),
             ValueError,

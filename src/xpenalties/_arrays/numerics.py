@@ -153,7 +153,7 @@ def identity(matrix: Any) -> Any:
     return backend.xp.eye(constant.shape[-1], dtype=constant.dtype, device=backend.device(constant))
 
 
-def unit(x: Any, *, axis: int) -> Any:
+def unit(x: Any, *, axis: int | tuple[int, ...]) -> Any:
     """Return `x` divided by its L2 norm along `axis`. A zero vector stays zero, with gradient 0."""
     xp = namespace(x)
     x = x / _scale(x, axis=axis)

@@ -24,6 +24,7 @@ __all__ = [
     "POSITIVE_INTEGER",
     "TOO_LARGE",
     "AtLeast",
+    "Check",
     "Interval",
     "NonNegative",
     "NonNegativeInteger",

@@ -7,10 +7,11 @@ from functools import wraps
 from numbers import Real
 from typing import Any, TypeVar, cast
 
-from .._core.checks import NON_NEGATIVE, check_argument, integer
-from ..backends import backend_of, common_backend, is_array_beside
+from .._arrays.numerics import broadcasts
+from .._core.checks import Check, check_argument, integer
+from ..backends import backend_of, common_backend, is_array_beside, namespace
 
-__all__ = ["cast_like", "checked", "proximal_operator"]
+__all__ = ["along", "cast_like", "check_shape", "checked", "checked_axes", "proximal_operator"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _AXIS = integer()
@@ -27,8 +28,19 @@ def proximal_operator(function: F) -> F:
     return cast(F, operator)
 
 
-def checked(name: str, x: Any, scale: Any, *, axis: int | None = None, real: bool = False) -> tuple[Any, Any, Any]:
-    """Check the arguments. Returns the namespace, `x` in the dtype to compute in, and `scale`."""
+def checked(name: str, x: Any, *, real: bool = False, **arguments: tuple[Check, Any]) -> tuple[Any, ...]:
+    """Check `x` and arguments that are numbers or arrays.
+
+    Parameters
+    ----------
+    **arguments : tuple of check and value
+        The check is for a number. The values of arrays are not checked.
+
+    Returns
+    -------
+    tuple
+        The namespace, `x` in the dtype to compute in, and each argument as a float or a real array of that dtype.
+    """
     backend = backend_of(x)
     assert backend is not None  # `proximal_operator` has checked it
     kind, working, _ = backend.dtype(x.dtype)
@@ -36,22 +48,56 @@ def checked(name: str, x: Any, scale: Any, *, axis: int | None = None, real: boo
         raise TypeError(
             f"{name}: `x` must be {'real' if real else 'real or complex'} floating point, got {x.dtype}. Cast it first."
         )
-    if axis is not None and not -x.ndim <= check_argument(name, _AXIS, "axis", axis) < x.ndim:
-        raise ValueError(f"{name}: `axis` must be an axis of `x`, got {axis} for shape {tuple(x.shape)}.")
     wide = x if working is None else backend.xp.astype(x, working)
-    if isinstance(scale, Real) or not is_array_beside(scale, x):
-        return backend.xp, wide, check_argument(name, NON_NEGATIVE, "scale", scale)
-    backend = common_backend(name, ["x", "scale"], [x, scale])  # the tracer's, if one of them is traced
-    return backend.xp, wide, _checked_scale(name, backend, wide, scale)
+    values: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
+    for argument, (check, value) in arguments.items():
+        is_number = isinstance(value, Real) or not is_array_beside(value, x)
+        values[argument] = check_argument(name, check, argument, value) if is_number else value
+        if not is_number:
+            arrays[argument] = value
+    if arrays:  # the backend is the tracer's, if one of the arrays is traced
+        backend = common_backend(name, ["x", *arrays], [x, *arrays.values()])
+        values.update((argument, _cast(name, argument, backend, wide, value)) for argument, value in arrays.items())
+    return backend.xp, wide, *values.values()
 
 
-def _checked_scale(name: str, backend: Any, x: Any, scale: Any) -> Any:
-    if tuple(scale.shape) != ():
-        raise ValueError(f"{name}: `scale` must be 0-d, got shape {tuple(scale.shape)}. Index it.")
-    if backend.dtype(scale.dtype).kind != "real":
-        raise TypeError(f"{name}: `scale` must be real, got {scale.dtype}. Cast it.")
+def _cast(name: str, argument: str, backend: Any, x: Any, value: Any) -> Any:
+    """Cast an array to the real dtype of `x`."""
+    if backend.dtype(value.dtype).kind != "real":
+        raise TypeError(f"{name}: `{argument}` must be real, got {value.dtype}. Cast it.")
     real = backend.xp.real(x).dtype if backend.dtype(x.dtype).kind == "complex" else x.dtype
-    return scale if scale.dtype == real else backend.xp.astype(scale, real)
+    return value if value.dtype == real else backend.xp.astype(value, real)
+
+
+def check_shape(name: str, argument: str, value: Any, shape: tuple[int, ...], what: str) -> None:
+    """Check that an argument, if it is an array, can be broadcast to `shape`, the shape of `what`."""
+    if not isinstance(value, float) and not broadcasts(tuple(value.shape), shape):
+        raise ValueError(
+            f"{name}: `{argument}` must broadcast to {what}, got shapes {tuple(value.shape)} and {shape}. Reshape it."
+        )
+
+
+def checked_axes(name: str, x: Any, axis: int | tuple[int, ...], *, several: bool = False) -> tuple[int, ...]:
+    """Check the option `axis`. Returns the axis, or each of several, counted from the first axis of `x`."""
+    axes = axis if several and isinstance(axis, tuple) else (axis,)
+    for each in axes:
+        if not -x.ndim <= check_argument(name, _AXIS, "axis", each) < x.ndim:
+            raise ValueError(f"{name}: `axis` must be an axis of `x`, got {each} for shape {tuple(x.shape)}.")
+    counted = tuple(each % x.ndim for each in axes)
+    if not counted or len(set(counted)) < len(counted):
+        raise ValueError(f"{name}: `axis` must have each axis once, got {axis}.")
+    return counted
+
+
+def along(x: Any, axes: tuple[int, ...], value: Any) -> Any:
+    """Expand an array that broadcasts to `x` without `axes`, so that it broadcasts to `x`."""
+    if isinstance(value, float) or value.ndim == 0:
+        return value
+    kept = tuple(1 if i in axes else size for i, size in enumerate(x.shape))
+    rest = tuple(size for i, size in enumerate(x.shape) if i not in axes)
+    xp = namespace(value)
+    return xp.reshape(xp.broadcast_to(value, rest), kept)
 
 
 def cast_like(x: Any, result: Any) -> Any:

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from .._arrays.numerics import matmul, safe_norm, soft_threshold, unit
-from .._core.checks import Interval, check_argument, number_in
+from .._core.checks import NON_NEGATIVE, Interval, check_argument, number_in
 from .._core.types import Array
-from ._base import cast_like, checked, proximal_operator
+from ._base import along, cast_like, check_shape, checked, checked_axes, proximal_operator
 
 __all__ = ["elastic_net", "group_lasso", "l1", "l2", "nuclear_norm"]
 
@@ -25,8 +25,9 @@ def l1(x: Array, /, *, scale: Any) -> Array:
     ----------
     x : array, shape (...)
         Real or complex floating point.
-    scale : float or 0-d array
-        :math:`s`, the factor of the penalty, >= 0: the learning rate times the weight.
+    scale : float or array
+        :math:`s`, the factor of the penalty, >= 0: the learning rate times the weight. An array that broadcasts to `x`
+        has a factor for each element.
 
     Returns
     -------
@@ -42,7 +43,8 @@ def l1(x: Array, /, *, scale: Any) -> Array:
     >>> prox.l1(np.asarray([3.0, -0.5, -2.0]), scale=1.0).tolist()
     [2.0, 0.0, -1.0]
     """
-    xp, wide, scale = checked("l1", x, scale)
+    xp, wide, scale = checked("l1", x, scale=(NON_NEGATIVE, scale))
+    check_shape("l1", "scale", scale, tuple(x.shape), "`x`")
     return cast_like(x, soft_threshold(xp, wide, scale))
 
 
@@ -54,8 +56,8 @@ def l2(x: Array, /, *, scale: Any) -> Array:
     ----------
     x : array, shape (...)
         Real or complex floating point.
-    scale : float or 0-d array
-        :math:`s`, the factor of the penalty, >= 0.
+    scale : float or array
+        :math:`s`, the factor of the penalty, >= 0. An array that broadcasts to `x` has a factor for each element.
 
     Returns
     -------
@@ -66,7 +68,8 @@ def l2(x: Array, /, *, scale: Any) -> Array:
     >>> prox.l2(np.asarray([3.0, -1.0]), scale=0.5).tolist()
     [1.5, -0.5]
     """
-    _, wide, scale = checked("l2", x, scale)
+    _, wide, scale = checked("l2", x, scale=(NON_NEGATIVE, scale))
+    check_shape("l2", "scale", scale, tuple(x.shape), "`x`")
     return cast_like(x, wide / (1 + 2 * scale))
 
 
@@ -80,8 +83,8 @@ def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
     ----------
     x : array, shape (...)
         Real or complex floating point.
-    scale : float or 0-d array
-        :math:`s`, the factor of the penalty, >= 0.
+    scale : float or array
+        :math:`s`, the factor of the penalty, >= 0. An array that broadcasts to `x` has a factor for each element.
     l1_ratio : float, default 0.5
         :math:`\alpha`, the share of the L1 part, in [0, 1].
 
@@ -94,13 +97,14 @@ def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
     >>> prox.elastic_net(np.asarray([3.0, -0.5]), scale=1.0).tolist()
     [1.25, 0.0]
     """
-    xp, wide, scale = checked("elastic_net", x, scale)
+    xp, wide, scale = checked("elastic_net", x, scale=(NON_NEGATIVE, scale))
+    check_shape("elastic_net", "scale", scale, tuple(x.shape), "`x`")
     share = check_argument("elastic_net", _SHARE, "l1_ratio", l1_ratio)
     return cast_like(x, soft_threshold(xp, wide, scale * share) / (1 + 2 * scale * (1 - share)))
 
 
 @proximal_operator
-def group_lasso(x: Array, /, *, scale: Any, axis: int = -1) -> Array:
+def group_lasso(x: Array, /, *, scale: Any, axis: int | tuple[int, ...] = -1) -> Array:
     r"""Apply the proximal operator of `group_lasso`: whole groups become exactly 0.
 
     :math:`x_g (1 - s \sqrt{k} / \|x_g\|)` if :math:`\|x_g\| > s \sqrt{k}`, else 0, for groups of :math:`k` elements.
@@ -109,10 +113,12 @@ def group_lasso(x: Array, /, *, scale: Any, axis: int = -1) -> Array:
     ----------
     x : array, shape (...)
         Real or complex floating point.
-    scale : float or 0-d array
-        :math:`s`, the factor of the penalty, >= 0.
-    axis : int, default -1
-        The axis along which the elements of a group lie.
+    scale : float or array
+        :math:`s`, the factor of the penalty, >= 0. An array that broadcasts to `x` without `axis` has a factor for each
+        group.
+    axis : int or tuple of int, default -1
+        The axis along which the elements of a group lie, or several axes: ``(1, 2, 3)`` for the filters of PyTorch's
+        convolutions.
 
     Returns
     -------
@@ -123,13 +129,15 @@ def group_lasso(x: Array, /, *, scale: Any, axis: int = -1) -> Array:
     >>> prox.group_lasso(np.asarray([[3.0, 4.0], [0.3, 0.4]]), scale=math.sqrt(0.5)).round(4).tolist()
     [[2.4, 3.2], [0.0, 0.0]]
     """
-    xp, wide, scale = checked("group_lasso", x, scale, axis=axis)
+    xp, wide, scale = checked("group_lasso", x, scale=(NON_NEGATIVE, scale))
+    axes = checked_axes("group_lasso", x, axis, several=True)
+    groups = tuple(size for i, size in enumerate(x.shape) if i not in axes)
+    check_shape("group_lasso", "scale", scale, groups, "`x` without `axis`")
     if 0 in x.shape:
         return x
-    axis = axis % x.ndim
-    norm = xp.expand_dims(safe_norm(wide, axis=axis), axis=axis)
-    threshold = scale * math.sqrt(x.shape[axis])
-    return cast_like(x, xp.where(norm <= threshold, 0.0, wide - threshold * unit(wide, axis=axis)))
+    norm = along(x, axes, safe_norm(wide, axis=axes))
+    threshold = along(x, axes, scale) * math.sqrt(math.prod([x.shape[i] for i in axes]))  # torch.compile needs a list
+    return cast_like(x, xp.where(norm <= threshold, 0.0, wide - threshold * unit(wide, axis=axes)))
 
 
 @proximal_operator
@@ -142,8 +150,10 @@ def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
     ----------
     x : array, shape (..., m, n)
         Real or complex floating point. Leading axes are a batch of matrices.
-    scale : float or 0-d array
-        :math:`s`, the factor of the norm, >= 0.
+    scale : float or array
+        :math:`s`, the factor of the norm, >= 0. An array that broadcasts to shape (..., min(m, n)) has a factor for
+        each singular value, the largest value first. Its factors must not decrease: only then is this the proximal
+        operator of the weighted norm [2]_.
 
     Returns
     -------
@@ -158,15 +168,18 @@ def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
     ----------
     .. [1] Cai, Candes & Shen, "A singular value thresholding algorithm for matrix completion", SIAM J. Optim. 20(4),
        2010.
+    .. [2] Gu et al., "Weighted nuclear norm minimization with application to image denoising", CVPR 2014.
 
     Examples
     --------
     >>> prox.nuclear_norm(np.asarray([[3.0, 0.0], [0.0, 0.5]]), scale=1.0).tolist()
     [[2.0, 0.0], [0.0, 0.0]]
     """
-    xp, wide, scale = checked("nuclear_norm", x, scale)
+    xp, wide, scale = checked("nuclear_norm", x, scale=(NON_NEGATIVE, scale))
     if x.ndim < 2:
         raise ValueError(f"nuclear_norm: `x` must have at least 2 axes, got shape {tuple(x.shape)}. Add one.")
+    values_shape = (*x.shape[:-2], min(x.shape[-2:]))
+    check_shape("nuclear_norm", "scale", scale, values_shape, "the singular values")
     if 0 in x.shape:
         return x
     u, values, vh = xp.linalg.svd(wide, full_matrices=False)

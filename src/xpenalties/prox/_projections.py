@@ -6,24 +6,25 @@ import math
 from typing import Any
 
 from .._arrays.numerics import stop_gradient
-from .._core.checks import FINITE, POSITIVE, check_argument
+from .._core.checks import FINITE, POSITIVE
 from .._core.types import Array
 from ..backends import backend_of, namespace
-from ._base import cast_like, checked, proximal_operator
+from ._base import along, cast_like, check_shape, checked, checked_axes, proximal_operator
 
 __all__ = ["box", "simplex"]
 
 
 @proximal_operator
-def box(x: Array, /, *, low: float | None = None, high: float | None = None) -> Array:
+def box(x: Array, /, *, low: Any = None, high: Any = None) -> Array:
     """Project onto a box: clip each element to the bounds.
 
     Parameters
     ----------
     x : array, shape (...)
         Real floating point.
-    low, high : float, optional
-        The bounds. None means no bound on that side.
+    low, high : float or array, optional
+        The bounds. None means no bound on that side. An array that broadcasts to `x` has a bound for each element; if
+        `low` is above `high` in an array, the result is `high`.
 
     Returns
     -------
@@ -34,21 +35,23 @@ def box(x: Array, /, *, low: float | None = None, high: float | None = None) -> 
     >>> prox.box(np.asarray([3.0, -0.5]), low=0.0, high=1.0).tolist()
     [1.0, 0.0]
     """
-    xp, wide, _ = checked("box", x, 0.0, real=True)
-    low = None if low is None else check_argument("box", FINITE, "low", low)
-    high = None if high is None else check_argument("box", FINITE, "high", high)
-    if low is not None and high is not None and low > high:
-        raise ValueError(f"box: `low` must not be above `high`, got {low} and {high}. Swap them.")
+    bounds = {side: (FINITE, bound) for side, bound in (("low", low), ("high", high)) if bound is not None}
+    xp, wide, *checked_bounds = checked("box", x, real=True, **bounds)
+    for side, bound in zip(bounds, checked_bounds, strict=True):
+        check_shape("box", side, bound, tuple(x.shape), "`x`")
+    if len(checked_bounds) == 2 and all(isinstance(bound, float) for bound in checked_bounds):
+        low, high = checked_bounds
+        if low > high:
+            raise ValueError(f"box: `low` must not be above `high`, got {low} and {high}. Swap them.")
     largest = float(xp.finfo(wide.dtype).max)
-    if low is not None and low > -largest:
-        wide = xp.where(wide < low, low, wide)
-    if high is not None and high < largest:
-        wide = xp.where(wide > high, high, wide)
+    for side, bound in zip(bounds, checked_bounds, strict=True):
+        if not isinstance(bound, float) or abs(bound) < largest or (bound > 0) == (side == "low"):
+            wide = xp.where(wide < bound if side == "low" else wide > bound, bound, wide)
     return cast_like(x, wide)
 
 
 @proximal_operator
-def simplex(x: Array, /, *, radius: float = 1.0, axis: int = -1) -> Array:
+def simplex(x: Array, /, *, radius: Any = 1.0, axis: int = -1) -> Array:
     r"""Project onto a simplex: elements >= 0 that sum to `radius` along an axis.
 
     :math:`\max(x - \theta, 0)`, with the :math:`\theta` that gives this sum.
@@ -57,8 +60,8 @@ def simplex(x: Array, /, *, radius: float = 1.0, axis: int = -1) -> Array:
     ----------
     x : array, shape (...)
         Real floating point. Elements of -inf become 0.
-    radius : float, default 1.0
-        The sum, > 0.
+    radius : float or array, default 1.0
+        The sum, > 0. An array that broadcasts to `x` without `axis` has a sum for each slice.
     axis : int, default -1
         The axis of the sum.
 
@@ -75,21 +78,22 @@ def simplex(x: Array, /, *, radius: float = 1.0, axis: int = -1) -> Array:
     >>> prox.simplex(np.asarray([1.0, 0.5, -1.0])).tolist()
     [0.75, 0.25, 0.0]
     """
-    xp, wide, _ = checked("simplex", x, 0.0, axis=axis, real=True)
-    radius = check_argument("simplex", POSITIVE, "radius", radius)
+    xp, wide, radius = checked("simplex", x, real=True, radius=(POSITIVE, radius))
+    (axis,) = axes = checked_axes("simplex", x, axis)
+    check_shape("simplex", "radius", radius, (*x.shape[:axis], *x.shape[axis + 1 :]), "`x` without `axis`")
     if 0 in x.shape:
         return x
-    axis = axis % x.ndim
+    radius = along(x, axes, radius)
     constant = stop_gradient(wide)
     top = namespace(constant).max(constant, axis=axis, keepdims=True)
-    support = _support(constant - top, radius, axis)
+    support = _support(constant - top, radius if isinstance(radius, float) else stop_gradient(radius), axis)
     wide = wide - top  # the projection stays the same, and the sums do not cancel
     total = xp.sum(xp.where(support, wide, 0.0), axis=axis, keepdims=True)
     theta = (total - radius) / xp.sum(xp.astype(support, wide.dtype), axis=axis, keepdims=True)
     return cast_like(x, xp.where(support, wide - theta, 0.0))
 
 
-def _support(x: Any, radius: float, axis: int) -> Any:
+def _support(x: Any, radius: Any, axis: int) -> Any:
     """Return a mask: True where the projection is > 0, or NaN. The largest elements of `x` must be 0."""
     backend = backend_of(x)
     assert backend is not None
