@@ -128,8 +128,10 @@ def test_models_on_several_devices() -> None:
         (lambda: transforms.adaptive_gradient_clipping(0.1), "adaptive_grad_clip", (0.1,)),
         (lambda: transforms.adaptive_gradient_clipping(0.3, eps=0.5), "adaptive_grad_clip", (0.3, 0.5)),
         (transforms.centralize, "centralize", ()),
+        (lambda: transforms.clip(0.5), "clip", (0.5,)),
+        (lambda: transforms.clip_by_block_rms(0.5), "clip_by_block_rms", (0.5,)),
     ],
-    ids=["l2", "l2 by schedule", "clipped", "not clipped", "adaptive", "adaptive eps", "centralize"],
+    ids=["l2", "l2 by schedule", "clipped", "not clipped", "adaptive", "adaptive eps", "centralize", "clip", "rms"],
 )
 def test_as_optax(ours: Callable[[], Any], name: str, arguments: tuple[Any, ...]) -> None:
     import jax

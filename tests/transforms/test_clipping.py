@@ -38,6 +38,30 @@ def test_clip_of_nothing(fw: Framework) -> None:
     assert clip.update({"a": None}, ()) == ({"a": None}, ())
 
 
+def test_clip(fw: Framework) -> None:
+    x = np.asarray([3.0, -0.5, -math.inf, math.nan, 1.0])
+    updates = {"a": fw.array(x, "float32"), "b": [fw.array(x), None]}
+    for limit in (1.0, fw.array(np.asarray(1.0))):
+        clip = transforms.clip(limit, match="a")
+        result, state = clip.update(updates, clip.init({"a": 0, "b": 0}))
+        assert state == () and result["b"] is not None and result["a"].dtype == fw.dtype("float32")
+        close(fw, result["a"], np.asarray([1.0, -0.5, -1.0, math.nan, 1.0]))
+        close(fw, result["b"][0], x)
+    with pytest.raises(TypeError, match=r"^clip: `updates` must be real, got .*complex128\. Clip by a norm"):
+        transforms.clip(1.0).update(fw.array(np.asarray([1j])), ())
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-3, 1e30, 0.0, math.nan])
+def test_clip_by_block_rms(fw: Framework, factor: float) -> None:
+    given = {"a": factor * GRADIENT, "b": SLOPE}
+    updates = {name: fw.array(x, "float32") for name, x in given.items()} | {"c": fw.array(np.zeros((0, 3))), "d": None}
+    result, state = transforms.clip_by_block_rms(0.2).update(updates, ())
+    assert state == () and result["d"] is None and tuple(result["c"].shape) == (0, 3)
+    for name, x in given.items():
+        rms = np.sqrt(np.mean(x**2))
+        close(fw, result[name], x if rms < 0.2 else x * (0.2 / rms), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("shape", "unit_axis", "axes"),
     [
@@ -49,10 +73,13 @@ def test_clip_of_nothing(fw: Framework) -> None:
         ((4, 3), -1, (0,)),
         ((2, 3, 4), 1, (0, 2)),
         ((2, 2, 3, 4), -1, (0, 1, 2)),
+        ((2, 3, 4), (0, -1), (1,)),
+        ((2, 3, 4), (), (0, 1, 2)),
+        ((2, 3), (0, 1), ()),
     ],
 )
 def test_adaptive_gradient_clipping(
-    fw: Framework, shape: tuple[int, ...], unit_axis: int | None, axes: tuple[int, ...]
+    fw: Framework, shape: tuple[int, ...], unit_axis: Any, axes: tuple[int, ...]
 ) -> None:
     p, g = RNG.normal(size=shape), 0.2 * RNG.normal(size=shape)
     clip = transforms.adaptive_gradient_clipping(0.1, unit_axis=unit_axis)
@@ -88,6 +115,8 @@ def test_centralize(fw: Framework) -> None:
     result, _ = transforms.centralize(unit_axis=-1, exclude="a").update(updates, ())
     close(fw, result["a"], GRADIENT)
     close(fw, result["c"], c - c.mean((0, 1), keepdims=True))
+    result, _ = transforms.centralize(unit_axis=(0, 1), exclude="a").update(updates, ())
+    close(fw, result["c"], c - c.mean(2, keepdims=True))
 
 
 def test_half_precision_is_computed_in_float32(fw: Framework) -> None:
@@ -108,7 +137,15 @@ def test_empty_leaves(fw: Framework) -> None:
 
 
 @pytest.mark.needs("autodiff")
-@pytest.mark.parametrize("transform", [transforms.clip_by_global_norm(1.0), transforms.adaptive_gradient_clipping(0.1)])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        transforms.clip_by_global_norm(1.0),
+        transforms.adaptive_gradient_clipping(0.1),
+        transforms.clip_by_block_rms(1.0),
+        transforms.clip(1.0),
+    ],
+)
 def test_gradients_at_zero(fw: Framework, transform: Any) -> None:
     import xpenalties as xp
 
@@ -142,6 +179,8 @@ X = np.ones((2, 2))
             TypeError,
             r"must be a tree of arrays of one framework, got numpy\.ma\S*MaskedArray at 'a'\. Pass what it holds",
         ),
+        (lambda: transforms.clip(0), ValueError, r"^clip: `max_delta` must be in \(0, inf\), got 0"),
+        (lambda: transforms.clip_by_block_rms(-1), ValueError, r"^clip_by_block_rms: `threshold` must be in \(0, "),
         (lambda: transforms.clip_by_global_norm(0), ValueError, r"`max_norm` must be in \(0, inf\), got 0"),
         (lambda: transforms.adaptive_gradient_clipping(0), ValueError, "`clipping` must be in"),
         (lambda: transforms.adaptive_gradient_clipping(1, eps=0), ValueError, "`eps` must be in"),

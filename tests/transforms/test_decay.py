@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -108,8 +109,31 @@ def test_proximal(fw: Framework) -> None:
     close(fw, new["b"], KERNEL + GRADIENT)
     with pytest.raises(ValueError, match=r"^proximal: `scale` must be in \[0, inf\), got -1"):
         transforms.proximal(prox.l1, scale=-1)
+    each = np.asarray([[0.1, 0.5, 0.9, 0.0]])
+    result, _ = transforms.proximal(prox.l1, scale=fw.array(each)).update(u, (), p)
+    close(fw, result, soft(KERNEL + GRADIENT, each) - KERNEL)
     with pytest.raises(TypeError, match=r"^proximal: `operator` must be a callable, got 'l1'"):
         transforms.proximal("l1", scale=1)  # type: ignore[arg-type]
+
+
+def test_options_of_operators() -> None:
+    """They are checked when the transform is made."""
+
+    def own(x: Any, strength: float, **more: Any) -> Any:
+        return strength * x
+
+    for make, message in (
+        (lambda: transforms.proximal(prox.l1), "`scale` must be given for l1, got nothing. Pass the learning rate tim"),
+        (lambda: transforms.proximal(own, a=1), "`strength` must be given for own, got nothing. Pass it."),
+        (lambda: transforms.proximal(prox.box, scale=0.1), "`operator` must take the options, got box, which does not"),
+        (lambda: transforms.proximal(prox.box, hihg=1.0), "take 'hihg'. Its options are low, high. Did you mean 'hi"),
+        (lambda: transforms.proximal(lambda x: x, a=1.0), "take 'a'. Its options are none."),
+    ):
+        with pytest.raises(TypeError, match="^proximal: .*" + re.escape(message)):
+            make()
+    transform = transforms.proximal(own, strength=2.0, b=3)
+    assert transform.update(np.ones(2), (), np.ones(2))[0].tolist() == [3.0, 3.0]
+    transforms.proximal(np.maximum)  # without a signature
 
 
 X = np.ones((2, 2))

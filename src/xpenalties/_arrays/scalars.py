@@ -41,6 +41,6 @@ def scalar(caller: str, check: Check, name: str, value: Any) -> Any:
     return value
 
 
-def check_weight(caller: str, weight: Any, name: str = "weight") -> Any:
+def check_weight(caller: str, weight: Any) -> Any:
     """Check a weight. Returns a number as a Python float >= 0, and a 0-d array or a schedule unchanged."""
-    return weight if callable(weight) else scalar(caller, NON_NEGATIVE, name, weight)
+    return weight if callable(weight) else scalar(caller, NON_NEGATIVE, "weight", weight)

@@ -52,10 +52,10 @@ def check_transform(caller: str, name: str, transform: Any) -> None:
         )
 
 
-def accepted(update: Callable[..., Any]) -> Callable[[str], bool]:
-    """Return a function that tells if `update` accepts a name as a keyword, apart from its first three arguments."""
-    parameters = list(signature(update).parameters.values())
-    by_position = {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
+def accepted(function: Callable[..., Any], positional: int = 3) -> Callable[[str], bool]:
+    """Return a function that tells if `function` accepts a name as a keyword, apart from its first arguments."""
+    parameters = list(signature(function).parameters.values())
+    by_position = {p.name for p in parameters[:positional] if p.kind is not p.KEYWORD_ONLY}
     by_keyword = {p.name for p in parameters} - by_position
     any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters)
     return lambda name: name in by_keyword or (any_keyword and name not in by_position)
@@ -74,7 +74,7 @@ def leafwise(
     *options: Any,
     weight: Any = None,
     takes_params: bool = True,
-    weight_name: str = "weight",
+    check: Callable[[str, Any], Any] = check_weight,
 ) -> GradientTransformation:
     """Make a transform that calls ``change(update, parameter, weight, *options)`` for each selected leaf.
 
@@ -82,15 +82,15 @@ def leafwise(
     ----------
     *options : number or 0-d array
         Arrays are cast to the working dtype, see `in_working_dtype`.
-    weight : number, 0-d array, callable or None
-        Checked, then passed to `change`. A schedule is evaluated first. If None, `change` takes no weight.
+    weight : number, array, callable or None
+        Checked by `check`, then passed to `change`. A schedule is evaluated first. If None, `change` takes no weight.
     takes_params : bool
         If True, `change` takes the parameter, and the result has the common dtype of update and parameter.
-    weight_name : str
-        The name of the weight in errors.
+    check : callable
+        Takes `name`, for errors, and the weight. Returns the weight to use.
     """
     if weight is not None:
-        weight = check_weight(name, weight, weight_name)
+        weight = check(name, weight)
 
     def init(params: Any) -> Any:
         patterns.check(name, "params", params)
@@ -101,7 +101,7 @@ def leafwise(
         current = weight
         if callable(weight):
             check_state(name, StepState, state)
-            current = check_weight(name, weight(state.step), weight_name)
+            current = check(name, weight(state.step))
             state = StepState(incremented(state.step))
         scalars = options if current is None else (current, *options)
         rows = with_params(name, selected, params) if takes_params else [[x] for x in selected.arrays()]

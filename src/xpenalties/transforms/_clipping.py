@@ -1,7 +1,8 @@
-"""Gradient transforms that clip or center updates, all together or for each unit."""
+"""Gradient transforms that clip or center updates: all together, or each array, unit or element."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .._arrays.numerics import global_norm, safe_norm
@@ -11,9 +12,100 @@ from ..backends import backend_of, is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
 from ._base import GradientTransformation, in_working_dtype, leafwise
 
-__all__ = ["adaptive_gradient_clipping", "centralize", "clip_by_global_norm"]
+__all__ = ["adaptive_gradient_clipping", "centralize", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 
 _AXIS = integer()
+
+
+def clip(max_delta: Any, *, match: PatternsLike = None, exclude: PatternsLike = None) -> GradientTransformation:
+    """Clip each element of the updates to [-`max_delta`, `max_delta`].
+
+    Parameters
+    ----------
+    max_delta : float or 0-d array
+        The largest magnitude allowed, > 0.
+    match, exclude : str or iterable of str, optional
+        Regular expressions for paths, as in `trees.over_tree`.
+
+    Returns
+    -------
+    GradientTransformation
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `max_delta` has the wrong type or value, or a pattern matches nothing. `update` raises it if an array is
+        complex.
+
+    Notes
+    -----
+    Same as `optax.clip`. NaN stays NaN.
+
+    Examples
+    --------
+    >>> transforms.clip(1.0).update(np.asarray([3.0, -0.5, -2.0]), ())[0].tolist()
+    [1.0, -0.5, -1.0]
+    """
+    max_delta = scalar("clip", POSITIVE, "max_delta", max_delta)
+
+    def change(update: Any, max_delta: Any) -> Any:
+        xp = namespace(update, *filter(is_array, [max_delta]))
+        if not xp.isdtype(update.dtype, "real floating"):
+            raise TypeError(f"clip: `updates` must be real, got {update.dtype}. Clip by a norm, or split it.")
+        update = xp.where(update > max_delta, max_delta, update)
+        return xp.where(update < -max_delta, -max_delta, update)
+
+    return leafwise("clip", change, Patterns.of("clip", match, exclude), max_delta, takes_params=False)
+
+
+def clip_by_block_rms(
+    threshold: Any, *, match: PatternsLike = None, exclude: PatternsLike = None
+) -> GradientTransformation:
+    """Scale each array of the updates, so that its root mean square is at most `threshold`.
+
+    Parameters
+    ----------
+    threshold : float or 0-d array
+        The largest root mean square allowed, > 0.
+    match, exclude : str or iterable of str, optional
+        Regular expressions for paths, as in `trees.over_tree`.
+
+    Returns
+    -------
+    GradientTransformation
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `threshold` has the wrong type or value, or a pattern matches nothing.
+
+    Notes
+    -----
+    Same as `optax.clip_by_block_rms`. If one element of an array is NaN, all of its results are NaN.
+
+    Examples
+    --------
+    >>> clip = transforms.clip_by_block_rms(1.0)
+    >>> clip.update({"a": np.asarray([3.0, -3.0]), "b": np.asarray([0.5])}, ())[0]
+    {'a': array([ 1., -1.]), 'b': array([0.5])}
+    """
+    threshold = scalar("clip_by_block_rms", POSITIVE, "threshold", threshold)
+
+    def change(update: Any, threshold: Any) -> Any:
+        if 0 in update.shape:
+            return update
+        max_norm = threshold * math.prod(update.shape) ** 0.5
+        return _scaled(update, safe_norm(update), max_norm)
+
+    patterns = Patterns.of("clip_by_block_rms", match, exclude)
+    return leafwise("clip_by_block_rms", change, patterns, threshold, takes_params=False)
+
+
+def _scaled(update: Any, norm: Any, max_norm: Any) -> Any:
+    """Scale an update of this norm, so that its norm is at most `max_norm`."""
+    xp = namespace(update, norm, *filter(is_array, [max_norm]))
+    unclipped = norm < max_norm
+    return xp.where(unclipped, update, update / xp.where(unclipped, 1.0, norm) * max_norm)
 
 
 def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
@@ -54,13 +146,7 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
         if not arrays:
             return updates, state
         norm = global_norm(arrays)
-
-        def clip(update: Any, norm: Any, max_norm: Any) -> Any:
-            xp = namespace(update, norm, *filter(is_array, [max_norm]))
-            unclipped = norm < max_norm
-            return xp.where(unclipped, update, update / xp.where(unclipped, 1.0, norm) * max_norm)
-
-        return selected.replaced([in_working_dtype(name, clip, [x], norm, max_norm) for x in arrays]), state
+        return selected.replaced([in_working_dtype(name, _scaled, [x], norm, max_norm) for x in arrays]), state
 
     return GradientTransformation(lambda params: (), update)
 
@@ -69,7 +155,7 @@ def adaptive_gradient_clipping(
     clipping: Any,
     *,
     eps: Any = 1e-3,
-    unit_axis: int | None = None,
+    unit_axis: int | tuple[int, ...] | None = None,
     match: PatternsLike = None,
     exclude: PatternsLike = None,
 ) -> GradientTransformation:
@@ -83,10 +169,11 @@ def adaptive_gradient_clipping(
         :math:`\lambda`, > 0.
     eps : float or 0-d array, default 1e-3
         :math:`\epsilon`, > 0: a lower bound on the parameters' norm, so that parameters at 0 can change.
-    unit_axis : int, optional
-        The axis of the units; norms are over all other axes. For PyTorch, the default is the first axis, because its
-        layers are [out, in, ...]. For other frameworks, the default is that of Optax: the last axis, except that norms
-        are over the first axis if an array has three. An array with at most one axis longer than 1 is one unit.
+    unit_axis : int or tuple of int, optional
+        The axis of the units, or several; norms are over all other axes. With ``()``, each array is one unit. For
+        PyTorch, the default is the first axis, because its layers are [out, in, ...]. For other frameworks, the default
+        is that of Optax: the last axis, except that norms are over the first axis if an array has three. An array with
+        at most one axis longer than 1 is one unit.
     match, exclude : str or iterable of str, optional
         Regular expressions for paths, as in `trees.over_tree`. Brock et al. exclude the last layer.
 
@@ -117,11 +204,11 @@ def adaptive_gradient_clipping(
     name = "adaptive_gradient_clipping"
     clipping = scalar(name, POSITIVE, "clipping", clipping)
     eps = scalar(name, POSITIVE, "eps", eps)
-    unit_axis = None if unit_axis is None else check_argument(name, _AXIS, "unit_axis", unit_axis)
+    unit_axes = None if unit_axis is None else _checked_axes(name, unit_axis)
 
     def clip(update: Any, param: Any, clipping: Any, eps: Any) -> Any:
         xp = namespace(update, param, *filter(is_array, [clipping, eps]))
-        axes = _axes_of_a_unit(name, update, unit_axis)
+        axes = _axes_of_a_unit(name, update, unit_axes)
         norm, param_norm = (xp.reshape(safe_norm(x, axis=axes), _keepdims_shape(x, axes)) for x in (update, param))
         max_norm = clipping * xp.where(param_norm < eps, eps, param_norm)
         return xp.where(norm < max_norm, update, update * (max_norm / xp.where(norm == 0, 1.0, norm)))
@@ -129,18 +216,24 @@ def adaptive_gradient_clipping(
     return leafwise(name, clip, Patterns.of(name, match, exclude), clipping, eps)
 
 
-def _axes_of_a_unit(name: str, x: Any, unit_axis: int | None) -> tuple[int, ...]:
+def _axes_of_a_unit(name: str, x: Any, unit_axes: tuple[int, ...] | None) -> tuple[int, ...]:
     """Return the axes that the norm of a unit is taken over."""
     axes = tuple(range(x.ndim))
     if sum(size != 1 for size in x.shape) <= 1:
         return axes
-    if unit_axis is None:
+    if unit_axes is None:
         backend = backend_of(x)
         assert backend is not None
         if not backend.units_first:
             return axes[:1] if x.ndim == 3 else axes[:-1]
-        unit_axis = 0
-    return axes[: (at := _checked_axis(name, unit_axis, x))] + axes[at + 1 :]
+        unit_axes = (0,)
+    counted = [_counted_axis(name, axis, x) for axis in unit_axes]
+    return tuple(axis for axis in axes if axis not in counted)
+
+
+def _checked_axes(name: str, unit_axis: Any) -> tuple[int, ...]:
+    axes = unit_axis if isinstance(unit_axis, (tuple, list)) else (unit_axis,)
+    return tuple(check_argument(name, _AXIS, "unit_axis", axis) for axis in axes)
 
 
 def _keepdims_shape(x: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -148,7 +241,8 @@ def _keepdims_shape(x: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if i in axes else size for i, size in enumerate(x.shape))
 
 
-def _checked_axis(name: str, axis: int, x: Any) -> int:
+def _counted_axis(name: str, axis: int, x: Any) -> int:
+    """Return an axis of `x`, counted from the first one."""
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(
             f"{name}: `unit_axis` must be an axis of each array, got {axis} for shape {tuple(x.shape)}. "
@@ -158,15 +252,15 @@ def _checked_axis(name: str, axis: int, x: Any) -> int:
 
 
 def centralize(
-    *, unit_axis: int = 0, match: PatternsLike = None, exclude: PatternsLike = None
+    *, unit_axis: int | tuple[int, ...] = 0, match: PatternsLike = None, exclude: PatternsLike = None
 ) -> GradientTransformation:
     """Subtract the mean from each unit's update. Arrays with fewer than two axes are returned unchanged.
 
     Parameters
     ----------
-    unit_axis : int, default 0
-        The axis of the units; means are over all other axes. Use 0 for PyTorch's layers, [out, in, ...], and -1 for
-        those of Flax and Keras, [..., in, out].
+    unit_axis : int or tuple of int, default 0
+        The axis of the units, or several; means are over all other axes. Use 0 for PyTorch's layers, [out, in, ...],
+        and -1 for those of Flax and Keras, [..., in, out].
     match, exclude : str or iterable of str, optional
         Regular expressions for paths, as in `trees.over_tree`.
 
@@ -193,13 +287,13 @@ def centralize(
     >>> center.update(np.asarray([[1.0, 3.0], [5.0, 5.0]]), ())[0].tolist()
     [[-1.0, 1.0], [0.0, 0.0]]
     """
-    unit_axis = check_argument("centralize", _AXIS, "unit_axis", unit_axis)
+    unit_axes = _checked_axes("centralize", unit_axis)
 
     def center(update: Any) -> Any:
         if update.ndim < 2 or 0 in update.shape:
             return update
-        axis = _checked_axis("centralize", unit_axis, update)
-        axes = tuple(i for i in range(update.ndim) if i != axis)
+        counted = [_counted_axis("centralize", axis, update) for axis in unit_axes]
+        axes = tuple(i for i in range(update.ndim) if i not in counted)
         return update - namespace(update).mean(update, axis=axes, keepdims=True)
 
     return leafwise("centralize", center, Patterns.of("centralize", match, exclude), takes_params=False)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from numbers import Real
 from typing import Any
 
 from .._arrays.numerics import soft_threshold
 from .._arrays.scalars import scalar
-from .._core.checks import Interval, number_in
+from .._core.checks import NON_NEGATIVE, Interval, check_argument, number_in
+from .._core.suggestions import did_you_mean
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, leafwise
+from ._base import GradientTransformation, accepted, leafwise
 
 __all__ = ["add_elastic_net_decay", "add_l1_decay", "add_l2_decay", "proximal"]
 
@@ -176,9 +178,9 @@ def proximal(
     ----------
     operator : callable
         An operator of `xpenalties.prox`.
-    scale : float, 0-d array or callable, optional
-        The operator's `scale`: the learning rate times the penalty's weight, or a schedule of that. None if the
-        operator takes no scale.
+    scale : float, array or callable, optional
+        The operator's `scale`: the learning rate times the penalty's weight, or a schedule of that. An array of more
+        than one element must fit each selected parameter, see the operator. None if the operator takes no scale.
     match, exclude : str or iterable of str, optional
         Regular expressions for paths, as in `trees.over_tree`.
     **options
@@ -191,7 +193,8 @@ def proximal(
     Raises
     ------
     TypeError, ValueError
-        As `add_l2_decay`, and if `operator` is not callable. Errors of the operator are passed on.
+        As `add_l2_decay`, and if `operator` is not callable, or lacks `scale` or another option. Errors of the operator
+        are passed on.
 
     Examples
     --------
@@ -204,8 +207,39 @@ def proximal(
     if not callable(operator):
         raise TypeError(f"proximal: `operator` must be a callable, got {operator!r}. Pass for example `prox.l1`.")
 
+    _check_options(operator, options if scale is None else {"scale": scale, **options})
+
     def change(update: Any, param: Any, scale: Any = None) -> Any:
         all_options = options if scale is None else {**options, "scale": scale}
         return operator(param + update, **all_options) - param
 
-    return leafwise("proximal", change, Patterns.of("proximal", match, exclude), weight=scale, weight_name="scale")
+    return leafwise("proximal", change, Patterns.of("proximal", match, exclude), weight=scale, check=_checked_scale)
+
+
+def _check_options(operator: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Check that an operator takes these options, and needs no others."""
+    try:
+        _, *parameters = signature(operator).parameters.values()
+    except ValueError:  # of a function that is not written in Python
+        return
+    name = getattr(operator, "__name__", type(operator).__qualname__)
+    accepts = accepted(operator, 1)
+    unknown = next((option for option in options if not accepts(option)), None)
+    if unknown is not None:
+        names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        raise TypeError(
+            f"proximal: `operator` must take the options, got {name}, which does not take {unknown!r}. Its options are "
+            f"{', '.join(names) or 'none'}.{did_you_mean(unknown, names)}"
+        )
+    kinds = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p.name for p in parameters if p.kind in kinds and p.default is p.empty and p.name not in options]
+    if needed:
+        remedy = "the learning rate times the penalty's weight" if needed[0] == "scale" else "it"
+        raise TypeError(f"proximal: `{needed[0]}` must be given for {name}, got nothing. Pass {remedy}.")
+
+
+def _checked_scale(name: str, scale: Any) -> Any:
+    """Check a scale. Unlike a weight, it may be an array of any shape: the operator checks that."""
+    if callable(scale) or (is_array(scale) and not isinstance(scale, Real)):
+        return scale
+    return check_argument(name, NON_NEGATIVE, "scale", scale)
