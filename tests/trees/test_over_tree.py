@@ -99,11 +99,15 @@ def test_equal_pipelines_are_one_program() -> None:
 
     assert static(match="a", options={"clip": 1.0}) == static(match=["a"], options={"clip": 1})
     assert hash(static(match="a")) == hash(static(match="a"))
+    assert static(match=trees.Pattern("a")) == static(match="a")
+    assert static(match=trees.Pattern(ndim=[2])) == static(match=trees.Pattern(ndim=2))
     for other in (
         {"match": "b"},
         {"match": "a", "exclude": "b"},
         {"exclude": "a"},
         {"match": "a", "options": {"clip": 1.0}},
+        {"match": trees.Pattern("a", ndim=2)},
+        {"match": trees.Pattern("a", optional=True)},
     ):
         assert static(match="a") != static(**other)
 
@@ -164,7 +168,7 @@ def test_a_callable_object_has_a_name() -> None:
 
 
 def test_names() -> None:
-    assert trees.__all__ == ["OverTree", "Selection", "over_tree"]
+    assert trees.__all__ == ["OverTree", "Pattern", "Selection", "over_tree"]
 
 
 @pytest.mark.parametrize(

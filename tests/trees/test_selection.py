@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import selected
 from tests.helpers.harness import Framework, close
 from tests.helpers.parameter_trees import BIAS, PATHS, Layer, Norm, params
-from xpenalties import Penalty, Pipeline, prox
-from xpenalties.trees import over_tree
+from xpenalties import Penalty, Pipeline, prox, transforms
+from xpenalties.trees import Pattern, over_tree
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,101 @@ def test_tied_weights(fw: Framework) -> None:
     for transform in (torch.vmap, torch.func.grad):
         transform(lambda x: batched.append(decay.explain({"a": x, "b": x, "c": x + 1})) or x.sum())(torch.ones(3))
     assert [result.same_as for result in batched] == [{"b": "a"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("match", "exclude", "expected"),
+    [
+        (Pattern(ndim=2), None, ["encoder.0.kernel", "encoder.1.kernel"]),
+        (Pattern(ndim=(0, 2)), "1", ["encoder.0.kernel", "rate"]),
+        (Pattern("0", ndim=1), None, ["encoder.0.bias"]),
+        (Pattern(shape=(-1, 4)), None, ["encoder.0.kernel", "encoder.1.kernel"]),
+        (Pattern(shape=[4]), Pattern("norm", shape=(4,)), ["encoder.0.bias", "encoder.1.bias"]),
+        (["kernel", Pattern(shape=())], None, ["encoder.0.kernel", "encoder.1.kernel", "rate"]),
+        (None, Pattern(ndim=(0, 1)), ["encoder.0.kernel", "encoder.1.kernel"]),
+    ],
+)
+def test_patterns_of_axes_and_shapes(fw: Framework, match: Any, exclude: Any, expected: list[str]) -> None:
+    chosen = over_tree("l2", match=match, exclude=exclude)
+    assert sorted(chosen.by_path(params(fw))) == sorted(expected)
+    assert chosen.explain(params(fw)).unused == ()
+    assert set(prox.prox_step(lambda x: x * 0, {"a": fw.array(np.ones((2, 4)))}, match=Pattern(ndim=2))) == {"a"}
+    decay = transforms.add_l2_decay(1.0, match=match, exclude=exclude)
+    tree = params(fw)
+    changed = over_tree("l2").by_path(decay.update(tree, decay.init(tree), tree)[0])
+    before = over_tree("l2").by_path(tree)
+    moved = [path for path in before if float(changed[path]) != float(before[path])]
+    assert sorted(moved) == sorted(set(expected) - {"norm.offset"})  # which is 0
+
+
+def test_patterns_that_may_match_nothing(fw: Framework) -> None:
+    tree = {"a": fw.array(BIAS), "n": 3}
+    lora = Pattern("lora", optional=True)
+    for match in (lora, [lora, Pattern(ndim=7, optional=True)]):
+        decay = over_tree("l2", match=match)
+        value = decay(tree)
+        assert tuple(value.shape) == () and float(value) == 0.0 and value.dtype == fw.dtype("float64")
+        assert decay.by_path(tree) == {}
+        assert float(Pipeline([Penalty(decay, inputs="p")])({"p": tree})) == 0.0
+        assert prox.prox_step(prox.l1, tree, match=match, scale=1.0)["a"] is tree["a"]
+        assert float(prox.sparsity(tree, match=match)) == 0.0
+        none = transforms.add_l2_decay(1.0, match=match)
+        assert none.update(tree, none.init(tree), tree)[0]["a"] is tree["a"]
+    complex_tree = {"a": fw.array(np.asarray([1j]), "complex64")}
+    assert over_tree("l2", match=lora)(complex_tree).dtype == fw.dtype("float32")
+    close(fw, over_tree("l2", exclude=lora)(tree), np.sum(BIAS**2))
+    close(fw, over_tree("l2", match=["a", lora])(tree), np.sum(BIAS**2))
+    with pytest.raises(
+        ValueError, match=r"must hold a floating-point array to select, got none \(n: not an array, int\)"
+    ):
+        over_tree("l2", match=lora)({"n": 3})
+    with pytest.raises(ValueError, match="must hold a floating-point array to select, got none"):
+        over_tree("l2", match=["n", lora])(tree)
+    assert over_tree("l2", match=["zz", lora]).explain(tree).unused == ("zz", lora)
+
+
+@pytest.mark.needs("jit")
+def test_patterns_in_a_compiled_program(fw: Framework) -> None:
+    tree = {"a": fw.array(np.ones((2, 3))), "b": fw.array(np.ones(3))}
+    decay = over_tree("l2", match=Pattern(shape=(-1, 3)), exclude=Pattern("lora", optional=True))
+    empty = over_tree("l2", match=Pattern("lora", optional=True))
+    run, compilations = fw.compile(lambda tree: (decay(tree), empty(tree)))
+    for _ in range(2):
+        values = run(tree)
+        assert [float(value) for value in values] == [6.0, 0.0]
+    assert compilations() == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (Pattern, ValueError, "^Pattern: `path`, `ndim` or `shape` must be given, got none. Pass one"),
+        (lambda: Pattern("("), ValueError, r"^Pattern: `path` must be a regular expression, got '\(': "),
+        (lambda: Pattern(3), TypeError, "^Pattern: `path` must be a regular expression or several, got 3"),
+        (lambda: Pattern(ndim=-1), ValueError, "^Pattern: `ndim` must be at least 0, got -1"),
+        (lambda: Pattern(ndim=()), ValueError, "^Pattern: `ndim` must have a number, got none. Leave it out"),
+        (lambda: Pattern(ndim="2"), TypeError, "^Pattern: `ndim` must be an integer, got '2'"),
+        (
+            lambda: Pattern(shape=3),
+            TypeError,
+            "^Pattern: `shape` must be a tuple of sizes, got 3. Pass ints in a tuple",
+        ),
+        (lambda: Pattern(shape=(None, 2)), TypeError, "^Pattern: `shape` must be an integer, got None"),
+        (lambda: Pattern("a", optional=1), TypeError, "^Pattern: `optional` must be True or False, got 1. Pass a bool"),
+    ],
+)
+def test_errors_of_patterns(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_patterns_read_as_they_are_written() -> None:
+    for text in ("Pattern('a')", "Pattern('a', ndim=2, optional=True)", "Pattern(ndim=(0, 1), shape=(-1, 3))"):
+        assert repr(eval(text)) == text and eval(text) == eval(text)
+    with pytest.raises(
+        ValueError, match=r"got Pattern\(ndim=3\), which matches none of 'a'\. If it may, pass Pattern\(ndim=3, opt"
+    ):
+        over_tree("l2", match=Pattern(ndim=3))({"a": np.ones(2)})
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def prox_step(
         shape and dtype.
     tree : pytree of arrays
         A tree as for `trees.over_tree`.
-    match, exclude : str or iterable of str, optional
-        Regular expressions for paths, as in `trees.over_tree`.
+    match, exclude : str, Pattern or iterable of these, optional
+        Patterns of leaves, as in `trees.over_tree`.
     **options
         Options of the operator, the same for each leaf. `scale` is the learning rate times the penalty's weight.
 
@@ -74,8 +74,8 @@ def sparsity(tree: Any, /, *, match: PatternsLike = None, exclude: PatternsLike 
     ----------
     tree : array or pytree of arrays
         A tree as for `trees.over_tree`.
-    match, exclude : str or iterable of str, optional
-        Regular expressions for paths, as in `trees.over_tree`.
+    match, exclude : str, Pattern or iterable of these, optional
+        Patterns of leaves, as in `trees.over_tree`.
 
     Returns
     -------
@@ -95,6 +95,8 @@ def sparsity(tree: Any, /, *, match: PatternsLike = None, exclude: PatternsLike 
     """
     selected = Patterns.of("sparsity", match, exclude).select("sparsity", "tree", tree)
     arrays = selected.arrays()
+    if not arrays:
+        return selected.zero()
     backend = common_backend("sparsity", selected.array_paths(), arrays)
     xp = backend.xp
     size = sum(math.prod(x.shape) for x in arrays)

@@ -24,8 +24,8 @@ def clip(max_delta: Any, *, match: PatternsLike = None, exclude: PatternsLike = 
     ----------
     max_delta : float or 0-d array
         The largest magnitude allowed, > 0.
-    match, exclude : str or iterable of str, optional
-        Regular expressions for paths, as in `trees.over_tree`.
+    match, exclude : str, Pattern or iterable of these, optional
+        Patterns of leaves, as in `trees.over_tree`.
 
     Returns
     -------
@@ -67,8 +67,8 @@ def clip_by_block_rms(
     ----------
     threshold : float or 0-d array
         The largest root mean square allowed, > 0.
-    match, exclude : str or iterable of str, optional
-        Regular expressions for paths, as in `trees.over_tree`.
+    match, exclude : str, Pattern or iterable of these, optional
+        Patterns of leaves, as in `trees.over_tree`.
 
     Returns
     -------
@@ -174,8 +174,8 @@ def adaptive_gradient_clipping(
         PyTorch, the default is the first axis, because its layers are [out, in, ...]. For other frameworks, the default
         is that of Optax: the last axis, except that norms are over the first axis if an array has three. An array with
         at most one axis longer than 1 is one unit.
-    match, exclude : str or iterable of str, optional
-        Regular expressions for paths, as in `trees.over_tree`. Brock et al. exclude the last layer.
+    match, exclude : str, Pattern or iterable of these, optional
+        Patterns of leaves, as in `trees.over_tree`. Brock et al. exclude the last layer.
 
     Returns
     -------
@@ -261,8 +261,8 @@ def centralize(
     unit_axis : int or tuple of int, default 0
         The axis of the units, or several; means are over all other axes. Use 0 for PyTorch's layers, [out, in, ...],
         and -1 for those of Flax and Keras, [..., in, out].
-    match, exclude : str or iterable of str, optional
-        Regular expressions for paths, as in `trees.over_tree`.
+    match, exclude : str, Pattern or iterable of these, optional
+        Patterns of leaves, as in `trees.over_tree`.
 
     Returns
     -------

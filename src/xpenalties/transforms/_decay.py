@@ -31,8 +31,8 @@ def add_l2_decay(
     ----------
     weight : float, 0-d array or callable
         :math:`w`, >= 0. The penalty `l2` has no factor 1/2: a weight `w` here corresponds to ``w / 2`` there.
-    match, exclude : str or iterable of str, optional
-        Regular expressions for paths, as in `trees.over_tree`.
+    match, exclude : str, Pattern or iterable of these, optional
+        Patterns of leaves, as in `trees.over_tree`.
     decoupled : bool, default False
         If True, change the optimizer's updates :math:`u` instead, to :math:`u - w p`.
 
@@ -181,8 +181,8 @@ def proximal(
     scale : float, array or callable, optional
         The operator's `scale`: the learning rate times the penalty's weight, or a schedule of that. An array of more
         than one element must fit each selected parameter, see the operator. None if the operator takes no scale.
-    match, exclude : str or iterable of str, optional
-        Regular expressions for paths, as in `trees.over_tree`.
+    match, exclude : str, Pattern or iterable of these, optional
+        Patterns of leaves, as in `trees.over_tree`.
     **options
         Other options of the operator.
 

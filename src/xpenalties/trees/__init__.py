@@ -10,6 +10,7 @@ dict also has buffers: pass the module, or ``dict(model.named_parameters())``.
 """
 
 from ._over_tree import OverTree, over_tree
+from ._patterns import Pattern
 from ._selection import Selection
 
-__all__ = ["OverTree", "Selection", "over_tree"]
+__all__ = ["OverTree", "Pattern", "Selection", "over_tree"]

@@ -35,11 +35,11 @@ def over_tree(
     ----------
     fn : str or callable
         The name of a built-in or registered penalty, or a callable that returns a 0-d array.
-    match : str or iterable of str, optional
-        Regular expressions for paths, used with `re.search`. A leaf is selected if one of them matches its path. By
-        default, all leaves are selected.
-    exclude : str or iterable of str, optional
-        Regular expressions for paths to leave out, even if `match` selects them.
+    match : str, Pattern or iterable of these, optional
+        Regular expressions for paths, used with `re.search`, or patterns for more than paths. A leaf is selected if one
+        of them matches it. By default, all leaves are selected.
+    exclude : str, Pattern or iterable of these, optional
+        Patterns of leaves to leave out, even if `match` selects them.
     options : mapping, optional
         Keyword arguments of `fn`, the same for each leaf.
 
@@ -51,7 +51,7 @@ def over_tree(
     Raises
     ------
     TypeError, ValueError
-        If a pattern is not a regular expression, or if `fn` or `options` are not valid for a `Penalty`.
+        If a pattern is not valid, or if `fn` or `options` are not valid for a `Penalty`.
 
     Examples
     --------
@@ -117,16 +117,18 @@ class OverTree(HasStaticKey):
         Returns
         -------
         array, shape ()
-            On the device of the first leaf.
+            On the device of the first leaf. 0 if all patterns of `match` are optional and match nothing.
 
         Raises
         ------
         ValueError
-            If a pattern matches nothing, no leaf is selected, or another tree lacks a path.
+            If a pattern that is not optional matches nothing, no leaf is selected, or another tree lacks a path.
         TypeError
             If the arrays are of several frameworks.
         """
         selected, rows = self._rows(tree, others)
+        if not rows:
+            return selected.zero()
         values: list[Any] = []
         fused: frozenset[int] = frozenset()
         if self.factors is not None and not others:
@@ -138,7 +140,7 @@ class OverTree(HasStaticKey):
 
     def static_key(self) -> tuple[Any, ...]:
         """Return a hashable key that is equal for two penalties that compute the same function."""
-        return self.fn, self.patterns.match, self.patterns.exclude, self.options
+        return self.fn, self.patterns.key(), self.options
 
     def by_path(self, tree: Any, /, *others: Any) -> dict[str, Any]:
         """Return the penalty of each selected leaf, a 0-d array, by path."""

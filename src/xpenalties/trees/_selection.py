@@ -1,19 +1,18 @@
-"""Select leaves of a tree that are floating-point arrays, by regular expressions for their paths."""
+"""Select leaves of a tree that are floating-point arrays, by patterns."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from .._arrays.numerics import at_least_float32, stop_gradient
 from .._core.pytrees import Rebuild
 from .._core.suggestions import did_you_mean
 from ..backends import backend_of, common_backend, flatten_with_paths_of, parameters_of
+from ._patterns import Pattern, PatternsLike, as_patterns
 
 __all__ = ["Patterns", "PatternsLike", "Selected", "Selection", "as_nest", "check_unique", "leaves_at"]
-
-PatternsLike = str | Iterable[str] | None  # the options `match` and `exclude`
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Selection:
     selected: Mapping[str, tuple[int, ...]]
     #: Reasons why the other leaves are left out, by path.
     left_out: Mapping[str, str]
-    #: Patterns that match nothing.
-    unused: tuple[str, ...]
+    #: Patterns that match nothing. A pattern of a path alone is a str.
+    unused: tuple[str | Pattern, ...]
     #: For each selected leaf that is the same array as an earlier one, the path of the earlier one. Both count.
     same_as: Mapping[str, str]
 
@@ -56,6 +55,14 @@ class Selected(NamedTuple):
         """Return the paths of the selected leaves."""
         return [self.paths[i] for i in self.indices]
 
+    def zero(self) -> Any:
+        """Return 0, a 0-d array like the first floating-point leaf, for a selection without leaves."""
+        like = at_least_float32(stop_gradient(next(leaf for leaf in self.leaves if _why_not_floating(leaf) is None)))
+        backend = backend_of(like)
+        assert backend is not None
+        dtype = backend.xp.real(like).dtype if backend.dtype(like.dtype).kind == "complex" else like.dtype
+        return backend.xp.zeros((), dtype=dtype, device=backend.device(like))
+
     def replaced(self, arrays: Iterable[Any]) -> Any:
         """Return the tree with `arrays` in place of the selected leaves."""
         leaves = list(self.leaves)
@@ -66,22 +73,28 @@ class Selected(NamedTuple):
 
 @dataclass(frozen=True)
 class Patterns:
-    """Regular expressions for paths. They stay strings, so that they can be compared and pickled."""
+    """What the options `match` and `exclude` choose."""
 
-    match: tuple[str, ...] | None
-    exclude: tuple[str, ...]
+    match: tuple[Pattern, ...] | None
+    exclude: tuple[Pattern, ...]
 
     @classmethod
     def of(cls, caller: str, match: PatternsLike, exclude: PatternsLike) -> Patterns:
-        """Make patterns of the options `match` and `exclude`, and check that they are regular expressions."""
-        excluded = _checked(caller, "exclude", exclude)
-        return cls(None if match is None else _checked(caller, "match", match), excluded)
+        """Make patterns of the options `match` and `exclude`."""
+        excluded = as_patterns(caller, "exclude", exclude)
+        return cls(None if match is None else as_patterns(caller, "match", match), excluded)
+
+    def key(self) -> tuple[Any, ...]:
+        """Return a hashable key that is equal for equal patterns."""
+        match = None if self.match is None else tuple(pattern.key() for pattern in self.match)
+        return match, tuple(pattern.key() for pattern in self.exclude)
 
     def select(self, caller: str, argument: str, tree: Any) -> Selected:
-        """Select at least one leaf. Each pattern must match a path."""
+        """Select at least one leaf, unless all patterns of `match` are optional. Each other pattern must match."""
         selected, reasons = self._selected(caller, argument, tree)
-        self._check_used(caller, argument, selected.paths)
-        if not selected.indices:
+        self._check_used(caller, argument, selected.leaves, selected.paths)
+        may_be_empty = self.match is not None and all(pattern.optional for pattern in self.match)
+        if not selected.indices and not (may_be_empty and any(_why_not_floating(x) is None for x in selected.leaves)):
             why = "; ".join(f"{path or 'it'}: {reason}" for path, reason in list(reasons.items())[:5]) or "it is empty"
             raise ValueError(
                 f"{caller}: `{argument}` must hold a floating-point array to select, got none ({why}). "
@@ -94,10 +107,10 @@ class Patterns:
         return self._selected(caller, argument, tree)[0]
 
     def check(self, caller: str, argument: str, tree: Any) -> None:
-        """Check that each pattern matches a path, unless the tree is empty."""
-        paths = flatten_with_paths_of(as_nest(tree))[2]
+        """Check that each pattern matches a leaf, unless the tree is empty."""
+        leaves, _, paths = flatten_with_paths_of(as_nest(tree))
         if paths:
-            self._check_used(caller, argument, paths)
+            self._check_used(caller, argument, leaves, paths)
 
     def explain(self, tree: Any) -> Selection:
         """Describe the selection. Unlike `select`, allow that nothing is selected."""
@@ -106,7 +119,7 @@ class Patterns:
         indices, reasons = self._partition(leaves, paths)
         shapes = {paths[i]: tuple(leaves[i].shape) for i in indices}
         same_as = _same_as([(paths[i], leaves[i]) for i in indices])
-        return Selection(shapes, reasons, tuple(self._unused(paths)), same_as)
+        return Selection(shapes, reasons, tuple(p.simplest() for p in self._unused(leaves, paths)), same_as)
 
     def _selected(self, caller: str, argument: str, tree: Any) -> tuple[Selected, dict[str, str]]:
         leaves, rebuild, paths = flatten_with_paths_of(as_nest(tree))
@@ -130,27 +143,35 @@ class Patterns:
 
     def _reason(self, leaf: Any, path: str) -> str | None:
         """Return why a leaf is left out, or None if it is selected."""
-        backend = backend_of(leaf)
-        if backend is None:
-            return f"not an array, {type(leaf).__qualname__}"
-        if backend.dtype(leaf.dtype).kind in ("bool", "other"):
-            return f"not floating-point, {leaf.dtype}"
-        if self.match is not None and not any(re.search(pattern, path) for pattern in self.match):
+        reason = _why_not_floating(leaf)
+        if reason is not None:
+            return reason
+        if self.match is not None and not any(pattern.matches(path, leaf) for pattern in self.match):
             return "matches no pattern"
-        excluded = next((pattern for pattern in self.exclude if re.search(pattern, path)), None)
-        return None if excluded is None else f"excluded by {excluded!r}"
+        excluded = next((pattern for pattern in self.exclude if pattern.matches(path, leaf)), None)
+        return None if excluded is None else f"excluded by {excluded.simplest()!r}"
 
-    def _check_used(self, caller: str, argument: str, paths: list[str]) -> None:
-        unused = self._unused(paths)
-        if unused:
+    def _check_used(self, caller: str, argument: str, leaves: list[Any], paths: list[str]) -> None:
+        unused = next((pattern for pattern in self._unused(leaves, paths) if not pattern.optional), None)
+        if unused is not None:
+            hint = did_you_mean(unused.path or "", paths)
             raise ValueError(
-                f"{caller}: each pattern must match a path in `{argument}`, got {unused[0]!r}, which matches none of "
-                f"{_listed(paths)}.{did_you_mean(unused[0], paths)}"
+                f"{caller}: each pattern must match a path in `{argument}`, got {unused.simplest()!r}, which matches "
+                f"none of {_listed(paths)}.{hint or f' If it may, pass {replace(unused, optional=True)}.'}"
             )
 
-    def _unused(self, paths: list[str]) -> list[str]:
+    def _unused(self, leaves: list[Any], paths: list[str]) -> list[Pattern]:
+        pairs = list(zip(paths, leaves, strict=True))
         patterns = (*(self.match or ()), *self.exclude)
-        return [pattern for pattern in patterns if not any(re.search(pattern, path) for path in paths)]
+        return [pattern for pattern in patterns if not any(pattern.matches(path, leaf) for path, leaf in pairs)]
+
+
+def _why_not_floating(leaf: Any) -> str | None:
+    """Return why a leaf is not a floating-point array, or None if it is one."""
+    backend = backend_of(leaf)
+    if backend is None:
+        return f"not an array, {type(leaf).__qualname__}"
+    return f"not floating-point, {leaf.dtype}" if backend.dtype(leaf.dtype).kind in ("bool", "other") else None
 
 
 def _same_as(leaves: list[tuple[str, Any]]) -> dict[str, str]:
@@ -209,26 +230,6 @@ def check_unique(caller: str, argument: str, paths: list[str]) -> None:
 def as_nest(tree: Any) -> Any:
     """Return the parameters of a PyTorch or Flax nnx module by name, shared ones once; any other tree unchanged."""
     return parameters_of(tree)
-
-
-def _checked(caller: str, name: str, option: PatternsLike) -> tuple[str, ...]:
-    values = () if option is None else (option,) if isinstance(option, str) else option
-    if not isinstance(values, Iterable) or isinstance(values, bytes):
-        raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {option!r}. Pass a str.")
-    patterns = tuple(values)
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {pattern!r}. Pass a str.")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(
-                f"{caller}: `{name}` must be a regular expression, got {pattern!r}: {error}. Escape what is meant "
-                "literally, with re.escape."
-            ) from None
-    if option is not None and not patterns:
-        raise ValueError(f"{caller}: `{name}` must have a pattern, got none. Leave it out.")
-    return patterns
 
 
 def _listed(paths: list[str]) -> str:

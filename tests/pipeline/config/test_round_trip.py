@@ -23,7 +23,7 @@ from tests.helpers.samples import L1, X, mine, pair
 from tests.project.test_examples import example
 from xpenalties import Penalty, Pipeline, register, schedules
 from xpenalties._core.registry import RESERVED
-from xpenalties.trees import over_tree
+from xpenalties.trees import Pattern, over_tree
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "quickstart.toml"
 pytestmark = pytest.mark.usefixtures("custom_names")
@@ -84,7 +84,15 @@ inputs = st.one_of(
     st.none(), text, st.lists(text, max_size=3).map(tuple), st.just(both),
     st.lists(text, min_size=1, max_size=3).map(lambda paths: attrgetter(*paths)),
 )  # fmt: skip
-pattern = st.lists(text.map(re.escape), min_size=1, max_size=2)
+size = st.integers(-1, 9)
+criteria = st.builds(
+    Pattern,
+    text.map(re.escape),
+    ndim=st.none() | st.integers(0, 5) | st.lists(st.integers(0, 5), min_size=1, max_size=3),
+    shape=st.none() | st.lists(size, max_size=3).map(tuple),
+    optional=st.booleans(),
+)
+pattern = st.lists(text.map(re.escape) | criteria, min_size=1, max_size=2)
 tree = st.none() | st.fixed_dictionaries({}, optional={"match": pattern, "exclude": pattern})
 
 

@@ -86,6 +86,21 @@ def test_schedules_in_schema_and_loader(name: str) -> None:
         assert not VALIDATOR().is_valid(config) and not loads(config)
 
 
+PATTERNS: list[Any] = [  # the tables of trees
+    {"match": {"path": "a", "ndim": 2, "shape": [-1, 3], "optional": True}},
+    {"match": ["a", {"ndim": [0, 1]}], "exclude": {"shape": []}},
+    *(
+        {"match": pattern}
+        for pattern in ({}, {"optional": True}, {"ndim": -1}, {"ndim": []}, {"ndim": 1.5}, {"path": 3})
+    ),
+    *(
+        {"exclude": [pattern]}
+        for pattern in ({"shape": [-2]}, {"shape": 3}, {"path": None}, {"typo": 1}, {"ndim": "1"})
+    ),
+    {"match": {"ndim": 1, "optional": 1}},
+]
+
+
 def tables_of(**keys: list[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Draw a table with any of these keys, each with one of its values."""
     return st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in keys.items()})
@@ -98,7 +113,7 @@ tables = tables_of(
     weight=weights,
     inputs=[None, "a", ["a"], [3], 3, {"attributes": "a"}, {"attributes": []}, {"function": "both"}, {"function": "l"}],
     options=[{}, {"delta": 2}, {"reduction": "mean"}, {"where": None}, None],
-    tree=[{}, {"match": "a"}, {"match": ["a", "b"], "exclude": "c"}, {"match": []}, {"typo": "a"}, None],
+    tree=[{}, {"match": "a"}, {"match": ["a", "b"], "exclude": "c"}, {"match": []}, {"typo": "a"}, None, *PATTERNS],
     differentiable=[True, 1],
     enabled=[False, None],
     every=[4, 0, 0.5, True],
