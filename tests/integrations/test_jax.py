@@ -268,6 +268,23 @@ def test_paths_in_flax_modules() -> None:
     np.testing.assert_array_equal(decayed["last"]["bias"][...], model.last.bias[...])
 
 
+def test_modules_by_type() -> None:
+    """Flax nnx modules and Equinox modules."""
+    model = Network(nnx.Rngs(0))
+    over = trees.over_tree("l2", exclude=trees.paths_within(model, nnx.BatchNorm))
+    expected = {f"{layer}.{name}" for layer in ("first", "last") for name in ("kernel", "bias")}
+    assert set(over.explain(model).selected) == expected
+    assert trees.paths_within(model, Network) == ""
+    layers = [eqx.nn.Linear(2, 3, key=jax.random.key(0)), eqx.nn.LayerNorm(3)]
+    sequence = eqx.nn.Sequential(layers)
+    match = trees.paths_within(sequence, eqx.nn.Linear)
+    assert list(trees.over_tree("l2", match=match).explain(sequence).selected) == ["layers.0.weight", "layers.0.bias"]
+    params = eqx.filter(sequence, eqx.is_inexact_array)
+    updates, _ = transforms.add_l2_decay(1.0, match=match).update(params, (), params)
+    assert updates.layers[1].weight is params.layers[1].weight
+    np.testing.assert_array_equal(updates.layers[0].weight, 2 * params.layers[0].weight)
+
+
 def test_paths_of_partitioned_parameters() -> None:
     """Linen's, which are boxed with the names of their axes."""
     kernel_init = linen.with_partitioning(linen.initializers.lecun_normal(), ("in", "out"))

@@ -168,7 +168,7 @@ def test_a_callable_object_has_a_name() -> None:
 
 
 def test_names() -> None:
-    assert trees.__all__ == ["OverTree", "Pattern", "Selection", "over_tree"]
+    assert trees.__all__ == ["OverTree", "Pattern", "Selection", "over_tree", "paths_within"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,17 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["NODES", "Rebuild", "flatten", "flatten_with_paths", "join_paths", "node", "register", "watch_nodes"]
+__all__ = [
+    "NODES",
+    "Rebuild",
+    "flatten",
+    "flatten_with_paths",
+    "join_paths",
+    "node",
+    "paths_of_instances",
+    "register",
+    "watch_nodes",
+]
 
 Rebuild = Callable[[Iterator[Any]], Any]
 C = TypeVar("C", bound=type)
@@ -174,6 +184,17 @@ def flatten_with_paths(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
     paths: list[str] = []
     rebuild = _walk(tree, leaves, paths)
     return leaves, rebuild, paths
+
+
+def paths_of_instances(tree: Any, classes: tuple[type, ...], path: str = "") -> list[str]:
+    """Return the paths of the outermost nodes and leaves that are instances of `classes`."""
+    if isinstance(tree, classes):
+        return [path]
+    inner = _taken_apart(tree)
+    if inner is None:
+        return []
+    children = zip(inner.keys, inner.children, strict=True)
+    return [at for key, child in children for at in paths_of_instances(child, classes, join_paths(path, str(key)))]
 
 
 def join_paths(outer: str, inner: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import array_api_compat
 
 from .._core.dynamo import in_dynamo
-from .._core.pytrees import Rebuild, flatten, flatten_with_paths
+from .._core.pytrees import Rebuild, flatten, flatten_with_paths, paths_of_instances
 from .base import Backend, NoAutodiffError
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "flatten_of",
     "flatten_with_paths_of",
     "in_dynamo",
+    "instances_in",
     "is_array",
     "is_array_beside",
     "autodiff_backend_of",
@@ -75,6 +76,12 @@ def flatten_with_paths_of(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
     """Flatten like `flatten_of`. Also returns the path of each leaf: keys, fields and indices, joined with dots."""
     leaves, rebuild, paths = flatten_with_paths(tree)
     return _jax().flatten_with_paths(tree) if _is_of_jax(leaves) else (leaves, rebuild, paths)
+
+
+def instances_in(tree: Any, classes: tuple[type, ...]) -> list[str]:
+    """Return the paths of the outermost nodes of a tree that are instances of `classes`."""
+    paths = paths_of_instances(tree, classes)
+    return paths if paths or sys.modules.get("jax") is None else _module("jax").paths_of_instances(tree, classes)
 
 
 def paths_of_none(tree: Any) -> list[str]:

@@ -9,8 +9,9 @@ A module's shared parameters count once. They have two names in its state dict, 
 dict also has buffers: pass the module, or ``dict(model.named_parameters())``.
 """
 
+from ._modules import paths_within
 from ._over_tree import OverTree, over_tree
 from ._patterns import Pattern
 from ._selection import Selection
 
-__all__ = ["OverTree", "Pattern", "Selection", "over_tree"]
+__all__ = ["OverTree", "Pattern", "Selection", "over_tree", "paths_within"]

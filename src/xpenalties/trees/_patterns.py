@@ -38,12 +38,11 @@ class Pattern:
 
     Examples
     --------
-    >>> params = {"dense": {"kernel": np.ones((2, 3)), "bias": np.ones(3)}, "embedding": np.ones((5, 3))}
+    >>> params = {"kernel": np.ones((2, 3)), "bias": np.ones(3)}
     >>> decay = trees.over_tree("l2", match=trees.Pattern(ndim=2), exclude=trees.Pattern("lora", optional=True))
     >>> print(decay.explain(params))
-    dense.kernel                    selected, (2, 3)
-    dense.bias                      matches no pattern
-    embedding                       selected, (5, 3)
+    kernel                          selected, (2, 3)
+    bias                            matches no pattern
     Pattern('lora', optional=True)  matches nothing
     """
 

@@ -16,7 +16,7 @@ from ..._core.pytrees import Rebuild, join_paths, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
 from ._programs import JaxEvaluation
 
-__all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of", "paths_of_none"]
+__all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
 
 
 class JaxBackend(Backend):
@@ -125,6 +125,16 @@ def parameters_of(module: Any) -> Any:
     """Return the parameters of a Flax nnx module, or None for anything else."""
     nnx = sys.modules.get("flax.nnx")
     return nnx.state(module, nnx.Param) if nnx is not None and isinstance(module, nnx.Module) else None
+
+
+def paths_of_instances(tree: Any, classes: tuple[type, ...]) -> list[str]:
+    """Return the paths of the outermost nodes, or modules of Flax nnx, that are instances of `classes`."""
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is not None and isinstance(tree, nnx.Module):
+        modules = sorted(nnx.iter_modules(tree), key=lambda pair: len(pair[0]))
+        return [".".join(map(str, path)) for path, module in modules if isinstance(module, classes)]
+    nodes = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, classes))[0]
+    return [jax.tree_util.keystr(keys, simple=True, separator=".") for keys, x in nodes if isinstance(x, classes)]
 
 
 def paths_of_none(tree: Any) -> list[str]:
