@@ -152,6 +152,14 @@ class Backend:
         """Return a key that two arrays share only if a change of one changes the other in the same places."""
         return id(x)
 
+    def is_sparse(self, x: Any) -> bool:
+        """Return True if `x` does not store all of its elements."""
+        return False
+
+    def stored(self, x: Any) -> tuple[Any, Callable[[Any], Any]]:
+        """Return the stored elements of a sparse array, each once, and a function that replaces them."""
+        raise NotImplementedError  # pragma: no cover - no array of this backend is sparse
+
     def snapshot(self, x: Any) -> Any:
         """Return a constant that does not change if `x` does: a copy, unless arrays are immutable."""
         return self.xp.asarray(self.autodiff.stop_gradient(x), copy=True)

@@ -43,6 +43,8 @@ def checked(name: str, x: Any, *, real: bool = False, **arguments: tuple[Check, 
     """
     backend = backend_of(x)
     assert backend is not None  # `proximal_operator` has checked it
+    if backend.is_sparse(x):
+        raise TypeError(f"{name}: `x` must be dense, got {x.layout}. Call its `to_dense` first.")
     kind, working, _ = backend.dtype(x.dtype)
     if kind != "real" and (real or kind != "complex"):
         raise TypeError(

@@ -22,6 +22,8 @@ __all__ = [
     "incremented",
     "initial_step",
     "leafwise",
+    "on_stored",
+    "stored",
     "with_params",
 ]
 
@@ -75,6 +77,7 @@ def leafwise(
     weight: Any = None,
     takes_params: bool = True,
     check: Callable[[str, Any], Any] = check_weight,
+    sparse: bool = False,
 ) -> GradientTransformation:
     """Make a transform that calls ``change(update, parameter, weight, *options)`` for each selected leaf.
 
@@ -88,6 +91,9 @@ def leafwise(
         If True, `change` takes the parameter, and the result has the common dtype of update and parameter.
     check : callable
         Takes `name`, for errors, and the weight. Returns the weight to use.
+    sparse : bool
+        If True, `change` is also applied to the stored elements of sparse updates, because it treats each element
+        alone and leaves 0 as it is.
     """
     if weight is not None:
         weight = check(name, weight)
@@ -97,7 +103,7 @@ def leafwise(
         return StepState(initial_step(name, params)) if callable(weight) else ()
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        selected = patterns.find(name, "updates", updates)
+        selected = patterns.find(name, "updates", updates, sparse=sparse)
         current = weight
         if callable(weight):
             check_state(name, StepState, state)
@@ -105,7 +111,7 @@ def leafwise(
             state = StepState(incremented(state.step))
         scalars = options if current is None else (current, *options)
         rows = with_params(name, selected, params) if takes_params else [[x] for x in selected.arrays()]
-        return selected.replaced([in_working_dtype(name, change, row, *scalars) for row in rows]), state
+        return selected.replaced([on_stored(name, change, row, *scalars) for row in rows]), state
 
     return GradientTransformation(init, update)
 
@@ -142,6 +148,19 @@ def initial_step(name: str, params: Any) -> Any:
 def incremented(step: Any) -> Any:
     """Add 1, up to the largest int32."""
     return namespace(step).where(step < _MAX_STEP, step + 1, step)
+
+
+def stored(x: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Return the stored elements of a sparse array, or a dense array itself, and a function that replaces them."""
+    backend = backend_of(x)
+    assert backend is not None
+    return backend.stored(x) if backend.is_sparse(x) else (x, lambda new: new)
+
+
+def on_stored(name: str, change: Callable[..., Any], arrays: Sequence[Any], *scalars: Any) -> Any:
+    """Call `in_working_dtype` with the stored elements of the first array."""
+    elements, replaced = stored(arrays[0])
+    return replaced(in_working_dtype(name, change, [elements, *arrays[1:]], *scalars))
 
 
 def in_working_dtype(name: str, change: Callable[..., Any], arrays: Sequence[Any], *scalars: Any) -> Any:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from ..backends import flatten_with_paths_of, is_array, namespace, paths_of_none
-from ..trees._selection import Selected, as_nest
+from ..trees._selection import Selected, as_nest, check_visible
 from ._base import GradientTransformation, accepted, check_state, check_transform, in_working_dtype, with_params
 
 __all__ = ["apply_updates", "chain"]
@@ -102,6 +102,8 @@ def apply_updates(params: Any, updates: Any) -> Any:
     """
     leaves, rebuild, paths = flatten_with_paths_of(as_nest(params))
     changes, _, change_paths = flatten_with_paths_of(as_nest(updates))
+    for change, path in zip(changes, change_paths, strict=True):
+        check_visible("apply_updates", "updates", change, path)
     # JAX's float0 has no itemsize: it stands for no update
     indices = [i for i, x in enumerate(changes) if is_array(x) and getattr(x.dtype, "itemsize", True)]
     present = {path for path, leaf in zip(paths, leaves, strict=True) if leaf is not None}

@@ -10,7 +10,7 @@ from .._arrays.scalars import scalar
 from .._core.checks import POSITIVE, check_argument, integer
 from ..backends import backend_of, is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, in_working_dtype, leafwise
+from ._base import GradientTransformation, leafwise, on_stored, stored
 
 __all__ = ["adaptive_gradient_clipping", "centralize", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 
@@ -39,7 +39,8 @@ def clip(max_delta: Any, *, match: PatternsLike = None, exclude: PatternsLike = 
 
     Notes
     -----
-    Same as `optax.clip`. NaN stays NaN.
+    Same as `optax.clip`. NaN stays NaN. Sparse updates, such as those of ``torch.nn.Embedding(sparse=True)``, stay
+    sparse.
 
     Examples
     --------
@@ -55,7 +56,7 @@ def clip(max_delta: Any, *, match: PatternsLike = None, exclude: PatternsLike = 
         update = xp.where(update > max_delta, max_delta, update)
         return xp.where(update < -max_delta, -max_delta, update)
 
-    return leafwise("clip", change, Patterns.of("clip", match, exclude), max_delta, takes_params=False)
+    return leafwise("clip", change, Patterns.of("clip", match, exclude), max_delta, takes_params=False, sparse=True)
 
 
 def clip_by_block_rms(
@@ -128,7 +129,7 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     Notes
     -----
     Same as `optax.clip_by_global_norm`. If one element is NaN, all results are NaN. The norm is correct even if its
-    square would overflow.
+    square would overflow. Sparse updates, such as those of ``torch.nn.Embedding(sparse=True)``, stay sparse.
 
     Examples
     --------
@@ -141,12 +142,12 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     everything = Patterns.of(name, None, None)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        selected = everything.find(name, "updates", updates)
+        selected = everything.find(name, "updates", updates, sparse=True)
         arrays = selected.arrays()
         if not arrays:
             return updates, state
-        norm = global_norm(arrays)
-        return selected.replaced([in_working_dtype(name, _scaled, [x], norm, max_norm) for x in arrays]), state
+        norm = global_norm([stored(x)[0] for x in arrays])
+        return selected.replaced([on_stored(name, _scaled, [x], norm, max_norm) for x in arrays]), state
 
     return GradientTransformation(lambda params: (), update)
 

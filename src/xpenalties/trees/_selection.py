@@ -12,7 +12,7 @@ from .._core.suggestions import did_you_mean
 from ..backends import backend_of, common_backend, flatten_with_paths_of, parameters_of
 from ._patterns import Pattern, PatternsLike, as_patterns
 
-__all__ = ["Patterns", "PatternsLike", "Selected", "Selection", "as_nest", "check_unique", "leaves_at"]
+__all__ = ["Patterns", "PatternsLike", "Selected", "Selection", "as_nest", "check_unique", "check_visible", "leaves_at"]
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class Patterns:
             )
         return selected
 
-    def find(self, caller: str, argument: str, tree: Any) -> Selected:
-        """Select leaves, possibly none."""
-        return self._selected(caller, argument, tree)[0]
+    def find(self, caller: str, argument: str, tree: Any, *, sparse: bool = False) -> Selected:
+        """Select leaves, possibly none. They may be sparse if `sparse` is True."""
+        return self._selected(caller, argument, tree, sparse=sparse)[0]
 
     def check(self, caller: str, argument: str, tree: Any) -> None:
         """Check that each pattern matches a leaf, unless the tree is empty."""
@@ -121,13 +121,21 @@ class Patterns:
         same_as = _same_as([(paths[i], leaves[i]) for i in indices])
         return Selection(shapes, reasons, tuple(p.simplest() for p in self._unused(leaves, paths)), same_as)
 
-    def _selected(self, caller: str, argument: str, tree: Any) -> tuple[Selected, dict[str, str]]:
+    def _selected(
+        self, caller: str, argument: str, tree: Any, *, sparse: bool = False
+    ) -> tuple[Selected, dict[str, str]]:
         leaves, rebuild, paths = flatten_with_paths_of(as_nest(tree))
         for leaf, path in zip(leaves, paths, strict=True):
-            _check_visible(caller, argument, leaf, path)
+            check_visible(caller, argument, leaf, path)
         indices, reasons = self._partition(leaves, paths)
         if indices:
-            common_backend(caller, [paths[i] or argument for i in indices], [leaves[i] for i in indices])
+            backend = common_backend(caller, [paths[i] or argument for i in indices], [leaves[i] for i in indices])
+            at = None if sparse else next((i for i in indices if backend.is_sparse(leaves[i])), None)
+            if at is not None:
+                raise TypeError(
+                    f"{caller}: `{argument}` must be dense, got {leaves[at].layout} at {paths[at]!r}. Call its "
+                    "`to_dense` first, or leave it out with `exclude`; `clip` and `clip_by_global_norm` take it."
+                )
         return Selected(leaves, rebuild, paths, indices), reasons
 
     def _partition(self, leaves: list[Any], paths: list[str]) -> tuple[list[int], dict[str, str]]:
@@ -187,10 +195,13 @@ def _same_as(leaves: list[tuple[str, Any]]) -> dict[str, str]:
     return repeated
 
 
-def _check_visible(caller: str, argument: str, leaf: Any, path: str) -> None:
+def check_visible(caller: str, argument: str, leaf: Any, path: str) -> None:
     """Refuse a leaf that holds numbers in a form that this package cannot read."""
     backend = backend_of(leaf)
     if backend is None:
+        if hasattr(type(leaf), "todense"):  # a sparse array of JAX or SciPy
+            kind = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+            raise TypeError(f"{caller}: `{argument}` must be dense, got {kind} at {path!r}. Call its `todense` first.")
         unseen = isinstance(leaf, Iterator) or hasattr(leaf, "__array__") or hasattr(type(leaf), "named_parameters")
     else:
         unknown = backend.dtype(leaf.dtype).kind == "other" and getattr(leaf.dtype, "kind", "") == "V"

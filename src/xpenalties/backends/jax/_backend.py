@@ -46,17 +46,26 @@ class JaxBackend(Backend):
 
     def flatten(self, tree: Any) -> tuple[list[Any], Rebuild]:
         """Use JAX's pytrees, so that gradients have the structure that JAX itself would return."""
-        nodes, structure = jax.tree_util.tree_flatten(tree)
-        inside = [super(JaxBackend, self).flatten(node) for node in nodes]  # JAX does not know plain dataclasses
+        return self._flatten(tree, ())
+
+    def _flatten(self, tree: Any, whole: tuple[type, ...]) -> tuple[list[Any], Rebuild]:
+        """Flatten a tree. Instances of `whole` are leaves."""
+        nodes, structure = jax.tree_util.tree_flatten(tree, is_leaf=_is_instance(whole))
+        inside = [  # JAX does not know plain dataclasses
+            ([node], next) if isinstance(node, whole) else super(JaxBackend, self).flatten(node) for node in nodes
+        ]
         leaves = [leaf for node_leaves, _ in inside for leaf in node_leaves]
         return leaves, lambda new: structure.unflatten([rebuild(new) for _, rebuild in inside])
 
     def flatten_with_paths(self, tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
+        sparse = sys.modules.get("jax.experimental.sparse")
+        whole = () if sparse is None else (sparse.JAXSparse,)  # to JAX, a tree of indices and values
         paths = []
-        for keys, node in _with_keys(tree):
+        for keys, node in _with_keys(tree, whole):
             outside = jax.tree_util.keystr(keys, simple=True, separator=".")
-            paths += [join_paths(outside, path) for path in super().flatten_with_paths(node)[2]]
-        return *self.flatten(tree), paths
+            inside = [""] if isinstance(node, whole) else super().flatten_with_paths(node)[2]
+            paths += [join_paths(outside, path) for path in inside]
+        return *self._flatten(tree, whole), paths
 
 
 class JaxAutodiff(Autodiff):
@@ -133,7 +142,7 @@ def paths_of_instances(tree: Any, classes: tuple[type, ...]) -> list[str]:
     if nnx is not None and isinstance(tree, nnx.Module):
         modules = sorted(nnx.iter_modules(tree), key=lambda pair: len(pair[0]))
         return [".".join(map(str, path)) for path, module in modules if isinstance(module, classes)]
-    nodes = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, classes))[0]
+    nodes = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_instance(classes))[0]
     return [jax.tree_util.keystr(keys, simple=True, separator=".") for keys, x in nodes if isinstance(x, classes)]
 
 
@@ -172,13 +181,19 @@ def _abs(x: Any) -> Any:
 _abs.defjvps(lambda tangent, _, x: tangent * jnp.sign(x))
 
 
-def _with_keys(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
+def _is_instance(classes: tuple[type, ...]) -> Callable[[Any], bool] | None:
+    """Return a function for JAX's `is_leaf`. None costs no call for each node."""
+    return (lambda x: isinstance(x, classes)) if classes else None
+
+
+def _with_keys(tree: Any, whole: tuple[type, ...]) -> list[tuple[tuple[Any, ...], Any]]:
     """Return the leaves with their keys. An array in a Flax box gets the key of the box."""
     boxes = tuple(getattr(sys.modules[module], name) for module, name in _BOXES if module in sys.modules)
+    nodes = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_instance((*boxes, *whole)))[0]
     if not boxes:
-        return jax.tree_util.tree_flatten_with_path(tree)[0]
+        return nodes
     leaves = []
-    for keys, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, boxes))[0]:
+    for keys, node in nodes:
         if isinstance(node, boxes):
             leaves += [((*keys, *inner[1:]), leaf) for inner, leaf in jax.tree_util.tree_flatten_with_path(node)[0]]
         else:

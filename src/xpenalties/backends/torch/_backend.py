@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import array_api_compat.torch
@@ -17,6 +17,9 @@ from ._random import TorchRandom
 from ._tracing import TENSORS, TorchTracing, is_tracing
 
 __all__ = ["BACKEND", "KNOWN", "find"]
+
+
+_SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
 class TorchBackend(Backend):
@@ -85,6 +88,18 @@ class TorchBackend(Backend):
         if is_tracing() or type(x) not in TENSORS:  # has no memory of its own
             return id(x)
         return x.untyped_storage()._cdata, x.storage_offset(), tuple(x.shape), x.stride()
+
+    def is_sparse(self, x: Any) -> bool:
+        return x.layout in _SPARSE
+
+    def stored(self, x: Any) -> tuple[Any, Callable[[Any], Any]]:
+        summed = x.coalesce()
+        indices, size = summed.indices(), summed.size()
+
+        def replaced(values: Any) -> Any:  # without an option for checks, PyTorch warns
+            return torch.sparse_coo_tensor(indices, values, size, is_coalesced=True, check_invariants=False)
+
+        return summed.values(), replaced
 
     def to_floats(self, scalars: Sequence[Any]) -> list[float]:
         dtype = torch.float32 if any(x.device.type == "mps" for x in scalars) else torch.float64
