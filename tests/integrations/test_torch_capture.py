@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,26 @@ def test_copies_of_a_model_are_other_models() -> None:
         with torch.no_grad():
             teacher(10 * x)
         assert activities["hidden"] is hidden and hidden.requires_grad
+
+
+def test_a_captured_model_is_copied_and_pickled() -> None:
+    """Alone, the copy is another model, whose outputs nothing keeps. With its capture, both are of the copy."""
+    model = network()
+    x = torch.randn(4, 6)
+    with capture(model, {"hidden": "1"}) as activities:
+        model(x)
+        for copied in (copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))):
+            alone = copied(model)
+            output = alone(x)
+            output.sum().backward()
+            other, others = copied((model, activities))
+            with pytest.raises(ValueError, match="got 0 calls"):
+                others["hidden"]
+            other(2 * x)
+            torch.testing.assert_close(others["hidden"], torch.tanh(model[0](2 * x)))
+            others.__exit__()
+            assert not other[1]._forward_hooks and model[1]._forward_hooks
+        torch.testing.assert_close(activities["hidden"], torch.tanh(model[0](x)))
 
 
 def test_modules_that_are_called_several_times() -> None:

@@ -94,7 +94,7 @@ def test_exact_zeros(transform: Any) -> None:
     assert float(prox.sparsity(ours, match="weight$")) > 0.2
     attached.remove()
     assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
-    assert not any(key.startswith("xpenalties") for key in optimizer.state_dict())
+    assert not any(key.startswith("xpenalties") for key in optimizer.state_dict()["param_groups"][0])
 
 
 def test_paths_by_model_and_by_place() -> None:
@@ -146,8 +146,11 @@ def test_the_state_is_saved() -> None:
     without = sgd(network()).state_dict()
     optimizer.load_state_dict(without)  # as it was
     assert int(noise.state.step) == 2 * STEPS
-    with pytest.raises(ValueError, match="the saved state must be of the same transform, got 0 arrays instead of 1"):
-        optimizer.load_state_dict({**without, "xpenalties.0": []})
+    assert {"xpenalties.0.0", "xpenalties.1.0", "xpenalties.1.1"} < set(optimizer.param_groups[0])
+    without["param_groups"][0]["xpenalties.1.0"] = torch.tensor(3)
+    with pytest.raises(ValueError, match="the saved state must be of the same transform, got 1 arrays instead of 2"):
+        optimizer.load_state_dict(without)
+    assert int(noise.state.step) == 2 * STEPS
 
 
 def test_places_of_states_are_free() -> None:
@@ -157,9 +160,24 @@ def test_places_of_states_are_free() -> None:
     optimizer.param_groups[0]["params"][0].grad = torch.zeros(8, 6)
     optimizer.step()
     attach(optimizer, transforms.add_l2_decay(schedules.constant(0.1)))
-    states = {key: value for key, value in optimizer.state_dict().items() if key.startswith("xpenalties.")}
-    assert {key: int(value[0]) for key, value in states.items()} == {"xpenalties.1": 1, "xpenalties.0": 0}
+    group = optimizer.state_dict()["param_groups"][0]
+    states = {key: int(value) for key, value in group.items() if key.startswith("xpenalties.")}
+    assert states == {"xpenalties.1.0": 1, "xpenalties.0.0": 0}
     assert int(second.state.step) == 1
+
+
+def test_transforms_without_a_state_have_places_too() -> None:
+    def made() -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = sgd(network())
+        attach(optimizer, transforms.centralize())
+        attach(optimizer, transforms.clip_by_global_norm(1.0))
+        return optimizer, attach(optimizer, transforms.add_l2_decay(schedules.constant(0.1)))
+
+    optimizer, _ = made()
+    optimizer.step()
+    again, decay = made()
+    again.load_state_dict(optimizer.state_dict())
+    assert int(decay.state.step) == 1
 
 
 def test_groups_of_parameters() -> None:

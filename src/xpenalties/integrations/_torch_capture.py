@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -87,6 +87,27 @@ def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
     return matched
 
 
+class _Hook:
+    """A hook that calls a method of a capture, if the capture still exists.
+
+    If a model is copied together with its capture, the copied hooks call the copied capture. If it is copied alone,
+    nothing else refers to the copied capture, and the copied hooks do nothing.
+    """
+
+    def __init__(self, capture: Capture | None, method: str, *args: str) -> None:
+        self._capture = (lambda: None) if capture is None else weakref.ref(capture)
+        self._method = method
+        self._args = args
+
+    def __call__(self, *called: Any) -> None:
+        capture = self._capture()
+        if capture is not None:
+            getattr(capture, self._method)(*self._args, *called)
+
+    def __reduce__(self) -> Any:
+        return _Hook, (self._capture(), self._method, *self._args)
+
+
 class Capture(Mapping[str, Any]):
     """The outputs of modules in the latest call of a model, by name, see `capture`."""
 
@@ -105,11 +126,11 @@ class Capture(Mapping[str, Any]):
         modules = dict(self._model.named_modules())
         self._modules = {name: modules[path] for name, path in self._paths.items()}
         if self._own:
-            self._handles.append(self._model.register_forward_pre_hook(self._model_called))
+            self._handles.append(self._model.register_forward_pre_hook(_Hook(self, "_model_called")))
         for name, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(partial(self._called, name)))
+            self._handles.append(module.register_forward_hook(_Hook(self, "_called", name)))
         if self._own:
-            self._handles.append(self._model.register_forward_hook(self._model_done))
+            self._handles.append(self._model.register_forward_hook(_Hook(self, "_model_done")))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -117,8 +138,9 @@ class Capture(Mapping[str, Any]):
             handle.remove()
         self._handles.clear()
 
-    def __deepcopy__(self, memo: Any) -> Capture:
-        return self  # the hooks of a copied model refer to this one, and ignore the copy's calls
+    def __getstate__(self) -> dict[str, Any]:
+        # outputs have graphs, which can be neither copied nor pickled
+        return {**vars(self), "_outputs": {name: [] for name in self._paths}, "_recording": False}
 
     def begin(self) -> None:
         """Forget the outputs so far, and start recording."""

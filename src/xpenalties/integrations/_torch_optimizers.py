@@ -1,20 +1,19 @@
-"""Run gradient transforms inside PyTorch's optimizers, by hooks of the step, and group parameters by path."""
+"""Run gradient transforms inside PyTorch's optimizers, and group parameters by path."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Any, Literal
 
 import torch
 
 from .._core.checks import check_argument, one_of
-from .._core.pytrees import flatten
 from .._core.suggestions import did_you_mean
 from ..transforms._base import GradientTransformation, check_transform
+from ._torch_attached import Attached
 
-__all__ = ["Attached", "attach", "parameter_groups"]
+__all__ = ["attach", "parameter_groups"]
 
 _TO = one_of(("gradients", "updates"))
 
@@ -54,7 +53,15 @@ def attach(
 
     Notes
     -----
-    With `torch.amp.GradScaler`, unscale first, as for any clipping: ``scaler.unscale_(optimizer)``.
+    Only parameters that have a gradient change, as in the optimizer itself. If a group has ``maximize=True``, decays
+    still shrink its parameters. A closure's gradients are transformed each time that the optimizer calls it, always
+    from the state at the step's begin: schedules count steps. The loss that LBFGS' line search compares does not
+    include what a decay adds, so put such penalties into the loss.
+
+    Under `torch.amp.GradScaler`, fused optimizers too, transforms see unscaled gradients, and a skipped step changes
+    nothing. To know that, a step of a fused optimizer waits for the device.
+
+    A copy of an optimizer has no hooks: copy or pickle both in one call, ``copy.deepcopy((optimizer, attached))``.
 
     Examples
     --------
@@ -69,107 +76,13 @@ def attach(
         raise TypeError(
             f"attach: `optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__qualname__}. Pass one."
         )
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise TypeError(
+            f"attach: `optimizer` must take hooks, got {type(optimizer).__qualname__}, a wrapper that does not. Pass "
+            "the optimizer inside it: for one of accelerate, `optimizer.optimizer`."
+        )
     check_transform("attach", "transform", transform)
     return Attached(optimizer, transform, check_argument("attach", _TO, "to", to), model)
-
-
-class Attached:
-    """A gradient transform in an optimizer's step, see `attach`."""
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        transform: GradientTransformation,
-        to: str,
-        model: torch.nn.Module | None,
-    ) -> None:
-        self._optimizer = optimizer
-        self._transform = transform
-        self._model = model
-        params = self._params()
-        with torch.no_grad():
-            self.state = transform.init(params)
-        keys = optimizer.state_dict()
-        self._key = next(key for key in (f"xpenalties.{i}" for i in count()) if key not in keys)
-        hooks = [self._optimizer.register_state_dict_post_hook(self._save)]
-        hooks.append(self._optimizer.register_load_state_dict_pre_hook(self._load))
-        if to == "gradients":
-            hooks.append(optimizer.register_step_pre_hook(self._transform_gradients))
-        else:
-            self._before: dict[str, torch.Tensor] = {}  # copies of the parameters
-            hooks.append(optimizer.register_step_pre_hook(self._copy_params))
-            hooks.append(optimizer.register_step_post_hook(self._transform_updates))
-        self._hooks = hooks
-
-    def remove(self) -> None:
-        """Detach it from the optimizer."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-
-    def _params(self) -> dict[str, torch.Tensor]:
-        """Return the optimizer's parameters by path, including groups that were added later."""
-        names = None if self._model is None else {id(p): name for name, p in self._model.named_parameters()}
-        params = {}
-        for i, group in enumerate(self._optimizer.param_groups):
-            for j, param in enumerate(group["params"]):
-                if names is None:
-                    path = group["param_names"][j] if "param_names" in group else f"{i}.{j}"
-                elif id(param) in names:
-                    path = names[id(param)]
-                else:
-                    raise ValueError(
-                        f"attach: `model` must have all of the optimizer's parameters, got none for place {j} of group "
-                        f"{i}. Pass the model that it was made for."
-                    )
-                params[path] = param
-        return params
-
-    def _transform_gradients(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        params = self._params()
-        gradients = {path: param.grad for path, param in params.items()}
-        updates = self._transformed(gradients, params)
-        for path, param in params.items():
-            if updates[path] is not param.grad:
-                param.grad = updates[path]
-
-    def _copy_params(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._before = {path: param.detach().clone() for path, param in self._params().items()}
-
-    def _transform_updates(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        params, before = self._params(), self._before
-        self._before = {}
-        updates = {path: param.detach() - before[path] for path, param in params.items()}
-        for path, update in self._transformed(updates, before).items():
-            if update is not updates[path]:
-                params[path].detach().copy_(before[path] + update)
-
-    def _transformed(self, updates: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-        with torch.no_grad():
-            transformed, self.state = self._transform.update(updates, self.state, params)
-        result: dict[str, Any] = transformed
-        return result
-
-    def _save(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
-        leaves, _ = flatten(self.state)
-        state_dict[self._key] = [leaf.get_state() if isinstance(leaf, torch.Generator) else leaf for leaf in leaves]
-
-    def _load(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
-        if self._key not in state_dict:
-            return
-        leaves, rebuild = flatten(self.state)
-        saved = state_dict[self._key]
-        if len(saved) != len(leaves):
-            raise ValueError(
-                f"attach: the saved state must be of the same transform, got {len(saved)} arrays instead of "
-                f"{len(leaves)}. Attach the transform that was saved."
-            )
-        loaded = []
-        for leaf, value in zip(leaves, saved, strict=True):
-            if isinstance(leaf, torch.Generator):
-                leaf.set_state(value)
-            loaded.append(leaf if isinstance(leaf, torch.Generator) else value)
-        self.state = rebuild(iter(loaded))
 
 
 def parameter_groups(

@@ -25,8 +25,9 @@ from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
 from ._named_inputs import select_inputs
+from ._torch_attached import Attached, attached_to
 from ._torch_capture import Capture, capture
-from ._torch_optimizers import Attached, attach, parameter_groups
+from ._torch_optimizers import attach, parameter_groups
 
 __all__ = ["Attached", "Capture", "WrappedLoss", "attach", "capture", "parameter_groups", "train_step", "wrap_loss"]
 
@@ -67,13 +68,22 @@ def wrap_loss(
     >>> float(loss(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0])))
     1.0
     """
-
-    def base_loss(inputs: Mapping[str, Any]) -> Any:
-        return loss_fn(*(inputs[name] for name in names))
-
     if not callable(loss_fn):
         raise TypeError(f"wrap_loss: `loss_fn` must be callable, got {type(loss_fn).__qualname__}. Pass a function.")
-    return WrappedLoss(RegularizedLoss(base_loss, pipe), names, {} if activities is None else activities)
+    return WrappedLoss(
+        RegularizedLoss(_BaseLoss(loss_fn, names), pipe), names, {} if activities is None else activities
+    )
+
+
+@dataclass(frozen=True)
+class _BaseLoss:
+    """A loss of positional arguments, as one of inputs by name."""
+
+    loss_fn: Callable[..., Any]
+    names: tuple[str, ...]
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        return self.loss_fn(*(inputs[name] for name in self.names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,20 +147,36 @@ def train_step(
     >>> list(report.regularizers)
     ['l2']
     """
+    return _TrainStep(model, optimizer, loss, autocast, scaler)
 
-    def train(
-        x: Any, *targets: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any
+
+@dataclass(frozen=True, eq=False)
+class _TrainStep:
+    """A training step, see `train_step`."""
+
+    model: Callable[..., Any]
+    optimizer: torch.optim.Optimizer
+    loss: WrappedLoss
+    autocast: Callable[[], Any]
+    scaler: Any
+
+    def __call__(
+        self, x: Any, *targets: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any
     ) -> tuple[torch.Tensor, Report]:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast():
-            total, report = loss.compute(model(x), *targets, step=step, inputs=inputs, **options)
-        if scaler is None:
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            total, report = self.loss.compute(self.model(x), *targets, step=step, inputs=inputs, **options)
+        if self.scaler is None:
             total.backward()
-            optimizer.step()
+            self.optimizer.step()
         else:
-            scaler.scale(total).backward()
-            scaler.step(optimizer)
-            scaler.update()
+            self.scaler.scale(total).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return total.detach(), report
 
-    return train
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "attached": attached_to(self.optimizer)}  # a copied optimizer has no hooks
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({name: value for name, value in state.items() if name != "attached"})

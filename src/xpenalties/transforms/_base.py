@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from inspect import signature
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 from .._arrays.numerics import at_least_float32, stop_gradient
 from .._arrays.scalars import check_weight
@@ -22,8 +23,11 @@ __all__ = [
     "incremented",
     "initial_step",
     "leafwise",
+    "remember_call",
     "with_params",
 ]
+
+P = ParamSpec("P")
 
 _MAX_STEP = 2**31 - 1
 
@@ -35,6 +39,23 @@ class GradientTransformation(NamedTuple):
     init: Callable[[Any], Any]
     #: ``update(updates, state, params=None)`` returns the transformed updates and the next state.
     update: Callable[..., tuple[Any, Any]]
+
+    def __reduce__(self) -> Any:
+        """Copy or pickle the call that made it: `init` and `update` are functions inside it, which have no names."""
+        made_by = getattr(self.update, "made_by", None)
+        return (GradientTransformation, tuple(self)) if made_by is None else (made_by, ())
+
+
+def remember_call(make: Callable[P, GradientTransformation]) -> Callable[P, GradientTransformation]:
+    """Decorate a function that makes a transform, so that the transform can be copied and pickled."""
+
+    @wraps(make)
+    def remembering(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        transform = make(*args, **kwargs)
+        vars(transform.update)["made_by"] = partial(remembering, *args, **kwargs)
+        return transform
+
+    return remembering
 
 
 class StepState(NamedTuple):

@@ -9,11 +9,20 @@ from typing import Any
 
 from ..backends import flatten_with_paths_of, is_array, namespace, paths_of_none
 from ..trees._selection import Selected, as_nest
-from ._base import GradientTransformation, accepted, check_state, check_transform, in_working_dtype, with_params
+from ._base import (
+    GradientTransformation,
+    accepted,
+    check_state,
+    check_transform,
+    in_working_dtype,
+    remember_call,
+    with_params,
+)
 
 __all__ = ["apply_updates", "chain"]
 
 
+@remember_call
 def chain(*transforms: Any) -> GradientTransformation:
     """Apply transforms one after the other.
 

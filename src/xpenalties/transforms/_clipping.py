@@ -10,7 +10,7 @@ from .._arrays.scalars import scalar
 from .._core.checks import POSITIVE, check_argument, integer
 from ..backends import backend_of, is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, in_working_dtype, leafwise
+from ._base import GradientTransformation, in_working_dtype, leafwise, remember_call
 
 __all__ = ["adaptive_gradient_clipping", "centralize", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 
@@ -108,6 +108,7 @@ def _scaled(update: Any, norm: Any, max_norm: Any) -> Any:
     return xp.where(unclipped, update, update / xp.where(unclipped, 1.0, norm) * max_norm)
 
 
+@remember_call
 def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     """Scale all updates together, so that their L2 norm is at most `max_norm`.
 
@@ -151,6 +152,7 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     return GradientTransformation(lambda params: (), update)
 
 
+@remember_call
 def adaptive_gradient_clipping(
     clipping: Any,
     *,
@@ -251,6 +253,7 @@ def _counted_axis(name: str, axis: int, x: Any) -> int:
     return axis % x.ndim
 
 
+@remember_call
 def centralize(
     *, unit_axis: int | tuple[int, ...] = 0, match: PatternsLike = None, exclude: PatternsLike = None
 ) -> GradientTransformation:

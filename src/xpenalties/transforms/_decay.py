@@ -13,13 +13,14 @@ from .._core.checks import NON_NEGATIVE, Interval, check_argument, number_in
 from .._core.suggestions import did_you_mean
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, accepted, leafwise
+from ._base import GradientTransformation, accepted, leafwise, remember_call
 
 __all__ = ["add_elastic_net_decay", "add_l1_decay", "add_l2_decay", "proximal"]
 
 _SHARE = number_in(Interval(0, 1))
 
 
+@remember_call
 def add_l2_decay(
     weight: Any, *, match: PatternsLike = None, exclude: PatternsLike = None, decoupled: bool = False
 ) -> GradientTransformation:
@@ -61,6 +62,7 @@ def add_l2_decay(
     return _decay("add_l2_decay", weight, 0.0, match, exclude, decoupled)
 
 
+@remember_call
 def add_l1_decay(
     weight: Any, *, match: PatternsLike = None, exclude: PatternsLike = None, decoupled: bool = False
 ) -> GradientTransformation:
@@ -96,6 +98,7 @@ def add_l1_decay(
     return _decay("add_l1_decay", weight, 1.0, match, exclude, decoupled)
 
 
+@remember_call
 def add_elastic_net_decay(
     weight: Any,
     *,
@@ -162,6 +165,7 @@ def _decay(
     return leafwise(name, change, patterns, l1_ratio, weight=weight)
 
 
+@remember_call
 def proximal(
     operator: Callable[..., Any],
     *,
