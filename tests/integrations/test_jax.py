@@ -410,6 +410,11 @@ def test_errors(make: Callable[[], Any], message: str) -> None:
         make()
 
 
+def test_penalties_name_their_inputs() -> None:
+    with pytest.raises(ValueError, match=r"^train_step: .* must name their inputs, got inputs=None for 'l1'\. Pass"):
+        train_step(forward, RegularizedLoss(LOSS.base_loss, Pipeline([Penalty("l1")])), optax.sgd(0.1))
+
+
 def test_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "xpenalties.integrations.jax")
     monkeypatch.setitem(sys.modules, "jax", None)

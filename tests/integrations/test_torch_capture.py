@@ -160,6 +160,45 @@ def test_a_compiled_model_is_compiled_once() -> None:
     assert counter.frame_count == 1
 
 
+class Nested(nn.Module):
+    """A model of its own class, in two compiled parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 8)
+        self.inner = nn.Sequential(nn.Tanh())
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.inner(self.first(x))
+        torch._dynamo.graph_break()
+        return self.last(hidden)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("make", [Nested, lambda: nn.Sequential(nn.Linear(6, 8), nn.Sequential(nn.Tanh()))])
+@pytest.mark.parametrize("how", ["compile", "compiled", "in place", "parts"])
+def test_a_model_that_has_run_compiled(make: Callable[[], Any], how: str) -> None:
+    """Compiled code does not look for new hooks. It is compiled again, for each capture."""
+    torch.compiler.reset()
+    model = make()
+    path = "inner.0" if isinstance(model, Nested) else "1.0"
+    run = captured = model
+    if how.startswith("compile"):
+        run = torch.compile(model, backend="eager")
+        captured, path = (model, path) if how == "compile" else (run, f"_orig_mod.{path}")
+    for part in [model] if how == "in place" else [*model.children()] if how == "parts" else []:
+        part.compile(backend="eager")
+    x = torch.randn(4, 6)
+    with torch.no_grad():
+        run(x)
+    for _ in range(2):
+        with capture(captured, {"hidden": path}) as activities, torch.no_grad():
+            for scale in (1, 2):
+                run(scale * x)
+                first = model.first if isinstance(model, Nested) else model[0]
+                torch.testing.assert_close(activities["hidden"], torch.tanh(first(scale * x)))
+
+
 def test_activities_under_autocast() -> None:
     model = network()
     pipe = Pipeline([Penalty("l2", inputs="hidden")])

@@ -199,9 +199,33 @@ def test_groups_of_parameters() -> None:
     assert len(parameter_groups(model, {"": {"lr": 0.5}})) == 1
 
 
+class Wrapper(torch.optim.Optimizer):
+    """As accelerate's `AcceleratedOptimizer`, which does not initialize its base class."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self) -> Any:
+        return self.optimizer.param_groups
+
+    def state_dict(self) -> Any:
+        return self.optimizer.state_dict()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (
+            lambda: attach(Wrapper(sgd(network())), transforms.centralize()),
+            TypeError,
+            r"^attach: `optimizer` must take hooks, got Wrapper, .* Pass the optimizer inside it: .* `optimizer\.optim",
+        ),
+        (
+            lambda: attach(torch.optim.SGD(network().parameters()), transforms.centralize(match="weight")),
+            ValueError,
+            r"^centralize: .* must match a path in `params`, got 'weight'.* have no names\. Pass attach\(model=\), or",
+        ),
         (lambda: attach(3, transforms.centralize()), TypeError, "^attach: `optimizer` must be a torch.optim.Opt"),  # type: ignore[arg-type]
         (lambda: attach(sgd(network()), transforms.centralize), TypeError, "^attach: `transform` must have `init`"),  # type: ignore[arg-type]
         (

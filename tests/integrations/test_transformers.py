@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +205,21 @@ def test_means_over_elements() -> None:
         torch.testing.assert_close(loss.report.regularizers["l2"].value, expected)
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_loss_is_copied(copied: Callable[[Any], Any]) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.long)
+    loss = PipelineLoss(Pipeline([Penalty("z_loss", inputs="logits")]), reference=network())
+    torch.testing.assert_close(copied(loss)({"logits": logits}, labels), loss({"logits": logits}, labels))
+
+
+def test_outputs_may_have_the_names_of_a_trainers_inputs() -> None:
+    logits, labels = torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.long)
+    loss = PipelineLoss(Pipeline([Penalty("l2", inputs="params")]))
+    loss({"logits": logits, "params": torch.ones(3)}, labels)
+    assert loss.report is not None and float(loss.report.regularizers["l2"].value) == 3.0
+
+
 def test_several_devices_in_a_process() -> None:
     logits, labels = torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.long)
     loss = PipelineLoss(Pipeline({"l2": 0.0}).with_weights(l2=0.5).remove("l2"))
@@ -235,14 +252,21 @@ def test_classifiers_and_options_of_ones_own() -> None:
     plain = logits[:3].logsumexp(-1) ** 2
     expected = cross_entropy(logits, labels, reduction="sum") / 6 + 0.5 * plain.sum() / 10
     torch.testing.assert_close(total, expected + 0.1 * 6 * logits.mean() * 3 / 6)
-    with pytest.raises(ValueError, match="its weight is a schedule, got no step"):
-        PipelineLoss(Pipeline([structure]), shift=False)({"logits": logits}, labels)
+    for penalty in (structure, replace(structure, weight=1.0, every=2)):
+        with pytest.raises(ValueError, match=r"penalty 'orthogonality' needs its step\. Call attach\(trainer\) first"):
+            PipelineLoss(Pipeline([penalty]), shift=False)({"logits": logits}, labels)
+    assert PipelineLoss(Pipeline([structure]).disable("orthogonality"), shift=False)({"logits": logits}, labels)
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: PipelineLoss("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Make one"),
+        (
+            lambda: PipelineLoss(Pipeline([Penalty("z_loss")])),
+            ValueError,
+            r"^PipelineLoss: the penalties .* got inputs=None for 'z_loss'\. Pass .* inputs='logits'\)",
+        ),
         (lambda: PipelineLoss(PIPE, loss=3), TypeError, r"`loss` must be callable, got int\. Pass one"),
         (lambda: PipelineLoss(PIPE, reference="gpt2"), TypeError, r"`reference` must be callable, got str\. Pass one"),
         (
@@ -269,7 +293,7 @@ def test_classifiers_and_options_of_ones_own() -> None:
         (
             lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 3, 4)}, torch.ones(2, 3, dtype=torch.long)),
             ValueError,
-            "the inputs must have 'reference'",
+            r"the loss must be attached to the Trainer, .* penalty 'kl' needs its reference\. Call attach",
         ),
         (
             lambda: PipelineLoss(PIPE, shift=False)({"logits": torch.ones(2, 1)}, torch.ones(2, dtype=torch.long)),

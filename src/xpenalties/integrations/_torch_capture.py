@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from types import CodeType
 from typing import Any
 
 import torch
@@ -37,7 +39,7 @@ def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[st
 
     Notes
     -----
-    If the model is compiled, keep one capture open over the whole run: adding or removing hooks recompiles it. Outputs
+    If the model is compiled, keep one capture open over the whole run: entering it compiles the model again. Outputs
     that `torch.utils.checkpoint` recomputes in the backward pass are not captured twice. Pass it
     ``use_reentrant=False``: otherwise captured outputs have no gradients. Under autocast, outputs have its dtype.
 
@@ -87,6 +89,19 @@ def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
     return matched
 
 
+def _forget_compiled(model: torch.nn.Module) -> None:
+    """Let compiled code of a model be compiled again. It does not look for hooks that were added since it was made."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None:  # nothing is compiled yet
+        return
+    functions = [getattr(module, name) for module in model.modules() for name in ("forward", "_call_impl")]
+    codes = {getattr(function, "__code__", None) for function in functions} - {None}
+    # around the modules of torch.nn, torch.compile puts a function that is inside this one
+    around = dynamo.external_utils.wrap_inline.__code__.co_consts
+    for code in codes.union(const for const in around if isinstance(const, CodeType)):
+        dynamo.reset_code(code)
+
+
 class _Hook:
     """A hook that calls a method of a capture, if the capture still exists.
 
@@ -123,6 +138,7 @@ class Capture(Mapping[str, Any]):
     def __enter__(self) -> Capture:
         if self._handles:
             raise RuntimeError("capture: must not be entered twice. Make another one.")
+        _forget_compiled(self._model)
         modules = dict(self._model.named_modules())
         self._modules = {name: modules[path] for name, path in self._paths.items()}
         if self._own:

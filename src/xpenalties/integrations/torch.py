@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from .._core.optional import require
@@ -24,7 +25,7 @@ with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ._named_inputs import select_inputs
+from ._named_inputs import check_inputs, select_inputs
 from ._torch_attached import Attached, attached_to
 from ._torch_capture import Capture, capture
 from ._torch_optimizers import attach, parameter_groups
@@ -58,8 +59,8 @@ def wrap_loss(
 
     Raises
     ------
-    TypeError
-        If `loss_fn` is not callable, or `pipe` is not a Pipeline.
+    TypeError, ValueError
+        If `loss_fn` is not callable, or `pipe` is not a Pipeline, or a built-in penalty does not name its inputs.
 
     Examples
     --------
@@ -70,9 +71,9 @@ def wrap_loss(
     """
     if not callable(loss_fn):
         raise TypeError(f"wrap_loss: `loss_fn` must be callable, got {type(loss_fn).__qualname__}. Pass a function.")
-    return WrappedLoss(
-        RegularizedLoss(_BaseLoss(loss_fn, names), pipe), names, {} if activities is None else activities
-    )
+    loss = RegularizedLoss(_BaseLoss(loss_fn, names), pipe)
+    check_inputs("wrap_loss", pipe, example=names[0] if names else "outputs")
+    return WrappedLoss(loss, names, {} if activities is None else activities)
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def train_step(
     model : callable
         A module, compiled or not.
     optimizer : torch.optim.Optimizer
+        One whose step needs no closure.
     loss : WrappedLoss
         It takes the model's output and the step's targets.
     autocast : callable, optional
@@ -137,6 +139,11 @@ def train_step(
         ``step(x, *targets, step=None, inputs=None, **options)`` returns the detached total and the report. `options`
         are those of `Pipeline.compute`.
 
+    Raises
+    ------
+    TypeError
+        If the optimizer needs a closure, like LBFGS.
+
     Examples
     --------
     >>> model = torch.nn.Linear(2, 1)
@@ -147,6 +154,12 @@ def train_step(
     >>> list(report.regularizers)
     ['l2']
     """
+    closure = signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise TypeError(
+            f"train_step: `optimizer` must step without a closure, got {type(optimizer).__qualname__} that needs one. "
+            "Call the loss of `wrap_loss` inside a closure."
+        )
     return _TrainStep(model, optimizer, loss, autocast, scaler)
 
 

@@ -24,7 +24,7 @@ with require("transformers", needed_by=__name__, install="xpenalties[transformer
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ._named_inputs import LazyInputs, select_inputs
+from ._named_inputs import LazyInputs, check_inputs, select_inputs
 from ._transformers_pipeline import bound_pipeline, evaluated_each_step
 from ._transformers_state import ResetOnBegin, TrainerRun
 
@@ -34,6 +34,7 @@ _UNSHIFTED = {
     *modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values(),
     *modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values(),
 } - set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+_TRAINERS = frozenset({"params", "reference"})  # the inputs that are there after `attach`
 
 
 class PipelineLoss:
@@ -73,13 +74,14 @@ class PipelineLoss:
 
     Raises
     ------
-    TypeError
-        If an argument has a wrong type.
+    TypeError, ValueError
+        If an argument has a wrong type, or a built-in penalty does not name its inputs. A call raises ValueError if
+        `attach` was not called, but a penalty needs it.
 
     Notes
     -----
     In an evaluation, the loss includes all penalties, whatever their `every`. Without `attach`, the pipeline gets no
-    step, and the items are those of the batch.
+    step, model or reference, and the items are those of the batch.
 
     Examples
     --------
@@ -110,6 +112,7 @@ class PipelineLoss:
     ) -> None:
         if not isinstance(pipe, Pipeline):
             raise TypeError(f"PipelineLoss: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
+        check_inputs("PipelineLoss", pipe, example="logits")
         for name, fn in (("loss", loss), ("reference", reference)):
             if not (fn is None or callable(fn)):
                 raise TypeError(f"PipelineLoss: `{name}` must be callable, got {type(fn).__qualname__}. Pass one.")
@@ -199,6 +202,8 @@ class PipelineLoss:
         inputs = {**outputs, "logits": logits, "labels": aligned, "mask": mask, "items": items}
         step = None if self._run is None else self._run.trainer.state.global_step
         pipe = self.pipe if torch.is_grad_enabled() else evaluated_each_step(self.pipe)
+        if self._run is None:
+            _check_needs_no_trainer(pipe, _TRAINERS - set(inputs))
         due = [p for p in pipe if p.enabled and p.is_due(step)]
         selected = select_inputs(due, inputs, self._lazy_inputs(logits))
         if self._loss is None:
@@ -279,6 +284,20 @@ class PipelineLoss:
                 f"instead of {tuple(logits.shape)}. Use a model with the same vocabulary."
             )
         return result
+
+
+def _check_needs_no_trainer(pipe: Pipeline, missing: frozenset[str]) -> None:
+    """Check that no penalty needs the Trainer's step, or inputs that are missing without a Trainer."""
+    for penalty in pipe:
+        names = {penalty.inputs} if isinstance(penalty.inputs, str) else penalty.inputs
+        needed = [] if names is None or callable(names) else sorted(missing.intersection(names))
+        if callable(penalty.weight) or penalty.every != 1:
+            needed.append("step")
+        if penalty.enabled and needed:
+            raise ValueError(
+                "PipelineLoss: the loss must be attached to the Trainer, got a call of one that is not, and penalty "
+                f"{penalty.name!r} needs its {' and '.join(needed)}. Call attach(trainer) first."
+            )
 
 
 def _check_predicts_next_token(model: Any) -> None:
