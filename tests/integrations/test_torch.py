@@ -95,7 +95,8 @@ def test_training_as_by_hand() -> None:
                 y,
                 step=i,
                 inputs={"params": ours},
-                **({"track_grad_norms": True, "wrt": "outputs"} if i == 3 else {}),
+                track_grad_norms=i == 3,
+                wrt="outputs",
             )
             assert not total.requires_grad and report.base_loss is not None
             if i == 3:
