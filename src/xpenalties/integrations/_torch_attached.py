@@ -24,11 +24,14 @@ class Attached:
         transform: GradientTransformation,
         to: str,
         model: torch.nn.Module | None,
+        *,
+        scale_by_learning_rate: bool,
     ) -> None:
         self._optimizer = optimizer
         self._transform = transform
         self._to = to
         self._model = model
+        self._scale_by_learning_rate = scale_by_learning_rate
         self._before: dict[str, torch.Tensor] | None = None  # copies of the parameters, during a step
         self._scale: torch.Tensor | None = None  # of a GradScaler, during a step
         params = {path: place.param for path, place in self._places().items()}
@@ -165,13 +168,16 @@ class Attached:
             params[path] = before.get(path, param)
             if place.param.grad is not None:  # else the optimizer leaves the parameter as it is
                 updates[path] = param - params[path]
-        for path, update in self._transformed(updates, self.state, params).items():
+        extra = {}
+        if self._scale_by_learning_rate:
+            extra["learning_rate"] = {path: place.group["lr"] for path, place in places.items()}
+        for path, update in self._transformed(updates, self.state, params, **extra).items():
             if update is not updates[path]:
                 places[path].param.detach().copy_(params[path] + update)
 
-    def _transformed(self, updates: dict[str, Any], state: Any, params: dict[str, Any]) -> dict[str, Any]:
+    def _transformed(self, updates: dict[str, Any], state: Any, params: dict[str, Any], **extra: Any) -> dict[str, Any]:
         with torch.no_grad():
-            transformed, self.state = self._transform.update(updates, state, params)
+            transformed, self.state = self._transform.update(updates, state, params, **extra)
         result: dict[str, Any] = transformed
         return result
 

@@ -10,7 +10,7 @@ import torch
 
 from .._core.checks import check_argument, one_of
 from .._core.suggestions import did_you_mean
-from ..transforms._base import GradientTransformation, check_transform
+from ..transforms._base import GradientTransformation, accepted, check_transform
 from ._torch_attached import Attached
 
 __all__ = ["attach", "parameter_groups"]
@@ -23,6 +23,7 @@ def attach(
     transform: GradientTransformation,
     *,
     to: Literal["gradients", "updates"] = "gradients",
+    scale_by_learning_rate: bool = False,
     model: torch.nn.Module | None = None,
 ) -> Attached:
     """Apply a gradient transform in each step of an optimizer.
@@ -37,6 +38,9 @@ def attach(
         "gradients" transforms the gradients before the optimizer sees them. "updates" transforms the step's change of
         the parameters, learning rate included. Use it for `decoupled` decays and for `proximal`. It copies the
         parameters before each step.
+    scale_by_learning_rate : bool, default False
+        Whether to multiply the weight of a `decoupled` decay, and the scale of `proximal`, by the learning rate that
+        each parameter's group has in the step. Then ``add_l2_decay(w, decoupled=True)`` is ``AdamW(weight_decay=w)``.
     model : torch.nn.Module, optional
         Its parameter names are the paths. By default, the paths are the names that the optimizer was made with
         (``SGD(model.named_parameters())``), or else group and position, such as ``0.3``.
@@ -82,7 +86,33 @@ def attach(
             "the optimizer inside it: for one of accelerate, `optimizer.optimizer`."
         )
     check_transform("attach", "transform", transform)
-    return Attached(optimizer, transform, check_argument("attach", _TO, "to", to), model)
+    to = check_argument("attach", _TO, "to", to)
+    if not isinstance(scale_by_learning_rate, bool):
+        raise TypeError(
+            f"attach: `scale_by_learning_rate` must be True or False, got {scale_by_learning_rate!r}. Pass a bool."
+        )
+    if scale_by_learning_rate:
+        _check_learning_rate(optimizer, transform, to)
+    return Attached(optimizer, transform, to, model, scale_by_learning_rate=scale_by_learning_rate)
+
+
+def _check_learning_rate(optimizer: torch.optim.Optimizer, transform: GradientTransformation, to: str) -> None:
+    """Check that a transform can be scaled by the learning rate."""
+    if to != "updates":
+        raise ValueError(
+            f"attach: `scale_by_learning_rate` must come with to='updates', got to={to!r}. The optimizer multiplies "
+            "gradients by it."
+        )
+    if not accepted(transform.update)("learning_rate"):
+        raise ValueError(
+            "attach: `transform` must be a decoupled decay, `proximal` with a scale, or a chain with one of them, got "
+            "one that takes no learning rate. Pass decoupled=True to the decay."
+        )
+    if not all("lr" in group for group in optimizer.param_groups):
+        raise ValueError(
+            f"attach: the groups of `optimizer` must have an 'lr', got {type(optimizer).__qualname__} without. Set "
+            "scale_by_learning_rate=False."
+        )
 
 
 def parameter_groups(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import signature
 from numbers import Real
 from typing import Any, NamedTuple, ParamSpec
 
 from .._arrays.numerics import at_least_float32, stop_gradient
-from .._arrays.scalars import check_weight
+from .._arrays.scalars import check_weight, scalar
+from .._core.checks import NON_NEGATIVE
 from ..backends import backend_of, backend_of_shapes, common_backend, flatten_of, is_array, namespace
 from ..trees._selection import Patterns, Selected, as_nest, leaves_at
 
@@ -75,6 +76,9 @@ def check_transform(caller: str, name: str, transform: Any) -> None:
 
 def accepted(function: Callable[..., Any], positional: int = 3) -> Callable[[str], bool]:
     """Return a function that tells if `function` accepts a name as a keyword, apart from its first arguments."""
+    own: Callable[[str], bool] | None = getattr(function, "accepts", None)  # of a chain, which takes any keyword
+    if own is not None:
+        return own
     parameters = list(signature(function).parameters.values())
     by_position = {p.name for p in parameters[:positional] if p.kind is not p.KEYWORD_ONLY}
     by_keyword = {p.name for p in parameters} - by_position
@@ -96,6 +100,7 @@ def leafwise(
     weight: Any = None,
     takes_params: bool = True,
     check: Callable[[str, Any], Any] = check_weight,
+    takes_learning_rate: bool = False,
 ) -> GradientTransformation:
     """Make a transform that calls ``change(update, parameter, weight, *options)`` for each selected leaf.
 
@@ -109,6 +114,8 @@ def leafwise(
         If True, `change` takes the parameter, and the result has the common dtype of update and parameter.
     check : callable
         Takes `name`, for errors, and the weight. Returns the weight to use.
+    takes_learning_rate : bool
+        If True and there is a weight, `update` takes a `learning_rate` that multiplies it, see `_rates`.
     """
     if weight is not None:
         weight = check(name, weight)
@@ -117,18 +124,42 @@ def leafwise(
         patterns.check(name, "params", params)
         return StepState(initial_step(name, params)) if callable(weight) else ()
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def transformed(updates: Any, state: Any, params: Any, learning_rate: Any) -> tuple[Any, Any]:
         selected = patterns.find(name, "updates", updates)
         current = weight
         if callable(weight):
             check_state(name, StepState, state)
             current = check(name, weight(state.step))
             state = StepState(incremented(state.step))
-        scalars = options if current is None else (current, *options)
         rows = with_params(name, selected, params) if takes_params else [[x] for x in selected.arrays()]
-        return selected.replaced([in_working_dtype(name, change, row, *scalars) for row in rows]), state
+        if learning_rate is None:
+            scalars = options if current is None else (current, *options)
+            return selected.replaced([in_working_dtype(name, change, row, *scalars) for row in rows]), state
+        rates = _rates(name, selected, learning_rate)
+        changed = [
+            in_working_dtype(name, change, row, current * rate, *options) for row, rate in zip(rows, rates, strict=True)
+        ]
+        return selected.replaced(changed), state
 
-    return GradientTransformation(init, update)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return transformed(updates, state, params, None)
+
+    def update_at(updates: Any, state: Any, params: Any = None, *, learning_rate: Any = None) -> tuple[Any, Any]:
+        return transformed(updates, state, params, learning_rate)
+
+    return GradientTransformation(init, update_at if takes_learning_rate and weight is not None else update)
+
+
+def _rates(name: str, selected: Selected, learning_rate: Any) -> list[Any]:
+    """Return the learning rate of each selected leaf: a number or 0-d array, or by path in a mapping."""
+    if not isinstance(learning_rate, Mapping):
+        return [scalar(name, NON_NEGATIVE, "learning_rate", learning_rate)] * len(selected.indices)
+    missing = next((path for path in selected.array_paths() if path not in learning_rate), None)
+    if missing is not None:
+        raise ValueError(
+            f"{name}: `learning_rate` must have a number for each selected path, got none for {missing!r}. Add it."
+        )
+    return [scalar(name, NON_NEGATIVE, "learning_rate", learning_rate[path]) for path in selected.array_paths()]
 
 
 def with_params(name: str, selected: Selected, params: Any) -> list[list[Any]]:

@@ -72,6 +72,7 @@ def chain(*transforms: Any) -> GradientTransformation:
             next_states.append(next_state)
         return updates, tuple(next_states)
 
+    vars(update)["accepts"] = lambda name: any(accepts(name) for accepts in accept)
     return _with_extra_args()(init, update)
 
 

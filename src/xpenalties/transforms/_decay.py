@@ -40,6 +40,8 @@ def add_l2_decay(
     Returns
     -------
     GradientTransformation
+        If `decoupled`, its `update` also takes `learning_rate`, which multiplies :math:`w`: a number, a 0-d array, or a
+        mapping of one for each path.
 
     Raises
     ------
@@ -81,6 +83,7 @@ def add_l1_decay(
     Returns
     -------
     GradientTransformation
+        As of `add_l2_decay`.
 
     Raises
     ------
@@ -123,6 +126,7 @@ def add_elastic_net_decay(
     Returns
     -------
     GradientTransformation
+        As of `add_l2_decay`.
 
     Raises
     ------
@@ -162,7 +166,7 @@ def _decay(
         return soft_threshold(xp, param + update, scale) - param
 
     change, patterns = to_update if decoupled else to_gradient, Patterns.of(name, match, exclude)
-    return leafwise(name, change, patterns, l1_ratio, weight=weight)
+    return leafwise(name, change, patterns, l1_ratio, weight=weight, takes_learning_rate=decoupled)
 
 
 @remember_call
@@ -193,6 +197,7 @@ def proximal(
     Returns
     -------
     GradientTransformation
+        Its `update` also takes `learning_rate`, as that of a `decoupled` `add_l2_decay`.
 
     Raises
     ------
@@ -217,7 +222,8 @@ def proximal(
         all_options = options if scale is None else {**options, "scale": scale}
         return operator(param + update, **all_options) - param
 
-    return leafwise("proximal", change, Patterns.of("proximal", match, exclude), weight=scale, check=_checked_scale)
+    patterns = Patterns.of("proximal", match, exclude)
+    return leafwise("proximal", change, patterns, weight=scale, check=_checked_scale, takes_learning_rate=True)
 
 
 def _check_options(operator: Callable[..., Any], options: Mapping[str, Any]) -> None:
