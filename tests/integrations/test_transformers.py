@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -211,6 +212,49 @@ def test_a_loss_is_copied(copied: Callable[[Any], Any]) -> None:
     logits, labels = torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.long)
     loss = PipelineLoss(Pipeline([Penalty("z_loss", inputs="logits")]), reference=network())
     torch.testing.assert_close(copied(loss)({"logits": logits}, labels), loss({"logits": logits}, labels))
+
+
+class StandIn:
+    """What `attach` needs of a Trainer."""
+
+    def __init__(self, loss: PipelineLoss) -> None:
+        self.compute_loss_func = loss
+        self.model = network()
+        self.args = SimpleNamespace(label_smoothing_factor=0, average_tokens_across_devices=False)
+        self.state = SimpleNamespace(global_step=0)
+        self.accelerator = SimpleNamespace(reduce=_first)
+        self.callbacks: list[Any] = []
+        self.logs: list[dict[str, Any]] = []
+
+    def add_callback(self, callback: Any) -> None:
+        self.callbacks.append(callback)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        outputs = model(**{name: x for name, x in inputs.items() if name != "labels"})
+        return self.compute_loss_func(outputs, inputs["labels"], num_items_in_batch=torch.tensor(4))
+
+    def log(self, logs: dict[str, Any]) -> None:
+        self.logs.append(logs)
+
+
+def _first(x: Any, reduction: str) -> Any:
+    return x
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_trainer_is_copied_with_its_loss(copied: Callable[[Any], Any]) -> None:
+    loss = PipelineLoss(PIPE, reference=network(seed=3))
+    original: Any = StandIn(loss)
+    loss.attach(original)
+    batch = {"input_ids": torch.tensor([[1, 2, 3], [4, 5, 6]]), "labels": torch.tensor([[1, 2, 3], [4, 5, 6]])}
+    expected = original.compute_loss(original.model, batch)
+    other = copied(original)
+    other.state.global_step = 1
+    torch.testing.assert_close(original.compute_loss(original.model, batch), expected)
+    assert other.compute_loss(other.model, batch) != expected  # a schedule is at the copy's step
+    other.log({"loss": 1.0})
+    assert "penalties/kl/value" in other.logs[0] and not original.logs
+    assert other.callbacks[0]._run.trainer is other
 
 
 def test_outputs_may_have_the_names_of_a_trainers_inputs() -> None:

@@ -33,7 +33,7 @@ def creates_state(optimizer: torch.optim.Optimizer, kwargs: dict[str, Any]) -> b
     if "closure" not in kwargs or kwargs["closure"] is not None:
         return False
     rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
-    if not rates or any(float(rate) != 0 for rate in rates):
+    if not rates or any(rate is None or float(rate) != 0 for rate in rates):
         return False
     gradients = [param.grad for group in optimizer.param_groups for param in group["params"]]
     return not any(bool(gradient.any()) for gradient in gradients if gradient is not None)

@@ -10,8 +10,9 @@ For example::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import update_wrapper
 from typing import Any
 
 from .._core.optional import require
@@ -143,7 +144,8 @@ class PipelineLoss:
         self._check_trainer(trainer)
         run = TrainerRun(trainer)
         trainer.add_callback(ResetOnBegin(run))
-        self._wrap(trainer, run)
+        trainer.compute_loss = _ComputeLoss(self, run, trainer.compute_loss)
+        trainer.log = _Log(run, self._prefix, trainer.log)
 
     def _check_trainer(self, trainer: Trainer) -> None:
         if trainer.compute_loss_func is not self:
@@ -168,26 +170,14 @@ class PipelineLoss:
                 f"{trainer.args.label_smoothing_factor}. Pass a `loss` that smooths."
             )
 
-    def _wrap(self, trainer: Trainer, run: TrainerRun) -> None:
-        """Wrap the Trainer's `compute_loss` and `log`."""
-        original_compute_loss, original_log = trainer.compute_loss, trainer.log
-
-        @wraps(original_compute_loss)
-        def compute_loss(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-            run.called_with = {name: x for name, x in inputs.items() if name != "labels"}
-            self._run = run
-            try:
-                return original_compute_loss(model, inputs, *args, **kwargs)
-            finally:
-                self._run, run.called_with = None, {}
-
-        @wraps(original_log)
-        def log(logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            if "loss" in logs:
-                logs.update({self._prefix + name: mean for name, mean in run.means().items()})
-            original_log(logs, *args, **kwargs)
-
-        trainer.compute_loss, trainer.log = compute_loss, log
+    @contextmanager
+    def _during(self, run: TrainerRun, inputs: Mapping[str, Any]) -> Iterator[None]:
+        """Use a Trainer's step, model and batch."""
+        self._run, run.called_with = run, {name: x for name, x in inputs.items() if name != "labels"}
+        try:
+            yield
+        finally:
+            self._run, run.called_with = None, {}
 
     def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         """Return the total, a 0-d tensor. The Trainer calls this."""
@@ -284,6 +274,35 @@ class PipelineLoss:
                 f"instead of {tuple(logits.shape)}. Use a model with the same vocabulary."
             )
         return result
+
+
+class _ComputeLoss:
+    """A Trainer's `compute_loss`, while which the loss knows the Trainer."""
+
+    def __init__(self, loss: PipelineLoss, run: TrainerRun, original: Callable[..., Any]) -> None:
+        self._loss = loss
+        self._run = run
+        self._original = original
+        update_wrapper(self, original)
+
+    def __call__(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        with self._loss._during(self._run, inputs):
+            return self._original(model, inputs, *args, **kwargs)
+
+
+class _Log:
+    """A Trainer's `log`, with the means of the penalties."""
+
+    def __init__(self, run: TrainerRun, prefix: str, original: Callable[..., Any]) -> None:
+        self._run = run
+        self._prefix = prefix
+        self._original = original
+        update_wrapper(self, original)
+
+    def __call__(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            logs.update({self._prefix + name: mean for name, mean in self._run.means().items()})
+        self._original(logs, *args, **kwargs)
 
 
 def _check_needs_no_trainer(pipe: Pipeline, missing: frozenset[str]) -> None:
