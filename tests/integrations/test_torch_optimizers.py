@@ -180,6 +180,32 @@ def test_transforms_without_a_state_have_places_too() -> None:
     assert int(decay.state.step) == 1
 
 
+def test_states_of_ones_own() -> None:
+    """A state may hold numbers, and arrays of the parameters' shapes."""
+
+    def made() -> tuple[torch.optim.Optimizer, Any]:
+        def init(params: Any) -> Any:
+            return {"count": 0, "sums": {path: torch.zeros_like(param) for path, param in params.items()}}
+
+        def update(updates: Any, state: Any, params: Any = None) -> Any:
+            sums = {path: state["sums"][path] + update for path, update in updates.items()}
+            return updates, {"count": state["count"] + 1, "sums": sums}
+
+        optimizer = sgd(network())
+        return optimizer, attach(optimizer, transforms.GradientTransformation(init, update))
+
+    optimizer, attached = made()
+    for param in optimizer.param_groups[0]["params"]:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    optimizer.step()
+    again, loaded = made()
+    again.load_state_dict(optimizer.state_dict())
+    assert loaded.state["count"] == 2
+    assert all(torch.equal(sums, torch.full_like(sums, 2.0)) for sums in loaded.state["sums"].values())
+    assert loaded.state["sums"]["0.weight"] is not attached.state["sums"]["0.weight"]
+
+
 def test_groups_of_parameters() -> None:
     model = network()
     model[4].bias.requires_grad_(False)

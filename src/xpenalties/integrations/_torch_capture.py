@@ -39,8 +39,8 @@ def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[st
 
     Notes
     -----
-    If a model is compiled, keep one capture open over the whole run: entering it compiles this model, and other compiled
-    ones of its classes, again. Outputs that `torch.utils.checkpoint` recomputes in the backward pass are not captured
+    If a model is compiled, keep one capture open over the whole run: entering it compiles this model again, and other
+    compiled ones of its classes. Outputs that `torch.utils.checkpoint` recomputes in the backward pass are not captured
     twice. Pass it ``use_reentrant=False``: otherwise captured outputs have no gradients. Under autocast, outputs have
     its dtype.
 
