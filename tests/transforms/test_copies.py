@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ def no_state(params: Any) -> tuple[()]:
 
 
 MADE: list[Callable[[], Any]] = [
+    lambda: transforms.clip(0.5, match="w"),
+    lambda: transforms.clip_by_block_rms(0.5),
     lambda: transforms.clip_by_global_norm(np.asarray(0.5)),
     lambda: transforms.adaptive_gradient_clipping(0.01, unit_axis=0, exclude="b"),
     lambda: transforms.centralize(unit_axis=-1, match="w"),
@@ -52,6 +55,12 @@ def test_a_copy_does_the_same(make: Callable[[], Any], copied: Callable[[Any], A
         results.append(updated)
     for name, expected in results[0].items():
         np.testing.assert_array_equal(results[1][name], expected)
+
+
+def test_all_transforms_are_here() -> None:
+    others = {"GradientTransformation", "NoiseState", "StepState", "apply_updates"}
+    made = {function.__name__ for function in (vars(make().update).get("made_by", partial(dict)).func for make in MADE)}
+    assert made - {"dict"} == set(transforms.__all__) - others
 
 
 def test_a_transform_of_a_function_without_a_name() -> None:

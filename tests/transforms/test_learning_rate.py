@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.harness import Framework, close
-from tests.helpers.updates import BIAS, GRADIENT, KERNEL, SLOPE, gradients, params
+from tests.helpers.updates import BIAS, GRADIENT, KERNEL, SLOPE, gradients, params, soft
 from xpenalties import prox, schedules, transforms
 
 RATES = {"kernel": 0.1, "rest.0": 0.4}
@@ -53,6 +53,14 @@ def test_closed_form_of_a_schedule(fw: Framework) -> None:
         close(fw, result["kernel"], GRADIENT - 0.1 * 0.25 * step * KERNEL, atol=1e-7)  # of the default float
         close(fw, result["rest"][0], SLOPE)
     close(fw, transform.update(us, state, ps)[0]["kernel"], GRADIENT - 0.5 * KERNEL, atol=1e-7)
+
+
+def test_a_scale_for_each_element(fw: Framework) -> None:
+    each = np.asarray([[0.1, 0.5, 0.9, 0.0]])
+    ps, us = {"w": fw.array(KERNEL)}, {"w": fw.array(GRADIENT)}
+    transform = transforms.proximal(prox.l1, scale=fw.array(each))
+    result = updated(transform, us, ps, learning_rate={"w": 0.5})["w"]
+    close(fw, result, soft(KERNEL + GRADIENT, 0.5 * each) - KERNEL)
 
 
 @pytest.mark.needs("jit")

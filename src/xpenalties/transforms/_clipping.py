@@ -17,6 +17,7 @@ __all__ = ["adaptive_gradient_clipping", "centralize", "clip", "clip_by_block_rm
 _AXIS = integer()
 
 
+@remember_call
 def clip(max_delta: Any, *, match: PatternsLike = None, exclude: PatternsLike = None) -> GradientTransformation:
     """Clip each element of the updates to [-`max_delta`, `max_delta`].
 
@@ -58,6 +59,7 @@ def clip(max_delta: Any, *, match: PatternsLike = None, exclude: PatternsLike = 
     return leafwise("clip", change, Patterns.of("clip", match, exclude), max_delta, takes_params=False)
 
 
+@remember_call
 def clip_by_block_rms(
     threshold: Any, *, match: PatternsLike = None, exclude: PatternsLike = None
 ) -> GradientTransformation:
