@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -372,6 +374,21 @@ def a_step(**options: Any) -> Any:
     has_aux = options.pop("has_aux", False)
     step = train_step(forward, LOSS, optax.sgd(0.1), has_aux=has_aux)
     return step(arrays(), optax.sgd(0.1).init(arrays()), *batches()[0], step=0, **options)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_step_is_copied(copied: Callable[[Any], Any], jit: bool) -> None:
+    transform = transforms.add_l2_decay(0.1)
+    pipe = Pipeline([Penalty("l1", inputs="hidden")])
+    step = train_step(forward, RegularizedLoss(cross_entropy, pipe), transform, jit=jit)
+    params = arrays()
+    for result, expected in zip(
+        copied(step)(params, transform.init(params), *batches()[0])[:2],
+        step(params, transform.init(params), *batches()[0])[:2],
+        strict=True,
+    ):
+        jax.tree.map(np.testing.assert_array_equal, result, expected)
 
 
 def test_weights_are_checked() -> None:

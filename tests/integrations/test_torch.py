@@ -122,6 +122,8 @@ def test_penalties_that_take_all_inputs() -> None:
     everything = Penalty(trees.over_tree("l2", match="outputs"), name="everything")
     loss = wrap_loss(mse_loss, Pipeline([everything, Penalty("l1")]).disable("l1"))
     assert float(loss(torch.full((2,), 3.0), torch.full((2,), 3.0))) == 18.0
+    with pytest.raises(ValueError, match="must name their inputs, got inputs=None for 'decay'"):  # the outputs, too
+        wrap_loss(mse_loss, Pipeline([Penalty(trees.over_tree("l2"), name="decay")]))
 
 
 def test_a_call_of_the_loss() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from .._core.suggestions import did_you_mean
 from .._penalties.spec import spec_of
 from .._pipeline.penalty import Penalty
+from ..trees._over_tree import OverTree
 
 __all__ = ["LazyInputs", "check_inputs", "lookup", "select_inputs"]
 
@@ -35,9 +36,11 @@ class LazyInputs(Mapping[str, Any]):
 
 
 def check_inputs(caller: str, penalties: Iterable[Penalty], *, example: str) -> None:
-    """Check that no built-in penalty gets all inputs at once, because it takes arrays and no mapping."""
+    """Check that no built-in penalty gets all inputs at once: it takes arrays, or would sum over a tree of them all."""
     for penalty in penalties:
-        if penalty.enabled and penalty.inputs is None and spec_of(penalty.fn) is not None:
+        fn = penalty.fn
+        takes_all = isinstance(fn, OverTree) and not (fn.patterns.match or fn.patterns.exclude)
+        if penalty.enabled and penalty.inputs is None and (takes_all or spec_of(fn) is not None):
             raise ValueError(
                 f"{caller}: the penalties of `pipe` must name their inputs, got inputs=None for {penalty.name!r}. Pass "
                 f"for example Penalty({penalty.name!r}, inputs={example!r})."

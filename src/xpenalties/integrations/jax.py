@@ -119,7 +119,15 @@ class _Step:
         self._has_aux = has_aux
         self._options = options
         self._extra_names = list(filter(accepted(optimizer.update), ("value", "grad", "value_fn")))
+        self._jit = jit
         self._compiled_update = jax.jit(self._update) if jit else self._update
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_compiled_update"}  # it has no name
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._compiled_update = jax.jit(self._update) if self._jit else self._update
 
     def __call__(self, params: Any, state: Any, *batch: Any, step: Any = None, weights: Any = None) -> tuple[Any, ...]:
         if weights is not None:
