@@ -168,6 +168,8 @@ def test_copies_go_on_as_the_original(copied: Callable[[Any], Any]) -> None:
     train(other, other_optimizer)
     assert [int(each.state.step) for each in (attached[0], other_attached[0])] == [STEPS, 2 * STEPS]
     assert len(other_optimizer._optimizer_step_pre_hooks) == 3  # without the removed one
+    with pytest.raises(TypeError, match=r"^attach: an Attached must be copied with its optimizer, .* copy.deepcopy"):
+        copy.copy(attached[0])
     train(model, optimizer)
     close(model, other)
 

@@ -64,6 +64,12 @@ class Attached:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_hooks": bool(self._hooks)}
 
+    def __copy__(self) -> Attached:
+        raise TypeError(
+            "attach: an Attached must be copied with its optimizer, got a shallow copy, with which the optimizer would "
+            "run it twice. Call copy.deepcopy((optimizer, attached))."
+        )
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._hooks = self._registered() if state["_hooks"] else []  # a copied optimizer has no hooks

@@ -48,7 +48,7 @@ def attach(
     Returns
     -------
     Attached
-        Its state is saved and loaded with the optimizer's. Call `remove` to detach it.
+        Its state is saved and loaded with the optimizer's, so attach before you load. Call `remove` to detach it.
 
     Raises
     ------
