@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from xpenalties import prox, schedules, transforms
+from xpenalties import prox, schedules, transforms, trees
 
 integration()
 
@@ -225,6 +225,32 @@ def test_groups_of_parameters() -> None:
     assert len(parameter_groups(model, {"": {"lr": 0.5}})) == 1
 
 
+def test_groups_by_axes_shapes_and_modules() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+    patterns = {
+        trees.paths_within(model, nn.LayerNorm): {"lr": 0.5},
+        trees.Pattern("0", ndim=1): {"lr": 0.4},
+        trees.Pattern(shape=(-1, 8)): {"lr": 0.3},
+        trees.Pattern("lora", optional=True): {"lr": 0.2},
+    }
+    groups = parameter_groups(model, patterns)
+    assert [(group.get("lr"), [name for name, _ in group["params"]]) for group in groups] == [
+        (0.5, ["1.weight", "1.bias"]),
+        (0.4, ["0.bias"]),
+        (0.3, ["2.weight"]),
+        (None, ["0.weight", "2.bias"]),
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    attach(optimizer, transforms.add_l2_decay(1.0, match=trees.Pattern(ndim=2)))
+    before = copy.deepcopy(model)
+    for param in model.parameters():
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight, 0.9 * before[0].weight)
+    torch.testing.assert_close(model[2].weight, 0.7 * before[2].weight)
+    assert all(torch.equal(model[i].bias, before[i].bias) for i in range(3))
+
+
 class Wrapper(torch.optim.Optimizer):
     """As accelerate's `AcceleratedOptimizer`, which does not initialize its base class."""
 
@@ -273,6 +299,16 @@ class Wrapper(torch.optim.Optimizer):
             lambda: parameter_groups(network(), [("bias", {}), ("bias$", {})]),
             ValueError,
             r"^parameter_groups: each pattern must match a parameter that is left, got 'bias\$'",
+        ),
+        (
+            lambda: parameter_groups(network(), {trees.Pattern(ndim=4): {}}),
+            ValueError,
+            r"^parameter_groups: each pattern must match a parameter that is left, got Pattern\(ndim=4\)",
+        ),
+        (
+            lambda: parameter_groups(network(), {3: {}}),  # type: ignore[dict-item]
+            TypeError,
+            "^parameter_groups: `options` must be a regular expression or several, got 3",
         ),
     ],
 )

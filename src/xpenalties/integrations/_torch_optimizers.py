@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import torch
 from .._core.checks import check_argument, one_of
 from .._core.suggestions import did_you_mean
 from ..transforms._base import GradientTransformation, accepted, check_transform
+from ..trees._patterns import Pattern, as_patterns
 from ._torch_attached import Attached
 
 __all__ = ["attach", "parameter_groups"]
@@ -116,17 +116,19 @@ def _check_learning_rate(optimizer: torch.optim.Optimizer, transform: GradientTr
 
 
 def parameter_groups(
-    model: torch.nn.Module, options: Mapping[str, Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
+    model: torch.nn.Module,
+    options: Mapping[str | Pattern, Mapping[str, Any]] | Sequence[tuple[str | Pattern, Mapping[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """Group a model's parameters for an optimizer, by patterns of their paths.
+    """Group a model's parameters for an optimizer, by patterns.
 
     Parameters
     ----------
     model : torch.nn.Module
         The groups hold its parameters that require gradients.
-    options : mapping or pairs of str and mapping
-        Regular expressions, searched for in the names, and the options of each group. A parameter goes into the group
-        of the first pattern that matches. The last group has no options. It holds the parameters that match no pattern.
+    options : mapping or pairs of str or `trees.Pattern` and mapping
+        Regular expressions, searched for in the names, or patterns of names, numbers of axes and shapes; and the
+        options of each group. A parameter goes into the group of the first pattern that matches. The last group has no
+        options. It holds the parameters that match no pattern.
 
     Returns
     -------
@@ -135,8 +137,9 @@ def parameter_groups(
 
     Raises
     ------
-    ValueError
-        If a pattern matches no parameter, or only parameters of earlier groups.
+    TypeError, ValueError
+        If a pattern has a wrong type or value. If it matches no parameter, or only parameters of earlier groups, and is
+        not optional.
 
     Examples
     --------
@@ -149,12 +152,14 @@ def parameter_groups(
     rest = {name: param for name, param in model.named_parameters() if param.requires_grad}
     names = list(rest)
     groups: list[dict[str, Any]] = []
-    for pattern, group_options in [*(options.items() if isinstance(options, Mapping) else options)]:
-        matching = [name for name in rest if re.search(pattern, name)]
-        if not matching:
+    for key, group_options in [*(options.items() if isinstance(options, Mapping) else options)]:
+        (pattern,) = as_patterns("parameter_groups", "options", [key])
+        matching = [name for name, param in rest.items() if pattern.matches(name, param)]
+        if not (matching or pattern.optional):
             raise ValueError(
-                f"parameter_groups: each pattern must match a parameter that is left, got {pattern!r}."
-                + did_you_mean(pattern, names)
+                f"parameter_groups: each pattern must match a parameter that is left, got {pattern.simplest()!r}."
+                + did_you_mean(pattern.path or "", names)
             )
-        groups.append({"params": [(name, rest.pop(name)) for name in matching], **group_options})
+        if matching:
+            groups.append({"params": [(name, rest.pop(name)) for name in matching], **group_options})
     return [*groups, {"params": list(rest.items())}] if rest else groups
