@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -374,6 +376,21 @@ def a_step(**options: Any) -> Any:
     return step(arrays(), optax.sgd(0.1).init(arrays()), *batches()[0], step=0, **options)
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_step_is_copied(copied: Callable[[Any], Any], jit: bool) -> None:
+    transform = transforms.add_l2_decay(0.1)
+    pipe = Pipeline([Penalty("l1", inputs="hidden")])
+    step = train_step(forward, RegularizedLoss(cross_entropy, pipe), transform, jit=jit)
+    params = arrays()
+    for result, expected in zip(
+        copied(step)(params, transform.init(params), *batches()[0])[:2],
+        step(params, transform.init(params), *batches()[0])[:2],
+        strict=True,
+    ):
+        jax.tree.map(np.testing.assert_array_equal, result, expected)
+
+
 def test_weights_are_checked() -> None:
     with pytest.raises(ValueError, match=r"penalty 'l1': `weight` must be in \[0, inf\), got -1"):
         a_step(weights={"l1": -1.0})
@@ -408,6 +425,11 @@ def test_weights_are_checked() -> None:
 def test_errors(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         make()
+
+
+def test_penalties_name_their_inputs() -> None:
+    with pytest.raises(ValueError, match=r"^train_step: .* must name their inputs, got inputs=None for 'l1'\. Pass"):
+        train_step(forward, RegularizedLoss(LOSS.base_loss, Pipeline([Penalty("l1")])), optax.sgd(0.1))
 
 
 def test_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -304,6 +304,11 @@ def test_half_precision_and_closures() -> None:
     ("make", "error", "message"),
     [
         (lambda: PipelineCallback("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Make one"),
+        (
+            lambda: PipelineCallback(Pipeline([Penalty("l1")])),
+            ValueError,
+            r"^PipelineCallback: the penalties of `pipe` must name their inputs, got inputs=None for 'l1'\. Pass",
+        ),
         (lambda: PipelineCallback(PIPE, track_every=0), ValueError, r"`track_every` must be at least 1, got 0"),
         (lambda: PipelineCallback(PIPE, wrt=["hidden"]), ValueError, "`wrt` must come with `track_every`, got "),
         (

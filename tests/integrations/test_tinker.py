@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,21 @@ from xpenalties.integrations.tinker import custom_loss
 
 pytestmark = pytest.mark.integrations
 STEPS = 20
+
+
+def first_of(data: Any, logprobs: Any) -> Any:
+    return logprobs[0]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_loss_is_copied(copied: Any) -> None:
+    data = batch(5, 3)
+    pipe = Pipeline(
+        [Penalty("consistency", inputs=("logprobs", "teacher")), Penalty("l1", inputs=first_of, weight=0.5)]
+    )
+    loss = custom_loss(likelihood, pipe, targets={"teacher": ("field", "teacher")})
+    logprobs = [torch.full((length,), -1.0) for length in (5, 3)]
+    torch.testing.assert_close(copied(loss)(data, logprobs)[0], loss(data, logprobs)[0])
 
 
 # training

@@ -48,6 +48,16 @@ def test_inputs_that_are_picked() -> None:
             TypeError,
             "takes outputs, targets, got 1 arguments",
         ),
+        (
+            lambda: wrap_loss(mse_loss, Pipeline([Penalty("l1", name="size")])),
+            ValueError,
+            r"^wrap_loss: the penalties of `pipe` must name their inputs, got inputs=None for 'size'\. Pass",
+        ),
+        (
+            lambda: train_step(network(), torch.optim.LBFGS(network().parameters()), wrap_loss(mse_loss, Pipeline())),
+            TypeError,
+            r"^train_step: `optimizer` must step without a closure, got LBFGS that needs one\. Call the loss",
+        ),
     ],
 )
 def test_errors(call: Callable[[], Any], error: type[Exception], message: str) -> None:
@@ -85,7 +95,8 @@ def test_training_as_by_hand() -> None:
                 y,
                 step=i,
                 inputs={"params": ours},
-                **({"track_grad_norms": True, "wrt": "outputs"} if i == 3 else {}),
+                track_grad_norms=i == 3,
+                wrt="outputs",
             )
             assert not total.requires_grad and report.base_loss is not None
             if i == 3:
@@ -104,6 +115,15 @@ def test_training_as_by_hand() -> None:
         optimizer.step()
     torch.testing.assert_close(total, by_hand.detach())
     close(ours, theirs)
+
+
+def test_penalties_that_take_all_inputs() -> None:
+    """A callable and trees may take the mapping; a built-in penalty may not, but a disabled one is never evaluated."""
+    everything = Penalty(trees.over_tree("l2", match="outputs"), name="everything")
+    loss = wrap_loss(mse_loss, Pipeline([everything, Penalty("l1")]).disable("l1"))
+    assert float(loss(torch.full((2,), 3.0), torch.full((2,), 3.0))) == 18.0
+    with pytest.raises(ValueError, match="must name their inputs, got inputs=None for 'decay'"):  # the outputs, too
+        wrap_loss(mse_loss, Pipeline([Penalty(trees.over_tree("l2"), name="decay")]))
 
 
 def test_a_call_of_the_loss() -> None:

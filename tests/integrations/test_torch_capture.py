@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,26 @@ def test_copies_of_a_model_are_other_models() -> None:
         assert activities["hidden"] is hidden and hidden.requires_grad
 
 
+def test_a_captured_model_is_copied_and_pickled() -> None:
+    """Alone, the copy is another model, whose outputs nothing keeps. With its capture, both are of the copy."""
+    model = network()
+    x = torch.randn(4, 6)
+    with capture(model, {"hidden": "1"}) as activities:
+        model(x)
+        for copied in (copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))):
+            alone = copied(model)
+            output = alone(x)
+            output.sum().backward()
+            other, others = copied((model, activities))
+            with pytest.raises(ValueError, match="got 0 calls"):
+                others["hidden"]
+            other(2 * x)
+            torch.testing.assert_close(others["hidden"], torch.tanh(model[0](2 * x)))
+            others.__exit__()
+            assert not other[1]._forward_hooks and model[1]._forward_hooks
+        torch.testing.assert_close(activities["hidden"], torch.tanh(model[0](x)))
+
+
 def test_modules_that_are_called_several_times() -> None:
     model = Recurrent()
     pipe = Pipeline([Penalty(trees.over_tree("l2"), inputs=lambda seen: seen.calls("cell"), name="l2")])
@@ -137,6 +158,45 @@ def test_a_compiled_model_is_compiled_once() -> None:
             torch.testing.assert_close(activities["hidden"], torch.tanh(model[0](x)))
             model.zero_grad()
     assert counter.frame_count == 1
+
+
+class Nested(nn.Module):
+    """A model of its own class, in two compiled parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 8)
+        self.inner = nn.Sequential(nn.Tanh())
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.inner(self.first(x))
+        torch._dynamo.graph_break()
+        return self.last(hidden)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("make", [Nested, lambda: nn.Sequential(nn.Linear(6, 8), nn.Sequential(nn.Tanh()))])
+@pytest.mark.parametrize("how", ["compile", "compiled", "in place", "parts"])
+def test_a_model_that_has_run_compiled(make: Callable[[], Any], how: str) -> None:
+    """Compiled code does not look for new hooks. It is compiled again, for each capture."""
+    torch.compiler.reset()
+    model = make()
+    path = "inner.0" if isinstance(model, Nested) else "1.0"
+    run = captured = model
+    if how.startswith("compile"):
+        run = torch.compile(model, backend="eager")
+        captured, path = (model, path) if how == "compile" else (run, f"_orig_mod.{path}")
+    for part in [model] if how == "in place" else [*model.children()] if how == "parts" else []:
+        part.compile(backend="eager")
+    x = torch.randn(4, 6)
+    with torch.no_grad():
+        run(x)
+    for _ in range(2):
+        with capture(captured, {"hidden": path}) as activities, torch.no_grad():
+            for scale in (1, 2):
+                run(scale * x)
+                first = model.first if isinstance(model, Nested) else model[0]
+                torch.testing.assert_close(activities["hidden"], torch.tanh(first(scale * x)))
 
 
 def test_activities_under_autocast() -> None:

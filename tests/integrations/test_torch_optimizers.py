@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from xpenalties import prox, schedules, transforms
+from xpenalties import prox, schedules, transforms, trees
 
 integration()
 
@@ -94,7 +94,7 @@ def test_exact_zeros(transform: Any) -> None:
     assert float(prox.sparsity(ours, match="weight$")) > 0.2
     attached.remove()
     assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
-    assert not any(key.startswith("xpenalties") for key in optimizer.state_dict())
+    assert not any(key.startswith("xpenalties") for key in optimizer.state_dict()["param_groups"][0])
 
 
 def test_paths_by_model_and_by_place() -> None:
@@ -146,8 +146,11 @@ def test_the_state_is_saved() -> None:
     without = sgd(network()).state_dict()
     optimizer.load_state_dict(without)  # as it was
     assert int(noise.state.step) == 2 * STEPS
-    with pytest.raises(ValueError, match="the saved state must be of the same transform, got 0 arrays instead of 1"):
-        optimizer.load_state_dict({**without, "xpenalties.0": []})
+    assert {"xpenalties.0.0", "xpenalties.1.0", "xpenalties.1.1"} < set(optimizer.param_groups[0])
+    without["param_groups"][0]["xpenalties.1.0"] = torch.tensor(3)
+    with pytest.raises(ValueError, match="the saved state must be of the same transform, got 1 arrays instead of 2"):
+        optimizer.load_state_dict(without)
+    assert int(noise.state.step) == 2 * STEPS
 
 
 def test_places_of_states_are_free() -> None:
@@ -157,9 +160,50 @@ def test_places_of_states_are_free() -> None:
     optimizer.param_groups[0]["params"][0].grad = torch.zeros(8, 6)
     optimizer.step()
     attach(optimizer, transforms.add_l2_decay(schedules.constant(0.1)))
-    states = {key: value for key, value in optimizer.state_dict().items() if key.startswith("xpenalties.")}
-    assert {key: int(value[0]) for key, value in states.items()} == {"xpenalties.1": 1, "xpenalties.0": 0}
+    group = optimizer.state_dict()["param_groups"][0]
+    states = {key: int(value) for key, value in group.items() if key.startswith("xpenalties.")}
+    assert states == {"xpenalties.1.0": 1, "xpenalties.0.0": 0}
     assert int(second.state.step) == 1
+
+
+def test_transforms_without_a_state_have_places_too() -> None:
+    def made() -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = sgd(network())
+        attach(optimizer, transforms.centralize())
+        attach(optimizer, transforms.clip_by_global_norm(1.0))
+        return optimizer, attach(optimizer, transforms.add_l2_decay(schedules.constant(0.1)))
+
+    optimizer, _ = made()
+    optimizer.step()
+    again, decay = made()
+    again.load_state_dict(optimizer.state_dict())
+    assert int(decay.state.step) == 1
+
+
+def test_states_of_ones_own() -> None:
+    """A state may hold numbers, and arrays of the parameters' shapes."""
+
+    def made() -> tuple[torch.optim.Optimizer, Any]:
+        def init(params: Any) -> Any:
+            return {"count": 0, "sums": {path: torch.zeros_like(param) for path, param in params.items()}}
+
+        def update(updates: Any, state: Any, params: Any = None) -> Any:
+            sums = {path: state["sums"][path] + update for path, update in updates.items()}
+            return updates, {"count": state["count"] + 1, "sums": sums}
+
+        optimizer = sgd(network())
+        return optimizer, attach(optimizer, transforms.GradientTransformation(init, update))
+
+    optimizer, attached = made()
+    for param in optimizer.param_groups[0]["params"]:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    optimizer.step()
+    again, loaded = made()
+    again.load_state_dict(optimizer.state_dict())
+    assert loaded.state["count"] == 2
+    assert all(torch.equal(sums, torch.full_like(sums, 2.0)) for sums in loaded.state["sums"].values())
+    assert loaded.state["sums"]["0.weight"] is not attached.state["sums"]["0.weight"]
 
 
 def test_groups_of_parameters() -> None:
@@ -181,9 +225,59 @@ def test_groups_of_parameters() -> None:
     assert len(parameter_groups(model, {"": {"lr": 0.5}})) == 1
 
 
+def test_groups_by_axes_shapes_and_modules() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+    patterns = {
+        trees.paths_within(model, nn.LayerNorm): {"lr": 0.5},
+        trees.Pattern("0", ndim=1): {"lr": 0.4},
+        trees.Pattern(shape=(-1, 8)): {"lr": 0.3},
+        trees.Pattern("lora", optional=True): {"lr": 0.2},
+    }
+    groups = parameter_groups(model, patterns)
+    assert [(group.get("lr"), [name for name, _ in group["params"]]) for group in groups] == [
+        (0.5, ["1.weight", "1.bias"]),
+        (0.4, ["0.bias"]),
+        (0.3, ["2.weight"]),
+        (None, ["0.weight", "2.bias"]),
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    attach(optimizer, transforms.add_l2_decay(1.0, match=trees.Pattern(ndim=2)))
+    before = copy.deepcopy(model)
+    for param in model.parameters():
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight, 0.9 * before[0].weight)
+    torch.testing.assert_close(model[2].weight, 0.7 * before[2].weight)
+    assert all(torch.equal(model[i].bias, before[i].bias) for i in range(3))
+
+
+class Wrapper(torch.optim.Optimizer):
+    """As accelerate's `AcceleratedOptimizer`, which does not initialize its base class."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self) -> Any:
+        return self.optimizer.param_groups
+
+    def state_dict(self) -> Any:
+        return self.optimizer.state_dict()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (
+            lambda: attach(Wrapper(sgd(network())), transforms.centralize()),
+            TypeError,
+            r"^attach: `optimizer` must take hooks, got Wrapper, .* Pass the optimizer inside it: .* `optimizer\.optim",
+        ),
+        (
+            lambda: attach(torch.optim.SGD(network().parameters()), transforms.centralize(match="weight")),
+            ValueError,
+            r"^centralize: .* must match a path in `params`, got 'weight'.* have no names\. Pass attach\(model=\), or",
+        ),
         (lambda: attach(3, transforms.centralize()), TypeError, "^attach: `optimizer` must be a torch.optim.Opt"),  # type: ignore[arg-type]
         (lambda: attach(sgd(network()), transforms.centralize), TypeError, "^attach: `transform` must have `init`"),  # type: ignore[arg-type]
         (
@@ -205,6 +299,16 @@ def test_groups_of_parameters() -> None:
             lambda: parameter_groups(network(), [("bias", {}), ("bias$", {})]),
             ValueError,
             r"^parameter_groups: each pattern must match a parameter that is left, got 'bias\$'",
+        ),
+        (
+            lambda: parameter_groups(network(), {trees.Pattern(ndim=4): {}}),
+            ValueError,
+            r"^parameter_groups: each pattern must match a parameter that is left, got Pattern\(ndim=4\)",
+        ),
+        (
+            lambda: parameter_groups(network(), {3: {}}),  # type: ignore[dict-item]
+            TypeError,
+            "^parameter_groups: `options` must be a regular expression or several, got 3",
         ),
     ],
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -203,6 +206,64 @@ def test_means_over_elements() -> None:
         torch.testing.assert_close(loss.report.regularizers["l2"].value, expected)
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_loss_is_copied(copied: Callable[[Any], Any]) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.long)
+    loss = PipelineLoss(Pipeline([Penalty("z_loss", inputs="logits")]), reference=network())
+    torch.testing.assert_close(copied(loss)({"logits": logits}, labels), loss({"logits": logits}, labels))
+
+
+class StandIn:
+    """What `attach` needs of a Trainer."""
+
+    def __init__(self, loss: PipelineLoss) -> None:
+        self.compute_loss_func = loss
+        self.model = network()
+        self.args = SimpleNamespace(label_smoothing_factor=0, average_tokens_across_devices=False)
+        self.state = SimpleNamespace(global_step=0)
+        self.accelerator = SimpleNamespace(reduce=_first)
+        self.callbacks: list[Any] = []
+        self.logs: list[dict[str, Any]] = []
+
+    def add_callback(self, callback: Any) -> None:
+        self.callbacks.append(callback)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        outputs = model(**{name: x for name, x in inputs.items() if name != "labels"})
+        return self.compute_loss_func(outputs, inputs["labels"], num_items_in_batch=torch.tensor(4))
+
+    def log(self, logs: dict[str, Any]) -> None:
+        self.logs.append(logs)
+
+
+def _first(x: Any, reduction: str) -> Any:
+    return x
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_trainer_is_copied_with_its_loss(copied: Callable[[Any], Any]) -> None:
+    loss = PipelineLoss(PIPE, reference=network(seed=3))
+    original: Any = StandIn(loss)
+    loss.attach(original)
+    batch = {"input_ids": torch.tensor([[1, 2, 3], [4, 5, 6]]), "labels": torch.tensor([[1, 2, 3], [4, 5, 6]])}
+    expected = original.compute_loss(original.model, batch)
+    other = copied(original)
+    other.state.global_step = 1
+    torch.testing.assert_close(original.compute_loss(original.model, batch), expected)
+    assert other.compute_loss(other.model, batch) != expected  # a schedule is at the copy's step
+    other.log({"loss": 1.0})
+    assert "penalties/kl/value" in other.logs[0] and not original.logs
+    assert other.callbacks[0]._run.trainer is other
+
+
+def test_outputs_may_have_the_names_of_a_trainers_inputs() -> None:
+    logits, labels = torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.long)
+    loss = PipelineLoss(Pipeline([Penalty("l2", inputs="params")]))
+    loss({"logits": logits, "params": torch.ones(3)}, labels)
+    assert loss.report is not None and float(loss.report.regularizers["l2"].value) == 3.0
+
+
 def test_several_devices_in_a_process() -> None:
     logits, labels = torch.randn(2, 5, 7), torch.ones(2, 5, dtype=torch.long)
     loss = PipelineLoss(Pipeline({"l2": 0.0}).with_weights(l2=0.5).remove("l2"))
@@ -235,14 +296,21 @@ def test_classifiers_and_options_of_ones_own() -> None:
     plain = logits[:3].logsumexp(-1) ** 2
     expected = cross_entropy(logits, labels, reduction="sum") / 6 + 0.5 * plain.sum() / 10
     torch.testing.assert_close(total, expected + 0.1 * 6 * logits.mean() * 3 / 6)
-    with pytest.raises(ValueError, match="its weight is a schedule, got no step"):
-        PipelineLoss(Pipeline([structure]), shift=False)({"logits": logits}, labels)
+    for penalty in (structure, replace(structure, weight=1.0, every=2)):
+        with pytest.raises(ValueError, match=r"penalty 'orthogonality' needs its step\. Call attach\(trainer\) first"):
+            PipelineLoss(Pipeline([penalty]), shift=False)({"logits": logits}, labels)
+    assert PipelineLoss(Pipeline([structure]).disable("orthogonality"), shift=False)({"logits": logits}, labels)
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: PipelineLoss("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Make one"),
+        (
+            lambda: PipelineLoss(Pipeline([Penalty("z_loss")])),
+            ValueError,
+            r"^PipelineLoss: the penalties .* got inputs=None for 'z_loss'\. Pass .* inputs='logits'\)",
+        ),
         (lambda: PipelineLoss(PIPE, loss=3), TypeError, r"`loss` must be callable, got int\. Pass one"),
         (lambda: PipelineLoss(PIPE, reference="gpt2"), TypeError, r"`reference` must be callable, got str\. Pass one"),
         (
@@ -269,7 +337,7 @@ def test_classifiers_and_options_of_ones_own() -> None:
         (
             lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 3, 4)}, torch.ones(2, 3, dtype=torch.long)),
             ValueError,
-            "the inputs must have 'reference'",
+            r"the loss must be attached to the Trainer, .* penalty 'kl' needs its reference\. Call attach",
         ),
         (
             lambda: PipelineLoss(PIPE, shift=False)({"logits": torch.ones(2, 1)}, torch.ones(2, dtype=torch.long)),

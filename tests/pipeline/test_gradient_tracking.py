@@ -232,10 +232,22 @@ def test_what_wrt_refuses(fw: Framework) -> None:
     for bad in (1.5, True, (0.0,), ("student", None)):
         with pytest.raises(TypeError, match=r"^training: `wrt` must be names or positions of inputs, got \(.*\). Pass"):
             pipe.compute(data, track_grad_norms=True, wrt=bad)
-    with pytest.raises(
-        ValueError, match=r"^training: `wrt` must come with track_grad_norms=True, got \('student',\) without. Pass"
-    ):
-        pipe.compute(data, wrt="student")
+        with pytest.raises(TypeError, match=r"^training: `wrt` must be names or positions"):
+            pipe.compute(data, track_grad_norms=False, wrt=bad)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.needs("jit"))])
+def test_steps_that_a_history_does_not_want(fw: Framework, compiled: bool) -> None:
+    """`wrt` may be the same in all steps."""
+    history = xp.GradientHistory(every=2)
+    pipe = Pipeline([Penalty("consistency", inputs=("a", "b"), weight=0.5)])
+    data = {"a": fw.array(X), "b": fw.array(-X)}
+    for target in (pipe, RegularizedLoss(lambda data: 0.0, pipe)):
+        for step in (0, 1):
+            each = xp.compile(target, torch={"backend": "aot_eager"}) if compiled else target
+            total, report = each.compute(data, step=step, track_grad_norms=history.wants(step), wrt="a")
+            close(fw, total, 0.5 * np.mean((2 * X) ** 2))
+            assert (report.regularizers["consistency"].grad_norm is None) is (step == 1)
 
 
 def test_nothing_to_differentiate_by(fw: Framework) -> None:

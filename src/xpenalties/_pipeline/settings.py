@@ -41,7 +41,7 @@ class Settings(NamedTuple):
         """Check a caller's arguments; errors name `caller`."""
         track = bool(track_grad_norms) or bool(gradient_conflicts)
         if wrt is not None:
-            wrt = _checked_wrt(caller, wrt, track=track)
+            wrt = _checked_wrt(caller, wrt)
         threads = check_argument(caller, _EXECUTION, "execution", execution) == "threads"
         if max_workers is not None:
             max_workers = check_argument(caller, POSITIVE_INTEGER, "max_workers", max_workers)
@@ -54,11 +54,9 @@ class Settings(NamedTuple):
         return cls(track, wrt, bool(gradient_conflicts), threads, max_workers, timeout, drop)
 
 
-def _checked_wrt(caller: str, wrt: Any, *, track: bool) -> tuple[str | int, ...]:
+def _checked_wrt(caller: str, wrt: Any) -> tuple[str | int, ...]:
     """Check the inputs to differentiate with respect to: names or positions."""
     wrt = tuple(wrt) if isinstance(wrt, Iterable) and not isinstance(wrt, str) else (wrt,)
     if any(isinstance(name, bool) or not isinstance(name, (str, int)) for name in wrt):
         raise TypeError(f"{caller}: `wrt` must be names or positions of inputs, got {wrt!r}. Pass str or int.")
-    if not track:
-        raise ValueError(f"{caller}: `wrt` must come with track_grad_norms=True, got {wrt!r} without. Pass it.")
     return wrt

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .._core.suggestions import did_you_mean
+from .._penalties.spec import spec_of
 from .._pipeline.penalty import Penalty
+from ..trees._over_tree import OverTree
 
-__all__ = ["LazyInputs", "lookup", "select_inputs"]
+__all__ = ["LazyInputs", "check_inputs", "lookup", "select_inputs"]
 
 
 class LazyInputs(Mapping[str, Any]):
@@ -31,6 +33,18 @@ class LazyInputs(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._makers)
+
+
+def check_inputs(caller: str, penalties: Iterable[Penalty], *, example: str) -> None:
+    """Check that no built-in penalty gets all inputs at once: it takes arrays, or would sum over a tree of them all."""
+    for penalty in penalties:
+        fn = penalty.fn
+        takes_all = isinstance(fn, OverTree) and not (fn.patterns.match or fn.patterns.exclude)
+        if penalty.enabled and penalty.inputs is None and (takes_all or spec_of(fn) is not None):
+            raise ValueError(
+                f"{caller}: the penalties of `pipe` must name their inputs, got inputs=None for {penalty.name!r}. Pass "
+                f"for example Penalty({penalty.name!r}, inputs={example!r})."
+            )
 
 
 def select_inputs(penalties: Iterable[Penalty], *sources: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from types import CodeType
 from typing import Any
 
 import torch
@@ -37,9 +39,10 @@ def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[st
 
     Notes
     -----
-    If the model is compiled, keep one capture open over the whole run: adding or removing hooks recompiles it. Outputs
-    that `torch.utils.checkpoint` recomputes in the backward pass are not captured twice. Pass it
-    ``use_reentrant=False``: otherwise captured outputs have no gradients. Under autocast, outputs have its dtype.
+    If a model is compiled, keep one capture open over the whole run: entering it compiles this model again, and other
+    compiled ones of its classes. Outputs that `torch.utils.checkpoint` recomputes in the backward pass are not captured
+    twice. Pass it ``use_reentrant=False``: otherwise captured outputs have no gradients. Under autocast, outputs have
+    its dtype.
 
     Examples
     --------
@@ -87,6 +90,40 @@ def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
     return matched
 
 
+def _forget_compiled(model: torch.nn.Module) -> None:
+    """Let compiled code of a model be compiled again. It does not look for hooks that were added since it was made."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None:  # nothing is compiled yet
+        return
+    functions = [getattr(module, name) for module in model.modules() for name in ("forward", "_call_impl")]
+    codes = {getattr(function, "__code__", None) for function in functions} - {None}
+    # around the modules of torch.nn, torch.compile puts a function that is inside this one
+    around = dynamo.external_utils.wrap_inline.__code__.co_consts
+    for code in codes.union(const for const in around if isinstance(const, CodeType)):
+        dynamo.reset_code(code)
+
+
+class _Hook:
+    """A hook that calls a method of a capture, if the capture still exists.
+
+    If a model is copied together with its capture, the copied hooks call the copied capture. If it is copied alone,
+    nothing else refers to the copied capture, and the copied hooks do nothing.
+    """
+
+    def __init__(self, capture: Capture | None, method: str, *args: str) -> None:
+        self._capture = (lambda: None) if capture is None else weakref.ref(capture)
+        self._method = method
+        self._args = args
+
+    def __call__(self, *called: Any) -> None:
+        capture = self._capture()
+        if capture is not None:
+            getattr(capture, self._method)(*self._args, *called)
+
+    def __reduce__(self) -> Any:
+        return _Hook, (self._capture(), self._method, *self._args)
+
+
 class Capture(Mapping[str, Any]):
     """The outputs of modules in the latest call of a model, by name, see `capture`."""
 
@@ -102,14 +139,15 @@ class Capture(Mapping[str, Any]):
     def __enter__(self) -> Capture:
         if self._handles:
             raise RuntimeError("capture: must not be entered twice. Make another one.")
+        _forget_compiled(self._model)
         modules = dict(self._model.named_modules())
         self._modules = {name: modules[path] for name, path in self._paths.items()}
         if self._own:
-            self._handles.append(self._model.register_forward_pre_hook(self._model_called))
+            self._handles.append(self._model.register_forward_pre_hook(_Hook(self, "_model_called")))
         for name, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(partial(self._called, name)))
+            self._handles.append(module.register_forward_hook(_Hook(self, "_called", name)))
         if self._own:
-            self._handles.append(self._model.register_forward_hook(self._model_done))
+            self._handles.append(self._model.register_forward_hook(_Hook(self, "_model_done")))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -117,8 +155,9 @@ class Capture(Mapping[str, Any]):
             handle.remove()
         self._handles.clear()
 
-    def __deepcopy__(self, memo: Any) -> Capture:
-        return self  # the hooks of a copied model refer to this one, and ignore the copy's calls
+    def __getstate__(self) -> dict[str, Any]:
+        # outputs have graphs, which can be neither copied nor pickled
+        return {**vars(self), "_outputs": {name: [] for name in self._paths}, "_recording": False}
 
     def begin(self) -> None:
         """Forget the outputs so far, and start recording."""

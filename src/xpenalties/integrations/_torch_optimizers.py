@@ -1,20 +1,19 @@
-"""Run gradient transforms inside PyTorch's optimizers, by hooks of the step, and group parameters by path."""
+"""Run gradient transforms inside PyTorch's optimizers, and group parameters by path."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Any, Literal
 
 import torch
 
 from .._core.checks import check_argument, one_of
-from .._core.pytrees import flatten
 from .._core.suggestions import did_you_mean
-from ..transforms._base import GradientTransformation, check_transform
+from ..transforms._base import GradientTransformation, accepted, check_transform
+from ..trees._patterns import Pattern, as_patterns
+from ._torch_attached import Attached
 
-__all__ = ["Attached", "attach", "parameter_groups"]
+__all__ = ["attach", "parameter_groups"]
 
 _TO = one_of(("gradients", "updates"))
 
@@ -24,6 +23,7 @@ def attach(
     transform: GradientTransformation,
     *,
     to: Literal["gradients", "updates"] = "gradients",
+    scale_by_learning_rate: bool = False,
     model: torch.nn.Module | None = None,
 ) -> Attached:
     """Apply a gradient transform in each step of an optimizer.
@@ -38,6 +38,9 @@ def attach(
         "gradients" transforms the gradients before the optimizer sees them. "updates" transforms the step's change of
         the parameters, learning rate included. Use it for `decoupled` decays and for `proximal`. It copies the
         parameters before each step.
+    scale_by_learning_rate : bool, default False
+        Whether to multiply the weight of a `decoupled` decay, and the scale of `proximal`, by the learning rate that
+        each parameter's group has in the step. Then ``add_l2_decay(w, decoupled=True)`` is ``AdamW(weight_decay=w)``.
     model : torch.nn.Module, optional
         Its parameter names are the paths. By default, the paths are the names that the optimizer was made with
         (``SGD(model.named_parameters())``), or else group and position, such as ``0.3``.
@@ -45,7 +48,7 @@ def attach(
     Returns
     -------
     Attached
-        Its state is saved and loaded with the optimizer's. Call `remove` to detach it.
+        Its state is saved and loaded with the optimizer's, so attach before you load. Call `remove` to detach it.
 
     Raises
     ------
@@ -54,7 +57,15 @@ def attach(
 
     Notes
     -----
-    With `torch.amp.GradScaler`, unscale first, as for any clipping: ``scaler.unscale_(optimizer)``.
+    Only parameters that have a gradient change, as in the optimizer itself. If a group has ``maximize=True``, decays
+    still shrink its parameters. A closure's gradients are transformed each time that the optimizer calls it, always
+    from the state at the step's begin: schedules count steps. The loss that LBFGS' line search compares does not
+    include what a decay adds, so put such penalties into the loss.
+
+    Under `torch.amp.GradScaler`, fused optimizers too, transforms see unscaled gradients, and a skipped step changes
+    nothing. To know that, a step of a fused optimizer waits for the device.
+
+    A copy of an optimizer has no hooks: copy or pickle both in one call, ``copy.deepcopy((optimizer, attached))``.
 
     Examples
     --------
@@ -69,121 +80,55 @@ def attach(
         raise TypeError(
             f"attach: `optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__qualname__}. Pass one."
         )
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise TypeError(
+            f"attach: `optimizer` must take hooks, got {type(optimizer).__qualname__}, a wrapper that does not. Pass "
+            "the optimizer inside it: for one of accelerate, `optimizer.optimizer`."
+        )
     check_transform("attach", "transform", transform)
-    return Attached(optimizer, transform, check_argument("attach", _TO, "to", to), model)
+    to = check_argument("attach", _TO, "to", to)
+    if not isinstance(scale_by_learning_rate, bool):
+        raise TypeError(
+            f"attach: `scale_by_learning_rate` must be True or False, got {scale_by_learning_rate!r}. Pass a bool."
+        )
+    if scale_by_learning_rate:
+        _check_learning_rate(optimizer, transform, to)
+    return Attached(optimizer, transform, to, model, scale_by_learning_rate=scale_by_learning_rate)
 
 
-class Attached:
-    """A gradient transform in an optimizer's step, see `attach`."""
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        transform: GradientTransformation,
-        to: str,
-        model: torch.nn.Module | None,
-    ) -> None:
-        self._optimizer = optimizer
-        self._transform = transform
-        self._model = model
-        params = self._params()
-        with torch.no_grad():
-            self.state = transform.init(params)
-        keys = optimizer.state_dict()
-        self._key = next(key for key in (f"xpenalties.{i}" for i in count()) if key not in keys)
-        hooks = [self._optimizer.register_state_dict_post_hook(self._save)]
-        hooks.append(self._optimizer.register_load_state_dict_pre_hook(self._load))
-        if to == "gradients":
-            hooks.append(optimizer.register_step_pre_hook(self._transform_gradients))
-        else:
-            self._before: dict[str, torch.Tensor] = {}  # copies of the parameters
-            hooks.append(optimizer.register_step_pre_hook(self._copy_params))
-            hooks.append(optimizer.register_step_post_hook(self._transform_updates))
-        self._hooks = hooks
-
-    def remove(self) -> None:
-        """Detach it from the optimizer."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-
-    def _params(self) -> dict[str, torch.Tensor]:
-        """Return the optimizer's parameters by path, including groups that were added later."""
-        names = None if self._model is None else {id(p): name for name, p in self._model.named_parameters()}
-        params = {}
-        for i, group in enumerate(self._optimizer.param_groups):
-            for j, param in enumerate(group["params"]):
-                if names is None:
-                    path = group["param_names"][j] if "param_names" in group else f"{i}.{j}"
-                elif id(param) in names:
-                    path = names[id(param)]
-                else:
-                    raise ValueError(
-                        f"attach: `model` must have all of the optimizer's parameters, got none for place {j} of group "
-                        f"{i}. Pass the model that it was made for."
-                    )
-                params[path] = param
-        return params
-
-    def _transform_gradients(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        params = self._params()
-        gradients = {path: param.grad for path, param in params.items()}
-        updates = self._transformed(gradients, params)
-        for path, param in params.items():
-            if updates[path] is not param.grad:
-                param.grad = updates[path]
-
-    def _copy_params(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._before = {path: param.detach().clone() for path, param in self._params().items()}
-
-    def _transform_updates(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        params, before = self._params(), self._before
-        self._before = {}
-        updates = {path: param.detach() - before[path] for path, param in params.items()}
-        for path, update in self._transformed(updates, before).items():
-            if update is not updates[path]:
-                params[path].detach().copy_(before[path] + update)
-
-    def _transformed(self, updates: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-        with torch.no_grad():
-            transformed, self.state = self._transform.update(updates, self.state, params)
-        result: dict[str, Any] = transformed
-        return result
-
-    def _save(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
-        leaves, _ = flatten(self.state)
-        state_dict[self._key] = [leaf.get_state() if isinstance(leaf, torch.Generator) else leaf for leaf in leaves]
-
-    def _load(self, optimizer: Any, state_dict: dict[str, Any]) -> None:
-        if self._key not in state_dict:
-            return
-        leaves, rebuild = flatten(self.state)
-        saved = state_dict[self._key]
-        if len(saved) != len(leaves):
-            raise ValueError(
-                f"attach: the saved state must be of the same transform, got {len(saved)} arrays instead of "
-                f"{len(leaves)}. Attach the transform that was saved."
-            )
-        loaded = []
-        for leaf, value in zip(leaves, saved, strict=True):
-            if isinstance(leaf, torch.Generator):
-                leaf.set_state(value)
-            loaded.append(leaf if isinstance(leaf, torch.Generator) else value)
-        self.state = rebuild(iter(loaded))
+def _check_learning_rate(optimizer: torch.optim.Optimizer, transform: GradientTransformation, to: str) -> None:
+    """Check that a transform can be scaled by the learning rate."""
+    if to != "updates":
+        raise ValueError(
+            f"attach: `scale_by_learning_rate` must come with to='updates', got to={to!r}. The optimizer multiplies "
+            "gradients by it."
+        )
+    if not accepted(transform.update)("learning_rate"):
+        raise ValueError(
+            "attach: `transform` must be a decoupled decay, `proximal` with a scale, or a chain with one of them, got "
+            "one that takes no learning rate. Pass decoupled=True to the decay."
+        )
+    if not all("lr" in group for group in optimizer.param_groups):
+        raise ValueError(
+            f"attach: the groups of `optimizer` must have an 'lr', got {type(optimizer).__qualname__} without. Set "
+            "scale_by_learning_rate=False."
+        )
 
 
 def parameter_groups(
-    model: torch.nn.Module, options: Mapping[str, Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
+    model: torch.nn.Module,
+    options: Mapping[str | Pattern, Mapping[str, Any]] | Sequence[tuple[str | Pattern, Mapping[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """Group a model's parameters for an optimizer, by patterns of their paths.
+    """Group a model's parameters for an optimizer, by patterns.
 
     Parameters
     ----------
     model : torch.nn.Module
         The groups hold its parameters that require gradients.
-    options : mapping or pairs of str and mapping
-        Regular expressions, searched for in the names, and the options of each group. A parameter goes into the group
-        of the first pattern that matches. The last group has no options. It holds the parameters that match no pattern.
+    options : mapping or pairs of str or `trees.Pattern` and mapping
+        Regular expressions, searched for in the names, or patterns of names, numbers of axes and shapes; and the
+        options of each group. A parameter goes into the group of the first pattern that matches. The last group has no
+        options. It holds the parameters that match no pattern.
 
     Returns
     -------
@@ -192,8 +137,9 @@ def parameter_groups(
 
     Raises
     ------
-    ValueError
-        If a pattern matches no parameter, or only parameters of earlier groups.
+    TypeError, ValueError
+        If a pattern has a wrong type or value. If it matches no parameter, or only parameters of earlier groups, and is
+        not optional.
 
     Examples
     --------
@@ -206,12 +152,14 @@ def parameter_groups(
     rest = {name: param for name, param in model.named_parameters() if param.requires_grad}
     names = list(rest)
     groups: list[dict[str, Any]] = []
-    for pattern, group_options in [*(options.items() if isinstance(options, Mapping) else options)]:
-        matching = [name for name in rest if re.search(pattern, name)]
-        if not matching:
+    for key, group_options in [*(options.items() if isinstance(options, Mapping) else options)]:
+        (pattern,) = as_patterns("parameter_groups", "options", [key])
+        matching = [name for name, param in rest.items() if pattern.matches(name, param)]
+        if not (matching or pattern.optional):
             raise ValueError(
-                f"parameter_groups: each pattern must match a parameter that is left, got {pattern!r}."
-                + did_you_mean(pattern, names)
+                f"parameter_groups: each pattern must match a parameter that is left, got {pattern.simplest()!r}."
+                + did_you_mean(pattern.path or "", names)
             )
-        groups.append({"params": [(name, rest.pop(name)) for name in matching], **group_options})
+        if matching:
+            groups.append({"params": [(name, rest.pop(name)) for name in matching], **group_options})
     return [*groups, {"params": list(rest.items())}] if rest else groups

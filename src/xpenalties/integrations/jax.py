@@ -21,6 +21,7 @@ with require("JAX", needed_by=__name__, install="xpenalties[jax]"):
 from .._pipeline.regularized_loss import RegularizedLoss
 from ..transforms._base import GradientTransformation, accepted, check_transform
 from ..transforms._chaining import apply_updates
+from ._named_inputs import check_inputs
 
 __all__ = ["sown", "train_step"]
 
@@ -65,8 +66,8 @@ def train_step(
 
     Raises
     ------
-    TypeError
-        If an argument has a wrong type.
+    TypeError, ValueError
+        If an argument has a wrong type, or a built-in penalty of the loss does not name its inputs.
 
     Examples
     --------
@@ -92,6 +93,7 @@ def train_step(
         raise TypeError(f"train_step: `forward` must be callable, got {type(forward).__qualname__}. Pass a function.")
     if not isinstance(loss, RegularizedLoss):
         raise TypeError(f"train_step: `loss` must be a RegularizedLoss, got {type(loss).__qualname__}. Make one.")
+    check_inputs("train_step", loss.pipeline, example="params")
     check_transform("train_step", "optimizer", optimizer)
     options: dict[str, Any] = {"track_grad_norms": track_grad_norms, "gradient_conflicts": gradient_conflicts}
     if wrt is not None:
@@ -117,7 +119,15 @@ class _Step:
         self._has_aux = has_aux
         self._options = options
         self._extra_names = list(filter(accepted(optimizer.update), ("value", "grad", "value_fn")))
+        self._jit = jit
         self._compiled_update = jax.jit(self._update) if jit else self._update
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_compiled_update"}  # it has no name
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._compiled_update = jax.jit(self._update) if self._jit else self._update
 
     def __call__(self, params: Any, state: Any, *batch: Any, step: Any = None, weights: Any = None) -> tuple[Any, ...]:
         if weights is not None:

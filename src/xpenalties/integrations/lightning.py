@@ -27,7 +27,7 @@ from .._pipeline.pipeline import Pipeline
 from .._pipeline.settings import Settings
 from .._reports.report import PenaltyReport, Report
 from ..controllers import Controller
-from ._named_inputs import LazyInputs, lookup, select_inputs
+from ._named_inputs import LazyInputs, check_inputs, lookup, select_inputs
 from ._torch_capture import Capture, paths_of
 
 __all__ = ["PipelineCallback"]
@@ -63,7 +63,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or value.
+        If an argument has a wrong type or value, or a built-in penalty does not name its inputs.
 
     Notes
     -----
@@ -109,6 +109,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
     ) -> None:
         if not isinstance(pipe, Pipeline):
             raise TypeError(f"PipelineCallback: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
+        check_inputs("PipelineCallback", pipe, example="loss")
         if track_every is not None:
             track_every = check_argument("PipelineCallback", POSITIVE_INTEGER, "track_every", track_every)
         if wrt is not None and track_every is None:

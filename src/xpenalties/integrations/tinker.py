@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from .._core.optional import require
@@ -117,7 +118,7 @@ def custom_loss(
     if not asynchronous:
         options["track_grad_norms"] = track_grad_norms
     bound = Pipeline([replace(p, inputs=_inputs_from_batch(p)) for p in pipe], name=pipe.name)
-    regularized = RegularizedLoss(lambda logprobs, batch: base_loss(batch.data, logprobs), bound)
+    regularized = RegularizedLoss(partial(_with_data, base_loss), bound)
     where = None if where is None else _checked_source("`where`", where)
     return CustomLoss(regularized, sources, where, prefix, asynchronous, options, step)
 
@@ -275,9 +276,16 @@ def _inputs_from_batch(penalty: Penalty) -> Callable[..., Any]:
     """Make a function that picks the penalty's inputs from the arguments of the bound loss."""
     inputs = penalty.inputs
     if callable(inputs):
-        return lambda logprobs, batch: inputs(batch.data, logprobs)
-    names = _input_names(penalty)
-    return lambda logprobs, batch: tuple(batch.target(name, logprobs) for name in names)
+        return partial(_with_data, inputs)
+    return partial(_targets, _input_names(penalty))
+
+
+def _with_data(fn: Callable[..., Any], logprobs: Any, batch: _Batch) -> Any:
+    return fn(batch.data, logprobs)
+
+
+def _targets(names: tuple[str, ...], logprobs: Any, batch: _Batch) -> tuple[Any, ...]:
+    return tuple(batch.target(name, logprobs) for name in names)
 
 
 def _input_names(penalty: Penalty) -> tuple[str, ...]:

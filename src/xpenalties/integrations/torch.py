@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from .._core.optional import require
@@ -24,9 +25,10 @@ with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ._named_inputs import select_inputs
+from ._named_inputs import check_inputs, select_inputs
+from ._torch_attached import Attached, attached_to
 from ._torch_capture import Capture, capture
-from ._torch_optimizers import Attached, attach, parameter_groups
+from ._torch_optimizers import attach, parameter_groups
 
 __all__ = ["Attached", "Capture", "WrappedLoss", "attach", "capture", "parameter_groups", "train_step", "wrap_loss"]
 
@@ -57,8 +59,8 @@ def wrap_loss(
 
     Raises
     ------
-    TypeError
-        If `loss_fn` is not callable, or `pipe` is not a Pipeline.
+    TypeError, ValueError
+        If `loss_fn` is not callable, or `pipe` is not a Pipeline, or a built-in penalty does not name its inputs.
 
     Examples
     --------
@@ -67,13 +69,22 @@ def wrap_loss(
     >>> float(loss(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0])))
     1.0
     """
-
-    def base_loss(inputs: Mapping[str, Any]) -> Any:
-        return loss_fn(*(inputs[name] for name in names))
-
     if not callable(loss_fn):
         raise TypeError(f"wrap_loss: `loss_fn` must be callable, got {type(loss_fn).__qualname__}. Pass a function.")
-    return WrappedLoss(RegularizedLoss(base_loss, pipe), names, {} if activities is None else activities)
+    loss = RegularizedLoss(_BaseLoss(loss_fn, names), pipe)
+    check_inputs("wrap_loss", pipe, example=names[0] if names else "outputs")
+    return WrappedLoss(loss, names, {} if activities is None else activities)
+
+
+@dataclass(frozen=True)
+class _BaseLoss:
+    """A loss of positional arguments, as one of inputs by name."""
+
+    loss_fn: Callable[..., Any]
+    names: tuple[str, ...]
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        return self.loss_fn(*(inputs[name] for name in self.names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +125,7 @@ def train_step(
     model : callable
         A module, compiled or not.
     optimizer : torch.optim.Optimizer
+        One whose step needs no closure.
     loss : WrappedLoss
         It takes the model's output and the step's targets.
     autocast : callable, optional
@@ -127,6 +139,11 @@ def train_step(
         ``step(x, *targets, step=None, inputs=None, **options)`` returns the detached total and the report. `options`
         are those of `Pipeline.compute`.
 
+    Raises
+    ------
+    TypeError
+        If the optimizer needs a closure, like LBFGS.
+
     Examples
     --------
     >>> model = torch.nn.Linear(2, 1)
@@ -137,20 +154,42 @@ def train_step(
     >>> list(report.regularizers)
     ['l2']
     """
+    closure = signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise TypeError(
+            f"train_step: `optimizer` must step without a closure, got {type(optimizer).__qualname__} that needs one. "
+            "Call the loss of `wrap_loss` inside a closure."
+        )
+    return _TrainStep(model, optimizer, loss, autocast, scaler)
 
-    def train(
-        x: Any, *targets: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any
+
+@dataclass(frozen=True, eq=False)
+class _TrainStep:
+    """A training step, see `train_step`."""
+
+    model: Callable[..., Any]
+    optimizer: torch.optim.Optimizer
+    loss: WrappedLoss
+    autocast: Callable[[], Any]
+    scaler: Any
+
+    def __call__(
+        self, x: Any, *targets: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any
     ) -> tuple[torch.Tensor, Report]:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast():
-            total, report = loss.compute(model(x), *targets, step=step, inputs=inputs, **options)
-        if scaler is None:
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            total, report = self.loss.compute(self.model(x), *targets, step=step, inputs=inputs, **options)
+        if self.scaler is None:
             total.backward()
-            optimizer.step()
+            self.optimizer.step()
         else:
-            scaler.scale(total).backward()
-            scaler.step(optimizer)
-            scaler.update()
+            self.scaler.scale(total).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return total.detach(), report
 
-    return train
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "attached": attached_to(self.optimizer)}  # a copied optimizer has no hooks
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({name: value for name, value in state.items() if name != "attached"})

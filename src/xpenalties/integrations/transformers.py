@@ -10,8 +10,9 @@ For example::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import update_wrapper
 from typing import Any
 
 from .._core.optional import require
@@ -24,7 +25,7 @@ with require("transformers", needed_by=__name__, install="xpenalties[transformer
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ._named_inputs import LazyInputs, select_inputs
+from ._named_inputs import LazyInputs, check_inputs, select_inputs
 from ._transformers_pipeline import bound_pipeline, evaluated_each_step
 from ._transformers_state import ResetOnBegin, TrainerRun
 
@@ -34,6 +35,7 @@ _UNSHIFTED = {
     *modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values(),
     *modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values(),
 } - set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+_TRAINERS = frozenset({"params", "reference"})  # the inputs that are there after `attach`
 
 
 class PipelineLoss:
@@ -73,13 +75,14 @@ class PipelineLoss:
 
     Raises
     ------
-    TypeError
-        If an argument has a wrong type.
+    TypeError, ValueError
+        If an argument has a wrong type, or a built-in penalty does not name its inputs. A call raises ValueError if
+        `attach` was not called, but a penalty needs it.
 
     Notes
     -----
     In an evaluation, the loss includes all penalties, whatever their `every`. Without `attach`, the pipeline gets no
-    step, and the items are those of the batch.
+    step, model or reference, and the items are those of the batch.
 
     Examples
     --------
@@ -110,6 +113,7 @@ class PipelineLoss:
     ) -> None:
         if not isinstance(pipe, Pipeline):
             raise TypeError(f"PipelineLoss: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
+        check_inputs("PipelineLoss", pipe, example="logits")
         for name, fn in (("loss", loss), ("reference", reference)):
             if not (fn is None or callable(fn)):
                 raise TypeError(f"PipelineLoss: `{name}` must be callable, got {type(fn).__qualname__}. Pass one.")
@@ -140,7 +144,8 @@ class PipelineLoss:
         self._check_trainer(trainer)
         run = TrainerRun(trainer)
         trainer.add_callback(ResetOnBegin(run))
-        self._wrap(trainer, run)
+        trainer.compute_loss = _ComputeLoss(self, run, trainer.compute_loss)
+        trainer.log = _Log(run, self._prefix, trainer.log)
 
     def _check_trainer(self, trainer: Trainer) -> None:
         if trainer.compute_loss_func is not self:
@@ -165,26 +170,14 @@ class PipelineLoss:
                 f"{trainer.args.label_smoothing_factor}. Pass a `loss` that smooths."
             )
 
-    def _wrap(self, trainer: Trainer, run: TrainerRun) -> None:
-        """Wrap the Trainer's `compute_loss` and `log`."""
-        original_compute_loss, original_log = trainer.compute_loss, trainer.log
-
-        @wraps(original_compute_loss)
-        def compute_loss(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-            run.called_with = {name: x for name, x in inputs.items() if name != "labels"}
-            self._run = run
-            try:
-                return original_compute_loss(model, inputs, *args, **kwargs)
-            finally:
-                self._run, run.called_with = None, {}
-
-        @wraps(original_log)
-        def log(logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            if "loss" in logs:
-                logs.update({self._prefix + name: mean for name, mean in run.means().items()})
-            original_log(logs, *args, **kwargs)
-
-        trainer.compute_loss, trainer.log = compute_loss, log
+    @contextmanager
+    def _during(self, run: TrainerRun, inputs: Mapping[str, Any]) -> Iterator[None]:
+        """Use a Trainer's step, model and batch."""
+        self._run, run.called_with = run, {name: x for name, x in inputs.items() if name != "labels"}
+        try:
+            yield
+        finally:
+            self._run, run.called_with = None, {}
 
     def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         """Return the total, a 0-d tensor. The Trainer calls this."""
@@ -199,6 +192,8 @@ class PipelineLoss:
         inputs = {**outputs, "logits": logits, "labels": aligned, "mask": mask, "items": items}
         step = None if self._run is None else self._run.trainer.state.global_step
         pipe = self.pipe if torch.is_grad_enabled() else evaluated_each_step(self.pipe)
+        if self._run is None:
+            _check_needs_no_trainer(pipe, _TRAINERS - set(inputs))
         due = [p for p in pipe if p.enabled and p.is_due(step)]
         selected = select_inputs(due, inputs, self._lazy_inputs(logits))
         if self._loss is None:
@@ -279,6 +274,49 @@ class PipelineLoss:
                 f"instead of {tuple(logits.shape)}. Use a model with the same vocabulary."
             )
         return result
+
+
+class _ComputeLoss:
+    """A Trainer's `compute_loss`, while which the loss knows the Trainer."""
+
+    def __init__(self, loss: PipelineLoss, run: TrainerRun, original: Callable[..., Any]) -> None:
+        self._loss = loss
+        self._run = run
+        self._original = original
+        update_wrapper(self, original)
+
+    def __call__(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        with self._loss._during(self._run, inputs):
+            return self._original(model, inputs, *args, **kwargs)
+
+
+class _Log:
+    """A Trainer's `log`, with the means of the penalties."""
+
+    def __init__(self, run: TrainerRun, prefix: str, original: Callable[..., Any]) -> None:
+        self._run = run
+        self._prefix = prefix
+        self._original = original
+        update_wrapper(self, original)
+
+    def __call__(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            logs.update({self._prefix + name: mean for name, mean in self._run.means().items()})
+        self._original(logs, *args, **kwargs)
+
+
+def _check_needs_no_trainer(pipe: Pipeline, missing: frozenset[str]) -> None:
+    """Check that no penalty needs the Trainer's step, or inputs that are missing without a Trainer."""
+    for penalty in pipe:
+        names = {penalty.inputs} if isinstance(penalty.inputs, str) else penalty.inputs
+        needed = [] if names is None or callable(names) else sorted(missing.intersection(names))
+        if callable(penalty.weight) or penalty.every != 1:
+            needed.append("step")
+        if penalty.enabled and needed:
+            raise ValueError(
+                "PipelineLoss: the loss must be attached to the Trainer, got a call of one that is not, and penalty "
+                f"{penalty.name!r} needs its {' and '.join(needed)}. Call attach(trainer) first."
+            )
 
 
 def _check_predicts_next_token(model: Any) -> None:

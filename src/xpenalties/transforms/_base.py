@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from inspect import signature
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 from .._arrays.numerics import at_least_float32, stop_gradient
-from .._arrays.scalars import check_weight
+from .._arrays.scalars import check_weight, scalar
+from .._core.checks import NON_NEGATIVE
 from ..backends import backend_of, backend_of_shapes, common_backend, flatten_of, is_array, namespace
 from ..trees._selection import Patterns, Selected, as_nest, leaves_at
 
@@ -23,9 +25,12 @@ __all__ = [
     "initial_step",
     "leafwise",
     "on_stored",
+    "remember_call",
     "stored",
     "with_params",
 ]
+
+P = ParamSpec("P")
 
 _MAX_STEP = 2**31 - 1
 
@@ -37,6 +42,23 @@ class GradientTransformation(NamedTuple):
     init: Callable[[Any], Any]
     #: ``update(updates, state, params=None)`` returns the transformed updates and the next state.
     update: Callable[..., tuple[Any, Any]]
+
+    def __reduce__(self) -> Any:
+        """Copy or pickle the call that made it: `init` and `update` are functions inside it, which have no names."""
+        made_by = getattr(self.update, "made_by", None)
+        return (GradientTransformation, tuple(self)) if made_by is None else (made_by, ())
+
+
+def remember_call(make: Callable[P, GradientTransformation]) -> Callable[P, GradientTransformation]:
+    """Decorate a function that makes a transform, so that the transform can be copied and pickled."""
+
+    @wraps(make)
+    def remembering(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
+        transform = make(*args, **kwargs)
+        vars(transform.update)["made_by"] = partial(remembering, *args, **kwargs)
+        return transform
+
+    return remembering
 
 
 class StepState(NamedTuple):
@@ -56,6 +78,9 @@ def check_transform(caller: str, name: str, transform: Any) -> None:
 
 def accepted(function: Callable[..., Any], positional: int = 3) -> Callable[[str], bool]:
     """Return a function that tells if `function` accepts a name as a keyword, apart from its first arguments."""
+    own: Callable[[str], bool] | None = getattr(function, "accepts", None)  # of a chain, which takes any keyword
+    if own is not None:
+        return own
     parameters = list(signature(function).parameters.values())
     by_position = {p.name for p in parameters[:positional] if p.kind is not p.KEYWORD_ONLY}
     by_keyword = {p.name for p in parameters} - by_position
@@ -77,6 +102,7 @@ def leafwise(
     weight: Any = None,
     takes_params: bool = True,
     check: Callable[[str, Any], Any] = check_weight,
+    takes_learning_rate: bool = False,
     sparse: bool = False,
 ) -> GradientTransformation:
     """Make a transform that calls ``change(update, parameter, weight, *options)`` for each selected leaf.
@@ -91,6 +117,8 @@ def leafwise(
         If True, `change` takes the parameter, and the result has the common dtype of update and parameter.
     check : callable
         Takes `name`, for errors, and the weight. Returns the weight to use.
+    takes_learning_rate : bool
+        If True and there is a weight, `update` takes a `learning_rate` that multiplies it, see `_rates`.
     sparse : bool
         If True, `change` is also applied to the stored elements of sparse updates, because it treats each element
         alone and leaves 0 as it is.
@@ -102,18 +130,42 @@ def leafwise(
         patterns.check(name, "params", params)
         return StepState(initial_step(name, params)) if callable(weight) else ()
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def transformed(updates: Any, state: Any, params: Any, learning_rate: Any) -> tuple[Any, Any]:
         selected = patterns.find(name, "updates", updates, sparse=sparse)
         current = weight
         if callable(weight):
             check_state(name, StepState, state)
             current = check(name, weight(state.step))
             state = StepState(incremented(state.step))
-        scalars = options if current is None else (current, *options)
         rows = with_params(name, selected, params) if takes_params else [[x] for x in selected.arrays()]
-        return selected.replaced([on_stored(name, change, row, *scalars) for row in rows]), state
+        if learning_rate is None:
+            scalars = options if current is None else (current, *options)
+            return selected.replaced([on_stored(name, change, row, *scalars) for row in rows]), state
+        rates = _rates(name, selected, learning_rate)
+        changed = [
+            on_stored(name, change, row, current * rate, *options) for row, rate in zip(rows, rates, strict=True)
+        ]
+        return selected.replaced(changed), state
 
-    return GradientTransformation(init, update)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return transformed(updates, state, params, None)
+
+    def update_at(updates: Any, state: Any, params: Any = None, *, learning_rate: Any = None) -> tuple[Any, Any]:
+        return transformed(updates, state, params, learning_rate)
+
+    return GradientTransformation(init, update_at if takes_learning_rate and weight is not None else update)
+
+
+def _rates(name: str, selected: Selected, learning_rate: Any) -> list[Any]:
+    """Return the learning rate of each selected leaf: a number or 0-d array, or by path in a mapping."""
+    if not isinstance(learning_rate, Mapping):
+        return [scalar(name, NON_NEGATIVE, "learning_rate", learning_rate)] * len(selected.indices)
+    missing = next((path for path in selected.array_paths() if path not in learning_rate), None)
+    if missing is not None:
+        raise ValueError(
+            f"{name}: `learning_rate` must have a number for each selected path, got none for {missing!r}. Add it."
+        )
+    return [scalar(name, NON_NEGATIVE, "learning_rate", learning_rate[path]) for path in selected.array_paths()]
 
 
 def with_params(name: str, selected: Selected, params: Any) -> list[list[Any]]:

@@ -9,11 +9,20 @@ from typing import Any
 
 from ..backends import flatten_with_paths_of, is_array, namespace, paths_of_none
 from ..trees._selection import Selected, as_nest, check_visible
-from ._base import GradientTransformation, accepted, check_state, check_transform, in_working_dtype, with_params
+from ._base import (
+    GradientTransformation,
+    accepted,
+    check_state,
+    check_transform,
+    in_working_dtype,
+    remember_call,
+    with_params,
+)
 
 __all__ = ["apply_updates", "chain"]
 
 
+@remember_call
 def chain(*transforms: Any) -> GradientTransformation:
     """Apply transforms one after the other.
 
@@ -63,6 +72,7 @@ def chain(*transforms: Any) -> GradientTransformation:
             next_states.append(next_state)
         return updates, tuple(next_states)
 
+    vars(update)["accepts"] = lambda name: any(accepts(name) for accepts in accept)
     return _with_extra_args()(init, update)
 
 

@@ -10,13 +10,14 @@ from .._arrays.scalars import scalar
 from .._core.checks import POSITIVE, check_argument, integer
 from ..backends import backend_of, is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, leafwise, on_stored, stored
+from ._base import GradientTransformation, leafwise, on_stored, remember_call, stored
 
 __all__ = ["adaptive_gradient_clipping", "centralize", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 
 _AXIS = integer()
 
 
+@remember_call
 def clip(max_delta: Any, *, match: PatternsLike = None, exclude: PatternsLike = None) -> GradientTransformation:
     """Clip each element of the updates to [-`max_delta`, `max_delta`].
 
@@ -59,6 +60,7 @@ def clip(max_delta: Any, *, match: PatternsLike = None, exclude: PatternsLike = 
     return leafwise("clip", change, Patterns.of("clip", match, exclude), max_delta, takes_params=False, sparse=True)
 
 
+@remember_call
 def clip_by_block_rms(
     threshold: Any, *, match: PatternsLike = None, exclude: PatternsLike = None
 ) -> GradientTransformation:
@@ -109,6 +111,7 @@ def _scaled(update: Any, norm: Any, max_norm: Any) -> Any:
     return xp.where(unclipped, update, update / xp.where(unclipped, 1.0, norm) * max_norm)
 
 
+@remember_call
 def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     """Scale all updates together, so that their L2 norm is at most `max_norm`.
 
@@ -152,6 +155,7 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
     return GradientTransformation(lambda params: (), update)
 
 
+@remember_call
 def adaptive_gradient_clipping(
     clipping: Any,
     *,
@@ -252,6 +256,7 @@ def _counted_axis(name: str, axis: int, x: Any) -> int:
     return axis % x.ndim
 
 
+@remember_call
 def centralize(
     *, unit_axis: int | tuple[int, ...] = 0, match: PatternsLike = None, exclude: PatternsLike = None
 ) -> GradientTransformation:

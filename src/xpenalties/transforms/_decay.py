@@ -13,13 +13,14 @@ from .._core.checks import NON_NEGATIVE, Interval, check_argument, number_in
 from .._core.suggestions import did_you_mean
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, accepted, leafwise
+from ._base import GradientTransformation, accepted, leafwise, remember_call
 
 __all__ = ["add_elastic_net_decay", "add_l1_decay", "add_l2_decay", "proximal"]
 
 _SHARE = number_in(Interval(0, 1))
 
 
+@remember_call
 def add_l2_decay(
     weight: Any, *, match: PatternsLike = None, exclude: PatternsLike = None, decoupled: bool = False
 ) -> GradientTransformation:
@@ -39,6 +40,8 @@ def add_l2_decay(
     Returns
     -------
     GradientTransformation
+        If `decoupled`, its `update` also takes `learning_rate`, which multiplies :math:`w`: a number, a 0-d array, or a
+        mapping of one for each path.
 
     Raises
     ------
@@ -61,6 +64,7 @@ def add_l2_decay(
     return _decay("add_l2_decay", weight, 0.0, match, exclude, decoupled)
 
 
+@remember_call
 def add_l1_decay(
     weight: Any, *, match: PatternsLike = None, exclude: PatternsLike = None, decoupled: bool = False
 ) -> GradientTransformation:
@@ -79,6 +83,7 @@ def add_l1_decay(
     Returns
     -------
     GradientTransformation
+        As of `add_l2_decay`.
 
     Raises
     ------
@@ -96,6 +101,7 @@ def add_l1_decay(
     return _decay("add_l1_decay", weight, 1.0, match, exclude, decoupled)
 
 
+@remember_call
 def add_elastic_net_decay(
     weight: Any,
     *,
@@ -120,6 +126,7 @@ def add_elastic_net_decay(
     Returns
     -------
     GradientTransformation
+        As of `add_l2_decay`.
 
     Raises
     ------
@@ -159,9 +166,10 @@ def _decay(
         return soft_threshold(xp, param + update, scale) - param
 
     change, patterns = to_update if decoupled else to_gradient, Patterns.of(name, match, exclude)
-    return leafwise(name, change, patterns, l1_ratio, weight=weight)
+    return leafwise(name, change, patterns, l1_ratio, weight=weight, takes_learning_rate=decoupled)
 
 
+@remember_call
 def proximal(
     operator: Callable[..., Any],
     *,
@@ -189,6 +197,7 @@ def proximal(
     Returns
     -------
     GradientTransformation
+        Its `update` also takes `learning_rate`, as that of a `decoupled` `add_l2_decay`.
 
     Raises
     ------
@@ -213,7 +222,8 @@ def proximal(
         all_options = options if scale is None else {**options, "scale": scale}
         return operator(param + update, **all_options) - param
 
-    return leafwise("proximal", change, Patterns.of("proximal", match, exclude), weight=scale, check=_checked_scale)
+    patterns = Patterns.of("proximal", match, exclude)
+    return leafwise("proximal", change, patterns, weight=scale, check=_checked_scale, takes_learning_rate=True)
 
 
 def _check_options(operator: Callable[..., Any], options: Mapping[str, Any]) -> None:

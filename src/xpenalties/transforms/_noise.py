@@ -8,7 +8,7 @@ from .._arrays.scalars import scalar
 from .._core.checks import NON_NEGATIVE
 from ..backends import common_backend
 from ..trees._selection import Patterns
-from ._base import GradientTransformation, check_state, in_working_dtype, incremented, initial_step
+from ._base import GradientTransformation, check_state, in_working_dtype, incremented, initial_step, remember_call
 
 __all__ = ["NoiseState", "add_noise"]
 
@@ -22,6 +22,7 @@ class NoiseState(NamedTuple):
     rng: Any
 
 
+@remember_call
 def add_noise(eta: Any, *, gamma: Any = 0.55, rng: Any) -> GradientTransformation:
     r"""Add Gaussian noise whose variance decays: :math:`\eta / (1 + t)^\gamma` at step :math:`t`.
 
