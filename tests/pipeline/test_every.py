@@ -41,6 +41,21 @@ def test_kinds_of_steps(fw: Framework) -> None:
         assert float(THIRD(fw.array(X), step=step)) == 0.5 * L1
 
 
+def test_more_steps_than_a_counter_holds(fw: Framework) -> None:
+    k = 3 * 10**9
+    pipe = Pipeline([Penalty("l1", weight=0.5), Penalty("l2", weight=2.0 / k, every=k)])
+    run = fw.once(lambda x, step: pipe(x, step=step))
+    for step, due in ((0, True), (5, False), (2**31 - 1, False)):
+        for given in (step, fw.array(np.asarray(step, np.int32)), np.int32(step)):
+            assert float(pipe(fw.array(X), step=given)) == pytest.approx(0.5 * L1 + (2 * L2 if due else 0.0))
+        assert float(run(fw.array(X), fw.array(np.asarray(step, np.int32)))) == pytest.approx(
+            0.5 * L1 + (2 * L2 if due else 0.0)
+        )
+    assert float(pipe(fw.array(X), step=fw.array(np.asarray(3e9), "float32"))) == pytest.approx(0.5 * L1 + 2 * L2)
+    learned = pipe.with_weights(l2=fw.array(np.asarray(2.0 / k)))
+    assert float(learned(fw.array(X), step=0)) == pytest.approx(0.5 * L1 + 2 * L2, rel=1e-6)
+
+
 def test_it_averages_out(fw: Framework) -> None:
     k = 4
     pipe = Pipeline([Penalty("l2", weight=0.5, every=k)])

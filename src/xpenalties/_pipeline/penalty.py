@@ -13,6 +13,7 @@ from .._core.suggestions import did_you_mean
 from .._penalties.lookup import check_call_options, resolve_penalty
 from .._penalties.spec import spec_of
 from ..backends import backend_of
+from ..schedules._definition import At
 
 __all__ = ["ON_ERROR", "RESERVED", "Penalty"]
 
@@ -126,7 +127,11 @@ class Penalty:
         if step is None:
             raise ValueError(f"penalty {self.name!r}: it counts once in {self.every} steps, got no step. Pass `step=`.")
         backend = backend_of(step)
-        due = step % self.every == 0
+        if backend is None or self.every < 2**31:
+            due = step % self.every == 0
+        else:  # a counter may not hold so much
+            at = At.of(f"penalty {self.name!r}", step)
+            due = at.divided(at.step, self.every)[1] == 0
         if backend is not None and backend.tracing.is_tracing(step):
             return due
         return True if due else False  # noqa: SIM210 - torch.compile leaves bool() of a symbol undecided
