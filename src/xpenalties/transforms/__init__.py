@@ -19,9 +19,10 @@ transforms under `torch.no_grad` unless you differentiate through the updates.
 
 from ._base import GradientTransformation, StepState
 from ._chaining import apply_updates, chain
-from ._clipping import adaptive_gradient_clipping, centralize, clip, clip_by_block_rms, clip_by_global_norm
+from ._clipping import clip, clip_by_block_rms, clip_by_global_norm
 from ._decay import add_elastic_net_decay, add_l1_decay, add_l2_decay, proximal
 from ._noise import NoiseState, add_noise
+from ._units import adaptive_gradient_clipping, centralize
 
 __all__ = [
     "GradientTransformation",
