@@ -230,6 +230,22 @@ CASES = [
     ),
     Case(xp.group_lasso, [randn(3, 4, 2)], {"axis": 1}, laws=("even", "nonnegative", "homogeneous")),
     Case(
+        xp.group_lasso,
+        [randn(3, 4, 2)],
+        {"axis": (0, -1)},
+        laws=("even", "nonnegative", "homogeneous"),
+        bad=[
+            (
+                {"axis": (0, -3)},
+                ValueError,
+                r"`axis` must have axes of `x`, each once, got \(0, -3\) for",
+            ),
+            ({"axis": (0, 3)}, ValueError, r"`axis` must have axes of `x`, each once, got \(0, 3\)"),
+            ({"axis": ()}, ValueError, r"`axis` must have an axis, got none"),
+            ({"axis": (0, 0.5)}, TypeError, r"`axis` must be an integer, got 0\.5"),
+        ],
+    ),
+    Case(
         xp.kl_divergence,
         [log_probs(3, 5), log_probs(3, 5)],
         laws=("zero_for_equal", "nonnegative"),

@@ -44,7 +44,9 @@ def huber(x, delta=1.0):
 
 
 def group_lasso(x, axis=-1):
-    return rows(lambda g: np.sqrt(len(g)) * np.linalg.norm(g), x, axis=axis)
+    axes = (axis,) if isinstance(axis, int) else axis
+    size = np.prod([x.shape[i] for i in axes])
+    return np.sqrt(size * np.sum(l1(x) ** 2, axis=axes))
 
 
 def _kl(p, q):

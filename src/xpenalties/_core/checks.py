@@ -1,8 +1,9 @@
 """Make checks of Python values from annotations.
 
 `Literal[...]` accepts one of its names, `bool` a bool, `int` an integer, `float` a finite number. `Annotated[float,
-Interval(low, high)]` accepts a number in the interval, `Annotated[int, AtLeast(low)]` an integer >= `low`. `... | None`
-also accepts None. Any other annotation, such as `Any`, accepts everything. No check reads the values of an array.
+Interval(low, high)]` accepts a number in the interval, `Annotated[int, AtLeast(low)]` an integer >= `low`, `AxisOrAxes`
+an integer or a tuple of integers. `... | None` also accepts None. Any other annotation, such as `Any`, accepts
+everything. No check reads the values of an array.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ __all__ = [
     "POSITIVE_INTEGER",
     "TOO_LARGE",
     "AtLeast",
+    "Axes",
+    "AxisOrAxes",
     "Check",
     "Interval",
     "NonNegative",
@@ -67,11 +70,16 @@ class AtLeast:
     low: int
 
 
+class Axes:
+    """An axis, or several: an integer, or a tuple of at least one."""
+
+
 UnitInterval = Annotated[float, Interval(0, 1)]
 NonNegative = Annotated[float, Interval(0, math.inf)]
 Positive = Annotated[float, Interval(0, math.inf, low_open=True)]
 PositiveInteger = Annotated[int, AtLeast(1)]
 NonNegativeInteger = Annotated[int, AtLeast(0)]
+AxisOrAxes = Annotated[int | tuple[int, ...], Axes()]
 
 
 def number_in(interval: Interval) -> Check:
@@ -139,6 +147,7 @@ def integer(least: AtLeast | None = None) -> Check:
 FINITE = number_in(Interval(-math.inf, math.inf))
 POSITIVE = number_in(Interval(0, math.inf, low_open=True))
 NON_NEGATIVE = number_in(Interval(0, math.inf))
+_INTEGER = integer()
 POSITIVE_INTEGER = integer(AtLeast(1))
 
 
@@ -156,6 +165,8 @@ def _check_of(hint: Any) -> Check:
         return one_of(get_args(hint))
     if get_origin(hint) is Annotated:
         (domain,) = hint.__metadata__
+        if isinstance(domain, Axes):
+            return _axes
         return integer(domain) if isinstance(domain, AtLeast) else number_in(domain)
     if hint is float:
         return FINITE
@@ -164,6 +175,14 @@ def _check_of(hint: Any) -> Check:
     if hint is int:
         return integer()
     return lambda name, value: value
+
+
+def _axes(name: str, value: Any) -> int | tuple[int, ...]:
+    if not isinstance(value, (tuple, list)):
+        return _INTEGER(name, value)
+    if not value:
+        raise ValueError(f"`{name}` must have an axis, got none. Name one.")
+    return tuple(_INTEGER(name, axis) for axis in value)
 
 
 def _boolean(name: str, value: Any) -> Any:

@@ -18,6 +18,7 @@ from ..backends._work import Work
 from .arguments import Call, check
 from .preparation import prepare
 from .reduction import Terms, metrics, reduce
+from .several_axes import with_one_axis
 
 __all__ = ["evaluate"]
 
@@ -84,6 +85,8 @@ def _of_key(key: Any, traced: Any) -> Any:
 
 def _value(call: Call, backend: Backend) -> Any:
     """Evaluate a call that has been checked."""
+    if type(call.options.get("axis")) is tuple:
+        call = with_one_axis(call, backend)
     backend, work, mask, weights = prepare(call, backend)
     empty = 0 in call.arrays[0].shape
     terms = _no_terms(backend, work, mask, weights) if empty else _terms(call, backend, work, mask, weights)

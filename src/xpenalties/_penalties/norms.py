@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 from .._arrays.numerics import abs_, broadcasts, count_true, safe_divide, safe_norm, square
-from .._core.checks import FINITE, Positive, UnitInterval
+from .._core.checks import FINITE, AxisOrAxes, Positive, UnitInterval
 from .._core.types import Array
 from ..backends import common_backend, is_array_beside, namespace
 from .decorator import Shared, penalty
@@ -228,7 +228,7 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
 
 
 @penalty(terms="rows", reduction="sum", complex=True)
-def group_lasso(x: Array, /, *, axis: int = -1, **shared: Unpack[Shared]) -> Array:
+def group_lasso(x: Array, /, *, axis: AxisOrAxes = -1, **shared: Unpack[Shared]) -> Array:
     r"""Group lasso: the sum of the groups' L2 norms, which drives whole groups to zero.
 
     Each term is :math:`\sqrt{k}\,\|x_g\|_2` for a group :math:`x_g` of :math:`k` elements, which lies along `axis`.
@@ -237,8 +237,8 @@ def group_lasso(x: Array, /, *, axis: int = -1, **shared: Unpack[Shared]) -> Arr
     ----------
     x : array, shape (...)
         Real or complex floating point.
-    axis : int, default -1
-        The axis along which each group lies.
+    axis : int or tuple of int, default -1
+        The axis along which each group lies, or several axes: ``(1, 2, 3)`` for the filters of PyTorch's convolutions.
 
     Returns
     -------

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from .._arrays.numerics import matmul, safe_norm, soft_threshold, unit
-from .._core.checks import NON_NEGATIVE, Interval, check_argument, number_in
+from .._core.checks import NON_NEGATIVE, AxisOrAxes, Interval, check_argument, number_in
 from .._core.types import Array
 from ._base import along, cast_like, check_shape, checked, checked_axes, proximal_operator
 
@@ -104,7 +104,7 @@ def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
 
 
 @proximal_operator
-def group_lasso(x: Array, /, *, scale: Any, axis: int | tuple[int, ...] = -1) -> Array:
+def group_lasso(x: Array, /, *, scale: Any, axis: AxisOrAxes = -1) -> Array:
     r"""Apply the proximal operator of `group_lasso`: whole groups become exactly 0.
 
     :math:`x_g (1 - s \sqrt{k} / \|x_g\|)` if :math:`\|x_g\| > s \sqrt{k}`, else 0, for groups of :math:`k` elements.

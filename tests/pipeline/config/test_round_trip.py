@@ -228,6 +228,22 @@ def test_arrays_become_numbers(fw: Framework) -> None:
     assert float(Pipeline.from_config(pipe.to_config())(x)) == pytest.approx(float(pipe(x)))
 
 
+def test_several_axes(fw: Framework, tmp_path: Path) -> None:
+    pipe, x = Pipeline([Penalty("group_lasso", options={"axis": (0, -1)})]), fw.array(np.ones((2, 3, 2)))
+    config = pipe.to_config()
+    assert config["penalties"] == [{"penalty": "group_lasso", "options": {"axis": [0, -1]}}]
+    assert VALIDATOR().is_valid(config) and same(Pipeline.from_config(config), pipe)
+    path = tmp_path / "groups.toml"
+    path.write_text("version = 1\n[penalties.group_lasso]\noptions = { axis = [0, -1] }\n", "utf-8")
+    close(fw, Pipeline.from_config(path)(x), np.asarray(3 * 4.0))
+    with pytest.raises(
+        TypeError, match=r"^from_config: penalties\[0\]\.options\.axis\[1\]: must be a number, a string"
+    ):
+        Pipeline.from_config([{"penalty": "group_lasso", "options": {"axis": [0, [1]]}}])
+    with pytest.raises(TypeError, match=r"^from_config: penalties\[0\]\.options\.axis: must be a number, a string"):
+        Pipeline.from_config([{"penalty": "kl_divergence", "options": {"axis": [0, 1]}}])
+
+
 def test_a_tree_from_data(fw: Framework) -> None:
     config = [{"penalty": "l2", "tree": {"match": "kernel", "exclude": ["0", "1"]}, "options": {"clip": 0.5}}]
     pipe = Pipeline.from_config(config)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from ..._core.checks import AtLeast, Interval
+from ..._core.checks import AtLeast, Axes, Interval
 
 __all__ = [
     "JSONSchema",
@@ -55,6 +55,8 @@ def schema_of(hint: Any) -> JSONSchema:
         return parts[0] if len(parts) == 1 else {"anyOf": parts}
     if origin is Literal:
         return {"enum": [*args]}
+    if origin is Annotated and isinstance(args[1], Axes):
+        return {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}, "minItems": 1}]}
     if origin is Annotated:
         return schema_of(args[0]) | _bounds(args[1])
     if origin is Callable:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Literal, get_type_hints
 
-from ..._core.checks import Positive
+from ..._core.checks import AxisOrAxes, Positive
 from ..._core.registry import PENALTIES
 from ..._penalties.spec import Spec
 from .annotation_schema import (
@@ -34,7 +34,15 @@ def read_options(place: str, value: Any, spec: Spec | None) -> dict[str, Any]:
     if spec is None:
         return {checked_string(place, key): _read_data(f"{place}.{key}", item) for key, item in table.items()}
     check_keys(place, table, (*spec.checks, *SHARED))
-    return {key: checked_scalar(f"{place}.{key}", item) for key, item in table.items()}
+    hints = get_type_hints(spec.formula, include_extras=True)
+    return {key: _read_option(f"{place}.{key}", item, hints.get(key)) for key, item in table.items()}
+
+
+def _read_option(place: str, value: Any, hint: Any) -> Any:
+    """Read the option of a built-in penalty: a scalar, or several axes if it takes them."""
+    if hint == AxisOrAxes and isinstance(value, (list, tuple)):
+        return tuple(checked_scalar(f"{place}[{i}]", item) for i, item in enumerate(value))
+    return checked_scalar(place, value)
 
 
 def _read_data(place: str, value: Any) -> Any:
@@ -53,7 +61,11 @@ def write_options(caller: str, options: Mapping[str, Any], spec: Spec | None) ->
     """
     if spec is None:
         return {key: _write_data(caller, f"options.{key}", value) for key, value in options.items()}
-    return {key: plain(caller, f"options.{key}", value) for key, value in options.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
+    return {
+        key: list(value) if type(value) is tuple else plain(caller, f"options.{key}", value)  # a tuple of axes
+        for key, value in given.items()
+    }
 
 
 def _write_data(caller: str, name: str, value: Any) -> Any:
