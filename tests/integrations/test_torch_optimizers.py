@@ -285,6 +285,27 @@ class Wrapper(torch.optim.Optimizer):
             ValueError,
             "^attach: `to` must be .*Did you mean 'updates'",
         ),
+        *(
+            (lambda transform=transform, to=to: attach(sgd(network()), transform, to=to), ValueError, message)
+            for transform, to, message in (
+                (
+                    transforms.chain(transforms.centralize(), transforms.add_l1_decay(0.1, decoupled=True)),
+                    "gradients",
+                    r"^attach: `to` must be 'updates' for this transform, got 'gradients'\. Pass to='updates'",
+                ),
+                (transforms.proximal(prox.box, low=0.0), "gradients", "^attach: `to` must be 'updates' for this"),
+                (
+                    transforms.add_elastic_net_decay(0.1),
+                    "updates",
+                    r"^attach: `to` must be 'gradients' for this transform, got 'updates'\. Pass decoupled=True",
+                ),
+                (
+                    transforms.chain(transforms.add_l2_decay(0.1), transforms.add_l1_decay(0.1, decoupled=True)),
+                    "updates",
+                    "^attach: `to` must be 'gradients' and 'updates' for .* Attach the parts of the chain one by one",
+                ),
+            )
+        ),
         (
             lambda: attach(sgd(network()), transforms.centralize(), model=network()),
             ValueError,
