@@ -278,6 +278,13 @@ class Wrapper(torch.optim.Optimizer):
             ValueError,
             r"^centralize: .* must match a path in `params`, got 'weight'.* have no names\. Pass attach\(model=\), or",
         ),
+        (
+            lambda: attach(
+                torch.optim.SGD([*network().named_parameters(), *network().named_parameters()]), transforms.centralize()
+            ),
+            ValueError,
+            "^attach: the optimizer's parameters must have different names, got '0.weight' twice",
+        ),
         (lambda: attach(3, transforms.centralize()), TypeError, "^attach: `optimizer` must be a torch.optim.Opt"),  # type: ignore[arg-type]
         (lambda: attach(sgd(network()), transforms.centralize), TypeError, "^attach: `transform` must have `init`"),  # type: ignore[arg-type]
         (

@@ -90,7 +90,7 @@ class Attached:
     def _places(self) -> dict[str, _Place]:
         """Return the optimizer's parameters by path, with those of groups that were added later."""
         names = None if self._model is None else {id(p): name for name, p in self._model.named_parameters()}
-        places = {}
+        places: dict[str, _Place] = {}
         for i, group in enumerate(self._optimizer.param_groups):
             for j, param in enumerate(group["params"]):
                 if names is None:
@@ -102,7 +102,11 @@ class Attached:
                         f"attach: `model` must have all of the optimizer's parameters, got none for place {j} of group "
                         f"{i}. Pass the model that it was made for."
                     )
-                places[path] = _Place(param, group)
+                if places.setdefault(path, _Place(param, group)).param is not param:
+                    raise ValueError(
+                        f"attach: the optimizer's parameters must have different names, got {path!r} twice. Give those "
+                        'of each model a prefix: named_parameters("generator").'
+                    )
         return places
 
     # the step
