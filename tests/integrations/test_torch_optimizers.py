@@ -153,6 +153,27 @@ def test_the_state_is_saved() -> None:
     assert int(noise.state.step) == 2 * STEPS
 
 
+def test_paths_are_those_of_the_attached_parameters() -> None:
+    """A checkpoint brings its own names, such as those of a compiled model. Groups that are added later have theirs."""
+    model, late = network(), nn.Parameter(torch.ones(2))
+    compiled = {f"_orig_mod.{name}": param for name, param in network().named_parameters()}
+    saved = torch.optim.SGD([*compiled.items()], lr=1.0).state_dict()
+    optimizer = sgd(model, momentum=0, lr=1.0)
+    attach(optimizer, transforms.add_l2_decay(0.5, match=[r"^0\.weight$", r"^2\.weight$"]))
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["param_names"][0] == "_orig_mod.0.weight"
+    attach(optimizer, transforms.add_l2_decay(0.25, match=r"0\.weight$"))
+    optimizer.add_param_group({"params": [("10.weight", late)]})
+    before = copy.deepcopy(model)
+    for param in (*model.parameters(), late):
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight, (0.5 - 0.25) * before[0].weight)
+    torch.testing.assert_close(model[2].weight, 0.5 * before[2].weight)
+    torch.testing.assert_close(model[4].weight, before[4].weight)
+    torch.testing.assert_close(late.detach(), torch.full((2,), 0.75))
+
+
 def test_places_of_states_are_free() -> None:
     optimizer = sgd(network())
     first, second = (attach(optimizer, transforms.add_l2_decay(schedules.constant(0.1))) for _ in range(2))
@@ -278,12 +299,40 @@ class Wrapper(torch.optim.Optimizer):
             ValueError,
             r"^centralize: .* must match a path in `params`, got 'weight'.* have no names\. Pass attach\(model=\), or",
         ),
+        (
+            lambda: attach(
+                torch.optim.SGD([*network().named_parameters(), *network().named_parameters()]), transforms.centralize()
+            ),
+            ValueError,
+            "^attach: the optimizer's parameters must have different names, got '0.weight' twice",
+        ),
         (lambda: attach(3, transforms.centralize()), TypeError, "^attach: `optimizer` must be a torch.optim.Opt"),  # type: ignore[arg-type]
         (lambda: attach(sgd(network()), transforms.centralize), TypeError, "^attach: `transform` must have `init`"),  # type: ignore[arg-type]
         (
             lambda: attach(sgd(network()), transforms.centralize(), to="update"),  # type: ignore[arg-type]
             ValueError,
             "^attach: `to` must be .*Did you mean 'updates'",
+        ),
+        *(
+            (lambda transform=transform, to=to: attach(sgd(network()), transform, to=to), ValueError, message)
+            for transform, to, message in (
+                (
+                    transforms.chain(transforms.centralize(), transforms.add_l1_decay(0.1, decoupled=True)),
+                    "gradients",
+                    r"^attach: `to` must be 'updates' for this transform, got 'gradients'\. Pass to='updates'",
+                ),
+                (transforms.proximal(prox.box, low=0.0), "gradients", "^attach: `to` must be 'updates' for this"),
+                (
+                    transforms.add_elastic_net_decay(0.1),
+                    "updates",
+                    r"^attach: `to` must be 'gradients' for this transform, got 'updates'\. Pass decoupled=True",
+                ),
+                (
+                    transforms.chain(transforms.add_l2_decay(0.1), transforms.add_l1_decay(0.1, decoupled=True)),
+                    "updates",
+                    "^attach: `to` must be 'gradients' and 'updates' for .* Attach the parts of the chain one by one",
+                ),
+            )
         ),
         (
             lambda: attach(sgd(network()), transforms.centralize(), model=network()),

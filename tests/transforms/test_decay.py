@@ -112,6 +112,7 @@ def test_proximal(fw: Framework) -> None:
     each = np.asarray([[0.1, 0.5, 0.9, 0.0]])
     result, _ = transforms.proximal(prox.l1, scale=fw.array(each)).update(u, (), p)
     close(fw, result, soft(KERNEL + GRADIENT, each) - KERNEL)
+    transforms.proximal(dict)  # it has no signature to check options by
     with pytest.raises(TypeError, match=r"^proximal: `operator` must be a callable, got 'l1'"):
         transforms.proximal("l1", scale=1)  # type: ignore[arg-type]
 

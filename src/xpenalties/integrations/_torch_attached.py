@@ -31,6 +31,7 @@ class Attached:
         self._transform = transform
         self._to = to
         self._model = model
+        self._names: list[list[str]] = []  # of each group; a loaded checkpoint replaces the optimizer's
         self._scale_by_learning_rate = scale_by_learning_rate
         self._before: dict[str, torch.Tensor] | None = None  # copies of the parameters, during a step
         self._scale: torch.Tensor | None = None  # of a GradScaler, during a step
@@ -89,20 +90,26 @@ class Attached:
 
     def _places(self) -> dict[str, _Place]:
         """Return the optimizer's parameters by path, with those of groups that were added later."""
-        names = None if self._model is None else {id(p): name for name, p in self._model.named_parameters()}
-        places = {}
+        by_model = None if self._model is None else {id(p): name for name, p in self._model.named_parameters()}
+        places: dict[str, _Place] = {}
         for i, group in enumerate(self._optimizer.param_groups):
+            if i == len(self._names):
+                self._names.append(group.get("param_names") or [f"{i}.{j}" for j in range(len(group["params"]))])
             for j, param in enumerate(group["params"]):
-                if names is None:
-                    path = group["param_names"][j] if "param_names" in group else f"{i}.{j}"
-                elif id(param) in names:
-                    path = names[id(param)]
+                if by_model is None:
+                    path = self._names[i][j]
+                elif id(param) in by_model:
+                    path = by_model[id(param)]
                 else:
                     raise ValueError(
                         f"attach: `model` must have all of the optimizer's parameters, got none for place {j} of group "
                         f"{i}. Pass the model that it was made for."
                     )
-                places[path] = _Place(param, group)
+                if places.setdefault(path, _Place(param, group)).param is not param:
+                    raise ValueError(
+                        f"attach: the optimizer's parameters must have different names, got {path!r} twice. Give those "
+                        'of each model a prefix: named_parameters("generator").'
+                    )
         return places
 
     # the step

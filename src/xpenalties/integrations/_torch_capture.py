@@ -42,7 +42,8 @@ def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[st
     If a model is compiled, keep one capture open over the whole run: entering it compiles this model again, and other
     compiled ones of its classes. Outputs that `torch.utils.checkpoint` recomputes in the backward pass are not captured
     twice. Pass it ``use_reentrant=False``: otherwise captured outputs have no gradients. Under autocast, outputs have
-    its dtype.
+    its dtype. A capture that is copied together with its model is one of the copy. If a model is copied alone, nothing
+    captures the copy.
 
     Examples
     --------

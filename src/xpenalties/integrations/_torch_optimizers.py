@@ -53,7 +53,8 @@ def attach(
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or value, the model lacks a parameter, or a pattern matches nothing.
+        If an argument has a wrong type or value, the model lacks a parameter, or a pattern matches nothing. If the
+        transform is for the other value of `to`: a decay that is not `decoupled` for gradients, others for updates.
 
     Notes
     -----
@@ -93,7 +94,22 @@ def attach(
         )
     if scale_by_learning_rate:
         _check_learning_rate(optimizer, transform, to)
+    _check_place(transform, to)
     return Attached(optimizer, transform, to, model, scale_by_learning_rate=scale_by_learning_rate)
+
+
+def _check_place(transform: GradientTransformation, to: str) -> None:
+    """Check that a transform does not pull parameters the wrong way."""
+    places = sorted(getattr(transform.update, "applies_to", ()))
+    if all(place == to for place in places):
+        return
+    if len(places) > 1:
+        remedy = "Attach the parts of the chain one by one."
+    elif to == "updates":
+        remedy = "Pass decoupled=True to the decay."
+    else:
+        remedy = "Pass to='updates'."
+    raise ValueError(f"attach: `to` must be {' and '.join(map(repr, places))} for this transform, got {to!r}. {remedy}")
 
 
 def _check_learning_rate(optimizer: torch.optim.Optimizer, transform: GradientTransformation, to: str) -> None:

@@ -129,7 +129,8 @@ def train_step(
     loss : WrappedLoss
         It takes the model's output and the step's targets.
     autocast : callable, optional
-        Returns a context manager for the forward pass: ``lambda: torch.autocast("cuda", torch.bfloat16)``.
+        Returns a context manager for the forward pass: ``partial(torch.autocast, "cuda", torch.bfloat16)``. A lambda
+        does too, but with it the step cannot be pickled.
     scaler : torch.amp.GradScaler, optional
         For half precision.
 
@@ -137,7 +138,7 @@ def train_step(
     -------
     callable
         ``step(x, *targets, step=None, inputs=None, **options)`` returns the detached total and the report. `options`
-        are those of `Pipeline.compute`.
+        are those of `Pipeline.compute`. A copy of it has its own model, optimizer, attached transforms and captures.
 
     Raises
     ------

@@ -18,6 +18,7 @@ __all__ = [
     "GradientTransformation",
     "StepState",
     "accepted",
+    "applied_to",
     "check_state",
     "check_transform",
     "in_working_dtype",
@@ -59,6 +60,12 @@ def remember_call(make: Callable[P, GradientTransformation]) -> Callable[P, Grad
         return transform
 
     return remembering
+
+
+def applied_to(transform: GradientTransformation, *places: str) -> GradientTransformation:
+    """Say that a transform is right only for "gradients" or for "updates". A chain is for the places of its parts."""
+    vars(transform.update)["applies_to"] = places
+    return transform
 
 
 class StepState(NamedTuple):

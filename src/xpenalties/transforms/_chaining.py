@@ -12,6 +12,7 @@ from ..trees._selection import Selected, as_nest, check_visible
 from ._base import (
     GradientTransformation,
     accepted,
+    applied_to,
     check_state,
     check_transform,
     in_working_dtype,
@@ -73,7 +74,8 @@ def chain(*transforms: Any) -> GradientTransformation:
         return updates, tuple(next_states)
 
     vars(update)["accepts"] = lambda name: any(accepts(name) for accepts in accept)
-    return _with_extra_args()(init, update)
+    places = {place for transform in transforms for place in getattr(transform.update, "applies_to", ())}
+    return applied_to(_with_extra_args()(init, update), *places)
 
 
 def _with_extra_args() -> type[GradientTransformation]:

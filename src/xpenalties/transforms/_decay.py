@@ -13,7 +13,7 @@ from .._core.checks import NON_NEGATIVE, Interval, check_argument, number_in
 from .._core.suggestions import did_you_mean
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, accepted, leafwise, remember_call
+from ._base import GradientTransformation, accepted, applied_to, leafwise, remember_call
 
 __all__ = ["add_elastic_net_decay", "add_l1_decay", "add_l2_decay", "proximal"]
 
@@ -166,7 +166,8 @@ def _decay(
         return soft_threshold(xp, param + update, scale) - param
 
     change, patterns = to_update if decoupled else to_gradient, Patterns.of(name, match, exclude)
-    return leafwise(name, change, patterns, l1_ratio, weight=weight, takes_learning_rate=decoupled)
+    transform = leafwise(name, change, patterns, l1_ratio, weight=weight, takes_learning_rate=decoupled)
+    return applied_to(transform, "updates" if decoupled else "gradients")
 
 
 @remember_call
@@ -223,7 +224,8 @@ def proximal(
         return operator(param + update, **all_options) - param
 
     patterns = Patterns.of("proximal", match, exclude)
-    return leafwise("proximal", change, patterns, weight=scale, check=_checked_scale, takes_learning_rate=True)
+    transform = leafwise("proximal", change, patterns, weight=scale, check=_checked_scale, takes_learning_rate=True)
+    return applied_to(transform, "updates")
 
 
 def _check_options(operator: Callable[..., Any], options: Mapping[str, Any]) -> None:
