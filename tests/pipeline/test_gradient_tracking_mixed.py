@@ -115,6 +115,9 @@ def test_borrowed_by_numpy_without_autograd(monkeypatch: pytest.MonkeyPatch) -> 
     norm = report.regularizers["l2"].grad_norm
     assert isinstance(norm, (np.ndarray, np.generic)) and float(norm) == pytest.approx(2 * math.sqrt(L2), rel=1e-12)
     assert RegularizedLoss(xp.l2, pipe).compute(X, step=1, track_grad_norms=True)[0] == L2 + 0.5 * 5.5
+    tiny = Pipeline([Penalty("l2", weight=1e3, options={"normalizer": 1e10})])  # gradients that float16 rounds to 0
+    report = tiny.compute(X.astype(np.float16), track_grad_norms=True)[1]
+    assert float(report.total_grad_norm) == pytest.approx(2e-7 * math.sqrt(L2), rel=1e-3)
 
 
 @pytest.mark.parametrize("names", [("torch", "numpy"), ("torch", "jax"), ("jax", "numpy")], ids="-".join)

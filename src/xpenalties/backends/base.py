@@ -40,6 +40,7 @@ class DType(NamedTuple):
     kind: str  # "real", "complex", "bool" or "other"
     working: Any = None  # the dtype to compute in; None: the dtype itself
     log_least: float = 0.0  # log of the smallest normal number of the dtype to compute in
+    underflows: bool = False  # whether the dtype to compute in has far smaller normal numbers, as for float16
 
 
 class Backend:
@@ -99,8 +100,10 @@ class Backend:
     def _describe(self, dtype: Any) -> DType:
         xp = self.xp
         if xp.isdtype(dtype, "real floating"):
+            least = float(xp.finfo(dtype).smallest_normal)
             working = xp.float32 if xp.finfo(dtype).bits < 32 else None
-            return DType("real", working, math.log(float(xp.finfo(working or dtype).smallest_normal)))
+            least_of_working = least if working is None else float(xp.finfo(working).smallest_normal)
+            return DType("real", working, math.log(least_of_working), least > 2 * least_of_working)
         if xp.isdtype(dtype, "complex floating"):
             return DType("complex")
         return DType("bool" if xp.isdtype(dtype, "bool") else "other")

@@ -10,6 +10,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks import block_size
 from ..base import Autodiff, OfLeaves, Pull
+from ._autocast import without_autocast
 from ._tracing import is_tracing
 from ._twice_differentiable import OnceDifferentiableCheck
 
@@ -66,8 +67,13 @@ _COTANGENTS = WeakTensorKeyDictionary()
 
 def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
     """Differentiate with torch.func, which can be nested and which torch.compile can trace."""
-    value, pull, aux = torch.func.vjp(fn, leaves, has_aux=True)
-    return value, aux, lambda cotangent: [_materialized(gradient) for gradient in pull(cotangent)[0]]
+    value, pull_all, aux = torch.func.vjp(fn, leaves, has_aux=True)
+
+    def pull(cotangent: Any) -> list[Any]:
+        with without_autocast(cotangent.device.type):
+            return [_materialized(gradient) for gradient in pull_all(cotangent)[0]]
+
+    return value, aux, pull
 
 
 def _materialized(gradient: Any) -> Any:
@@ -97,9 +103,10 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
             # else a once_differentiable last operation would go unnoticed
             cotangent = cotangent.detach().requires_grad_()
             _COTANGENTS[cotangent] = True
-        gradients = torch.autograd.grad(
-            traced, inputs, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
-        )
+        with without_autocast(cotangent.device.type):
+            gradients = torch.autograd.grad(
+                traced, inputs, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
+            )
         return [_materialized(gradient) for gradient in gradients]
 
     return value, aux, pull

@@ -10,6 +10,7 @@ import array_api_compat.torch
 import torch
 
 from ..base import Backend, DType, Exchange
+from ._autocast import without_autocast
 from ._autograd import TorchAutodiff
 from ._evaluation import TorchEvaluation
 from ._linear import gathered
@@ -40,7 +41,8 @@ class TorchBackend(Backend):
     def _describe(self, dtype: Any) -> DType:
         if dtype.is_floating_point:
             working = torch.float32 if dtype.itemsize < 4 else None
-            return DType("real", working, math.log(torch.finfo(working or dtype).smallest_normal))
+            least = torch.finfo(working or dtype).smallest_normal
+            return DType("real", working, math.log(least), underflows=dtype is torch.float16)
         if dtype.is_complex:
             return DType("complex", torch.complex64 if dtype.itemsize < 8 else None)
         return DType("bool" if dtype is torch.bool else "other")
@@ -52,10 +54,7 @@ class TorchBackend(Backend):
         return self.xp.abs(x)
 
     def matmul(self, a: Any, b: Any) -> Any:
-        kind = a.device.type
-        if kind == "meta" or not torch.is_autocast_enabled(kind):
-            return a @ b
-        with torch.autocast(kind, enabled=False):
+        with without_autocast(a.device.type):
             return a @ b
 
     def linear(self, hidden: Any, weight: Any) -> Any:
