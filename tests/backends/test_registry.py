@@ -50,9 +50,9 @@ def test_numpy_scalars_are_arrays() -> None:
 
 
 def test_subclasses_that_mean_something_else_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got numpy.ma\S*MaskedArray. Pass a NumPy"):
+    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got numpy.ma\S*MaskedArray. Pass its `data`, and"):
         xp.l1(np.ma.masked_array([1.0, 2.0], mask=[True, False]))
-    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got numpy\S*matrix"):
+    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got numpy\S*matrix. Pass it through np.asarray"):
         xp.l1(np.ones((2, 2)).view(np.matrix))
 
 

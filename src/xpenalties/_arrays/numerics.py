@@ -81,7 +81,8 @@ def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
 def global_norm(arrays: Sequence[Any]) -> Any:
     """Return the L2 norm of several arrays together."""
     backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
-    return backend.evaluation.run_fast(_global_norm, tuple(arrays), {})
+    arrays = tuple(map(backend.packed, arrays)) if backend.ragged else tuple(arrays)
+    return backend.evaluation.run_fast(_global_norm, arrays, {})
 
 
 def _global_norm(*arrays: Any) -> Any:

@@ -62,8 +62,8 @@ class TrackedInputs:
             }
             backends = requiring or backends
         candidates = list(backends.values())
-        traced = [backend for backend in candidates if backend.traces]
-        self.backend = (traced or candidates)[0]
+        special = [backend for backend in candidates if backend.traces or backend.ragged]
+        self.backend = (special or candidates)[0]
         self._groups = _same_arrays(self._leaves, backends)
         self.arrays = [self._leaves[first] for first in self._groups]
         self._underflow = [
@@ -90,12 +90,14 @@ class TrackedInputs:
             gradient = self.pull(value, self.arrays)
         else:
             gradient = pull(self.backend.xp.ones_like(value))
+        if not self._underflow:
+            return gradient
         rounded = {i: gradient[i] for i in self._underflow if gradient[i] is not None}
         if not rounded:
             return gradient
         xp, stop = self.backend.xp, self.backend.autodiff.stop_gradient
         wide = {i: at_least_float32(stop(g)) for i, g in rounded.items()}
-        largest = xp.max(self.backend.stack([xp.max(xp.abs(g)) for g in wide.values()]))
+        largest = xp.max(self.backend.stack([xp.max(xp.abs(self.backend.packed(g))) for g in wide.values()]))
         scale = _LARGE / xp.where(largest < _LEAST, _LEAST, largest)
         scale = self.backend.moved(xp.where(xp.isfinite(scale) & (scale > 0), scale, xp.ones_like(scale)), value)
         if pull is None:
@@ -184,6 +186,8 @@ class Gradients:
         """Add `factor` times a gradient to the total's. Return the norms of the gradient and of `factor` times it."""
         xp, stop = self._backend.xp, self._backend.autodiff.stop_gradient
         gradient = [None if g is None else at_least_float32(stop(g)) for g in gradient]
+        if self._backend.ragged:
+            gradient = [None if g is None else self._backend.packed(g) for g in gradient]
         norm = self._norm(gradient)
         if type(factor) is not float and backend_of(factor) is not None:
             factor = stop(factor)
@@ -224,5 +228,5 @@ class Gradients:
         return sum(products[1:], products[0]) if products else self._zero()
 
     def _zero(self) -> Any:
-        array = at_least_float32(self._backend.autodiff.stop_gradient(self.arrays[0]))
+        array = at_least_float32(self._backend.autodiff.stop_gradient(self._backend.packed(self.arrays[0])))
         return self._backend.xp.sum(self._backend.xp.reshape(array, (-1,))[:0])

@@ -100,6 +100,7 @@ def _zero(array: Any) -> Any:
     backend = backend_of(array)
     assert backend is not None
     xp = backend.xp
+    array = backend.packed(array)
     kind, working, *_ = backend.dtype(array.dtype)
     dtype = array.dtype if kind == "real" and working is None else xp.float32
     return xp.sum(xp.zeros_like(xp.reshape(array, (-1,))[:0], dtype=dtype))

@@ -138,7 +138,7 @@ def _discover(x: object) -> Backend | None:
     for name in _FRAMEWORKS:  # the array's framework is imported already
         if sys.modules.get(name) is not None:
             module = _module(name)
-            if issubclass(cls, getattr(module, "REFUSED", ())):
+            if _remedy_of(cls, module) is not None:
                 return None
             backend: Backend | None = module.find(cls)
             if backend is not None:
@@ -154,6 +154,22 @@ def _discover(x: object) -> Backend | None:
     return backend
 
 
+def _remedy_of(cls: type, module: Any) -> str | None:
+    """Return what to pass instead of arrays of a class that a framework's backend refuses, else None."""
+    refused: dict[type, str] = getattr(module, "REFUSED", {})
+    return next((remedy for base, remedy in refused.items() if issubclass(cls, base)), None)
+
+
+def _not_an_array(function: str, name: str, x: object) -> TypeError:
+    cls = type(x)
+    loaded = [_module(framework) for framework in _FRAMEWORKS if sys.modules.get(framework) is not None]
+    remedies = [remedy for module in loaded if (remedy := _remedy_of(cls, module)) is not None]
+    remedy = "Pass a NumPy, CuPy, PyTorch or JAX array, or one of another library that follows the array API"
+    return TypeError(
+        f"{function}: `{name}` must be an array, got {cls.__module__}.{cls.__qualname__}. {[*remedies, remedy][0]}."
+    )
+
+
 def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]) -> Backend:
     """Return the common backend of several arrays. Errors name the function and the argument."""
     cls = type(arrays[0])
@@ -166,10 +182,7 @@ def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]
         if backend is common and backend is not None:
             continue
         if backend is None:
-            raise TypeError(
-                f"{function}: `{name}` must be an array, got {type(x).__module__}.{type(x).__qualname__}. "
-                "Pass a NumPy, CuPy, PyTorch or JAX array, or one of another library that follows the array API."
-            )
+            raise _not_an_array(function, name, x)
         if common is None:
             common, first = backend, name
         elif backend.library != common.library:
@@ -177,7 +190,7 @@ def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]
                 f"{function}: `{first}` and `{name}` must be arrays of one framework, got {common.library} and "
                 f"{backend.library}. Convert one of them first, with asarray or from_dlpack."
             )
-        elif backend.traces:  # its namespace takes plain arrays too; the plain one takes no tracers
+        elif backend.traces or backend.ragged:  # their namespaces take plain arrays too
             common = backend
     assert common is not None  # callers pass at least one array
     return common

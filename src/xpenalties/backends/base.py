@@ -62,6 +62,8 @@ class Backend:
     log_softmax: Callable[[Any, int], Any] | None = None
     #: True if the arrays belong to a tracer. The namespace then takes the library's plain arrays too.
     traces: bool = False
+    #: True if the arrays hold sequences of different lengths, packed one after another. See `_penalties/ragged.py`.
+    ragged: bool = False
     #: True if a linear layer's weight has its output units on the first axis, False if on the last.
     units_first: bool = False
 
@@ -150,6 +152,22 @@ class Backend:
     def stack(self, scalars: Sequence[Any]) -> Any:
         """Stack 0-d arrays of one dtype, on the device of the first."""
         return self.xp.stack(scalars)
+
+    def packed(self, x: Any) -> Any:
+        """Return the elements of a ragged array as a plain array, and any other array unchanged."""
+        return x
+
+    def ragged_axis(self, x: Any) -> int:
+        """Return the axis of a ragged array along which its sequences lie. The sequences are on axis 0."""
+        raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
+
+    def are_alike(self, x: Any, y: Any) -> bool:
+        """Return True if two ragged arrays share their lengths, so that their packed elements belong together."""
+        raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
+
+    def unpacked(self, x: Any, like: Any, axis: int) -> Any:
+        """Return packed elements as a ragged array with the lengths of `like`, along `axis`."""
+        raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
 
     def snapshot(self, x: Any) -> Any:
         """Return a constant that does not change if `x` does: a copy, unless arrays are immutable."""

@@ -142,7 +142,10 @@ _NUMPY = NumpyBackend(
 )
 # scalars too: a type added later would make torch.compile, which reads this dictionary, compile again
 KNOWN: dict[type, Backend] = dict.fromkeys((np.ndarray, *np.sctypeDict.values()), _NUMPY)
-REFUSED = (np.ma.MaskedArray, np.matrix)  # the first would lose its mask, the second is never 0-d
+REFUSED: dict[type, str] = {
+    np.ma.MaskedArray: "Pass its `data`, and its mask, inverted by ~, as `where`",
+    np.matrix: "Pass it through np.asarray, because it is never 0-d",
+}
 
 
 def find(cls: type) -> Backend | None:

@@ -88,7 +88,7 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
     outer = torch.is_grad_enabled()  # the caller may differentiate the results
     at_once = again and outer and any(x.requires_grad for x in leaves)  # second derivatives need all rows
     with torch.enable_grad(), block_size(None) if at_once else nullcontext():
-        inputs = [x.view_as(x) if outer and x.requires_grad else x.detach().requires_grad_() for x in leaves]
+        inputs = [_view(x) if outer and x.requires_grad else x.detach().requires_grad_() for x in leaves]
         hidden = {id(x) for x in inputs if x.is_leaf}
         traced, aux = fn(inputs)
     keep = outer and traced.requires_grad and _needs_grad(traced, hidden)
@@ -112,6 +112,19 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
     return value, aux, pull
 
 
+def _view(x: Any) -> Any:
+    """Return a view of all of `x`, to differentiate with respect to."""
+    if not x.is_nested:
+        return x.view_as(x)
+    values = x.values()
+    return _nested(values.view_as(values), x)
+
+
+def _nested(values: Any, like: Any) -> Any:
+    """Return the values of a jagged nested tensor with the lengths of `like`."""
+    return torch.nested.nested_tensor_from_jagged(values, like.offsets(), like.lengths(), like._ragged_idx)
+
+
 class _PrecomputedGradient(torch.autograd.Function):  # type: ignore[misc]
     """A total with a precomputed gradient: its backward pass is one product for each array."""
 
@@ -129,7 +142,8 @@ class _PrecomputedGradient(torch.autograd.Function):  # type: ignore[misc]
             )
             return None, *gradients
         pulled = [None if g is None else (g * cotangent).to(x.dtype) for g, x in zip(gradient, ctx.arrays, strict=True)]
-        return None, *pulled
+        pairs = zip(pulled, ctx.arrays, strict=True)
+        return None, *(_nested(g, x) if g is not None and x.is_nested else g for g, x in pairs)
 
 
 def _depends_on_more(total: Any, arrays: list[Any]) -> bool:

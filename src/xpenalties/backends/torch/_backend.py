@@ -17,7 +17,7 @@ from ._linear import gathered
 from ._random import TorchRandom
 from ._tracing import TENSORS, TorchTracing, is_tracing
 
-__all__ = ["BACKEND", "KNOWN", "find"]
+__all__ = ["BACKEND", "KNOWN", "TorchBackend"]
 
 
 class TorchBackend(Backend):
@@ -76,6 +76,9 @@ class TorchBackend(Backend):
     def moved(self, scalar: Any, like: Any) -> Any:
         return scalar.to(like.device)
 
+    def packed(self, x: Any) -> Any:
+        return x.values() if x.is_nested else x
+
     def stack(self, scalars: Sequence[Any]) -> Any:
         device = scalars[0].device  # a model may be on several devices
         return torch.stack([x.to(device) for x in scalars])
@@ -97,7 +100,3 @@ class TorchExchange(Exchange):
 
 BACKEND = TorchBackend()
 KNOWN: dict[type, Backend] = dict.fromkeys(TENSORS, BACKEND)
-
-
-def find(cls: type) -> Backend | None:
-    return BACKEND if issubclass(cls, torch.Tensor) else None
