@@ -37,8 +37,10 @@ def masks(
             )
     xp = backend.xp
     if weights is not None:
-        mask = weights != 0 if where is None else where & (weights != 0)
-        weights = xp.broadcast_to(xp.where(mask, weights, 0.0), shape)
+        mask = backend.autodiff.weight_mask(weights)
+        if where is not None:
+            mask = where if mask is None else where & mask
+        weights = xp.broadcast_to(weights if mask is None else xp.where(mask, weights, 0.0), shape)
     else:
         mask = where
     return backend, None if mask is None else xp.broadcast_to(mask, shape), weights

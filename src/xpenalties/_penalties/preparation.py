@@ -46,7 +46,8 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     mask = over_inputs = None
     if where is not None or weights is not None:
         backend, mask, weights = masks(spec, backend, arrays[0], _terms_shape(kind, shape, axis), where, weights)
-        over_inputs = mask_over_inputs(backend.xp, mask, kind, axis, len(shape))
+        if mask is not None:
+            over_inputs = mask_over_inputs(backend.xp, mask, kind, axis, len(shape))
     work = Work(
         partial(spec.formula, *functions) if functions else spec.formula,
         options,

@@ -71,6 +71,9 @@ class JaxAutodiff(Autodiff):
     def stop_gradient(self, x: Any) -> Any:
         return jax.lax.stop_gradient(x)
 
+    def weight_mask(self, weights: Any) -> Any:
+        return _unless_differentiated(weights) > 0
+
     def escaped(self, error: Exception) -> bool:
         return isinstance(error, (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError))
 
@@ -141,6 +144,20 @@ def _key(caller: str, rng: Any) -> Any:
             "each step."
         )
     return rng
+
+
+@jax.custom_jvp
+def _unless_differentiated(weights: Any) -> Any:
+    """Return 1 where a weight is not 0, and 0 elsewhere; if the weights are differentiated, 1 everywhere.
+
+    Nothing but a rule for derivatives can tell: jax.jit hides from a function what will be differentiated.
+    """
+    return jnp.where(weights != 0, jnp.ones_like(weights), 0)
+
+
+@_unless_differentiated.defjvp
+def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    return jnp.ones_like(primals[0]), jnp.zeros_like(tangents[0])
 
 
 @jax.custom_jvp

@@ -90,6 +90,11 @@ class BoxAutodiff(NumpyAutodiff):
     def differentiates(self) -> bool:
         return True
 
+    def weight_mask(self, weights: Any) -> Any:
+        from autograd.tracer import isbox
+
+        return None if isbox(weights) else weights != 0
+
     def stop_gradient(self, x: Any) -> Any:
         from autograd.tracer import getval
 

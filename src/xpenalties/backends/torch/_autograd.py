@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks import block_size
@@ -31,6 +32,9 @@ class TorchAutodiff(Autodiff):
 
     def requires_grad(self, x: Any) -> bool:
         return bool(x.requires_grad)
+
+    def weight_mask(self, weights: Any) -> Any:
+        return None if _is_differentiated(weights) else weights != 0
 
     def escaped(self, error: Exception) -> bool:
         message = str(error)
@@ -59,6 +63,15 @@ class TorchAutodiff(Autodiff):
         if is_tracing() or total.grad_fn is None or _depends_on_more(total, arrays):
             return total
         return _PrecomputedGradient.apply((total, gradient), *arrays)
+
+
+def _is_differentiated(x: Any) -> bool:
+    """Return True if reverse or forward mode differentiates with respect to `x`, or anything that it depends on."""
+    if torch.compiler.is_compiling():  # pragma: no cover - Dynamo's trace, which no coverage sees
+        return bool(x.view_as(x).requires_grad and torch.is_grad_enabled())  # a view: torch.func's own input says False
+    if x.requires_grad and torch.is_grad_enabled():
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
 
 
 #: Cotangents that require a gradient only because `pull` made them so. By identity, while they live.
