@@ -69,9 +69,11 @@ def _is_differentiated(x: Any) -> bool:
     """Return True if reverse or forward mode differentiates with respect to `x`, or anything that it depends on."""
     if torch.compiler.is_compiling():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return bool(x.view_as(x).requires_grad and torch.is_grad_enabled())  # a view: torch.func's own input says False
-    if x.requires_grad and torch.is_grad_enabled():
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
         return True
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
+    while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):  # a vmap inside of a grad
+        x = torch._C._functorch.get_unwrapped(x)
+    return bool(x.requires_grad and torch.is_grad_enabled())
 
 
 #: Cotangents that require a gradient only because `pull` made them so. By identity, while they live.
