@@ -127,7 +127,8 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     xp = namespace(x)
     is_outside = abs_(x) > clip
     inside = square(xp.where(is_outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
-    return xp.where(is_outside, clip * clip, inside)
+    # of arrays only: torch.compile would make a program for each number
+    return xp.where(is_outside, xp.ones_like(inside) * (clip * clip), inside)
 
 
 def _center(x: Any, center: Any, mask: Any) -> Any:
