@@ -6,15 +6,14 @@ A framework's file is imported when the first of its arrays appears, so `import 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from numbers import Real
 from typing import Any
 
 import array_api_compat
 
 from .._core.dynamo import in_dynamo
+from .._core.optional import is_imported, is_installed
 from .._core.pytrees import Rebuild, flatten, flatten_with_paths
 from .base import Backend, NoAutodiffError
 
@@ -47,7 +46,7 @@ def register_loaded() -> None:
 
 def _loaded() -> dict[type, Backend]:
     """Return the array types, and their backends, of all frameworks that are imported already."""
-    loaded = [name for name in _FRAMEWORKS if sys.modules.get(name) is not None]  # None: a test blocks the import
+    loaded = filter(is_imported, _FRAMEWORKS)
     return {cls: backend for name in loaded for cls, backend in _module(name).KNOWN.items()}
 
 
@@ -78,7 +77,7 @@ def flatten_with_paths_of(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
 
 def _is_of_jax(leaves: list[Any]) -> bool:
     """Return True if JAX must flatten the pytree: it holds a JAX array, or a node that only JAX knows."""
-    jax_may_know = sys.modules.get("jax") is not None and not in_dynamo()  # Dynamo cannot read JAX
+    jax_may_know = not in_dynamo() and is_imported("jax")  # Dynamo cannot read JAX
     for leaf in leaves:
         backend = _BACKENDS.get(type(leaf))
         # a Flax variable has the methods of an array, but is a pytree
@@ -98,7 +97,7 @@ def _jax() -> Backend:
 
 def parameters_of(tree: Any) -> Any:
     """Return a module's parameters by name, shared ones once. Any other tree is returned unchanged."""
-    if sys.modules.get("jax") is not None and not in_dynamo():  # Dynamo cannot read JAX
+    if not in_dynamo() and is_imported("jax"):  # Dynamo cannot read JAX
         parameters = _module("jax").parameters_of(tree)
         if parameters is not None:
             return parameters
@@ -109,7 +108,7 @@ def parameters_of(tree: Any) -> Any:
 
 def backend_of_shapes() -> Backend | None:
     """Return the backend for pytrees without arrays (empty, or shapes only): JAX's if it is imported, else None."""
-    return _jax() if sys.modules.get("jax") is not None else None
+    return _jax() if is_imported("jax") else None
 
 
 def backend_of(x: object) -> Backend | None:
@@ -136,7 +135,7 @@ def _discover(x: object) -> Backend | None:
     if cls.__module__ == "builtins":
         return None
     for name in _FRAMEWORKS:  # the array's framework is imported already
-        if sys.modules.get(name) is not None:
+        if is_imported(name):
             module = _module(name)
             if _remedy_of(cls, module) is not None:
                 return None
@@ -162,7 +161,7 @@ def _remedy_of(cls: type, module: Any) -> str | None:
 
 def _not_an_array(function: str, name: str, x: object) -> TypeError:
     cls = type(x)
-    loaded = [_module(framework) for framework in _FRAMEWORKS if sys.modules.get(framework) is not None]
+    loaded = [_module(framework) for framework in _FRAMEWORKS if is_imported(framework)]
     remedies = [remedy for module in loaded if (remedy := _remedy_of(cls, module)) is not None]
     remedy = "Pass a NumPy, CuPy, PyTorch or JAX array, or one of another library that follows the array API"
     return TypeError(
@@ -239,7 +238,7 @@ def autodiff_backend_of(owner: Backend) -> Backend:
             f"{owner.name} arrays have no automatic differentiation, and no DLPack to borrow it with. Convert them to "
             "PyTorch, JAX or NumPy arrays first."
         )
-    name = next((name for name in ("torch", "jax") if find_spec(name) is not None), None)
+    name = next(filter(is_installed, ("torch", "jax")), None)
     if name is None:
         raise NoAutodiffError(
             f"{owner.name} arrays have no automatic differentiation {owner.autodiff.lacks}and there is neither PyTorch "
