@@ -77,13 +77,12 @@ def flatten_with_paths_of(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
 
 def _is_of_jax(leaves: list[Any]) -> bool:
     """Return True if JAX must flatten the pytree: it holds a JAX array, or a node that only JAX knows."""
-    jax_may_know = not in_dynamo() and is_imported("jax")  # Dynamo cannot read JAX
     for leaf in leaves:
         backend = _BACKENDS.get(type(leaf))
         # a Flax variable has the methods of an array, but is a pytree
         is_unknown = leaf is not None and (backend is None or type(backend) is Backend)
-        if is_unknown and jax_may_know and _module("jax").is_tree(leaf):
-            return True
+        if is_unknown and not in_dynamo() and is_imported("jax") and _module("jax").is_tree(leaf):
+            return True  # Dynamo cannot read JAX
         backend = backend_of(leaf)
         if backend is not None and backend.name == "jax":
             return True
