@@ -23,9 +23,7 @@ def masks(
         backend = other if other.traces else backend
         kind = other.dtype(x.dtype).kind
         if name == "where" and kind != "bool":
-            raise TypeError(
-                f"{spec.name}: `where` must be a boolean array, got {x.dtype}. Compare it, or use `weights`."
-            )
+            raise TypeError(f"{spec.name}: `where` must be a boolean array, got {x.dtype}. Pass `where != 0`.")
         if name == "weights" and kind != "real":
             raise TypeError(
                 f"{spec.name}: `weights` must be real floating point, got {x.dtype}. For a mask, use `where`."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from ..backends import backend_of, common_backend, flatten_of, is_array, is_array_beside
+from ..backends import array_beside, backend_of, common_backend, flatten_of, is_array, is_array_beside
 from .penalty import Penalty
 
 __all__ = ["as_metric", "as_scalar", "factor_for", "unpack", "zero_like"]
@@ -59,6 +59,7 @@ def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
     """Cast an array weight to the dtype of `value`, because a wider dtype would widen the total."""
     if type(weight) is float or not is_array(weight):
         return weight
+    weight = array_beside(weight, value)
     backend = common_backend(f"penalty {penalty.name!r}", ("value", "weight"), (value, weight))
     return weight if weight.dtype == value.dtype else backend.xp.astype(weight, value.dtype)
 

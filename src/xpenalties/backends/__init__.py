@@ -1,6 +1,7 @@
 """Backends: which framework an array belongs to, and what it can do. One file or folder for each framework."""
 
 from ._registry import (
+    array_beside,
     autodiff_backend_of,
     backend_of,
     backend_of_shapes,
@@ -10,6 +11,7 @@ from ._registry import (
     in_dynamo,
     is_array,
     is_array_beside,
+    is_numpy_number,
     namespace,
     parameters_of,
     register_loaded,
@@ -25,8 +27,10 @@ __all__ = [
     "flatten_of",
     "flatten_with_paths_of",
     "in_dynamo",
+    "array_beside",
     "is_array",
     "is_array_beside",
+    "is_numpy_number",
     "autodiff_backend_of",
     "namespace",
     "parameters_of",

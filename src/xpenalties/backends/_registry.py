@@ -7,7 +7,6 @@ A framework's file is imported when the first of its arrays appears, so `import 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import array_api_compat
@@ -26,8 +25,10 @@ __all__ = [
     "flatten_of",
     "flatten_with_paths_of",
     "in_dynamo",
+    "array_beside",
     "is_array",
     "is_array_beside",
+    "is_numpy_number",
     "autodiff_backend_of",
     "namespace",
     "parameters_of",
@@ -122,11 +123,33 @@ def is_array(x: object) -> bool:
 
 
 def is_array_beside(x: object, array: object) -> bool:
-    """Return True if `x` counts as an array next to `array`. A NumPy scalar does so only next to NumPy arrays."""
+    """Return True if `x` counts as an array next to `array`.
+
+    A scalar or 0-d array of NumPy's does so only next to NumPy arrays. Otherwise it is a number.
+    """
     backend, other = backend_of(x), backend_of(array)
     if backend is None or other is None:
         return False
-    return backend.library == other.library or not isinstance(x, Real)
+    return backend.library == other.library or not is_numpy_number(x)
+
+
+def is_numpy_number(x: Any) -> bool:
+    """Return True if `x` is a scalar or a 0-d array of NumPy's, which is a number to all other frameworks."""
+    backend = backend_of(x)
+    return backend is not None and backend.library == "numpy" and not backend.traces and x.shape == ()
+
+
+def array_beside(x: Any, array: Any) -> Any:
+    """Return a number of NumPy's, such as jax.device_get returns, as an array of the framework of `array`.
+
+    Anything else is returned unchanged. So a call takes the same arguments as it does in a compiled function.
+    """
+    other = backend_of(array)
+    if other is None or other.library == "numpy" or not is_numpy_number(x):
+        return x
+    value = x.item()
+    dtype = (other.dtype(array.dtype).working or array.dtype) if isinstance(value, float) else None
+    return other.xp.asarray(value, dtype=dtype, device=other.device(array))
 
 
 def _discover(x: object) -> Backend | None:
