@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from .._arrays.numerics import abs_, broadcasts, count_true, safe_divide, safe_norm, square
+from .._arrays.numerics import abs_, array_backend, broadcasts, count_true, safe_divide, safe_norm, square
 from .._core.checks import FINITE, Positive, UnitInterval
 from .._core.types import Array
 from ..backends import common_backend, is_array_beside, namespace
@@ -267,4 +267,4 @@ def group_lasso(x: Array, /, *, axis: int = -1, **shared: Unpack[Shared]) -> Arr
     >>> round(float(group_lasso(np.asarray([[3.0, 4.0], [0.0, 0.0]]))), 4)
     7.0711
     """
-    return x.shape[axis] ** 0.5 * safe_norm(x, axis=axis)
+    return array_backend(x).number(x.shape[axis], x) ** 0.5 * safe_norm(x, axis=axis)

@@ -73,7 +73,10 @@ def _divisor(call: Call, kind: Shape, shape: Any, axis: int) -> float | None:
     if type(normalizer) is float:
         return normalizer
     known = reduction == "mean" and normalizer is None and call.where is None and call.weights is None
-    return float(math.prod(shape) // shape[axis] or 1) if known and kind == "rows" and shape[axis] else 1.0
+    if not known or kind != "rows":
+        return 1.0
+    size = math.prod(shape)
+    return float(size // shape[axis]) if type(size) is int and size else 1.0  # not one that is a symbol of an export
 
 
 def no_axis(spec: Spec, axis: int, shape: Any) -> ValueError:

@@ -153,6 +153,10 @@ class Backend:
         """Stack 0-d arrays of one dtype, on the device of the first."""
         return self.xp.stack(scalars)
 
+    def number(self, size: Any, like: Any) -> Any:
+        """Return a size of an array as a number to compute with. It may be a symbol while a function is exported."""
+        return size
+
     def packed(self, x: Any) -> Any:
         """Return the elements of a ragged array as a plain array, and any other array unchanged."""
         return x

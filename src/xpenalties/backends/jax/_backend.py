@@ -31,6 +31,9 @@ class JaxBackend(Backend):
     def abs(self, x: Any) -> Any:
         return _abs(x) if self.dtype(x.dtype).kind == "real" else super().abs(x)
 
+    def number(self, size: Any, like: Any) -> Any:
+        return size if type(size) is int else jnp.asarray(size, dtype=like.dtype)
+
     def snapshot(self, x: Any) -> Any:
         return x  # immutable; a copy would take longer than the rest of a report
 
