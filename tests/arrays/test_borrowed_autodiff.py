@@ -24,10 +24,7 @@ WAYS = [way for way in WAYS if {*way} <= {*SELECTED}]
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Make all of what differentiates but `names` look as if it were not installed."""
     hidden = {"autograd", "torch", "jax"} - {*names}
-    for module in ("_registry", "numpy._backend"):
-        monkeypatch.setattr(
-            f"xpenalties.backends.{module}.find_spec", lambda name: None if name in hidden else find_spec(name)
-        )
+    monkeypatch.setattr("xpenalties._core.optional.find_spec", lambda name: None if name in hidden else find_spec(name))
 
 
 @pytest.fixture(params=WAYS, ids="-by-".join)

@@ -273,8 +273,7 @@ def test_an_exception_leaves_no_trace_open(fw: Framework) -> None:
 @pytest.mark.without("torch", "jax", reason="differentiates by itself")
 def test_without_autodiff(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor anything installed to borrow it from; with that, see test_borrowed_autodiff.py."""
-    monkeypatch.setattr("xpenalties.backends.numpy._backend.find_spec", lambda name: None)
-    monkeypatch.setattr("xpenalties.backends._registry.find_spec", lambda name: None)
+    monkeypatch.setattr("xpenalties._core.optional.find_spec", lambda name: None)
     x = fw.array(np.ones((2, 1)))
     name = {"strict": "array_api_strict"}.get(fw.name, fw.name)
     rest = {

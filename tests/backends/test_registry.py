@@ -50,9 +50,9 @@ def test_numpy_scalars_are_arrays() -> None:
 
 
 def test_subclasses_that_mean_something_else_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got numpy.ma\S*MaskedArray. Pass a NumPy"):
+    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got numpy.ma\S*MaskedArray. Pass its `data`, and"):
         xp.l1(np.ma.masked_array([1.0, 2.0], mask=[True, False]))
-    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got numpy\S*matrix"):
+    with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got numpy\S*matrix. Pass it through np.asarray"):
         xp.l1(np.ones((2, 2)).view(np.matrix))
 
 
@@ -60,6 +60,28 @@ def test_an_import_that_is_blocked() -> None:
     program = "import sys; sys.modules['torch'] = None\nimport xpenalties, numpy; print(xpenalties.l1(numpy.ones(3)))"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "3.0"
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax", "cupy", "autograd"])
+def test_a_module_whose_import_failed(framework: str) -> None:
+    """An empty module, as an installation without files leaves it, does not disturb the calls of others."""
+    program = f"""
+import sys, types
+sys.modules[{framework!r}] = types.ModuleType({framework!r})
+import xpenalties, numpy
+x = numpy.ones((2, 3))
+xpenalties.kl_divergence(x, x, from_logits=True)
+xpenalties.compile(xpenalties.l1)(x)
+xpenalties.Pipeline({{"l1": 1.0}}).compute(x)
+if {framework!r} != "autograd":
+    assert xpenalties.grad(xpenalties.l2)(x).sum() == 12
+try:
+    xpenalties.l1([1.0])
+except TypeError as error:
+    assert str(error).startswith("l1: `x` must be an array, got builtins.list. Pass a NumPy"), error
+print(xpenalties.l1(x))"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (out.stdout.strip(), out.returncode) == ("6.0", 0), out.stderr
 
 
 def test_all_of_a_framework_is_known_at_once() -> None:

@@ -558,8 +558,6 @@ def test_arrays_of_two_frameworks(fw: Framework, programs: Programs) -> None:
         programs(xp.kl_divergence)(x, Y)
     with pytest.raises(TypeError, match=f"^training: {message}"):
         programs(NUMBERS)({"a": x, "b": Y})
-    with pytest.raises(TypeError, match=f"^training: {message}"):
-        programs(NUMBERS.with_weights(l1=np.asarray(0.5))).compute(x)
     with pytest.raises(TypeError, match=f"^method: {message}"):
         programs(Scale().method)(x, Y)
     with pytest.raises(TypeError, match=f"^Scale: {message}"):

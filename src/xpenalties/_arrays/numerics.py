@@ -21,6 +21,7 @@ __all__ = [
     "count_true",
     "global_norm",
     "identity",
+    "is_at_most",
     "linear",
     "matmul",
     "safe_divide",
@@ -81,7 +82,8 @@ def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
 def global_norm(arrays: Sequence[Any]) -> Any:
     """Return the L2 norm of several arrays together."""
     backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
-    return backend.evaluation.run_fast(_global_norm, tuple(arrays), {})
+    arrays = tuple(map(backend.packed, arrays)) if backend.ragged else tuple(arrays)
+    return backend.evaluation.run_fast(_global_norm, arrays, {})
 
 
 def _global_norm(*arrays: Any) -> Any:
@@ -166,6 +168,11 @@ def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     """Return True if an array of `shape` can be broadcast to the shape `to`."""
     tail = to[len(to) - len(shape) :]
     return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(shape, tail, strict=True))
+
+
+def is_at_most(a: Any, b: Any) -> bool:
+    """Return True if one size is at most another. A size that is a symbol of an export counts as the larger one."""
+    return a <= b if type(a) is int and type(b) is int else type(a) is int
 
 
 def safe_divide(a: Any, b: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from numbers import Real
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from .._arrays.borrowed_autodiff import arrays_are_borrowed
@@ -17,7 +16,7 @@ from .._core.pytrees import node
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
-from ..backends import Backend, backend_of, flatten_of, in_dynamo, register_loaded
+from ..backends import Backend, backend_of, flatten_of, in_dynamo, is_numpy_number, register_loaded
 from .schedules import HasTarget, Target, pipeline_of, replace_unchecked, resolve_at, with_numbers, with_pipeline
 
 __all__ = ["Compiled", "compile"]
@@ -224,7 +223,7 @@ class _Programs:
         backends: dict[str, Backend] = {}
         for leaf in flatten_of(arguments)[0]:
             backend = backend_of(leaf)
-            if backend is not None and not isinstance(leaf, Real):  # NumPy's scalars are numbers
+            if backend is not None and not is_numpy_number(leaf):
                 backends[backend.library] = backend
         if not any(backend.tracing.compiles() for backend in backends.values()):
             return None

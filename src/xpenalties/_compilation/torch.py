@@ -13,7 +13,7 @@ import torch
 
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
-from ..backends import is_array
+from ..backends import is_numpy_number
 from .schedules import HasTarget, replace_unchecked
 
 __all__ = ["compiled"]
@@ -46,7 +46,12 @@ def _with_tensors(x: Any) -> Any:
     if isinstance(x, RegularizedLoss):
         return replace_unchecked(x, pipeline=_with_tensors(x.pipeline))
     if isinstance(x, Pipeline):
-        penalties = (replace_unchecked(p, weight=_tensor(p.weight)) if isinstance(p.weight, float) else p for p in x)
+        penalties = (
+            replace_unchecked(p, weight=_tensor(float(p.weight)))
+            if isinstance(p.weight, float) or is_numpy_number(p.weight)
+            else p
+            for p in x
+        )
         return replace_unchecked(x, penalties=tuple(penalties))
     if type(x) in (list, tuple):
         items = [_with_tensors(item) for item in x]
@@ -54,7 +59,7 @@ def _with_tensors(x: Any) -> Any:
     if type(x) is dict:
         values = {key: _with_tensors(value) for key, value in x.items()}
         return x if all(map(is_, values.values(), x.values())) else values
-    if isinstance(x, Real) and is_array(x):  # a NumPy scalar, which torch.compile would make a tensor
+    if isinstance(x, Real) and is_numpy_number(x):  # torch.compile would make a tensor of it
         return x.item()  # type: ignore[attr-defined]
     return x
 

@@ -87,6 +87,8 @@ def number_in(interval: Interval) -> Check:
 
     def check(name: str, value: Any) -> float:
         if type(value) is not float:
+            if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+                value = value.item()
             if isinstance(value, bool) or not isinstance(value, Real):
                 got = type(value).__qualname__
                 raise TypeError(f"`{name}` must be a number in {interval}, got {got}. Pass a Python float.")

@@ -12,5 +12,5 @@ def in_dynamo() -> bool:
 
     Code that raises an error must then use only what Dynamo can trace, or Dynamo's own error hides it.
     """
-    torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.compiler.is_compiling())
+    compiler = getattr(sys.modules.get("torch"), "compiler", None)  # None in a module whose import failed
+    return compiler is not None and bool(compiler.is_compiling())

@@ -1,11 +1,28 @@
-"""Import optional packages: if an import fails, the error says what needs the package and how to install it."""
+"""Optional packages: which are imported or installed, and errors that say what needs one and how to install it."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
-__all__ = ["require"]
+__all__ = ["is_imported", "is_installed", "require"]
+
+#: A name that a framework's module has, unless its import failed halfway or another thread is still importing it.
+_NAMES = {"torch": "Tensor", "jax": "Array", "numpy": "ndarray", "cupy": "ndarray", "autograd": "grad"}
+
+
+def is_imported(framework: str) -> bool:
+    """Return True if a framework is imported, and not only an empty module of its name."""
+    return hasattr(sys.modules.get(framework), _NAMES[framework])
+
+
+def is_installed(framework: str) -> bool:
+    """Return True if a framework can be imported."""
+    if framework in sys.modules and not is_imported(framework):
+        return False
+    return find_spec(framework) is not None
 
 
 @contextmanager

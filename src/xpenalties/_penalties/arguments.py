@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 from .._core.checks import POSITIVE, one_of
-from ..backends import Backend, common_backend, is_array_beside
+from ..backends import Backend, array_beside, common_backend, is_array_beside
 from .spec import Spec
 
 __all__ = ["Call", "check"]
@@ -51,13 +52,17 @@ def check(call: Call) -> tuple[Call, Backend]:
     backend = common_backend(spec.name, spec.arrays, arrays)
     if normalizer is not None:
         normalizer = _checked_normalizer(spec, arrays[0], normalizer)
-    if functions or options or normalizer is not None:
+    if where is not None or weights is not None:
+        where, weights = (None if x is None else array_beside(x, arrays[0]) for x in (where, weights))
+    if functions or options or not (where is weights is normalizer is None):
         call = Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions)
     return call, backend
 
 
 def _checked_normalizer(spec: Spec, first: Any, normalizer: Any) -> Any:
     """Check a normalizer. Returns a Python float > 0, or a real 0-d array."""
+    if not isinstance(normalizer, Real):
+        normalizer = array_beside(normalizer, first)
     if not is_array_beside(normalizer, first):
         return spec.check("normalizer", normalizer, POSITIVE)
     backend = common_backend(spec.name, (spec.arrays[0], "normalizer"), (first, normalizer))

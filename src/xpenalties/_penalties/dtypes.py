@@ -17,7 +17,7 @@ def working_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
     """
     first = arrays[0]
     first_dtype = first.dtype
-    kind, working, _ = backend.dtype(first_dtype)
+    kind, working = backend.dtype(first_dtype)[:2]
     if kind != "real":
         _check_kind(spec, spec.arrays[0], first, kind)
     differ = working is not None and not spec.functions
@@ -41,4 +41,6 @@ def _check_kind(spec: Spec, name: str, x: Any, kind: str) -> None:
     if kind != "real" and not (kind == "complex" and spec.complex):
         required = "real or complex floating point" if spec.complex else "real floating point"
         hint = "Take its real part or size" if kind == "complex" else "Cast it first, for example to float32"
+        if kind == "other" and str(x.dtype).startswith(("float", "complex")):  # such as NumPy's long double
+            required, hint = f"{required} of at most 64 bits for each number", "Cast it first, for example to float64"
         raise TypeError(f"{spec.name}: `{name}` must be {required}, got {x.dtype}. {hint}.")

@@ -17,6 +17,7 @@ from ..backends._blocks import BLOCK_SIZE
 from ..backends._work import Work
 from .arguments import Call, check
 from .preparation import prepare
+from .ragged import evaluate_ragged
 from .reduction import Terms, metrics, reduce
 from .several_axes import with_one_axis
 
@@ -28,6 +29,8 @@ _PLAIN = (bool, int, float, str, NoneType)  # types of options that are not arra
 def evaluate(call: Call) -> Any:
     """Evaluate one penalty. Returns its value or, with metrics, a pair of its value and its `METRICS`."""
     call, backend = check(call)
+    if backend.ragged:
+        return evaluate_ragged(call, backend, _value)
     if call.functions:
         return _with_autodiff(call, backend)
     return _value(call, backend) if backend.evaluation.program is None else _in_program(call, backend)

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from .._arrays.numerics import array_backend, stop_gradient
-from ..backends import common_backend, namespace
+from ..backends import common_backend, in_dynamo, namespace
 from ..backends._fast_path import guards_are_skipped
 
 __all__ = [
@@ -136,9 +136,14 @@ def jensen_shannon(log_p: Any, log_q: Any, *, beta: float, axis: int) -> Any:
 def _log_mixture_ratios(d: Any, *, beta: float) -> tuple[Any, Any]:
     """Return log m - log p and log m - log q for |d| > 1, computed as logaddexp does."""
     xp = namespace(d)
-    log_beta, log_rest = math.log(beta), math.log1p(-beta)
+    traced = in_dynamo()  # torch.compile would make a program for each number of which math takes a logarithm
+    if traced:  # pragma: no cover - Dynamo's trace, which no coverage sees
+        share = xp.sum(xp.reshape(d, (-1,))[:0]) + beta
+        log_beta, log_rest = xp.log(share), xp.log1p(-share)
+    else:
+        log_beta, log_rest = math.log(beta), math.log1p(-beta)
     gap = d + (log_rest - log_beta)
-    if abs(log_rest - log_beta) < 1:  # then the kink of |gap|, at equal shares of m, is at |d| < 1
+    if not traced and abs(log_rest - log_beta) < 1:  # then the kink of |gap|, at equal shares of m, is at |d| < 1
         tail = xp.log1p(xp.exp(-xp.abs(gap)))
         return tail + xp.clip(d + log_rest, log_beta, None), tail + xp.clip(log_beta - d, log_rest, None)
     q_is_larger = gap > 0

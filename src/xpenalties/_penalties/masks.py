@@ -8,7 +8,7 @@ from .._arrays.numerics import broadcasts
 from ..backends import Backend, common_backend
 from .spec import Shape, Spec
 
-__all__ = ["mask_over_inputs", "masks"]
+__all__ = ["mask_over_inputs", "masks", "no_ragged"]
 
 
 def masks(
@@ -19,12 +19,11 @@ def masks(
         if x is None:
             continue
         other = common_backend(spec.name, (spec.arrays[0], name), (first, x))
+        no_ragged(spec, name, x, other)
         backend = other if other.traces else backend
         kind = other.dtype(x.dtype).kind
         if name == "where" and kind != "bool":
-            raise TypeError(
-                f"{spec.name}: `where` must be a boolean array, got {x.dtype}. Compare it, or use `weights`."
-            )
+            raise TypeError(f"{spec.name}: `where` must be a boolean array, got {x.dtype}. Pass `where != 0`.")
         if name == "weights" and kind != "real":
             raise TypeError(
                 f"{spec.name}: `weights` must be real floating point, got {x.dtype}. For a mask, use `where`."
@@ -36,11 +35,22 @@ def masks(
             )
     xp = backend.xp
     if weights is not None:
-        mask = weights != 0 if where is None else where & (weights != 0)
-        weights = xp.broadcast_to(xp.where(mask, weights, 0.0), shape)
+        mask = backend.autodiff.weight_mask(weights)
+        if where is not None:
+            mask = where if mask is None else where & mask
+        weights = xp.broadcast_to(weights if mask is None else xp.where(mask, weights, 0.0), shape)
     else:
         mask = where
     return backend, None if mask is None else xp.broadcast_to(mask, shape), weights
+
+
+def no_ragged(spec: Spec, name: str, x: Any, backend: Backend) -> None:
+    """Refuse a ragged array where a plain one must be."""
+    if backend.ragged:
+        raise TypeError(
+            f"{spec.name}: `{name}` must not be ragged beside a plain array, got shape {tuple(x.shape)}. Pad it, or "
+            "make all arrays ragged with the same offsets."
+        )
 
 
 def mask_over_inputs(xp: Any, mask: Any, kind: Shape, axis: int, ndim: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from .._arrays.numerics import abs_, broadcasts, count_true, safe_divide, safe_norm, square
+from .._arrays.numerics import abs_, array_backend, broadcasts, count_true, safe_divide, safe_norm, square
 from .._core.checks import FINITE, AxisOrAxes, Positive, UnitInterval
 from .._core.types import Array
 from ..backends import common_backend, is_array_beside, namespace
@@ -127,7 +127,8 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     xp = namespace(x)
     is_outside = abs_(x) > clip
     inside = square(xp.where(is_outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
-    return xp.where(is_outside, clip * clip, inside)
+    # of arrays only: torch.compile would make a program for each number
+    return xp.where(is_outside, xp.ones_like(inside) * (clip * clip), inside)
 
 
 def _center(x: Any, center: Any, mask: Any) -> Any:
@@ -266,4 +267,4 @@ def group_lasso(x: Array, /, *, axis: AxisOrAxes = -1, **shared: Unpack[Shared])
     >>> round(float(group_lasso(np.asarray([[3.0, 4.0], [0.0, 0.0]]))), 4)
     7.0711
     """
-    return x.shape[axis] ** 0.5 * safe_norm(x, axis=axis)
+    return array_backend(x).number(x.shape[axis], x) ** 0.5 * safe_norm(x, axis=axis)

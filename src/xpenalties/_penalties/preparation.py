@@ -13,7 +13,7 @@ from .dtypes import working_dtype
 from .masks import mask_over_inputs, masks
 from .spec import Shape, Spec
 
-__all__ = ["prepare"]
+__all__ = ["no_axis", "prepare"]
 
 
 def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
@@ -23,15 +23,21 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     terms' shape. The mask is None without `where` and `weights`, the weights are None without `weights`.
     """
     spec, arrays, _, where, weights, _, options, _, functions = call
-    dtype = working_dtype(spec, backend, arrays)
+    try:
+        dtype = working_dtype(spec, backend, arrays)
+        shape = arrays[0].shape
+    except RuntimeError as error:
+        raise TypeError(
+            f"{spec.name}: `{spec.arrays[0]}` must have a shape, got one of PyTorch's nested tensors of the layout "
+            f"torch.strided ({error}). Make it with layout=torch.jagged, or pad it and pass `where`."
+        ) from error
     if spec.check_arrays is not None:
         spec.check_arrays(arrays, options)
     kind = spec.terms if isinstance(spec.terms, str) else spec.shape_of_terms(options)
-    shape = arrays[0].shape
     axis = options.get("axis", spec.defaults.get("axis", -1 if kind == "rows" else None))
     if isinstance(axis, int) and (shape or kind == "rows"):
         if not -len(shape) <= axis < len(shape):
-            raise _no_axis(spec, axis, shape)
+            raise no_axis(spec, axis, shape)
         axis %= len(shape)
     else:
         axis = 0
@@ -40,7 +46,8 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     mask = over_inputs = None
     if where is not None or weights is not None:
         backend, mask, weights = masks(spec, backend, arrays[0], _terms_shape(kind, shape, axis), where, weights)
-        over_inputs = mask_over_inputs(backend.xp, mask, kind, axis, len(shape))
+        if mask is not None:
+            over_inputs = mask_over_inputs(backend.xp, mask, kind, axis, len(shape))
     work = Work(
         partial(spec.formula, *functions) if functions else spec.formula,
         options,
@@ -66,10 +73,13 @@ def _divisor(call: Call, kind: Shape, shape: Any, axis: int) -> float | None:
     if type(normalizer) is float:
         return normalizer
     known = reduction == "mean" and normalizer is None and call.where is None and call.weights is None
-    return float(math.prod(shape) // shape[axis] or 1) if known and kind == "rows" and shape[axis] else 1.0
+    if not known or kind != "rows":
+        return 1.0
+    size = math.prod(shape)
+    return float(size // shape[axis]) if type(size) is int and size else 1.0  # not one that is a symbol of an export
 
 
-def _no_axis(spec: Spec, axis: int, shape: Any) -> ValueError:
+def no_axis(spec: Spec, axis: int, shape: Any) -> ValueError:
     if not shape:
         return ValueError(f"{spec.name}: `{spec.arrays[0]}` must have at least 1 axis, got shape (). Add one.")
     return ValueError(

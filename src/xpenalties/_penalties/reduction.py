@@ -43,7 +43,7 @@ def reduce(call: Call, terms: Terms) -> tuple[Any, Any]:
         return _divide(call, total), total
     if call.reduction != "mean":
         return total, total
-    if mask is None:
+    if mask is None and weights is None:
         return total / max(math.prod(values.shape), 1), total
     return safe_divide(total, count_true(mask, values.dtype) if weights is None else xp.sum(weights)), total
 
@@ -73,13 +73,13 @@ def metrics(terms: Terms, total: Any) -> tuple[Any, Any, Any, Any]:
     size = math.prod(values.shape)
     if size == 0:
         return total, total * nan, total * nan, total * nan
-    if mask is None:
+    if mask is None and weights is None:
         return total, total / size, *terms.backend.extrema(values)
     share = count_true(mask, values.dtype) if weights is None else xp.sum(weights)
     any_left = share > 0
     return (
         total,
         xp.where(any_left, total / xp.where(any_left, share, 1.0), nan),
-        xp.where(any_left, xp.min(xp.where(mask, values, inf)), nan),
-        xp.where(any_left, xp.max(xp.where(mask, values, -inf)), nan),
+        xp.where(any_left, xp.min(values if mask is None else xp.where(mask, values, inf)), nan),
+        xp.where(any_left, xp.max(values if mask is None else xp.where(mask, values, -inf)), nan),
     )

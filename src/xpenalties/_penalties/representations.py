@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import abs_, identity, matmul, safe_norm, square, unit
+from .._arrays.numerics import abs_, array_backend, identity, is_at_most, matmul, safe_norm, square, unit
 from .._core.checks import NonNegative
 from .._core.types import Array
 from ..backends import namespace
@@ -101,14 +101,18 @@ def orthogonality(
     n, d = vectors.shape[-2:]
     xp = namespace(vectors)
     transposed = xp.matrix_transpose(vectors)
-    gram = matmul(vectors, transposed) if n <= d else matmul(transposed, vectors)
+    of_rows = is_at_most(n, d)
+    if mode == "spectral" and type(n) is not int:  # if n < d, the d x d matrix has zeros that do not count
+        of_rows = True
+    gram = matmul(vectors, transposed) if of_rows else matmul(transposed, vectors)
     if mode == "spectral":
-        return squared_spectral_distance(gram, has_zero=n > d)
+        return squared_spectral_distance(gram, has_zero=not of_rows)
     eye = identity(gram)
-    if mode == "soft" and n <= d:
+    if mode == "soft" and of_rows:
         return xp.sum(square(gram * (1 - eye)), axis=(-2, -1))
-    # if n > d, ||G - I||^2 of the n x n matrix is that of the d x d one, plus 1 for each of n - d more zeros
-    hard = xp.sum(square(gram - eye), axis=(-2, -1)) + max(n - d, 0)
+    hard = xp.sum(square(gram - eye), axis=(-2, -1))
+    if not of_rows:  # ||G - I||^2 of the n x n matrix is that of the d x d one, plus 1 for each of n - d more zeros
+        hard = hard + array_backend(vectors).number(n - d, vectors)
     if mode == "hard":
         return hard
     return hard - xp.sum(square(xp.sum(square(vectors), axis=-1) - 1), axis=-1)
@@ -177,8 +181,8 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     n, d = x.shape
     centered = x - xp.mean(x, axis=0, keepdims=True)
     transposed = xp.matrix_transpose(centered)
-    scale = 1 / (d * (n - 1) ** 2)
-    if d <= n:
+    scale = 1 / array_backend(x).number(d * (n - 1) ** 2, x)
+    if is_at_most(d, n):
         products = matmul(transposed, centered)
         return scale * xp.sum(square(products * (1 - identity(products))))
     variances = xp.sum(square(centered), axis=0)
@@ -303,7 +307,7 @@ def output_magnitude(
     >>> float(output_magnitude(np.asarray([3.0, 4.0]), norm="l2"))
     16.0
     """
-    elements = math.prod(x.shape) if norm == "rms" else 1
+    elements = array_backend(x).number(math.prod(x.shape), x) if norm == "rms" else 1
     if target == 0:  # no root: to square it again would lose the second derivative at 0
         return namespace(x).sum(square(x)) / elements
     return square(safe_norm(x) / elements**0.5 - target)

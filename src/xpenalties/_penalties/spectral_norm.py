@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._arrays.numerics import matmul, square, stop_gradient
+from .._arrays.numerics import array_backend, matmul, square, stop_gradient
 from ..backends import namespace
 
 __all__ = ["squared_spectral_distance"]
@@ -30,7 +30,8 @@ def squared_spectral_distance(gram: Any, *, has_zero: bool) -> Any:
     vector = xp.where(is_highest[..., None], eigenvectors[..., -1], eigenvectors[..., 0])
     gap = value[..., None] - eigenvalues
     scale = xp.max(xp.abs(eigenvalues), axis=-1, keepdims=True)
-    is_tie = xp.abs(gap) <= scale * (8 * gram.shape[-1] * xp.finfo(gram.dtype).eps)  # the rounding error of eigh
+    rounding = array_backend(gram).number(8 * gram.shape[-1], gram) * xp.finfo(gram.dtype).eps  # of eigh
+    is_tie = xp.abs(gap) <= scale * rounding
     inverse_gap = xp.where(is_tie, 0.0, 1 / xp.where(is_tie, 1.0, gap))
 
     change = matmul(gram - constant, vector[..., None])  # 0, but its derivative is not

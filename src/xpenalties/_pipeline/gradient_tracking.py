@@ -62,10 +62,13 @@ class TrackedInputs:
             }
             backends = requiring or backends
         candidates = list(backends.values())
-        traced = [backend for backend in candidates if backend.traces]
-        self.backend = (traced or candidates)[0]
+        special = [backend for backend in candidates if backend.traces or backend.ragged]
+        self.backend = (special or candidates)[0]
         self._groups = _same_arrays(self._leaves, backends)
         self.arrays = [self._leaves[first] for first in self._groups]
+        self._underflow = [
+            i for i, x in enumerate(self.arrays) if self.backend.dtype(x.dtype).underflows and 0 not in x.shape
+        ]
 
     def inputs_with(self, arrays: list[Any]) -> tuple[Any, ...]:
         """Return the inputs with `self.arrays` replaced by `arrays`."""
@@ -75,6 +78,42 @@ class TrackedInputs:
                 leaves[i] = x
         inputs: tuple[Any, ...] = self._rebuild(iter(leaves))
         return inputs
+
+    def gradient(self, value: Any, pull: Callable[[Any], list[Any]] | None = None) -> list[Any]:
+        """Return the gradient of a value. `pull` takes its cotangent; without it, `self.pull` differentiates the value.
+
+        The gradient with respect to a float16 array is in float32. In float16, elements below 3e-8 would be 0, even if
+        the total is scaled up later. So a second pass computes the gradient of a multiple of the value.
+        """
+        if pull is None:
+            assert self.pull is not None
+            gradient = self.pull(value, self.arrays)
+        else:
+            gradient = pull(self.backend.xp.ones_like(value))
+        if not self._underflow:
+            return gradient
+        rounded = {i: gradient[i] for i in self._underflow if gradient[i] is not None}
+        if not rounded:
+            return gradient
+        xp, stop = self.backend.xp, self.backend.autodiff.stop_gradient
+        wide = {i: at_least_float32(stop(g)) for i, g in rounded.items()}
+        largest = xp.max(self.backend.stack([xp.max(xp.abs(self.backend.packed(g))) for g in wide.values()]))
+        scale = _LARGE / xp.where(largest < _LEAST, _LEAST, largest)
+        scale = self.backend.moved(xp.where(xp.isfinite(scale) & (scale > 0), scale, xp.ones_like(scale)), value)
+        if pull is None:
+            assert self.pull is not None
+            scaled = self.pull(value * scale, self.arrays)
+        else:
+            scaled = pull(xp.ones_like(value) * scale)
+        gradient = list(gradient)
+        for i, g in wide.items():
+            exact = at_least_float32(stop(scaled[i])) / self.backend.moved(scale, g)
+            gradient[i] = xp.where(xp.isfinite(exact), exact, g)  # an operation in between may overflow
+        return gradient
+
+
+_LARGE = 2.0**14  # a quarter of float16's largest number
+_LEAST = 2.0**-25  # float16 rounds smaller numbers to 0
 
 
 def _differentiable(leaves: list[Any], places: list[int]) -> dict[int, Backend]:
@@ -147,6 +186,8 @@ class Gradients:
         """Add `factor` times a gradient to the total's. Return the norms of the gradient and of `factor` times it."""
         xp, stop = self._backend.xp, self._backend.autodiff.stop_gradient
         gradient = [None if g is None else at_least_float32(stop(g)) for g in gradient]
+        if self._backend.ragged:
+            gradient = [None if g is None else self._backend.packed(g) for g in gradient]
         norm = self._norm(gradient)
         if type(factor) is not float and backend_of(factor) is not None:
             factor = stop(factor)
@@ -187,5 +228,5 @@ class Gradients:
         return sum(products[1:], products[0]) if products else self._zero()
 
     def _zero(self) -> Any:
-        array = at_least_float32(self._backend.autodiff.stop_gradient(self.arrays[0]))
+        array = at_least_float32(self._backend.autodiff.stop_gradient(self._backend.packed(self.arrays[0])))
         return self._backend.xp.sum(self._backend.xp.reshape(array, (-1,))[:0])

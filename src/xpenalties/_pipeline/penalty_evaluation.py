@@ -56,7 +56,7 @@ def evaluate(context: EvaluationContext, penalty: Penalty, due: Any) -> PenaltyR
             value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
         elif context.tracked.pull is not None:
             value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
-            gradient = context.tracked.pull(value, context.tracked.arrays)
+            gradient = context.tracked.gradient(value)
         else:
             try:
                 value, metrics, gradient = _differentiate(context, context.tracked, penalty, due)
@@ -165,7 +165,7 @@ def _differentiate(
 
     try:
         value, arrays, pull = backend.autodiff.vjp(of_arrays, tracked.arrays, again=False)
-        gradient = pull(backend.xp.ones_like(value))
+        gradient = tracked.gradient(value, pull)
     except Exception as error:
         if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
             raise

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from ..backends import backend_of, common_backend, flatten_of, is_array, is_array_beside
+from ..backends import array_beside, backend_of, common_backend, flatten_of, is_array, is_array_beside
 from .penalty import Penalty
 
 __all__ = ["as_metric", "as_scalar", "factor_for", "unpack", "zero_like"]
@@ -46,7 +46,7 @@ def as_scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
             f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. "
             "Reduce it with sum or mean."
         )
-    kind, working, _ = backend.dtype(value.dtype)
+    kind, working = backend.dtype(value.dtype)[:2]
     if kind in ("complex", "bool"):
         raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its abs.")
     if kind == "other":  # integers, such as a count
@@ -59,6 +59,7 @@ def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
     """Cast an array weight to the dtype of `value`, because a wider dtype would widen the total."""
     if type(weight) is float or not is_array(weight):
         return weight
+    weight = array_beside(weight, value)
     backend = common_backend(f"penalty {penalty.name!r}", ("value", "weight"), (value, weight))
     return weight if weight.dtype == value.dtype else backend.xp.astype(weight, value.dtype)
 
@@ -100,6 +101,7 @@ def _zero(array: Any) -> Any:
     backend = backend_of(array)
     assert backend is not None
     xp = backend.xp
-    kind, working, _ = backend.dtype(array.dtype)
+    array = backend.packed(array)
+    kind, working = backend.dtype(array.dtype)[:2]
     dtype = array.dtype if kind == "real" and working is None else xp.float32
     return xp.sum(xp.zeros_like(xp.reshape(array, (-1,))[:0], dtype=dtype))

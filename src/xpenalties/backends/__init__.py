@@ -1,6 +1,7 @@
 """Backends: which framework an array belongs to, and what it can do. One file or folder for each framework."""
 
 from ._registry import (
+    array_beside,
     autodiff_backend_of,
     backend_of,
     backend_of_shapes,
@@ -11,6 +12,7 @@ from ._registry import (
     instances_in,
     is_array,
     is_array_beside,
+    is_numpy_number,
     namespace,
     parameters_of,
     paths_of_none,
@@ -28,8 +30,10 @@ __all__ = [
     "flatten_with_paths_of",
     "in_dynamo",
     "instances_in",
+    "array_beside",
     "is_array",
     "is_array_beside",
+    "is_numpy_number",
     "autodiff_backend_of",
     "namespace",
     "parameters_of",

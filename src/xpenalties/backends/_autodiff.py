@@ -47,6 +47,13 @@ class Autodiff:
         """Return True if `x` itself says that its gradient is requested, as PyTorch's tensors do."""
         return False
 
+    def weight_mask(self, weights: Any) -> Any:
+        """Return a mask that is False where a weight is 0. None, or all True, if the weights are differentiated.
+
+        The derivative with respect to a weight of 0 is its term, so the term must be evaluated.
+        """
+        return weights != 0
+
     def escaped(self, error: Exception) -> bool:
         """Return True if `error` says that a traced array was converted to plain values outside the framework."""
         return False

@@ -22,8 +22,8 @@ _SKIPPED: ContextVar[list[bool] | None] = ContextVar("_SKIPPED", default=None)
 
 def guards_are_skipped() -> bool:
     """Return True on the fast path: guards may be skipped, because results that are not finite are recomputed."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.compiler.is_compiling():  # `in_dynamo` inlined; Dynamo cannot read context variables
+    compiler = getattr(sys.modules.get("torch"), "compiler", None)
+    if compiler is not None and compiler.is_compiling():  # `in_dynamo` inlined; Dynamo cannot read context variables
         return False  # pragma: no cover - coverage cannot see what Dynamo traces
     skipped = _SKIPPED.get()
     if skipped is None:

@@ -6,15 +6,13 @@ A framework's file is imported when the first of its arrays appears, so `import 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from numbers import Real
 from typing import Any
 
 import array_api_compat
 
 from .._core.dynamo import in_dynamo
+from .._core.optional import is_imported, is_installed
 from .._core.pytrees import Rebuild, flatten, flatten_with_paths, paths_of_instances
 from .base import Backend, NoAutodiffError
 
@@ -28,8 +26,10 @@ __all__ = [
     "flatten_with_paths_of",
     "in_dynamo",
     "instances_in",
+    "array_beside",
     "is_array",
     "is_array_beside",
+    "is_numpy_number",
     "autodiff_backend_of",
     "namespace",
     "parameters_of",
@@ -49,7 +49,7 @@ def register_loaded() -> None:
 
 def _loaded() -> dict[type, Backend]:
     """Return the array types, and their backends, of all frameworks that are imported already."""
-    loaded = [name for name in _FRAMEWORKS if sys.modules.get(name) is not None]  # None: a test blocks the import
+    loaded = filter(is_imported, _FRAMEWORKS)
     return {cls: backend for name in loaded for cls, backend in _module(name).KNOWN.items()}
 
 
@@ -95,13 +95,12 @@ def paths_of_none(tree: Any) -> list[str]:
 
 def _is_of_jax(leaves: list[Any]) -> bool:
     """Return True if JAX must flatten the pytree: it holds a JAX array, or a node that only JAX knows."""
-    jax_may_know = sys.modules.get("jax") is not None and not in_dynamo()  # Dynamo cannot read JAX
     for leaf in leaves:
         backend = _BACKENDS.get(type(leaf))
         # a Flax variable has the methods of an array, but is a pytree
         is_unknown = leaf is not None and (backend is None or type(backend) is Backend)
-        if is_unknown and jax_may_know and _module("jax").is_tree(leaf):
-            return True
+        if is_unknown and not in_dynamo() and is_imported("jax") and _module("jax").is_tree(leaf):
+            return True  # Dynamo cannot read JAX
         backend = backend_of(leaf)
         if backend is not None and backend.name == "jax":
             return True
@@ -115,7 +114,7 @@ def _jax() -> Backend:
 
 def parameters_of(tree: Any) -> Any:
     """Return a module's parameters by name, shared ones once. Any other tree is returned unchanged."""
-    if sys.modules.get("jax") is not None and not in_dynamo():  # Dynamo cannot read JAX
+    if not in_dynamo() and is_imported("jax"):  # Dynamo cannot read JAX
         parameters = _module("jax").parameters_of(tree)
         if parameters is not None:
             return parameters
@@ -126,7 +125,7 @@ def parameters_of(tree: Any) -> Any:
 
 def backend_of_shapes() -> Backend | None:
     """Return the backend for pytrees without arrays (empty, or shapes only): JAX's if it is imported, else None."""
-    return _jax() if sys.modules.get("jax") is not None else None
+    return _jax() if is_imported("jax") else None
 
 
 def backend_of(x: object) -> Backend | None:
@@ -141,11 +140,33 @@ def is_array(x: object) -> bool:
 
 
 def is_array_beside(x: object, array: object) -> bool:
-    """Return True if `x` counts as an array next to `array`. A NumPy scalar does so only next to NumPy arrays."""
+    """Return True if `x` counts as an array next to `array`.
+
+    A scalar or 0-d array of NumPy's does so only next to NumPy arrays. Otherwise it is a number.
+    """
     backend, other = backend_of(x), backend_of(array)
     if backend is None or other is None:
         return False
-    return backend.library == other.library or not isinstance(x, Real)
+    return backend.library == other.library or not is_numpy_number(x)
+
+
+def is_numpy_number(x: Any) -> bool:
+    """Return True if `x` is a scalar or a 0-d array of NumPy's, which is a number to all other frameworks."""
+    backend = backend_of(x)
+    return backend is not None and backend.library == "numpy" and not backend.traces and x.shape == ()
+
+
+def array_beside(x: Any, array: Any) -> Any:
+    """Return a number of NumPy's, such as jax.device_get returns, as an array of the framework of `array`.
+
+    Anything else is returned unchanged. So a call takes the same arguments as it does in a compiled function.
+    """
+    other = backend_of(array)
+    if other is None or other.library == "numpy" or not is_numpy_number(x):
+        return x
+    value = x.item()
+    dtype = (other.dtype(array.dtype).working or array.dtype) if isinstance(value, float) else None
+    return other.xp.asarray(value, dtype=dtype, device=other.device(array))
 
 
 def _discover(x: object) -> Backend | None:
@@ -153,9 +174,9 @@ def _discover(x: object) -> Backend | None:
     if cls.__module__ == "builtins":
         return None
     for name in _FRAMEWORKS:  # the array's framework is imported already
-        if sys.modules.get(name) is not None:
+        if is_imported(name):
             module = _module(name)
-            if issubclass(cls, getattr(module, "REFUSED", ())):
+            if _remedy_of(cls, module) is not None:
                 return None
             backend: Backend | None = module.find(cls)
             if backend is not None:
@@ -171,6 +192,22 @@ def _discover(x: object) -> Backend | None:
     return backend
 
 
+def _remedy_of(cls: type, module: Any) -> str | None:
+    """Return what to pass instead of arrays of a class that a framework's backend refuses, else None."""
+    refused: dict[type, str] = getattr(module, "REFUSED", {})
+    return next((remedy for base, remedy in refused.items() if issubclass(cls, base)), None)
+
+
+def _not_an_array(function: str, name: str, x: object) -> TypeError:
+    cls = type(x)
+    loaded = [_module(framework) for framework in _FRAMEWORKS if is_imported(framework)]
+    remedies = [remedy for module in loaded if (remedy := _remedy_of(cls, module)) is not None]
+    remedy = "Pass a NumPy, CuPy, PyTorch or JAX array, or one of another library that follows the array API"
+    return TypeError(
+        f"{function}: `{name}` must be an array, got {cls.__module__}.{cls.__qualname__}. {[*remedies, remedy][0]}."
+    )
+
+
 def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]) -> Backend:
     """Return the common backend of several arrays. Errors name the function and the argument."""
     cls = type(arrays[0])
@@ -183,10 +220,7 @@ def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]
         if backend is common and backend is not None:
             continue
         if backend is None:
-            raise TypeError(
-                f"{function}: `{name}` must be an array, got {type(x).__module__}.{type(x).__qualname__}. "
-                "Pass a NumPy, CuPy, PyTorch or JAX array, or one of another library that follows the array API."
-            )
+            raise _not_an_array(function, name, x)
         if common is None:
             common, first = backend, name
         elif backend.library != common.library:
@@ -194,7 +228,7 @@ def common_backend(function: str, names: Sequence[str], arrays: Sequence[object]
                 f"{function}: `{first}` and `{name}` must be arrays of one framework, got {common.library} and "
                 f"{backend.library}. Convert one of them first, with asarray or from_dlpack."
             )
-        elif backend.traces:  # its namespace takes plain arrays too; the plain one takes no tracers
+        elif backend.traces or backend.ragged:  # their namespaces take plain arrays too
             common = backend
     assert common is not None  # callers pass at least one array
     return common
@@ -243,7 +277,7 @@ def autodiff_backend_of(owner: Backend) -> Backend:
             f"{owner.name} arrays have no automatic differentiation, and no DLPack to borrow it with. Convert them to "
             "PyTorch, JAX or NumPy arrays first."
         )
-    name = next((name for name in ("torch", "jax") if find_spec(name) is not None), None)
+    name = next(filter(is_installed, ("torch", "jax")), None)
     if name is None:
         raise NoAutodiffError(
             f"{owner.name} arrays have no automatic differentiation {owner.autodiff.lacks}and there is neither PyTorch "

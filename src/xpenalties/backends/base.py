@@ -40,6 +40,7 @@ class DType(NamedTuple):
     kind: str  # "real", "complex", "bool" or "other"
     working: Any = None  # the dtype to compute in; None: the dtype itself
     log_least: float = 0.0  # log of the smallest normal number of the dtype to compute in
+    underflows: bool = False  # whether the dtype to compute in has far smaller normal numbers, as for float16
 
 
 class Backend:
@@ -61,6 +62,8 @@ class Backend:
     log_softmax: Callable[[Any, int], Any] | None = None
     #: True if the arrays belong to a tracer. The namespace then takes the library's plain arrays too.
     traces: bool = False
+    #: True if the arrays hold sequences of different lengths, packed one after another. See `_penalties/ragged.py`.
+    ragged: bool = False
     #: True if a linear layer's weight has its output units on the first axis, False if on the last.
     units_first: bool = False
 
@@ -99,8 +102,10 @@ class Backend:
     def _describe(self, dtype: Any) -> DType:
         xp = self.xp
         if xp.isdtype(dtype, "real floating"):
+            least = float(xp.finfo(dtype).smallest_normal)
             working = xp.float32 if xp.finfo(dtype).bits < 32 else None
-            return DType("real", working, math.log(float(xp.finfo(working or dtype).smallest_normal)))
+            least_of_working = least if working is None else float(xp.finfo(working).smallest_normal)
+            return DType("real", working, math.log(least_of_working), least > 2 * least_of_working)
         if xp.isdtype(dtype, "complex floating"):
             return DType("complex")
         return DType("bool" if xp.isdtype(dtype, "bool") else "other")
@@ -159,6 +164,26 @@ class Backend:
     def stored(self, x: Any) -> tuple[Any, Callable[[Any], Any]]:
         """Return the stored elements of a sparse array, each once, and a function that replaces them."""
         raise NotImplementedError  # pragma: no cover - no array of this backend is sparse
+
+    def number(self, size: Any, like: Any) -> Any:
+        """Return a size of an array as a number to compute with. It may be a symbol while a function is exported."""
+        return size
+
+    def packed(self, x: Any) -> Any:
+        """Return the elements of a ragged array as a plain array, and any other array unchanged."""
+        return x
+
+    def ragged_axis(self, x: Any) -> int:
+        """Return the axis of a ragged array along which its sequences lie. The sequences are on axis 0."""
+        raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
+
+    def are_alike(self, x: Any, y: Any) -> bool:
+        """Return True if two ragged arrays share their lengths, so that their packed elements belong together."""
+        raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
+
+    def unpacked(self, x: Any, like: Any, axis: int) -> Any:
+        """Return packed elements as a ragged array with the lengths of `like`, along `axis`."""
+        raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
 
     def snapshot(self, x: Any) -> Any:
         """Return a constant that does not change if `x` does: a copy, unless arrays are immutable."""

@@ -45,7 +45,7 @@ def checked(name: str, x: Any, *, real: bool = False, **arguments: tuple[Check, 
     assert backend is not None  # `proximal_operator` has checked it
     if backend.is_sparse(x):
         raise TypeError(f"{name}: `x` must be dense, got {x.layout}. Call its `to_dense` first.")
-    kind, working, _ = backend.dtype(x.dtype)
+    kind, working = backend.dtype(x.dtype)[:2]
     if kind != "real" and (real or kind != "complex"):
         raise TypeError(
             f"{name}: `x` must be {'real' if real else 'real or complex'} floating point, got {x.dtype}. Cast it first."

@@ -123,6 +123,31 @@ def test_without_openmp(torch: Any, monkeypatch: pytest.MonkeyPatch, library: st
         _threads._omp_set_num_threads.cache_clear()
 
 
+@pytest.mark.parametrize("possible", [0, 1, 3])
+def test_a_system_without_more_threads(torch: Any, monkeypatch: pytest.MonkeyPatch, possible: int) -> None:
+    """Blocks run on the threads that could be started, or else on this one. None is left, and PyTorch has as many."""
+    started: list[Thread] = []
+
+    def start(thread: Thread) -> None:
+        if len(started) == possible:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        begin(thread)
+
+    want = value_and_slope(torch, None)
+    begin = Thread.start
+    with monkeypatch.context() as patch:
+        patch.setattr(Thread, "start", start)
+        got = value_and_slope(torch, 6)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+    assert len(started) == possible and not any(thread.is_alive() for thread in started)
+    seen: list[int] = []
+    thread = Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert (torch.get_num_threads(), seen) == (4, [4])
+
+
 def test_an_error_in_a_block_is_raised(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from xpenalties.backends._work import Work
 

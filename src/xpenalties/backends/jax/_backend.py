@@ -31,6 +31,9 @@ class JaxBackend(Backend):
     def abs(self, x: Any) -> Any:
         return _abs(x) if self.dtype(x.dtype).kind == "real" else super().abs(x)
 
+    def number(self, size: Any, like: Any) -> Any:
+        return size if type(size) is int else jnp.asarray(size, dtype=like.dtype)
+
     def snapshot(self, x: Any) -> Any:
         return x  # immutable; a copy would take longer than the rest of a report
 
@@ -80,6 +83,9 @@ class JaxAutodiff(Autodiff):
 
     def stop_gradient(self, x: Any) -> Any:
         return jax.lax.stop_gradient(x)
+
+    def weight_mask(self, weights: Any) -> Any:
+        return _unless_differentiated(weights) > 0
 
     def escaped(self, error: Exception) -> bool:
         return isinstance(error, (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError))
@@ -167,6 +173,20 @@ def _key(caller: str, rng: Any) -> Any:
             "each step."
         )
     return rng
+
+
+@jax.custom_jvp
+def _unless_differentiated(weights: Any) -> Any:
+    """Return 1 where a weight is not 0, and 0 elsewhere; if the weights are differentiated, 1 everywhere.
+
+    Nothing but a rule for derivatives can tell: jax.jit hides from a function what will be differentiated.
+    """
+    return jnp.where(weights != 0, jnp.ones_like(weights), 0)
+
+
+@_unless_differentiated.defjvp
+def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    return jnp.ones_like(primals[0]), jnp.zeros_like(tangents[0])
 
 
 @jax.custom_jvp

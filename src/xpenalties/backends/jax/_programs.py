@@ -20,8 +20,10 @@ class JaxEvaluation(Evaluation):
     def evaluate(self, work: Work) -> tuple[Any, Any]:
         if work.kind != "elements":  # such formulas have no guards
             work = work._replace(fast_path=evaluated)
+        if not work.matrices:  # without blocks; and a size that is a symbol of an export cannot be compared
+            return work.whole(), None
         elements = self.size_of_blocks(work)
-        return work.whole() if elements is None or not work.matrices else mapped(work, elements), None
+        return work.whole() if elements is None else mapped(work, elements), None
 
     def run(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return function(*arrays, **options)
@@ -30,7 +32,7 @@ class JaxEvaluation(Evaluation):
         return _jitted(function)(key, arrays)
 
     def block_elements(self, work: Work) -> int | None:
-        return 2**22 if work.matrices else None  # XLA fuses everything else, but nothing into a matrix product
+        return 2**22  # of a matrix product only, because XLA fuses everything else
 
 
 @cache

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import array_api_compat.numpy
 import numpy as np
 
+from ..._core.optional import is_installed
 from .._blocks import keep_pages
 from .._fast_path import FastPath, run_fast
 from .._random import from_numpy
@@ -22,9 +22,9 @@ __all__ = ["KNOWN", "REFUSED", "find"]
 
 class NumpyBackend(Backend):
     def _describe(self, dtype: Any) -> DType:
-        if (
-            dtype.kind not in "biufc" or dtype.isbuiltin == 2
-        ):  # such as ml_dtypes' bfloat16, not one of NumPy's own; see isdtype
+        if dtype.kind not in "biufc" or dtype.isbuiltin == 2:  # such as ml_dtypes' bfloat16; see isdtype
+            return DType("other")
+        if dtype.itemsize > (16 if dtype.kind == "c" else 8):  # long double; a Python float cannot hold its limits
             return DType("other")
         return super()._describe(dtype)
 
@@ -37,7 +37,7 @@ class NumpyAutodiff(Autodiff):
     remedy = ", or autograd with `pip install 'xpenalties[numpy]'`"
 
     def differentiates(self) -> bool:
-        return find_spec("autograd") is not None
+        return is_installed("autograd")
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         from ._hips_autograd import vjp
@@ -89,6 +89,11 @@ class BoxBackend(NumpyBackend):
 class BoxAutodiff(NumpyAutodiff):
     def differentiates(self) -> bool:
         return True
+
+    def weight_mask(self, weights: Any) -> Any:
+        from autograd.tracer import isbox
+
+        return None if isbox(weights) else weights != 0
 
     def stop_gradient(self, x: Any) -> Any:
         from autograd.tracer import getval
@@ -142,7 +147,10 @@ _NUMPY = NumpyBackend(
 )
 # scalars too: a type added later would make torch.compile, which reads this dictionary, compile again
 KNOWN: dict[type, Backend] = dict.fromkeys((np.ndarray, *np.sctypeDict.values()), _NUMPY)
-REFUSED = (np.ma.MaskedArray, np.matrix)  # the first would lose its mask, the second is never 0-d
+REFUSED: dict[type, str] = {
+    np.ma.MaskedArray: "Pass its `data`, and its mask, inverted by ~, as `where`",
+    np.matrix: "Pass it through np.asarray, because it is never 0-d",
+}
 
 
 def find(cls: type) -> Backend | None:

@@ -1,5 +1,6 @@
 """The PyTorch backend."""
 
-from ._backend import BACKEND, KNOWN, find
+from ._backend import BACKEND, KNOWN
+from ._jagged import REFUSED, find
 
-__all__ = ["BACKEND", "KNOWN", "find"]
+__all__ = ["BACKEND", "KNOWN", "REFUSED", "find"]

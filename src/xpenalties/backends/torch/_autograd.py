@@ -6,10 +6,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks import block_size
 from ..base import Autodiff, OfLeaves, Pull
+from ._autocast import without_autocast
 from ._tracing import is_tracing
 from ._twice_differentiable import OnceDifferentiableCheck
 
@@ -30,6 +32,9 @@ class TorchAutodiff(Autodiff):
 
     def requires_grad(self, x: Any) -> bool:
         return bool(x.requires_grad)
+
+    def weight_mask(self, weights: Any) -> Any:
+        return None if _is_differentiated(weights) else weights != 0
 
     def escaped(self, error: Exception) -> bool:
         message = str(error)
@@ -60,14 +65,30 @@ class TorchAutodiff(Autodiff):
         return _PrecomputedGradient.apply((total, gradient), *arrays)
 
 
+def _is_differentiated(x: Any) -> bool:
+    """Return True if reverse or forward mode differentiates with respect to `x`, or anything that it depends on."""
+    if torch.compiler.is_compiling():  # pragma: no cover - Dynamo's trace, which no coverage sees
+        return bool(x.view_as(x).requires_grad and torch.is_grad_enabled())  # a view: torch.func's own input says False
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+        return True
+    while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):  # a vmap inside of a grad
+        x = torch._C._functorch.get_unwrapped(x)
+    return bool(x.requires_grad and torch.is_grad_enabled())
+
+
 #: Cotangents that require a gradient only because `pull` made them so. By identity, while they live.
 _COTANGENTS = WeakTensorKeyDictionary()
 
 
 def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
     """Differentiate with torch.func, which can be nested and which torch.compile can trace."""
-    value, pull, aux = torch.func.vjp(fn, leaves, has_aux=True)
-    return value, aux, lambda cotangent: [_materialized(gradient) for gradient in pull(cotangent)[0]]
+    value, pull_all, aux = torch.func.vjp(fn, leaves, has_aux=True)
+
+    def pull(cotangent: Any) -> list[Any]:
+        with without_autocast(cotangent.device.type):
+            return [_materialized(gradient) for gradient in pull_all(cotangent)[0]]
+
+    return value, aux, pull
 
 
 def _materialized(gradient: Any) -> Any:
@@ -82,7 +103,7 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
     outer = torch.is_grad_enabled()  # the caller may differentiate the results
     at_once = again and outer and any(x.requires_grad for x in leaves)  # second derivatives need all rows
     with torch.enable_grad(), block_size(None) if at_once else nullcontext():
-        inputs = [x.view_as(x) if outer and x.requires_grad else x.detach().requires_grad_() for x in leaves]
+        inputs = [_view(x) if outer and x.requires_grad else x.detach().requires_grad_() for x in leaves]
         hidden = {id(x) for x in inputs if x.is_leaf}
         traced, aux = fn(inputs)
     keep = outer and traced.requires_grad and _needs_grad(traced, hidden)
@@ -97,12 +118,26 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
             # else a once_differentiable last operation would go unnoticed
             cotangent = cotangent.detach().requires_grad_()
             _COTANGENTS[cotangent] = True
-        gradients = torch.autograd.grad(
-            traced, inputs, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
-        )
+        with without_autocast(cotangent.device.type):
+            gradients = torch.autograd.grad(
+                traced, inputs, cotangent, retain_graph=True, create_graph=create_graph, allow_unused=True
+            )
         return [_materialized(gradient) for gradient in gradients]
 
     return value, aux, pull
+
+
+def _view(x: Any) -> Any:
+    """Return a view of all of `x`, to differentiate with respect to."""
+    if not x.is_nested:
+        return x.view_as(x)
+    values = x.values()
+    return _nested(values.view_as(values), x)
+
+
+def _nested(values: Any, like: Any) -> Any:
+    """Return the values of a jagged nested tensor with the lengths of `like`."""
+    return torch.nested.nested_tensor_from_jagged(values, like.offsets(), like.lengths(), like._ragged_idx)
 
 
 class _PrecomputedGradient(torch.autograd.Function):  # type: ignore[misc]
@@ -122,7 +157,8 @@ class _PrecomputedGradient(torch.autograd.Function):  # type: ignore[misc]
             )
             return None, *gradients
         pulled = [None if g is None else (g * cotangent).to(x.dtype) for g, x in zip(gradient, ctx.arrays, strict=True)]
-        return None, *pulled
+        pairs = zip(pulled, ctx.arrays, strict=True)
+        return None, *(_nested(g, x) if g is not None and x.is_nested else g for g, x in pairs)
 
 
 def _depends_on_more(total: Any, arrays: list[Any]) -> bool:

@@ -10,13 +10,14 @@ import array_api_compat.torch
 import torch
 
 from ..base import Backend, DType, Exchange
+from ._autocast import without_autocast
 from ._autograd import TorchAutodiff
 from ._evaluation import TorchEvaluation
 from ._linear import gathered
 from ._random import TorchRandom
 from ._tracing import TENSORS, TorchTracing, is_tracing
 
-__all__ = ["BACKEND", "KNOWN", "find"]
+__all__ = ["BACKEND", "KNOWN", "TorchBackend"]
 
 
 _SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
@@ -43,7 +44,8 @@ class TorchBackend(Backend):
     def _describe(self, dtype: Any) -> DType:
         if dtype.is_floating_point:
             working = torch.float32 if dtype.itemsize < 4 else None
-            return DType("real", working, math.log(torch.finfo(working or dtype).smallest_normal))
+            least = torch.finfo(working or dtype).smallest_normal
+            return DType("real", working, math.log(least), underflows=dtype is torch.float16)
         if dtype.is_complex:
             return DType("complex", torch.complex64 if dtype.itemsize < 8 else None)
         return DType("bool" if dtype is torch.bool else "other")
@@ -55,10 +57,7 @@ class TorchBackend(Backend):
         return self.xp.abs(x)
 
     def matmul(self, a: Any, b: Any) -> Any:
-        kind = a.device.type
-        if kind == "meta" or not torch.is_autocast_enabled(kind):
-            return a @ b
-        with torch.autocast(kind, enabled=False):
+        with without_autocast(a.device.type):
             return a @ b
 
     def linear(self, hidden: Any, weight: Any) -> Any:
@@ -79,6 +78,9 @@ class TorchBackend(Backend):
 
     def moved(self, scalar: Any, like: Any) -> Any:
         return scalar.to(like.device)
+
+    def packed(self, x: Any) -> Any:
+        return x.values() if x.is_nested else x
 
     def stack(self, scalars: Sequence[Any]) -> Any:
         device = scalars[0].device  # a model may be on several devices
@@ -118,7 +120,3 @@ class TorchExchange(Exchange):
 
 BACKEND = TorchBackend()
 KNOWN: dict[type, Backend] = dict.fromkeys(TENSORS, BACKEND)
-
-
-def find(cls: type) -> Backend | None:
-    return BACKEND if issubclass(cls, torch.Tensor) else None

@@ -42,8 +42,9 @@ def carried() -> Callable[[], AbstractContextManager[None]]:
 def side_by_side(call: Callable[[T], R], items: Sequence[T], modes: Callable[[], Any]) -> list[R]:
     """Call a function with each item, on as many threads as PyTorch has, within `modes`. Results keep the order.
 
-    All calls run on this thread if PyTorch has only one, if PyTorch cannot be limited to one thread in each of ours, or
-    if a TorchDispatchMode is active, which would not see the operations of other threads.
+    All calls run on this thread if PyTorch has only one, if PyTorch cannot be limited to one thread in each of ours, if
+    the system has no more threads, or if a TorchDispatchMode is active, which would not see the operations of other
+    threads.
     """
     count = min(torch.get_num_threads(), len(items))
     limit = _omp_set_num_threads()
@@ -68,9 +69,15 @@ def side_by_side(call: Callable[[T], R], items: Sequence[T], modes: Callable[[],
         except BaseException as error:  # noqa: BLE001 - raised on the thread that waits
             errors.append(error)
 
-    workers = [Thread(target=run, name=f"xpenalties-block-{i}") for i in range(count)]
-    for worker in workers:
-        worker.start()
+    workers: list[Thread] = []
+    try:
+        for i in range(count):
+            worker = Thread(target=run, name=f"xpenalties-block-{i}")
+            worker.start()
+            workers.append(worker)
+    except RuntimeError:  # the system has no more threads, so those that have started do all calls
+        if not workers:
+            return [call(item) for item in items]
     for worker in workers:
         worker.join()
     if errors:

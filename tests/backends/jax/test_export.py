@@ -1,0 +1,38 @@
+"""Every row of cases.py under jax.export, with a symbol for the size of the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.conftest import selected
+from tests.helpers.harness import Framework, close
+from tests.matrix.cases import CASES, Case, arrays_of, options_of
+
+LINEAR = "linear maps compare the number of rows with the size of a block"
+FAILS = pytest.mark.xfail(reason=LINEAR, strict=True)
+ROWS = [
+    pytest.param(case, id=case.id, marks=FAILS if case.function.spec.matrices else ())
+    for case in CASES
+    if not any(isinstance(option, np.ndarray) for option in case.options.values())  # whose size is that of one batch
+]
+
+
+@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.only("jax", reason="is about jax.export")
+def test_a_batch_of_any_size(fw: Framework, case: Case) -> None:
+    jax = selected("jax", reason="is about jax.export")
+    from jax import export
+
+    options = options_of(case, fw)
+    (size,) = export.symbolic_shape("size")
+    arrays = arrays_of(case, fw)
+    batch = 1 if case.options.get("axis") == 0 else 0  # an axis that no row lies along
+
+    def symbolic(i: int, shape: tuple[int, ...]) -> tuple[object, ...]:
+        is_batch = bool(shape) and i not in case.function.spec.matrices and shape[batch] == case.arrays[0].shape[batch]
+        return (*shape[:batch], size, *shape[batch + 1 :]) if is_batch else shape
+
+    shapes = [jax.ShapeDtypeStruct(symbolic(i, x.shape), x.dtype) for i, x in enumerate(arrays)]
+    exported = export.export(jax.jit(lambda *arrays: case(*arrays, **options)))(*shapes)
+    close(fw, exported.call(*arrays), fw.numpy(case(*arrays, **options)), rtol=1e-10)
