@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import at_least_float32, linear
+from .._arrays.numerics import linear
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
-from ..backends import namespace
 from .decorator import Shared, penalty
 from .log_probabilities import jensen_shannon, kl, log_probabilities, negative_entropy
 
@@ -43,12 +42,7 @@ def _layers_check(name: str) -> Any:
 
 def _log_probabilities(hidden: Any, weight: Any, temperature: float) -> Any:
     """Return the log-probabilities of the logits `hidden @ weight.T`, in at least float32."""
-    xp = namespace(hidden, weight)
-    if hidden.dtype != weight.dtype:
-        dtype = xp.result_type(hidden.dtype, weight.dtype)
-        hidden, weight = xp.astype(hidden, dtype), xp.astype(weight, dtype)
-    logits = at_least_float32(linear(hidden, weight))
-    return log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
+    return log_probabilities(linear(hidden, weight), axis=-1, temperature=temperature, from_logits=True)
 
 
 @penalty(
@@ -99,13 +93,14 @@ def linear_kl_divergence(
 
     Notes
     -----
-    The logits are computed in the dtype of the hidden states and the weight, as in the layer itself. Everything after
-    them is computed in float32 or wider. If the layer has a bias, append the bias to the weight as one more column, and
-    append 1 to each hidden state.
+    The logits are summed and kept in float32 or wider, also for hidden states and weights in half precision. So they
+    are more precise than those of the layer itself, which rounds them. If the layer has a bias, append the bias to the
+    weight as one more column, and append 1 to each hidden state.
 
     With "sum" and "mean", PyTorch computes the gradients during the forward pass. With "none", with learned `weights`,
     with float16, and always in JAX, the backward pass computes the blocks again. Gradients in NumPy and second
-    derivatives store the logits, and so does torch.compile.
+    derivatives store the logits, and so does torch.compile. A weight in half precision is cast to float32 a part at a
+    time, in JAX and torch.compile as a whole.
 
     References
     ----------

@@ -66,7 +66,10 @@ def _divisor(call: Call, kind: Shape, shape: Any, axis: int) -> float | None:
     if type(normalizer) is float:
         return normalizer
     known = reduction == "mean" and normalizer is None and call.where is None and call.weights is None
-    return float(math.prod(shape) // shape[axis] or 1) if known and kind == "rows" and shape[axis] else 1.0
+    if not (known and kind == "rows" and shape[axis]):
+        return 1.0
+    rows = math.prod(shape) // shape[axis]
+    return float(rows or 1) if type(rows) is int else 1.0  # a symbolic size is known later
 
 
 def _no_axis(spec: Spec, axis: int, shape: Any) -> ValueError:

@@ -31,6 +31,10 @@ class JaxBackend(Backend):
     def abs(self, x: Any) -> Any:
         return _abs(x) if self.dtype(x.dtype).kind == "real" else super().abs(x)
 
+    def linear(self, hidden: Any, weight: Any) -> Any:
+        dtype = jnp.result_type(hidden.dtype, weight.dtype, jnp.float32)
+        return jnp.matmul(hidden, jnp.matrix_transpose(weight), preferred_element_type=dtype)
+
     def snapshot(self, x: Any) -> Any:
         return x  # immutable; a copy would take longer than the rest of a report
 

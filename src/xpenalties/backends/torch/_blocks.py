@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from .._blocks import keep_pages
 from .._work import Index, Work
-from ._linear import Sum
+from ._linear import Sum, are_many
 from ._threads import carried, side_by_side
 
 __all__ = ["evaluate_in_blocks"]
@@ -73,7 +73,7 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
         of_terms = cotangents[-1]
         if ctx.summed:
             of_terms = of_terms * _factors(work)
-        if torch.is_grad_enabled() or _are_many(of_terms):
+        if torch.is_grad_enabled() or are_many(of_terms):
             return None, None, None, *_plain(work, needed, of_terms)
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
@@ -86,12 +86,6 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
                         gradient.mul_(scale)
         pairs = zip(gradients, work.arrays, strict=True)
         return None, None, None, *[None if gradient is None else gradient.to(x.dtype) for gradient, x in pairs]
-
-
-def _are_many(cotangents: Any) -> bool:
-    """Return True if the cotangents are batched, by torch.func or by the older ``is_grads_batched``."""
-    older: bool = torch._C._functorch.is_legacy_batchedtensor(cotangents)
-    return older or bool(torch._C._are_functorch_transforms_active())
 
 
 def _factors(work: Work) -> Any:
@@ -145,8 +139,6 @@ def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, 
         for i, gradient in zip((i for i, need in enumerate(needed) if need), block_gradients, strict=True):
             if i not in work.matrices:
                 gradients[i][index] = 0.0 if gradient is None else gradient
-            elif gradient is not None:
-                gradients[i].add(gradient)
     return terms.detach().reshape(-1)
 
 
