@@ -31,8 +31,8 @@ def block_size(elements: int | None) -> Iterator[None]:
     NumPy, CuPy and eager PyTorch evaluate penalties with one term for each row in blocks: `group_lasso`, `z_loss`,
     `consistency` with "cosine", "kl" or "js", and all divergences and entropies except `sampled_kl`. If PyTorch needs a
     gradient, it runs each block forward and backward at once, so nothing as large as the inputs is stored except their
-    gradients. JAX uses blocks for `linear_kl_divergence`, `linear_js_divergence` and `linear_entropy` only, also under
-    jax.jit. torch.compile gets all rows at once.
+    gradients. The same holds for `linear_log_probabilities`. JAX uses blocks only for the functions whose names begin
+    with ``linear_``, also under jax.jit. torch.compile gets all rows at once.
 
     Parameters
     ----------

@@ -33,4 +33,4 @@ def mapped(work: Work, elements: int) -> Any:
     blocks = [cut(x) for i, x in enumerate(work.arrays) if i not in maps]
     mask = None if work.mask is None else cut(work.mask)
     padded = jax.lax.map(jax.checkpoint(terms), (mask, *blocks))
-    return jnp.reshape(jnp.reshape(padded, (-1,))[:rows], work.terms_shape)
+    return jnp.reshape(jnp.reshape(padded, (-1, *work.values))[:rows], work.terms_shape + work.values)
