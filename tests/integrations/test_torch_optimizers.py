@@ -202,6 +202,11 @@ def test_groups_of_parameters() -> None:
             "^centralize: each pattern must match a path in `params`, got 'kernel'",
         ),
         (
+            lambda: parameter_groups(network(), {"x{99999999999}": {}}),
+            ValueError,
+            r"^parameter_groups: each pattern must be a regular expression, got 'x\{99999999999\}': the rep",
+        ),
+        (
             lambda: parameter_groups(network(), [("bias", {}), ("bias$", {})]),
             ValueError,
             r"^parameter_groups: each pattern must match a parameter that is left, got 'bias\$'",

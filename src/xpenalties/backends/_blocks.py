@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
+from .._core.shown import shown
+
 __all__ = ["AUTOMATIC", "BLOCK_SIZE", "LEAST", "PART", "block_size", "keep_pages"]
 
 AUTOMATIC = 0
@@ -59,7 +61,9 @@ def block_size(elements: int | None) -> Iterator[None]:
     """
     if elements is not None:
         if isinstance(elements, bool) or not isinstance(elements, int):
-            raise TypeError(f"block_size: `elements` must be an integer or None, got {elements!r}. Pass a Python int.")
+            raise TypeError(
+                f"block_size: `elements` must be an integer or None, got {shown(elements)}. Pass a Python int."
+            )
         if elements < 1:
             raise ValueError(f"block_size: `elements` must be at least 1, got {elements}. Pass None for no blocks.")
     token = BLOCK_SIZE.set(elements)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .._core.suggestions import did_you_mean
+from ..trees._selection import check_pattern
 
 __all__ = ["Capture", "capture", "paths_of"]
 
@@ -77,6 +78,7 @@ def _checked_path(path: str, paths: Mapping[str, Any]) -> str:
 def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
     matched: dict[str, str] = {}
     for pattern in patterns:
+        check_pattern("capture", "each of `names`", pattern)
         matching = [path for path in paths if path and re.search(pattern, path)]
         if not matching:
             raise ValueError(

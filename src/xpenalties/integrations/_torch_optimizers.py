@@ -13,6 +13,7 @@ from .._core.checks import check_argument, one_of
 from .._core.pytrees import flatten
 from .._core.suggestions import did_you_mean
 from ..transforms._base import GradientTransformation, check_transform
+from ..trees._selection import check_pattern
 
 __all__ = ["Attached", "attach", "parameter_groups"]
 
@@ -207,6 +208,7 @@ def parameter_groups(
     names = list(rest)
     groups: list[dict[str, Any]] = []
     for pattern, group_options in [*(options.items() if isinstance(options, Mapping) else options)]:
+        check_pattern("parameter_groups", "each pattern", pattern)
         matching = [name for name in rest if re.search(pattern, name)]
         if not matching:
             raise ValueError(

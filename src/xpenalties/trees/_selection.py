@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .._core.pytrees import Rebuild
+from .._core.shown import listed, shorten, shown
 from .._core.suggestions import did_you_mean
 from ..backends import backend_of, common_backend, flatten_with_paths_of, parameters_of
 
-__all__ = ["Patterns", "PatternsLike", "Selected", "Selection", "as_nest", "check_unique", "leaves_at"]
+__all__ = ["Patterns", "PatternsLike", "Selected", "Selection", "as_nest", "check_pattern", "check_unique", "leaves_at"]
 
 PatternsLike = str | Iterable[str] | None  # the options `match` and `exclude`
 
@@ -138,7 +140,8 @@ class Patterns:
         unused = self._unused(paths)
         if unused:
             raise ValueError(
-                f"{caller}: each pattern must match a path in `{argument}`, got {unused[0]!r}, which matches none of "
+                f"{caller}: each pattern must match a path in `{argument}`, got {shown(unused[0])}, "
+                "which matches none of "
                 f"{_listed(paths)}.{did_you_mean(unused[0], paths)}"
             )
 
@@ -158,7 +161,8 @@ def _check_visible(caller: str, argument: str, leaf: Any, path: str) -> None:
     if unseen:
         got = f"{type(leaf).__module__}.{type(leaf).__qualname__}" if backend is None else leaf.dtype
         raise TypeError(
-            f"{caller}: `{argument}` must be a tree of arrays of one framework, got {got} at {path!r}. Pass what it "
+            f"{caller}: `{argument}` must be a tree of arrays of one framework, got {got} at {shown(path)}. "
+            "Pass what it "
             "holds as a dict or list of arrays, such as dict(model.named_parameters())."
         )
 
@@ -174,7 +178,7 @@ def leaves_at(caller: str, selected: Selected, other: Any, argument: str) -> lis
     for path in selected.array_paths():
         if path not in by_path:
             raise ValueError(
-                f"{caller}: `{argument}` must have {path!r} too, got {_listed([*by_path])}."
+                f"{caller}: `{argument}` must have {shown(path)} too, got {_listed([*by_path])}."
                 + did_you_mean(path, by_path)
             )
     return [by_path[path] for path in selected.array_paths()]
@@ -183,8 +187,8 @@ def leaves_at(caller: str, selected: Selected, other: Any, argument: str) -> lis
 def check_unique(caller: str, argument: str, paths: list[str]) -> None:
     """Check that no two leaves have the same path."""
     if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise ValueError(f"{caller}: paths must be unique, got {twice!r} twice in `{argument}`. Rename a key.")
+        twice = next(path for path, count in Counter(paths).items() if count > 1)
+        raise ValueError(f"{caller}: paths must be unique, got {shown(twice)} twice in `{argument}`. Rename a key.")
 
 
 def as_nest(tree: Any) -> Any:
@@ -195,23 +199,32 @@ def as_nest(tree: Any) -> Any:
 def _checked(caller: str, name: str, option: PatternsLike) -> tuple[str, ...]:
     values = () if option is None else (option,) if isinstance(option, str) else option
     if not isinstance(values, Iterable) or isinstance(values, bytes):
-        raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {option!r}. Pass a str.")
+        raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {shown(option)}. Pass a str.")
     patterns = tuple(values)
     for pattern in patterns:
         if not isinstance(pattern, str):
-            raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {pattern!r}. Pass a str.")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(
-                f"{caller}: `{name}` must be a regular expression, got {pattern!r}: {error}. Escape what is meant "
-                "literally, with re.escape."
-            ) from None
+            raise TypeError(
+                f"{caller}: `{name}` must be a regular expression or several, got {shown(pattern)}. Pass a str."
+            )
+        check_pattern(caller, f"`{name}`", pattern)
     if option is not None and not patterns:
         raise ValueError(f"{caller}: `{name}` must have a pattern, got none. Leave it out.")
     return patterns
 
 
+def check_pattern(caller: str, argument: str, pattern: str) -> None:
+    """Check that a string is a regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:  # too many repetitions, too many groups in each other
+        why = "its groups are nested too deeply" if isinstance(error, RecursionError) else shorten(str(error))
+        raise ValueError(
+            f"{caller}: {argument} must be a regular expression, got {shown(pattern)}: {why}. Escape what is meant "
+            "literally, with re.escape."
+        ) from None
+
+
 def _listed(paths: list[str]) -> str:
-    shown = ", ".join(map(repr, paths[:8])) or "no paths"
-    return shown if len(paths) <= 8 else f"{shown} and {len(paths) - 8} more"
+    if not paths:
+        return "no paths"
+    return listed(paths) if len(paths) <= 8 else f"{listed(paths[:8])} and {len(paths) - 8} more"

@@ -7,6 +7,7 @@ from dataclasses import fields
 from os import PathLike
 from typing import Any
 
+from ..._core.shown import shown
 from ..penalty import Penalty
 from .fields import FIELDS, VERSION
 from .toml_and_json import write
@@ -29,6 +30,6 @@ def save(penalties: Iterable[Penalty], name: str, path: str | PathLike[str] | No
 
 def _table(penalty: Penalty) -> dict[str, Any]:
     """Return the table of one penalty."""
-    caller = f"penalty {penalty.name!r}"
+    caller = f"penalty {shown(penalty.name)}"
     table = {field.name: field.write(caller, penalty) for field in FIELDS}
     return {key: value for key, value in table.items() if value is not None and value != _DEFAULTS.get(key)}
