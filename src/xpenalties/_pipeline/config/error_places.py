@@ -33,7 +33,7 @@ def errors_at(place: str) -> Iterator[None]:
             yield
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{place}: {error}") from None
+            raise kind(f"{place}: {shorten(str(error), 2000)}") from None
 
 
 @contextmanager
