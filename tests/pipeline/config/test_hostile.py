@@ -16,7 +16,7 @@ from xpenalties import Penalty, Pipeline
 
 pytestmark = pytest.mark.usefixtures("custom_names")
 
-LONG = "x" * 10_000_000
+LONG = "x" * 200_000
 DIGITS = "1" * 5000
 
 
