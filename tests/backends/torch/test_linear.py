@@ -173,13 +173,24 @@ def test_products_of_a_cuda_device(
     with block_size(elements):
         value = entropy(*arrays)
     value.backward()
-    assert len(products) > (3 if dtype == "bfloat16" else 0)
+    assert len(products) > (6 if dtype == "bfloat16" else 0)
     double = exact(arrays)
     want = entropy(*double)
     want.backward()
     torch.testing.assert_close(value.double(), want, rtol=1e-5, atol=0.0)
     for x, y in zip(arrays, double, strict=True):
         check(x.grad, y.grad, x.dtype, torch)
+
+
+def test_a_cuda_device_with_float64(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside float64, nothing is multiplied in half precision."""
+    monkeypatch.setattr(_linear, "sums_in_float32", lambda x: x.dtype in (torch.float16, torch.bfloat16))
+    hidden, weight = torch.tensor(HIDDEN).requires_grad_(), torch.tensor(WEIGHT).bfloat16().requires_grad_()
+    entropy(hidden, weight).backward()
+    double = exact([hidden, weight])
+    entropy(*double).backward()
+    torch.testing.assert_close(hidden.grad, double[0].grad)
+    check(weight.grad, double[1].grad, torch.bfloat16, torch)
 
 
 def test_which_devices_sum_in_float32(torch: Any) -> None:

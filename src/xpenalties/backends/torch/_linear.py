@@ -38,7 +38,7 @@ class Sum:
         """Add `a @ b`, for an `a` in float32 or wider."""
         if self.value is None:
             self.value = a.new_zeros((a.shape[0], b.shape[1]))
-        for at in _parts(self.value, as_whole=not sums_in_float32(b)):
+        for at in _parts(self.value, as_whole=not _splits(a, b)):
             _add_product(self.value[at], a[at], b)
 
 
@@ -73,21 +73,13 @@ class _Linear(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, cotangent: Any) -> Any:
         hidden, weight = ctx.saved_tensors
         needs_hidden, needs_weight, *_ = ctx.needs_input_grad
-        of_hidden = of_weight = None
-        device = cotangent.device.type
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(cotangent.device.type, enabled=False):
             if torch.is_grad_enabled() or are_many(cotangent):  # to be differentiated again: as a whole
-                if needs_hidden:
-                    of_hidden = cotangent @ weight.to(ctx.dtype)
-                if needs_weight:
-                    of_weight = _rows(cotangent).mT @ _rows(hidden).to(ctx.dtype)
+                of_hidden = cotangent @ weight.to(ctx.dtype) if needs_hidden else None
+                of_weight = _rows(cotangent).mT @ _rows(hidden).to(ctx.dtype) if needs_weight else None
             else:
-                if needs_hidden:
-                    of_hidden = _gradient_of_hidden(cotangent, weight).reshape(hidden.shape)
-                if needs_weight:
-                    total = ctx.total or Sum()
-                    total.add_product(_rows(cotangent).mT, _rows(hidden))
-                    of_weight = total.value if ctx.total is None else None
+                of_hidden = _gradient_of_hidden(cotangent, weight).reshape(hidden.shape) if needs_hidden else None
+                of_weight = _gradient_of_weight(cotangent, hidden, ctx.total) if needs_weight else None
         results = ((of_hidden, hidden), (of_weight, weight))
         return *(None if gradient is None else gradient.to(x.dtype) for gradient, x in results), None, None
 
@@ -112,19 +104,34 @@ def _gradient_of_hidden(cotangent: Any, weight: Any) -> Any:
     """Return `cotangent @ weight`, in the dtype of `cotangent`."""
     rows = _rows(cotangent)
     total = rows.new_zeros((rows.shape[0], weight.shape[1]))
-    for at in _parts(weight, as_whole=weight.dtype == rows.dtype or sums_in_float32(weight)):
+    for at in _parts(weight, as_whole=weight.dtype == rows.dtype or _splits(rows, weight)):
         _add_product(total, rows[:, at], weight[at])
     return total
 
 
+def _gradient_of_weight(cotangent: Any, hidden: Any, total: Sum | None) -> Any:
+    """Return the gradient with respect to the weight, or None if `total` gathers it."""
+    gathered = Sum() if total is None else total
+    gathered.add_product(_rows(cotangent).mT, _rows(hidden))
+    return gathered.value if total is None else None
+
+
 def _add_product(total: Any, a: Any, b: Any) -> None:
     """Add `a @ b` to `total`, in the dtype of both `total` and `a`."""
-    if not (b.dtype == torch.bfloat16 and sums_in_float32(b)):
+    if not _splits(a, b):
         total.addmm_(a, b.to(a.dtype))
         return
-    high = a.to(b.dtype)  # two parts in bfloat16 have twice the digits of one
+    high = a.to(b.dtype)
     for part in (high, (a - high).to(b.dtype)):
         total.add_(torch.mm(part, b, out_dtype=total.dtype))
+
+
+def _splits(a: Any, b: Any) -> bool:
+    """Return True if `a @ b` is the sum of two products in bfloat16, which are faster than one in float32.
+
+    Two numbers in bfloat16 have 16 bits together. Float16 would have too narrow a range for gradients.
+    """
+    return a.dtype == torch.float32 and b.dtype == torch.bfloat16 and sums_in_float32(b)
 
 
 def sums_in_float32(x: Any) -> bool:
