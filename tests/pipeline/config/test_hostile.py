@@ -142,7 +142,10 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, name: str) -> Non
     assert path.read_text() == "what was there" and [each.name for each in tmp_path.iterdir()] == [name]
 
 
-def test_integers_that_no_file_holds() -> None:
+def test_data_that_no_file_holds() -> None:
+    pipe = Pipeline([Penalty(anything, options={"a": nested(5000)}, name="deep")])
+    with pytest.raises(ValueError, match=r"^penalty 'deep': must not be nested this deeply\. Use fewer levels\.$"):
+        pipe.to_config()
     pipe = Pipeline([Penalty(anything, options={"a": {"b": 2**63}})])
     with pytest.raises(
         ValueError, match=r"`options\.a\.b` must be below 2\*\*63 to be in a configuration, got an integer"

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..._core.shown import shown
 from ..penalty import Penalty
+from .error_places import not_too_deep
 from .fields import FIELDS, VERSION
 from .toml_and_json import write
 
@@ -31,5 +32,6 @@ def save(penalties: Iterable[Penalty], name: str, path: str | PathLike[str] | No
 def _table(penalty: Penalty) -> dict[str, Any]:
     """Return the table of one penalty."""
     caller = f"penalty {shown(penalty.name)}"
-    table = {field.name: field.write(caller, penalty) for field in FIELDS}
+    with not_too_deep(caller):
+        table = {field.name: field.write(caller, penalty) for field in FIELDS}
     return {key: value for key, value in table.items() if value is not None and value != _DEFAULTS.get(key)}
