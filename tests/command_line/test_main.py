@@ -10,10 +10,11 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from xpenalties import __version__, config_schema
+from xpenalties import __version__, config_schema, register
 from xpenalties.__main__ import main
 from xpenalties._core.registry import REGISTERED
 
@@ -138,6 +139,40 @@ def test_names_that_a_terminal_cannot_show(tmp_path: Path, monkeypatch: pytest.M
         "",
     ]
     assert shown["ascii"][2].startswith("\\u7f5a" * 3)
+
+
+@bare
+def test_an_error_of_any_kind_leaves_the_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each file has its error or its penalties, also if a registered function has a bug."""
+
+    class Odd:
+        def __call__(self, x: Any) -> Any:
+            return x
+
+        @property
+        def __signature__(self) -> Any:
+            raise KeyError("odd")
+
+    texts = {
+        "pattern.json": '[{"penalty": "l1", "tree": {"match": "x{99999999999}"}}]',
+        "groups.json": json.dumps([{"penalty": "l1", "tree": {"match": "(" * 900 + ")" * 900}}]),
+        "digits.toml": "version = " + "1" * 5000,
+        "odd.json": '[{"penalty": "odd", "options": {"a": 1}}]',
+        "good.json": '[{"penalty": "l1"}]',
+    }
+    paths = [tmp_path / name for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text)
+    register("odd", Odd())
+    try:
+        assert main(["check", *map(str, paths)]) == 1
+    finally:
+        del REGISTERED["odd"]
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{paths[-1]}: pipeline")
+    lines = err.splitlines()
+    assert len(lines) == 4 and all(line.startswith(f"{path}: ") for line, path in zip(lines, paths, strict=False))
+    assert lines[3] == f"{paths[3]}: KeyError: 'odd'"
 
 
 @bare

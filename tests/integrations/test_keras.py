@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,19 @@ def test_what_it_is_made_of(regularizer: Any, tmp_path: Path) -> None:
     again = regularizer.from_config(json.loads(json.dumps(regularizer("huber", weight=2.0, delta=1.0).get_config())))
     assert again.get_config() == regularizer("huber", weight=2.0, delta=1.0).get_config()
     assert keras.regularizers.deserialize(keras.regularizers.serialize(again)).get_config() == again.get_config()
+
+
+def test_an_activity_is_divided_by_the_batch(regularizer: Any) -> None:
+    """By Keras itself, from 3.14 on: so no older one may be installed."""
+    import keras
+
+    layer = keras.layers.Activation("linear", activity_regularizer=regularizer("l1"))
+    layer(keras.ops.ones((4, 3)))
+    assert [float(x) for x in layer.losses] == [3.0]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    extra = project["project"]["optional-dependencies"]["keras"]
+    wanted = [x for x in (*extra, *project["dependency-groups"]["integrations"]) if str(x).startswith("keras")]
+    assert [tuple(map(int, re.findall(r"\d+", x))) for x in wanted] == [(3, 14)] * 2
 
 
 def test_functions_of_ones_own(regularizer: Any) -> None:

@@ -227,6 +227,11 @@ def test_activities_that_no_penalty_asks_for() -> None:
             ValueError,
             "^capture: each of `names` must match a path of a module, got 'x'",
         ),
+        (
+            lambda: capture(network(), "("),
+            ValueError,
+            r"^capture: each of `names` must be a regular expression, got '\('",
+        ),
         (lambda: capture(network(), {}), ValueError, "^capture: `names` must name a module, got none"),
     ],
 )

@@ -345,6 +345,11 @@ class Wrapper(torch.optim.Optimizer):
             "^centralize: each pattern must match a path in `params`, got 'kernel'",
         ),
         (
+            lambda: parameter_groups(network(), {"x{99999999999}": {}}),
+            ValueError,
+            r"^parameter_groups: each pattern must be a regular expression, got 'x\{99999999999\}': the rep",
+        ),
+        (
             lambda: parameter_groups(network(), [("bias", {}), ("bias$", {})]),
             ValueError,
             r"^parameter_groups: each pattern must match a parameter that is left, got 'bias\$'",

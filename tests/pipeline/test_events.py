@@ -202,7 +202,7 @@ everywhere = pytest.mark.parametrize("execution", EXECUTIONS)
 
 
 @everywhere
-def test_a_penalty_that_fails(fw: Framework, seen: list[Event], execution: str) -> None:
+def test_a_penalty_that_fails(fw: Framework, seen: list[Event], clock: Clock, execution: str) -> None:
     pipe = Pipeline([Penalty(failing), Penalty("l1")])
     with pytest.raises(ZeroDivisionError) as caught:
         EXECUTIONS[execution](pipe, fw.array(X))

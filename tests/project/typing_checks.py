@@ -17,6 +17,8 @@ def array_type_in_is_array_type_out(x: F64, y: F64) -> None:
     assert_type(xp.elastic_net(x, l1_ratio=0.3, reduction="mean"), F64)
     assert_type(xp.kl_divergence(x, y, direction="reverse", where=x > 0), F64)
     assert_type(xp.check_finite(x), F64)
+    assert_type(xp.linear_log_probabilities(x, y, np.zeros(3, int)), F64)
+    assert_type(xp.linear_log_probabilities(x, y, np.zeros(3, int), with_entropy=True), tuple[F64, F64])
 
 
 def mistakes(x: F64) -> None:

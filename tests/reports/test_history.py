@@ -15,6 +15,7 @@ import pytest
 
 from tests.helpers.harness import Framework, framework
 from tests.helpers.histories import history_of, report_of
+from tests.helpers.resources import full_disk
 from tests.helpers.samples import L1, L2, X
 from xpenalties import Penalty, PenaltyReport, Pipeline, Report
 from xpenalties._reports.history import GradientHistory
@@ -269,6 +270,15 @@ def test_csv(tmp_path: Path) -> None:
         assert read == pytest.approx(row, rel=0, abs=0, nan_ok=True)
     assert cells[0][header.index("step")] == "0" and cells[0][header.index("base_loss/value")] == ""
     assert cells[1][header.index("base_loss/value")] == "inf" and cells[1][header.index("ä, b/contribution")] == "nan"
+
+
+def test_a_full_disk_leaves_the_csv_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "run.csv"
+    path.write_text("what was there")
+    history = history_of(report_of({"a": 0.1}))
+    with full_disk(64), pytest.raises(OSError, match="too large"):
+        history.to_csv(path)
+    assert path.read_text() == "what was there" and list(tmp_path.iterdir()) == [path]
 
 
 def test_csv_of_nothing(tmp_path: Path) -> None:

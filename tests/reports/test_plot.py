@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.histories import COSINES, history_of, report_of
+from tests.helpers.resources import full_disk
 from xpenalties._reports.history import GradientHistory
 
 
@@ -82,6 +83,17 @@ def test_the_users_colours(cycle: dict[str, list[Any]], looks: list[tuple[Any, A
                 (to_hex(color), style) for color, style in looks
             ]
         assert [line.get_linestyle() for line in lines] == [style for _, style in looks]
+
+
+@pytest.mark.mixed
+@pytest.mark.parametrize("name", ["run.png", "run.svg", "run"])
+def test_a_full_disk_leaves_the_figure_as_it_was(tmp_path: Path, name: str) -> None:
+    path, history = tmp_path / (name if "." in name else "run.png"), history_of(report_of({"a": 1.0}))
+    history.plot(tmp_path / name)
+    before = path.read_bytes()
+    with full_disk(64), pytest.raises(OSError, match="too large"):
+        history.plot(tmp_path / name, title="another")
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.mixed

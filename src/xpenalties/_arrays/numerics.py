@@ -143,7 +143,7 @@ def matmul(a: Any, b: Any) -> Any:
 
 
 def linear(hidden: Any, weight: Any) -> Any:
-    """Return `hidden @ weight.T` in the dtype of its arguments."""
+    """Return `hidden @ weight.T`, summed and returned in float32 or wider."""
     backend = common_backend("linear", ("hidden", "weight"), (hidden, weight))
     return backend.linear(hidden, weight)
 

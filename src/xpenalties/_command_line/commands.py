@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
+from .._core.shown import shorten
 from .._pipeline.config.schema import config_schema
 from .._pipeline.pipeline import Pipeline
 from .output import print_checks, print_failures, print_file, print_installed, print_json, print_versions
@@ -81,9 +82,11 @@ def _read(path: str) -> dict[str, Any]:
     try:
         pipeline = Pipeline.from_config(path)
     except OSError as error:
-        return {"file": path, "error": f"{path}: {error.strerror}"}
+        return {"file": path, "error": f"{path}: {error.strerror or error}"}
     except (TypeError, ValueError) as error:
         return {"file": path, "error": " ".join(str(error).split())}
+    except Exception as error:  # noqa: BLE001 - from a module that --import names; the other files are read too
+        return {"file": path, "error": f"{path}: {type(error).__qualname__}: {shorten(str(error))}"}
     entries = zip(pipeline, pipeline.to_config()["penalties"], strict=True)
     penalties = [{"name": penalty.name, "weight": 1.0, **entry} for penalty, entry in entries]
     return {"file": path, "name": pipeline.name, "penalties": penalties}

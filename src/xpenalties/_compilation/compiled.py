@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from .._arrays.borrowed_autodiff import arrays_are_borrowed
 from .._core.pytrees import node
+from .._core.shown import shown
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
@@ -85,7 +86,7 @@ def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapp
     """
     for name, options in (("torch", torch), ("jax", jax)):
         if not (options is None or isinstance(options, Mapping)):
-            raise TypeError(f"compile: `{name}` must be a mapping of options, got {options!r}. Pass a dict.")
+            raise TypeError(f"compile: `{name}` must be a mapping of options, got {shown(options)}. Pass a dict.")
     options_of = {"torch": torch or {}, "jax": jax or {}}
     if isinstance(target, Compiled):
         target = target.target

@@ -16,6 +16,7 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from .shown import shown
 from .suggestions import did_you_mean
 
 __all__ = [
@@ -94,7 +95,7 @@ def number_in(interval: Interval) -> Check:
                 raise TypeError(f"`{name}` must be a number in {interval}, got {got}. Pass a Python float.")
             value = _float(value)
         if value not in interval:
-            raise ValueError(f"`{name}` must be in {interval}, got {value!r}.")
+            raise ValueError(f"`{name}` must be in {interval}, got {shown(value)}.")
         return value
 
     return check
@@ -114,7 +115,7 @@ def one_of(valid: tuple[str, ...]) -> Check:
         if isinstance(value, str) and value in valid:
             return value
         kind, hint = (ValueError, did_you_mean(value, valid)) if isinstance(value, str) else (TypeError, "")
-        raise kind(f"`{name}` must be one of {', '.join(map(repr, valid))}, got {value!r}.{hint}")
+        raise kind(f"`{name}` must be one of {', '.join(map(repr, valid))}, got {shown(value)}.{hint}")
 
     return check
 
@@ -136,7 +137,7 @@ def integer(least: AtLeast | None = None) -> Check:
                 raise TypeError
             number = operator.index(value)
         except TypeError:
-            raise TypeError(f"`{name}` must be an integer, got {value!r}. Pass a Python int.") from None
+            raise TypeError(f"`{name}` must be an integer, got {shown(value)}. Pass a Python int.") from None
         if not -TOO_LARGE < number < TOO_LARGE:  # not written out, which Python refuses for thousands of digits
             raise ValueError(f"`{name}` must be below 2**63, got an integer of {number.bit_length()} bits.")
         if least is not None and number < least.low:
@@ -189,5 +190,5 @@ def _axes(name: str, value: Any) -> int | tuple[int, ...]:
 
 def _boolean(name: str, value: Any) -> Any:
     if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False, got {value!r}. Pass a Python bool.")
+        raise TypeError(f"`{name}` must be True or False, got {shown(value)}. Pass a Python bool.")
     return value

@@ -26,6 +26,8 @@ from time import monotonic
 from typing import Any, NamedTuple
 from weakref import ref
 
+from .shown import shown
+
 __all__ = ["CallAndAwait", "CoroutineTask", "Outcome", "Task", "on_event_loop", "on_threads"]
 
 #: Calls a function (on a thread if the task is blocking) and awaits its result if it is awaitable.
@@ -294,7 +296,7 @@ def _in_order(tasks: Sequence[Task], outcomes: dict[int, Outcome]) -> list[Outco
         if failure is None:
             failure = error
         elif error is not None:
-            failure.add_note(f"Also failed: {task.name!r} with {error!r}.")
+            failure.add_note(f"Also failed: {shown(task.name)} with {shown(error)}.")
     if failure is None:
         return [outcomes[i] for i in range(len(tasks))]
     try:

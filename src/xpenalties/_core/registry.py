@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
+from .shown import shown
+
 __all__ = ["SCHEDULES", "REGISTERED", "PENALTIES", "RESERVED", "name_of", "penalty_names", "register"]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,10 +62,10 @@ def register(name: str, fn: Any = None, /) -> Any:
     {'version': 1, 'penalties': [{'penalty': 'distance', 'weight': 0.1, 'options': {'target': 2.0}}]}
     """
     if not isinstance(name, str):
-        raise TypeError(f"register: `name` must be a string, got {name!r}. Pass it before the function.")
+        raise TypeError(f"register: `name` must be a string, got {shown(name)}. Pass it before the function.")
     if not name or name.startswith("<") or name in (*PENALTIES, *SCHEDULES, *RESERVED):
         raise ValueError(
-            f"register: `name` must not be empty, begin with <, or be one of this package's, got {name!r}. "
+            f"register: `name` must not be empty, begin with <, or be one of this package's, got {shown(name)}. "
             "Pass another."
         )
     if fn is None:
@@ -72,7 +74,7 @@ def register(name: str, fn: Any = None, /) -> Any:
         raise TypeError(f"register: `fn` must be callable, got {type(fn).__qualname__}. Pass a function.")
     earlier = REGISTERED.setdefault(name, fn)
     if not (_is_same(earlier, fn) or _is_defined_again(earlier, fn)):
-        raise ValueError(f"register: `name` must be new, got {name!r}, which is {earlier!r}. Pass another.")
+        raise ValueError(f"register: `name` must be new, got {shown(name)}, which is {shown(earlier)}. Pass another.")
     REGISTERED[name] = fn
     return fn
 

@@ -14,7 +14,9 @@ def did_you_mean(value: object, valid: Iterable[object]) -> str:
     """Return " Did you mean ...?" with the nearest valid name, or an empty string if none is near."""
     if in_dynamo():  # pragma: no cover - coverage cannot see what Dynamo traces; test_compiled has these errors
         return ""
+    if not isinstance(value, str) or len(value) > 100:  # no name is so long, and to compare takes long
+        return ""
     names = [str(name) for name in valid]
-    beginnings = [name for name in names if value and name.startswith(str(value))]
-    close = beginnings or get_close_matches(str(value), names, n=1, cutoff=0.5)
+    beginnings = [name for name in names if value and name.startswith(value)]
+    close = beginnings or get_close_matches(value, names, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -26,7 +26,7 @@ def working_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
         if x.dtype != first_dtype:
             _check_kind(spec, spec.arrays[i], x, backend.dtype(x.dtype).kind)
             differ = True
-        if x.shape != first.shape and not spec.matrices:
+        if not spec.matrices and x.shape != first.shape:
             listed = " and ".join(f"`{n}`" for n in spec.arrays)
             got = " and ".join(str(tuple(y.shape)) for y in arrays)
             raise ValueError(f"{spec.name}: {listed} must have the same shape, got {got}. Broadcast them explicitly.")

@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
-from .._arrays.numerics import at_least_float32, linear
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
-from ..backends import namespace
 from .decorator import Shared, penalty
-from .log_probabilities import jensen_shannon, kl, log_probabilities, negative_entropy
+from .linear_layers import layers_check, log_probabilities_of_layer
+from .log_probabilities import jensen_shannon, kl, negative_entropy
 
 __all__ = ["linear_kl_divergence", "linear_js_divergence", "linear_entropy"]
-
-
-def _layers_check(name: str) -> Any:
-    """Make a check that each weight fits its hidden states, and that all have the same rows and classes."""
-
-    def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-        shapes = [tuple(x.shape) for x in arrays]
-        suffixes = ("_p", "_q") if len(arrays) == 4 else ("",)
-        for suffix, hidden, weight in zip(suffixes, shapes[::2], shapes[1::2], strict=True):
-            if len(hidden) < 1 or len(weight) != 2 or weight[1:] != hidden[-1:] or 0 in weight:
-                raise ValueError(
-                    f"{name}: `weight{suffix}` must have shape (classes, features) for a `hidden{suffix}` of shape "
-                    f"(..., features), got {weight} and {hidden}. Transpose a kernel of shape (features, classes)."
-                )
-        if shapes[0][:-1] != shapes[-2][:-1]:
-            raise ValueError(
-                f"{name}: `hidden_p` and `hidden_q` must have the same shape except for the features, got {shapes[0]} "
-                f"and {shapes[-2]}. Broadcast them explicitly, in the order hidden_p, weight_p, hidden_q, weight_q."
-            )
-        if shapes[1][0] != shapes[-1][0]:
-            raise ValueError(
-                f"{name}: `weight_p` and `weight_q` must have the same number of classes, got {shapes[1][0]} and "
-                f"{shapes[-1][0]}. Cut or pad one to the other's classes."
-            )
-
-    return check
-
-
-def _log_probabilities(hidden: Any, weight: Any, temperature: float) -> Any:
-    """Return the log-probabilities of the logits `hidden @ weight.T`, in at least float32."""
-    xp = namespace(hidden, weight)
-    if hidden.dtype != weight.dtype:
-        dtype = xp.result_type(hidden.dtype, weight.dtype)
-        hidden, weight = xp.astype(hidden, dtype), xp.astype(weight, dtype)
-    logits = at_least_float32(linear(hidden, weight))
-    return log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
 
 
 @penalty(
     terms="rows",
     reduction="mean",
     matrices=("weight_p", "weight_q"),
-    check_arrays=_layers_check("linear_kl_divergence"),
+    check_arrays=layers_check("linear_kl_divergence"),
 )
 def linear_kl_divergence(
     hidden_p: Array,
@@ -99,13 +61,14 @@ def linear_kl_divergence(
 
     Notes
     -----
-    The logits are computed in the dtype of the hidden states and the weight, as in the layer itself. Everything after
-    them is computed in float32 or wider. If the layer has a bias, append the bias to the weight as one more column, and
-    append 1 to each hidden state.
+    The logits are summed and kept in float32 or wider, also for hidden states and weights in half precision. So they
+    are more precise than those of the layer itself, which rounds them. If the layer has a bias, append the bias to the
+    weight as one more column, and append 1 to each hidden state.
 
     With "sum" and "mean", PyTorch computes the gradients during the forward pass. With "none", with learned `weights`,
     with float16, and always in JAX, the backward pass computes the blocks again. Gradients in NumPy and second
-    derivatives store the logits, and so does torch.compile.
+    derivatives store the logits, and so does torch.compile. A weight in half precision is cast to float32 a part at a
+    time, in JAX and torch.compile as a whole.
 
     References
     ----------
@@ -117,8 +80,8 @@ def linear_kl_divergence(
     >>> float(linear_kl_divergence(hidden, weight, hidden, weight))
     0.0
     """
-    log_p = _log_probabilities(hidden_p, weight_p, temperature)
-    log_q = _log_probabilities(hidden_q, weight_q, temperature)
+    log_p = log_probabilities_of_layer(hidden_p, weight_p, temperature)
+    log_q = log_probabilities_of_layer(hidden_q, weight_q, temperature)
     return kl(log_p, log_q, direction=direction, axis=-1)
 
 
@@ -126,7 +89,7 @@ def linear_kl_divergence(
     terms="rows",
     reduction="mean",
     matrices=("weight_p", "weight_q"),
-    check_arrays=_layers_check("linear_js_divergence"),
+    check_arrays=layers_check("linear_js_divergence"),
 )
 def linear_js_divergence(
     hidden_p: Array,
@@ -181,12 +144,12 @@ def linear_js_divergence(
     >>> float(linear_js_divergence(hidden, weight, hidden, weight))
     0.0
     """
-    log_p = _log_probabilities(hidden_p, weight_p, temperature)
-    log_q = _log_probabilities(hidden_q, weight_q, temperature)
+    log_p = log_probabilities_of_layer(hidden_p, weight_p, temperature)
+    log_q = log_probabilities_of_layer(hidden_q, weight_q, temperature)
     return jensen_shannon(log_p, log_q, beta=beta, axis=-1)
 
 
-@penalty(terms="rows", reduction="mean", matrices=("weight",), check_arrays=_layers_check("linear_entropy"))
+@penalty(terms="rows", reduction="mean", matrices=("weight",), check_arrays=layers_check("linear_entropy"))
 def linear_entropy(
     hidden: Array,
     weight: Array,
@@ -240,5 +203,5 @@ def linear_entropy(
     >>> round(float(linear_entropy(np.ones((2, 3)), np.ones((4, 3)))), 4) == round(math.log(4), 4)
     True
     """
-    negative = negative_entropy(_log_probabilities(hidden, weight, temperature), normalize=normalize, axis=-1)
+    negative = negative_entropy(log_probabilities_of_layer(hidden, weight, temperature), normalize=normalize, axis=-1)
     return negative if mode == "bonus" else -negative

@@ -8,6 +8,7 @@ from typing import Any
 
 from .._core.checks import POSITIVE, one_of
 from .._core.registry import PENALTIES, REGISTERED, penalty_names
+from .._core.shown import shorten, shown
 from .._core.suggestions import did_you_mean
 from ..backends import common_backend, is_array
 from .spec import SHARED, spec_of
@@ -22,7 +23,8 @@ def resolve_penalty(fn: Any) -> Callable[..., Any]:
         if penalty is None:
             names = penalty_names()
             raise ValueError(
-                f"Penalty: `fn` must be a callable or one of {', '.join(names)}, got {fn!r}." + did_you_mean(fn, names)
+                f"Penalty: `fn` must be a callable or one of {', '.join(names)}, got {shown(fn)}."
+                + did_you_mean(fn, names)
             )
         return penalty
     if not callable(fn):
@@ -33,7 +35,7 @@ def resolve_penalty(fn: Any) -> Callable[..., Any]:
 def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any) -> dict[str, Any]:
     """Check the options for `fn` when a `Penalty` is made. `inputs` takes the first arguments of `fn`."""
     if not isinstance(options, Mapping):
-        raise TypeError(f"penalty {name!r}: `options` must be a mapping, got {options!r}. Pass a dict.")
+        raise TypeError(f"penalty {shown(name)}: `options` must be a mapping, got {shown(options)}. Pass a dict.")
     options = dict(options)
     spec = spec_of(fn)
     if spec is not None:
@@ -60,7 +62,7 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
     for key in options:
         if key not in valid:
             raise TypeError(
-                f"penalty {name!r}: `{key}` is not an option of {fn!r}, the options are {', '.join(valid) or 'none'}."
-                + did_you_mean(key, valid)
+                f"penalty {shown(name)}: `{shorten(key)}` is not an option of {shown(fn)}, "
+                f"the options are {', '.join(valid) or 'none'}." + did_you_mean(key, valid)
             )
     return options

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from .._arrays.numerics import abs_, array_backend, broadcasts, count_true, safe_divide, safe_norm, square
 from .._core.checks import FINITE, AxisOrAxes, Positive, UnitInterval
+from .._core.shown import shown
 from .._core.types import Array
 from ..backends import common_backend, is_array_beside, namespace
 from .decorator import Shared, penalty
@@ -58,7 +59,9 @@ def _check_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         return
     if isinstance(center, str):
         if center != "mean":
-            raise ValueError(f"l2: `center` must be 'mean', a number or an array, got {center!r}. Did you mean 'mean'?")
+            raise ValueError(
+                f"l2: `center` must be 'mean', a number or an array, got {shown(center)}. Did you mean 'mean'?"
+            )
         return
     if not is_array_beside(center, x):
         l2.spec.check("center", center, FINITE)  # type: ignore[attr-defined]

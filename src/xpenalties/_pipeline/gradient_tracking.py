@@ -12,6 +12,7 @@ from numbers import Real
 from typing import Any
 
 from .._arrays.numerics import at_least_float32
+from .._core.shown import listed, shown
 from .._core.suggestions import did_you_mean
 from ..backends import Backend, backend_of, flatten_of, in_dynamo
 
@@ -49,7 +50,7 @@ class TrackedInputs:
         if not libraries:
             raise TypeError(
                 f"{caller}: the inputs must hold a floating-point array to differentiate with respect to, got none"
-                f"{'' if wrt is None else f' in {wrt!r}'}. Pass an array or a tree of them."
+                f"{'' if wrt is None else f' in {shown(wrt)}'}. Pass an array or a tree of them."
             )
         if len(libraries) > 1:
             raise TypeError(
@@ -152,13 +153,13 @@ def _places(
     for name in wrt:
         if isinstance(name, str) and by_name is None:
             raise TypeError(
-                f"{caller}: names in `wrt` need one mapping or dataclass as input, got {name!r}. Pass a position, "
+                f"{caller}: names in `wrt` need one mapping or dataclass as input, got {shown(name)}. Pass a position, "
                 "0 for the first."
             )
         parts = by_name if isinstance(name, str) and by_name is not None else dict(enumerate(numbered))
         if name not in parts:
             raise ValueError(
-                f"{caller}: `wrt` must name inputs, got {name!r}, there are {', '.join(map(repr, parts)) or 'none'}."
+                f"{caller}: `wrt` must name inputs, got {shown(name)}, there are {listed(parts)}."
                 + did_you_mean(name, parts)
             )
         places += [place for place in flatten_of(parts[name])[0] if place is not None]  # None is not a leaf in JAX

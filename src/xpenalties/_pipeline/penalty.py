@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .._arrays.scalars import check_weight
 from .._core.checks import Positive, PositiveInteger, check_argument, checks_of, one_of
 from .._core.registry import RESERVED
+from .._core.shown import listed, shown
 from .._core.suggestions import did_you_mean
 from .._penalties.lookup import check_call_options, resolve_penalty
 from .._penalties.spec import spec_of
@@ -82,20 +83,23 @@ class Penalty:
         object.__setattr__(self, "fn", fn)
         for flag in ("differentiable", "enabled"):
             if not isinstance(getattr(self, flag), bool):
-                raise TypeError(f"Penalty: `{flag}` must be True or False, got {getattr(self, flag)!r}. Pass a bool.")
+                raise TypeError(
+                    f"Penalty: `{flag}` must be True or False, got {shown(getattr(self, flag))}. Pass a bool."
+                )
         for option, check in _CHECKS.items():
             object.__setattr__(self, option, check_argument("Penalty", check, option, getattr(self, option)))
         name = name or getattr(self.fn, "__name__", "<unnamed>")
         if not isinstance(name, str) or name.startswith("<") or name in RESERVED:
             raise ValueError(
-                f"Penalty: `name` must be a string other than a report's own names, got {name!r}. Give one."
+                f"Penalty: `name` must be a string other than a report's own names, got {shown(name)}. Give one."
             )
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "weight", check_weight(f"penalty {name!r}", self.weight))
+        object.__setattr__(self, "weight", check_weight(f"penalty {shown(name)}", self.weight))
         if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
             if not isinstance(self.inputs, Iterable) or not all(isinstance(key, str) for key in self.inputs):
                 raise TypeError(
-                    f"penalty {name!r}: `inputs` must be names or a callable, got {self.inputs!r}. Pass strings."
+                    f"penalty {shown(name)}: `inputs` must be names or a callable, got {shown(self.inputs)}. "
+                    "Pass strings."
                 )
             object.__setattr__(self, "inputs", tuple(self.inputs))
         object.__setattr__(self, "options", check_call_options(name, fn, self.inputs, self.options))
@@ -117,7 +121,7 @@ class Penalty:
         if not callable(self.weight):
             return self.weight
         if step is None:
-            raise ValueError(f"penalty {self.name!r}: its weight is a schedule, got no step. Pass `step=`.")
+            raise ValueError(f"penalty {shown(self.name)}: its weight is a schedule, got no step. Pass `step=`.")
         return check_weight(f"penalty {self.name!r}", self.weight(step))
 
     def is_due(self, step: Any) -> Any:
@@ -125,7 +129,9 @@ class Penalty:
         if self.every == 1:
             return True
         if step is None:
-            raise ValueError(f"penalty {self.name!r}: it counts once in {self.every} steps, got no step. Pass `step=`.")
+            raise ValueError(
+                f"penalty {shown(self.name)}: it counts once in {self.every} steps, got no step. Pass `step=`."
+            )
         backend = backend_of(step)
         if backend is None or self.every < 2**31:
             due = step % self.every == 0
@@ -146,13 +152,13 @@ class Penalty:
         if len(given) != 1 or not isinstance(given[0], Mapping):
             kinds = ", ".join(type(argument).__qualname__ for argument in given)
             raise TypeError(
-                f"penalty {self.name!r}: named `inputs` need one mapping, got {kinds}. Pass a dict of arrays."
+                f"penalty {shown(self.name)}: named `inputs` need one mapping, got {kinds}. Pass a dict of arrays."
             )
         names = (self.inputs,) if isinstance(self.inputs, str) else self.inputs
         for name in names:
             if name not in given[0]:
                 raise ValueError(
-                    f"penalty {self.name!r}: the inputs must have {name!r}, got {', '.join(map(repr, given[0]))}."
+                    f"penalty {shown(self.name)}: the inputs must have {shown(name)}, got {listed(given[0])}."
                     + did_you_mean(name, given[0])
                 )
         return tuple([given[0][name] for name in names])

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from .._arrays.numerics import stop_gradient
+from .._core.shown import shown
 from .._penalties.decorator import value_and_metrics
 from .._penalties.spec import spec_of
 from ..backends import Backend, backend_of, flatten_of, in_dynamo, is_array
@@ -203,7 +204,7 @@ def _add_note(context: EvaluationContext, penalty: Penalty, weight: Any, error: 
     if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return
     shapes = ", ".join(map(_described, context.inputs)) or "none"
-    error.add_note(f"In penalty {penalty.name!r} of {context.pipeline!r}, weight {weight}, inputs {shapes}.")
+    error.add_note(f"In penalty {shown(penalty.name)} of {shown(context.pipeline)}, weight {weight}, inputs {shapes}.")
 
 
 def constant(x: Any) -> Any:

@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any, Literal
 
 from .._core.pytrees import register
+from .._core.shown import listed, shorten, shown
 from .._core.suggestions import did_you_mean
 from .._reports.report import Report
 from ..backends import register_loaded
@@ -65,10 +66,11 @@ class Pipeline:
             penalties = [Penalty(fn, weight=weight) for fn, weight in penalties.items()]
         if not isinstance(penalties, Iterable):
             raise TypeError(
-                f"Pipeline: `penalties` must be a mapping or an iterable of Penalty, got {penalties!r}. Pass a list."
+                f"Pipeline: `penalties` must be a mapping or an iterable of Penalty, got {shown(penalties)}. "
+                "Pass a list."
             )
         if not isinstance(name, str):
-            raise TypeError(f"Pipeline: `name` must be a string, got {name!r}. Give one.")
+            raise TypeError(f"Pipeline: `name` must be a string, got {shown(name)}. Give one.")
         members = tuple(penalties)
         names: set[str] = set()
         for penalty in members:
@@ -77,7 +79,7 @@ class Pipeline:
                     f"Pipeline: each of `penalties` must be a Penalty, got {type(penalty).__qualname__}. Wrap it."
                 )
             if penalty.name in names:
-                raise ValueError(f"Pipeline: names must be unique, got {penalty.name!r} twice. Give one a `name`.")
+                raise ValueError(f"Pipeline: names must be unique, got {shown(penalty.name)} twice. Give one a `name`.")
             names.add(penalty.name)
         object.__setattr__(self, "penalties", members)
         object.__setattr__(self, "name", name)
@@ -183,7 +185,9 @@ class Pipeline:
     def with_weights(self, weights: Mapping[str, Any] | None = None, /, **more: Any) -> Pipeline:
         """Return a copy with other weights for the named penalties."""
         if not (weights is None or isinstance(weights, Mapping)):
-            raise TypeError(f"{self.name}: `weights` must be a mapping of names, got {weights!r}. Or use keywords.")
+            raise TypeError(
+                f"{self.name}: `weights` must be a mapping of names, got {shown(weights)}. Or use keywords."
+            )
         by_name = {**(weights or {}), **more}
         self._check_names(by_name)
         return self._replace(lambda p: replace(p, weight=by_name[p.name]) if p.name in by_name else p)
@@ -295,8 +299,9 @@ class Pipeline:
 
     def _unknown(self, name: str) -> str:
         names = [p.name for p in self.penalties]
-        listed = ", ".join(map(repr, names)) or "none"
-        return f"{self.name}: no penalty is named {name!r}, there are {listed}.{did_you_mean(name, names)}"
+        return f"{shorten(self.name)}: no penalty is named {shown(name)}, there are {listed(names)}." + did_you_mean(
+            name, names
+        )
 
     def __len__(self) -> int:
         return len(self.penalties)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .._core.checks import POSITIVE, POSITIVE_INTEGER, check_argument, one_of
+from .._core.shown import shown
 from .penalty import ON_ERROR
 
 __all__ = ["Settings"]
@@ -58,5 +59,5 @@ def _checked_wrt(caller: str, wrt: Any) -> tuple[str | int, ...]:
     """Check the inputs to differentiate with respect to: names or positions."""
     wrt = tuple(wrt) if isinstance(wrt, Iterable) and not isinstance(wrt, str) else (wrt,)
     if any(isinstance(name, bool) or not isinstance(name, (str, int)) for name in wrt):
-        raise TypeError(f"{caller}: `wrt` must be names or positions of inputs, got {wrt!r}. Pass str or int.")
+        raise TypeError(f"{caller}: `wrt` must be names or positions of inputs, got {shown(wrt)}. Pass str or int.")
     return wrt

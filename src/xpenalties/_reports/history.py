@@ -8,11 +8,14 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core.checks import POSITIVE, check_argument
+from .._core.files import replacing
 from .._core.optional import require
 from .._core.pytrees import flatten
+from .._core.shown import shown
 from ..backends import backend_of
 from .report import Report, to_floats
 
@@ -112,7 +115,7 @@ class GradientHistory:
         number = _integer(step)
         if number is None:
             raise TypeError(
-                f"GradientHistory.{method}: `step` must be an integer or a 0-d array of one, got {step!r}. Pass "
+                f"GradientHistory.{method}: `step` must be an integer or a 0-d array of one, got {shown(step)}. Pass "
                 "an int, outside functions that JAX traces."
             )
         return number
@@ -149,7 +152,7 @@ class GradientHistory:
             An existing file is overwritten.
         """
         rows = self.rows()
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        with replacing(path) as new, open(new, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, _columns(rows))
             writer.writeheader()
             writer.writerows(rows)
@@ -208,7 +211,9 @@ class GradientHistory:
         if title is not None:
             figure.suptitle(title)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            suffix = "" if Path(path).suffix else f".{figure.canvas.get_default_filetype()}"
+            with replacing(f"{os.fspath(path)}{suffix}") as new:
+                figure.savefig(new, dpi=150)
         return figure
 
     def _read(self) -> deque[tuple[int, Report]]:
@@ -231,7 +236,7 @@ def _positive(name: str, value: Any, remedy: str) -> int:
     number = _integer(value)
     if number is None or number < 1:
         kind = TypeError if number is None else ValueError
-        raise kind(f"GradientHistory: `{name}` must be a positive integer, got {value!r}. {remedy}")
+        raise kind(f"GradientHistory: `{name}` must be a positive integer, got {shown(value)}. {remedy}")
     return number
 
 
@@ -242,7 +247,7 @@ def _constant(figure: Any) -> Any:
         return figure
     if not backend.tracing.has_value(figure):
         raise TypeError(
-            f"GradientHistory.append: `report` must have values, got {figure!r}, which {backend.name} is tracing. "
+            f"GradientHistory.append: `report` must have values, got {shown(figure)}, which {backend.name} is tracing. "
             "Return it from the traced function, and append it outside."
         )
     if tuple(figure.shape) != ():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._core.pytrees import flatten, node
+from .._core.shown import shown
 from ..backends import Backend, backend_of
 from .table import as_html, as_text
 
@@ -161,7 +162,9 @@ class Report:
         figures: dict[str, Any] = {}
         for path, value in _paths(nested):
             if path in figures:
-                raise ValueError(f"Report.flat: two figures must not have one name, got {path!r} twice. Rename one.")
+                raise ValueError(
+                    f"Report.flat: two figures must not have one name, got {shown(path)} twice. Rename one."
+                )
             figures[path] = value
         return {prefix + path: value for path, value in figures.items() if value is not None}
 

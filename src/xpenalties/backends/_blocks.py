@@ -13,10 +13,13 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
-__all__ = ["AUTOMATIC", "BLOCK_SIZE", "LEAST", "block_size", "keep_pages"]
+from .._core.shown import shown
+
+__all__ = ["AUTOMATIC", "BLOCK_SIZE", "LEAST", "PART", "block_size", "keep_pages"]
 
 AUTOMATIC = 0
 LEAST = 2**18  # elements; smaller arrays fit into a CPU's caches
+PART = 2**22  # elements of a linear map in half precision that are cast to float32 at once
 #: Elements in a block, as `block_size` sets it. AUTOMATIC: chosen for the device. None: no blocks.
 BLOCK_SIZE: ContextVar[int | None] = ContextVar("BLOCK_SIZE", default=AUTOMATIC)
 
@@ -30,8 +33,8 @@ def block_size(elements: int | None) -> Iterator[None]:
     NumPy, CuPy and eager PyTorch evaluate penalties with one term for each row in blocks: `group_lasso`, `z_loss`,
     `consistency` with "cosine", "kl" or "js", and all divergences and entropies except `sampled_kl`. If PyTorch needs a
     gradient, it runs each block forward and backward at once, so nothing as large as the inputs is stored except their
-    gradients. JAX uses blocks for `linear_kl_divergence`, `linear_js_divergence` and `linear_entropy` only, also under
-    jax.jit. torch.compile gets all rows at once.
+    gradients. The same holds for `linear_log_probabilities`. JAX uses blocks only for the functions whose names begin
+    with ``linear_``, also under jax.jit. torch.compile gets all rows at once.
 
     Parameters
     ----------
@@ -58,7 +61,9 @@ def block_size(elements: int | None) -> Iterator[None]:
     """
     if elements is not None:
         if isinstance(elements, bool) or not isinstance(elements, int):
-            raise TypeError(f"block_size: `elements` must be an integer or None, got {elements!r}. Pass a Python int.")
+            raise TypeError(
+                f"block_size: `elements` must be an integer or None, got {shown(elements)}. Pass a Python int."
+            )
         if elements < 1:
             raise ValueError(f"block_size: `elements` must be at least 1, got {elements}. Pass None for no blocks.")
     token = BLOCK_SIZE.set(elements)

@@ -62,7 +62,11 @@ class Evaluation:
         if requested == AUTOMATIC and not work.matrices and math.prod(work.arrays[0].shape) <= LEAST:
             return None  # small for any device
         elements = self.block_elements(work) if requested == AUTOMATIC else requested
-        return None if elements is None or work.size() <= elements else elements
+        return None if elements is None or self.fits(work, elements) else elements
+
+    def fits(self, work: Work, elements: int) -> bool:
+        """Return True if all rows fit into one block."""
+        return work.size() <= elements
 
     def power_sum(self, first: float, second: float, arrays: Sequence[Any]) -> tuple[list[Any], frozenset[int]]:
         """Sum `first * |x| + second * x^2` over those arrays that can be summed in one call.

@@ -81,7 +81,7 @@ def flatten_with_paths_of(tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
 def instances_in(tree: Any, classes: tuple[type, ...]) -> list[str]:
     """Return the paths of the outermost nodes of a tree that are instances of `classes`."""
     paths = paths_of_instances(tree, classes)
-    return paths if paths or sys.modules.get("jax") is None else _module("jax").paths_of_instances(tree, classes)
+    return paths if paths or not is_imported("jax") else _module("jax").paths_of_instances(tree, classes)
 
 
 def paths_of_none(tree: Any) -> list[str]:

@@ -30,6 +30,7 @@ class Work(NamedTuple):
     factors: Any = None  # of the terms; None: all 1
     kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
     fast_path: Evaluate | None = None  # how to call the formula; None: with guards
+    values: tuple[int, ...] = ()  # shape of the result for one row: a penalty's is one number
 
     def terms(self, arrays: tuple[Any, ...], mask: Any) -> Any:
         """Cast and mask the arrays, or a block of them, and evaluate the formula on them."""
@@ -51,8 +52,8 @@ class Work(NamedTuple):
     def in_blocks(self, elements: int) -> Any:
         """Evaluate all terms block by block."""
         xp = self.xp
-        blocks = [xp.reshape(self.terms(*self.block(index)), (-1,)) for index in self.indices(elements)]
-        return xp.reshape(xp.concat(blocks), self.terms_shape)
+        blocks = [xp.reshape(self.terms(*self.block(index)), (-1, *self.values)) for index in self.indices(elements)]
+        return xp.reshape(xp.concat(blocks), self.terms_shape + self.values)
 
     def size(self) -> int:
         """Return the number of elements of an input, or of the logits."""

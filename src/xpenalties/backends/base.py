@@ -15,6 +15,7 @@ import array_api_compat
 
 from .._core.pytrees import Rebuild, flatten, flatten_with_paths
 from ._autodiff import Autodiff, NoAutodiffError, OfLeaves, Pull
+from ._blocks import PART
 from ._evaluation import Evaluation
 from ._exchange import Exchange
 from ._random import Random
@@ -138,8 +139,18 @@ class Backend:
         return a @ b
 
     def linear(self, hidden: Any, weight: Any) -> Any:
-        """Return `hidden @ weight.T`, with `matmul`."""
-        return self.matmul(hidden, self.xp.matrix_transpose(weight))
+        """Return `hidden @ weight.T`, summed and returned in float32 or wider, with `matmul`."""
+        xp = self.xp
+        dtype = xp.result_type(hidden.dtype, weight.dtype, xp.float32)
+        if hidden.dtype != dtype:
+            hidden = xp.astype(hidden, dtype)
+        if weight.dtype == dtype:
+            return self.matmul(hidden, xp.matrix_transpose(weight))
+        classes, features = weight.shape
+        step = max(1, PART // features)  # a copy of the whole map may be larger than the logits of a block
+        parts = (xp.astype(weight[start : start + step, :], dtype) for start in range(0, classes, step))
+        logits = [self.matmul(hidden, xp.matrix_transpose(part)) for part in parts]
+        return logits[0] if len(logits) == 1 else xp.concat(logits, axis=-1)
 
     def device(self, x: Any) -> Any:
         """Return the device of `x`, for the `device=` of new arrays."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .._core.suggestions import did_you_mean
+from ..trees._patterns import check_path
 
 __all__ = ["Capture", "capture", "paths_of"]
 
@@ -81,6 +82,7 @@ def _checked_path(path: str, paths: Mapping[str, Any]) -> str:
 def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
     matched: dict[str, str] = {}
     for pattern in patterns:
+        check_path("capture", "each of `names`", pattern)
         matching = [path for path in paths if path and re.search(pattern, path)]
         if not matching:
             raise ValueError(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core.checks import AtLeast, check_argument, integer
+from .._core.shown import shorten, shown
 
-__all__ = ["Pattern", "PatternsLike", "as_patterns"]
+__all__ = ["Pattern", "PatternsLike", "as_patterns", "check_path"]
 
 _COUNT, _SIZE = integer(AtLeast(0)), integer(AtLeast(-1))
 
@@ -54,7 +55,7 @@ class Pattern:
     def __post_init__(self) -> None:
         """Check the arguments. Lists become tuples, so that patterns can be compared."""
         if self.path is not None:
-            _check_path("Pattern", "path", self.path)
+            check_path("Pattern", "`path`", self.path)
         if self.ndim is not None:
             numbers = self.ndim if isinstance(self.ndim, (tuple, list)) else (self.ndim,)
             checked = tuple(check_argument("Pattern", _COUNT, "ndim", number) for number in numbers)
@@ -110,7 +111,7 @@ def as_patterns(caller: str, name: str, option: PatternsLike) -> tuple[Pattern, 
     """Check the option `match` or `exclude`, and return its patterns."""
     values: Any = () if option is None else (option,) if isinstance(option, (str, Pattern)) else option
     if not isinstance(values, Iterable) or isinstance(values, bytes):
-        raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {option!r}. Pass a str.")
+        raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {shown(option)}. Pass a str.")
     patterns = tuple(value if isinstance(value, Pattern) else _of_path(caller, name, value) for value in values)
     if option is not None and not patterns:
         raise ValueError(f"{caller}: `{name}` must have a pattern, got none. Leave it out.")
@@ -118,17 +119,19 @@ def as_patterns(caller: str, name: str, option: PatternsLike) -> tuple[Pattern, 
 
 
 def _of_path(caller: str, name: str, path: Any) -> Pattern:
-    _check_path(caller, name, path)
+    check_path(caller, f"`{name}`", path)
     return Pattern(path)
 
 
-def _check_path(caller: str, name: str, path: Any) -> None:
+def check_path(caller: str, argument: str, path: Any) -> None:
+    """Check that a path is a regular expression."""
     if not isinstance(path, str):
-        raise TypeError(f"{caller}: `{name}` must be a regular expression or several, got {path!r}. Pass a str.")
+        raise TypeError(f"{caller}: {argument} must be a regular expression or several, got {shown(path)}. Pass a str.")
     try:
         re.compile(path)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:  # too many repetitions, too many groups in each other
+        why = "its groups are nested too deeply" if isinstance(error, RecursionError) else shorten(str(error))
         raise ValueError(
-            f"{caller}: `{name}` must be a regular expression, got {path!r}: {error}. Escape what is meant "
+            f"{caller}: {argument} must be a regular expression, got {shown(path)}: {why}. Escape what is meant "
             "literally, with re.escape."
         ) from None

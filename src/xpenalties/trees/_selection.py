@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .._arrays.numerics import at_least_float32, stop_gradient
 from .._core.pytrees import Rebuild
+from .._core.shown import listed, shown
 from .._core.suggestions import did_you_mean
 from ..backends import backend_of, common_backend, flatten_with_paths_of, parameters_of
 from ._patterns import Pattern, PatternsLike, as_patterns
@@ -209,7 +211,8 @@ def check_visible(caller: str, argument: str, leaf: Any, path: str) -> None:
     if unseen:
         got = f"{type(leaf).__module__}.{type(leaf).__qualname__}" if backend is None else leaf.dtype
         raise TypeError(
-            f"{caller}: `{argument}` must be a tree of arrays of one framework, got {got} at {path!r}. Pass what it "
+            f"{caller}: `{argument}` must be a tree of arrays of one framework, got {got} at {shown(path)}. "
+            "Pass what it "
             "holds as a dict or list of arrays, such as dict(model.named_parameters())."
         )
 
@@ -225,7 +228,7 @@ def leaves_at(caller: str, selected: Selected, other: Any, argument: str) -> lis
     for path in selected.array_paths():
         if path not in by_path:
             raise ValueError(
-                f"{caller}: `{argument}` must have {path!r} too, got {_listed([*by_path])}."
+                f"{caller}: `{argument}` must have {shown(path)} too, got {_listed([*by_path])}."
                 + did_you_mean(path, by_path)
             )
     return [by_path[path] for path in selected.array_paths()]
@@ -234,8 +237,8 @@ def leaves_at(caller: str, selected: Selected, other: Any, argument: str) -> lis
 def check_unique(caller: str, argument: str, paths: list[str]) -> None:
     """Check that no two leaves have the same path."""
     if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise ValueError(f"{caller}: paths must be unique, got {twice!r} twice in `{argument}`. Rename a key.")
+        twice = next(path for path, count in Counter(paths).items() if count > 1)
+        raise ValueError(f"{caller}: paths must be unique, got {shown(twice)} twice in `{argument}`. Rename a key.")
 
 
 def as_nest(tree: Any) -> Any:
@@ -244,5 +247,6 @@ def as_nest(tree: Any) -> Any:
 
 
 def _listed(paths: list[str]) -> str:
-    shown = ", ".join(map(repr, paths[:8])) or "no paths"
-    return shown if len(paths) <= 8 else f"{shown} and {len(paths) - 8} more"
+    if not paths:
+        return "no paths"
+    return listed(paths) if len(paths) <= 8 else f"{listed(paths[:8])} and {len(paths) - 8} more"

@@ -743,7 +743,7 @@ def test_masks_are_left_out(torch: Any) -> None:
 
 @pytest.mark.parametrize(("dtype", "made"), [("float32", 1), ("float64", 1), ("bfloat16", 9)])
 def test_the_gradient_of_a_linear_map_is_added_in_place(torch: Any, dtype: str, made: int) -> None:
-    """8 blocks, one array as large as the map; in half precision a product each, and a sum in single precision."""
+    """8 blocks, one array as large as the map; in half precision each block also casts the map, which is small here."""
     hidden, weight = (torch.randn(*shape).to(getattr(torch, dtype)) for shape in ((64, 16), (256, 16)))
     weight.requires_grad_()
     watch = Largest(torch)

@@ -39,7 +39,7 @@ def test_without_registered_names() -> None:
         ("a.toml", "version = 1\nversion = 1", ValueError, r"a\.toml: Cannot overwrite a value \(at "),
         ("a.json", '[{"penalty": ]', ValueError, r"a\.json: Expecting value: line 1 column 14"),
         ("a.json", '[{"penalty": "l1", "penalty": "l2"}]', ValueError, r"a\.json: the key 'penalty' occurs twice in o"),
-        ("a.json", '[{"penalty": "l1", "weight": NaN}]', ValueError, r"a\.json: numbers must be finite, got NaN"),
+        ("a.json", '[{"penalty": "l1", "weight": NaN}]', ValueError, r"a\.json: penalties\[0\]\.weight: .* got nan"),
         ("a.json", b"\xff", ValueError, r"a\.json: 'utf-8' codec can't decode"),
         ("a.json", '{"version": 3}', ValueError, r"a\.json: `version` must be 1"),
         ("a.json", '[{"penalty": "l1", "weight": 1e999}]', ValueError, r"a\.json: penalties\[0\]\.weight: .* got inf"),

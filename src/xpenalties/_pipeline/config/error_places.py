@@ -7,9 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ..._core.checks import TOO_LARGE
+from ..._core.shown import shorten, shown
 from ..._core.suggestions import did_you_mean
 
-__all__ = ["check_keys", "checked_name", "checked_scalar", "checked_string", "checked_table", "errors_at"]
+__all__ = [
+    "below",
+    "check_keys",
+    "checked_name",
+    "checked_scalar",
+    "checked_string",
+    "checked_table",
+    "errors_at",
+    "not_too_deep",
+]
 
 _SCALARS = (bool, int, float, str, type(None))
 
@@ -17,24 +28,39 @@ _SCALARS = (bool, int, float, str, type(None))
 @contextmanager
 def errors_at(place: str) -> Iterator[None]:
     """Prefix the messages of TypeErrors and ValueErrors with the place."""
+    with not_too_deep(place):
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{place}: {shorten(str(error), 2000)}") from None
+
+
+@contextmanager
+def not_too_deep(place: str) -> Iterator[None]:
+    """Raise a ValueError that names the place if the data there is nested too deeply."""
     try:
         yield
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{place}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{place}: must not be nested this deeply. Use fewer levels.") from None
+
+
+def below(place: str, key: Any) -> str:
+    """Return the place of a key in the table at `place`."""
+    return f"{place}.{shorten(key) if isinstance(key, str) else shown(key)}"
 
 
 def checked_table(place: str, value: Any) -> Mapping[str, Any]:
     """Return `value` if it is a table."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{place}: must be a table, got {value!r}. Write keys with values.")
+        raise TypeError(f"{place}: must be a table, got {shown(value)}. Write keys with values.")
     return value
 
 
 def checked_string(place: str, value: Any) -> str:
     """Return `value` if it is a string."""
     if not isinstance(value, str):
-        raise TypeError(f"{place}: must be a string, got {value!r}. Put it in quotes.")
+        raise TypeError(f"{place}: must be a string, got {shown(value)}. Put it in quotes.")
     return value
 
 
@@ -42,11 +68,13 @@ def checked_scalar(place: str, value: Any) -> Any:
     """Return `value` if it is a finite number, a string, a boolean or None."""
     if not isinstance(value, _SCALARS):
         raise TypeError(
-            f"{place}: must be a number, a string or a boolean, got {value!r}. Set anything else in a registered "
+            f"{place}: must be a number, a string or a boolean, got {shown(value)}. Set anything else in a registered "
             "function."
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{place}: must be finite, got {value!r}. Write a finite number.")
+    if isinstance(value, int) and not -TOO_LARGE < value < TOO_LARGE:  # TOML has no larger ones
+        raise ValueError(f"{place}: must be below 2**63, got an integer of {value.bit_length()} bits.")
     return value
 
 
@@ -56,7 +84,7 @@ def checked_name(place: str, value: Any, kind: str, names: Iterable[str]) -> str
     if checked_string(place, value) not in names:
         listed = f"there are {', '.join(names)}" if names else "none is registered"
         hint = did_you_mean(value, names) or f" Register your own {kind} first, with `register`."
-        raise ValueError(f"{place}: no {kind} is named {value!r}, {listed}.{hint}")
+        raise ValueError(f"{place}: no {kind} is named {shown(value)}, {listed}.{hint}")
     return value
 
 
@@ -66,7 +94,7 @@ def check_keys(place: str, table: Mapping[str, Any], keys: Iterable[str], *requi
     for key in table:
         if key not in keys:
             listed = ", ".join(keys) or "none"
-            raise ValueError(f"{place}: unknown key {key!r}, the keys are {listed}.{did_you_mean(key, keys)}")
+            raise ValueError(f"{place}: unknown key {shown(key)}, the keys are {listed}.{did_you_mean(key, keys)}")
     for key in required:
         if key not in table:
             raise ValueError(f"{place}: `{key}` is missing. Add it.")

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..._core.registry import REGISTERED
+from ..._core.shown import shown
 from .annotation_schema import JSONSchema, table_schema
 from .error_places import check_keys, checked_name, checked_string
 from .plain_values import registered_name
@@ -21,7 +22,9 @@ def read_inputs(place: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(checked_string(f"{place}[{i}]", name) for i, name in enumerate(value))
     if not isinstance(value, Mapping):
-        raise TypeError(f"{place}: must be a name, a list of names or a table, got {value!r}. Put names in quotes.")
+        raise TypeError(
+            f"{place}: must be a name, a list of names or a table, got {shown(value)}. Put names in quotes."
+        )
     table = value
     check_keys(place, table, ("attributes", "function"))
     if len(table) != 1:

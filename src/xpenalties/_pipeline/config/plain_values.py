@@ -6,7 +6,9 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+from ..._core.checks import TOO_LARGE
 from ..._core.registry import name_of
+from ..._core.shown import shown
 from ...backends import backend_of
 
 __all__ = ["plain", "registered_name"]
@@ -17,7 +19,8 @@ def registered_name(caller: str, argument: str, function: object) -> str:
     name = name_of(function)
     if name is None:
         raise TypeError(
-            f"{caller}: `{argument}` is a callable without a name in configurations, {function!r}. Give it one with "
+            f"{caller}: `{argument}` is a callable without a name in configurations, {shown(function)}. "
+            "Give it one with "
             "`register`."
         )
     return name
@@ -30,12 +33,17 @@ def plain(caller: str, name: str, value: Any) -> Any:
     kind = _kind_of_number(value)
     if kind is None:
         raise TypeError(
-            f"{caller}: `{name}` must be a number, a string or a boolean to be in a configuration, got {value!r}. Set "
-            "it inside your own function, and name that with `register`."
+            f"{caller}: `{name}` must be a number, a string or a boolean to be in a configuration, "
+            f"got {shown(value)}. Set it inside your own function, and name that with `register`."
         )
     number = kind(value) if kind is not float or isinstance(value, Real) else _float(value)
     if kind is float and not math.isfinite(number):
         raise ValueError(f"{caller}: `{name}` must be finite to be in a configuration, got {number!r}.")
+    if isinstance(number, int) and not -TOO_LARGE < number < TOO_LARGE:
+        raise ValueError(
+            f"{caller}: `{name}` must be below 2**63 to be in a configuration, got an integer of "
+            f"{number.bit_length()} bits."
+        )
     return number
 
 

@@ -10,10 +10,11 @@ from os import PathLike, fspath
 from typing import Any, TypeVar
 
 from ..._core.registry import PENALTIES
+from ..._core.shown import shown
 from ..._penalties.spec import spec_of
 from ...trees._over_tree import over_tree
 from ..penalty import Penalty
-from .error_places import check_keys, checked_string, checked_table, errors_at
+from .error_places import below, check_keys, checked_string, checked_table, errors_at, not_too_deep
 from .fields import FIELDS, VERSION
 from .toml_and_json import read
 
@@ -50,7 +51,8 @@ def _check_version(place: str, document: Mapping[str, Any]) -> None:
     version = document["version"]
     if type(version) is not int or version != VERSION:
         raise ValueError(
-            f"{place}: `version` must be {VERSION}, the only one that is read, got {version!r}. Write {VERSION}, or "
+            f"{place}: `version` must be {VERSION}, the only one that is read, got {shown(version)}. "
+            f"Write {VERSION}, or "
             "upgrade xpenalties for a later one."
         )
 
@@ -59,14 +61,14 @@ def _penalties(place: str, value: Any) -> Iterator[Penalty]:
     if isinstance(value, Mapping):
         for name, entry in value.items():
             checked_string(f"{place}: name", name)
-            yield _penalty_by_name(f"{place}.{name}", entry, name)
+            yield _penalty_by_name(below(place, name), entry, name)
     elif isinstance(value, (list, tuple)):
         for i, entry in enumerate(value):
             table = checked_table(f"{place}[{i}]", entry)
             check_keys(f"{place}[{i}]", table, _PENALTY_KEYS, "penalty")
             yield _penalty(f"{place}[{i}]", table)
     else:
-        raise TypeError(f"{place}: must be a list or a table of penalties, got {value!r}. Write [] for none.")
+        raise TypeError(f"{place}: must be a list or a table of penalties, got {shown(value)}. Write [] for none.")
 
 
 def _penalty_by_name(place: str, entry: Any, name: str) -> Penalty:
@@ -78,12 +80,14 @@ def _penalty_by_name(place: str, entry: Any, name: str) -> Penalty:
 
 
 def _penalty(place: str, table: Mapping[str, Any]) -> Penalty:
-    spec = spec_of(PENALTIES.get(str(table["penalty"])))  # an unknown name is refused below
-    args = {
-        field.name: field.read(f"{place}.{field.name}", table[field.name], spec)
-        for field in FIELDS
-        if field.name in table
-    }
+    name = table["penalty"]
+    spec = spec_of(PENALTIES.get(name)) if isinstance(name, str) else None  # a wrong name is refused below
+    args = {}
+    for field in FIELDS:
+        if field.name in table:
+            field_place = f"{place}.{field.name}"
+            with not_too_deep(field_place):
+                args[field.name] = field.read(field_place, table[field.name], spec)
     function: Any = args.pop("penalty")
     if "tree" in args:
         with errors_at(f"{place}.tree"):

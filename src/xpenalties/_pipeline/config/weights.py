@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from ..._core.checks import NON_NEGATIVE, NonNegative, check_argument
 from ..._core.registry import REGISTERED, SCHEDULES
+from ..._core.shown import listed
 from ..._core.suggestions import did_you_mean
 from ...schedules._definition import Schedule
 from .annotation_schema import (
@@ -37,9 +38,8 @@ def read_weight(place: str, value: Any) -> Any:
 
 def _read_schedule(place: str, table: Mapping[str, Any]) -> Any:
     if "schedule" not in table:
-        listed = ", ".join(map(repr, table)) or "none"
         hint = next(filter(None, (did_you_mean(key, ["schedule"]) for key in table)), " Pieces are a list of pairs.")
-        raise ValueError(f"{place}: a table is a schedule and must have the key `schedule`, got {listed}.{hint}")
+        raise ValueError(f"{place}: a table is a schedule and must have the key `schedule`, got {listed(table)}.{hint}")
     name = checked_name(f"{place}.schedule", table["schedule"], "schedule", (*SCHEDULES, *REGISTERED))
     if name in REGISTERED:
         check_keys(place, table, ["schedule"])

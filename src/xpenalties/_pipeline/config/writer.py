@@ -7,7 +7,9 @@ from dataclasses import fields
 from os import PathLike
 from typing import Any
 
+from ..._core.shown import shown
 from ..penalty import Penalty
+from .error_places import not_too_deep
 from .fields import FIELDS, VERSION
 from .toml_and_json import write
 
@@ -29,6 +31,7 @@ def save(penalties: Iterable[Penalty], name: str, path: str | PathLike[str] | No
 
 def _table(penalty: Penalty) -> dict[str, Any]:
     """Return the table of one penalty."""
-    caller = f"penalty {penalty.name!r}"
-    table = {field.name: field.write(caller, penalty) for field in FIELDS}
+    caller = f"penalty {shown(penalty.name)}"
+    with not_too_deep(caller):
+        table = {field.name: field.write(caller, penalty) for field in FIELDS}
     return {key: value for key, value in table.items() if value is not None and value != _DEFAULTS.get(key)}

@@ -34,6 +34,10 @@ class JaxBackend(Backend):
     def number(self, size: Any, like: Any) -> Any:
         return size if type(size) is int else jnp.asarray(size, dtype=like.dtype)
 
+    def linear(self, hidden: Any, weight: Any) -> Any:
+        dtype = jnp.result_type(hidden.dtype, weight.dtype, jnp.float32)
+        return jnp.matmul(hidden, jnp.matrix_transpose(weight), preferred_element_type=dtype)
+
     def snapshot(self, x: Any) -> Any:
         return x  # immutable; a copy would take longer than the rest of a report
 

@@ -16,7 +16,9 @@ __all__ = ["mapped"]
 def mapped(work: Work, elements: int) -> Any:
     """Evaluate the terms of a linear map block by block; the backward pass evaluates each block again."""
     rows, features = math.prod(work.terms_shape), work.arrays[0].ndim - 1
-    step = max(1, elements * rows // work.size())
+    step = max(1, elements // work.arrays[work.matrices[0]].shape[0])
+    # float32 at least, because the gradients of a map are added up in its dtype
+    maps = {i: jnp.astype(x, jnp.result_type(x, jnp.float32)) for i, x in enumerate(work.arrays) if i in work.matrices}
     count = -(-rows // step)
 
     def cut(x: Any) -> Any:
@@ -26,9 +28,9 @@ def mapped(work: Work, elements: int) -> Any:
     def terms(block: Any) -> Any:
         mask, *rows_of_block = block
         remaining = iter(rows_of_block)
-        return work.terms(tuple(x if i in work.matrices else next(remaining) for i, x in enumerate(work.arrays)), mask)
+        return work.terms(tuple(maps[i] if i in maps else next(remaining) for i in range(len(work.arrays))), mask)
 
-    blocks = [cut(x) for i, x in enumerate(work.arrays) if i not in work.matrices]
+    blocks = [cut(x) for i, x in enumerate(work.arrays) if i not in maps]
     mask = None if work.mask is None else cut(work.mask)
     padded = jax.lax.map(jax.checkpoint(terms), (mask, *blocks))
-    return jnp.reshape(jnp.reshape(padded, (-1,))[:rows], work.terms_shape)
+    return jnp.reshape(jnp.reshape(padded, (-1, *work.values))[:rows], work.terms_shape + work.values)

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.export
 
 from .._work import Work
 from ..base import Evaluation
@@ -20,9 +21,7 @@ class JaxEvaluation(Evaluation):
     def evaluate(self, work: Work) -> tuple[Any, Any]:
         if work.kind != "elements":  # such formulas have no guards
             work = work._replace(fast_path=evaluated)
-        if not work.matrices:  # without blocks; and a size that is a symbol of an export cannot be compared
-            return work.whole(), None
-        elements = self.size_of_blocks(work)
+        elements = self.size_of_blocks(work) if work.matrices else None  # XLA fuses everything else
         return work.whole() if elements is None else mapped(work, elements), None
 
     def run(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
@@ -32,7 +31,12 @@ class JaxEvaluation(Evaluation):
         return _jitted(function)(key, arrays)
 
     def block_elements(self, work: Work) -> int | None:
-        return 2**22  # of a matrix product only, because XLA fuses everything else
+        return 2**22
+
+    def fits(self, work: Work, elements: int) -> bool:
+        if jax.export.is_symbolic_dim(work.size()):  # blocks, unless the size of a block would be symbolic too
+            return jax.export.is_symbolic_dim(work.arrays[work.matrices[0]].shape[0])
+        return super().fits(work, elements)
 
 
 @cache

@@ -103,13 +103,12 @@ class BoxAutodiff(NumpyAutodiff):
 
 class BoxEvaluation(NumpyEvaluation):
     def evaluate(self, work: Work) -> tuple[Any, Any]:
-        return Evaluation.evaluate(self, work)
+        # no blocks: autograd would keep all their intermediate results, and add up gradients in the arrays' own dtype;
+        # no fast path: it would record the attempt that is discarded
+        return self.run(work.terms, (work.arrays, work.mask), {}), None
 
     def run_fast(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        return self.run(function, arrays, options)  # no fast path: autograd would record the discarded attempt
-
-    def block_elements(self, work: Work) -> int | None:
-        return None
+        return self.run(function, arrays, options)
 
 
 class BoxRandom(Random):

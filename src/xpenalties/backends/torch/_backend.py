@@ -13,7 +13,7 @@ from ..base import Backend, DType, Exchange
 from ._autocast import without_autocast
 from ._autograd import TorchAutodiff
 from ._evaluation import TorchEvaluation
-from ._linear import gathered
+from ._linear import in_parts, wider
 from ._random import TorchRandom
 from ._tracing import TENSORS, TorchTracing, is_tracing
 
@@ -61,8 +61,11 @@ class TorchBackend(Backend):
             return a @ b
 
     def linear(self, hidden: Any, weight: Any) -> Any:
-        product = None if is_tracing() else gathered(hidden, weight)
-        return super().linear(hidden, weight) if product is None else product
+        product = in_parts(hidden, weight)
+        if product is None:
+            dtype = wider(hidden, weight)
+            product = self.matmul(hidden.to(dtype), weight.to(dtype).mT)
+        return product
 
     def cumulative_sum(self, x: Any, axis: int) -> Any:
         return torch.cumsum(x, axis)  # array-api-compat's looks up its namespace, which torch.compile cannot trace

@@ -117,7 +117,7 @@ def _blocks(work: Work, elements: int, needed: tuple[bool, ...], cotangents: Any
             keep_pages(_empty)
             terms = side_by_side(evaluate, indices, carried())
     results = [gradient.value if isinstance(gradient, Sum) else gradient for gradient in gradients]
-    return torch.cat(terms).reshape(work.terms_shape), results
+    return torch.cat(terms).reshape(work.terms_shape + work.values), results
 
 
 def _empty(size: int) -> Any:
@@ -140,9 +140,7 @@ def _block(work: Work, index: Index, needed: tuple[bool, ...], cotangents: Any, 
         for i, gradient in zip((i for i, need in enumerate(needed) if need), block_gradients, strict=True):
             if i not in work.matrices:
                 gradients[i][index] = 0.0 if gradient is None else gradient
-            elif gradient is not None:
-                gradients[i].add(gradient)
-    return terms.detach().reshape(-1)
+    return terms.detach().reshape(-1, *work.values)
 
 
 def _without_hooks() -> AbstractContextManager[Any]:

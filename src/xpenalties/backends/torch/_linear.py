@@ -1,7 +1,11 @@
-"""Sum the gradient of a linear map over blocks in eager PyTorch, in place.
+"""Linear maps in eager PyTorch: summed in single precision, and with gradients that are added up over blocks in place.
+
+Logits that are rounded to half precision are too coarse for the divergence of two close distributions. So operands in
+half precision are cast first, a part of the map at a time: a copy of the whole map in single precision would be twice
+as large as the map. A CUDA device needs no copy, because it can sum products of half precision in single precision.
 
 Each block's gradient is as large as the map. To compute it first and then add it would take as much memory again, and
-more time than the matrix product.
+more time than the matrix product. So a `Sum` gathers it.
 """
 
 from __future__ import annotations
@@ -11,54 +15,136 @@ from typing import Any
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["Sum", "gathered"]
+from .._blocks import PART
+from ._tracing import are_many, is_eager, is_tracing
 
+__all__ = ["Sum", "in_parts", "wider"]
 
 #: The sum that gathers the gradient of a leaf. By the leaf's identity, while it lives.
 _SUMS = WeakTensorKeyDictionary()
 
 
 class Sum:
-    """The sum of the blocks' gradients with respect to a linear map."""
+    """The sum of the blocks' gradients with respect to a linear map, in float32 or wider."""
 
     def __init__(self) -> None:
         self.value: Any = None
 
-    def add(self, gradient: Any) -> None:
-        """Add a gradient, in float32 or wider."""
-        if self.value is None:
-            self.value = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        else:
-            self.value.add_(gradient)
+    def gathers(self, leaf: Any) -> None:
+        """Gather the gradient of `leaf` here. Autograd then returns None for it."""
+        _SUMS[leaf] = self
 
     def add_product(self, a: Any, b: Any) -> None:
-        """Add `a @ b`."""
+        """Add `a @ b`, for an `a` in float32 or wider."""
         if self.value is None:
-            self.value = a @ b
-        else:
-            self.value.addmm_(a, b)
-
-    def gathers(self, leaf: Any) -> None:
-        """Gather the gradient of `leaf` here if `gathered` uses it uncast. Autograd then returns None for it."""
-        if leaf.dtype in (torch.float32, torch.float64):
-            _SUMS[leaf] = self
+            self.value = a.new_zeros((a.shape[0], b.shape[1]))
+        for at in _parts(self.value, as_whole=not _splits(a, b)):
+            _add_product(self.value[at], a[at], b)
 
 
-def gathered(hidden: Any, weight: Any) -> Any:
-    """Return `hidden @ weight.T` if a `Sum` gathers the gradient with respect to `weight`, else None."""
-    total = _SUMS.get(weight)
-    return None if total is None else _Linear.apply(hidden, weight, total)
+def wider(hidden: Any, weight: Any) -> Any:
+    """Return the dtype of the product: float32 or wider."""
+    return torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
+
+
+def in_parts(hidden: Any, weight: Any) -> Any:
+    """Return `hidden @ weight.T` in float32 or wider, or None if the operands have to be cast as a whole."""
+    if is_tracing():
+        return None
+    total, dtype = _SUMS.get(weight), wider(hidden, weight)
+    if total is None:
+        if weight.dtype == dtype or not is_eager((hidden, weight)):
+            return None
+        if not (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
+            return _logits(hidden, weight, dtype)
+        if hidden.is_inference() or weight.is_inference():  # autograd cannot save them
+            return None
+    return _Linear.apply(hidden, weight, total, dtype)
 
 
 class _Linear(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, hidden: Any, weight: Any, total: Sum) -> Any:
+    def forward(ctx: Any, hidden: Any, weight: Any, total: Sum | None, dtype: Any) -> Any:
         ctx.save_for_backward(hidden, weight)
-        ctx.total = total
-        return hidden @ weight.mT
+        ctx.total, ctx.dtype = total, dtype
+        return _logits(hidden, weight, dtype)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Any) -> Any:
         hidden, weight = ctx.saved_tensors
-        ctx.total.add_product(cotangent.flatten(0, -2).mT, hidden.flatten(0, -2))
-        return cotangent @ weight if ctx.needs_input_grad[0] else None, None, None
+        needs_hidden, needs_weight, *_ = ctx.needs_input_grad
+        with torch.autocast(cotangent.device.type, enabled=False):
+            if torch.is_grad_enabled() or are_many(cotangent):  # to be differentiated again: as a whole
+                of_hidden = cotangent @ weight.to(ctx.dtype) if needs_hidden else None
+                of_weight = _rows(cotangent).mT @ _rows(hidden).to(ctx.dtype) if needs_weight else None
+            else:
+                of_hidden = _gradient_of_hidden(cotangent, weight).reshape(hidden.shape) if needs_hidden else None
+                of_weight = _gradient_of_weight(cotangent, hidden, ctx.total) if needs_weight else None
+        results = ((of_hidden, hidden), (of_weight, weight))
+        return *(None if gradient is None else gradient.to(x.dtype) for gradient, x in results), None, None
+
+
+def _logits(hidden: Any, weight: Any, dtype: Any) -> Any:
+    """Return `hidden @ weight.T`, summed in `dtype`."""
+    rows = _rows(hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
+        if hidden.dtype == weight.dtype and sums_in_float32(weight):
+            logits = torch.mm(rows, weight.mT, out_dtype=dtype)
+        elif weight.dtype == dtype:
+            logits = rows.to(dtype) @ weight.mT
+        else:
+            rows = rows.to(dtype)
+            logits = rows.new_empty((rows.shape[0], weight.shape[0]))
+            for at in _parts(weight):
+                torch.mm(rows, weight[at].to(dtype).mT, out=logits[:, at])
+    return logits.reshape(*hidden.shape[:-1], weight.shape[0])
+
+
+def _gradient_of_hidden(cotangent: Any, weight: Any) -> Any:
+    """Return `cotangent @ weight`, in the dtype of `cotangent`."""
+    rows = _rows(cotangent)
+    total = rows.new_zeros((rows.shape[0], weight.shape[1]))
+    for at in _parts(weight, as_whole=weight.dtype == rows.dtype or _splits(rows, weight)):
+        _add_product(total, rows[:, at], weight[at])
+    return total
+
+
+def _gradient_of_weight(cotangent: Any, hidden: Any, total: Sum | None) -> Any:
+    """Return the gradient with respect to the weight, or None if `total` gathers it."""
+    gathered = Sum() if total is None else total
+    gathered.add_product(_rows(cotangent).mT, _rows(hidden))
+    return gathered.value if total is None else None
+
+
+def _add_product(total: Any, a: Any, b: Any) -> None:
+    """Add `a @ b` to `total`, in the dtype of both `total` and `a`."""
+    if not _splits(a, b):
+        total.addmm_(a, b.to(a.dtype))
+        return
+    high = a.to(b.dtype)
+    for part in (high, (a - high).to(b.dtype)):
+        total.add_(torch.mm(part, b, out_dtype=total.dtype))
+
+
+def _splits(a: Any, b: Any) -> bool:
+    """Return True if `a @ b` is the sum of two products in bfloat16, which are faster than one in float32.
+
+    Two numbers in bfloat16 have 16 bits together. Float16 would have too narrow a range for gradients.
+    """
+    return a.dtype == torch.float32 and b.dtype == torch.bfloat16 and sums_in_float32(b)
+
+
+def sums_in_float32(x: Any) -> bool:
+    """Return True if the device of `x` can multiply in half precision and sum in float32."""
+    return bool(x.device.type == "cuda" and torch.version.hip is None and x.dtype in (torch.float16, torch.bfloat16))
+
+
+def _parts(matrix: Any, *, as_whole: bool = False) -> list[slice]:
+    """Cut the rows of a matrix into parts of limited size."""
+    rows, columns = matrix.shape
+    step = rows if as_whole else max(1, PART // columns)
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def _rows(x: Any) -> Any:
+    return x.reshape(-1, x.shape[-1])

@@ -1,0 +1,33 @@
+"""Show a user's value in an error. It may be too large to print, or fail to print at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .dynamo import in_dynamo
+
+__all__ = ["LONGEST", "listed", "shorten", "shown"]
+
+LONGEST = 200  # characters
+
+
+def shown(value: object) -> str:
+    """Return the repr of a value, shortened if it is long."""
+    if in_dynamo():  # pragma: no cover - coverage cannot see what Dynamo traces
+        return f"{value!r}"
+    try:
+        return shorten(repr(value))
+    except Exception:  # noqa: BLE001 - too many digits, too deeply nested, or an error in a user's own __repr__
+        if isinstance(value, int):
+            return f"an integer of {value.bit_length()} bits"
+        return f"{type(value).__qualname__} that cannot be printed"
+
+
+def listed(values: Iterable[object]) -> str:
+    """Return the reprs of several values, such as the keys of a user's dict, or "none"."""
+    return shorten(", ".join(map(shown, values)), 3 * LONGEST) or "none"
+
+
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """Shorten a long text by cutting its middle."""
+    return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 4 :]}"
