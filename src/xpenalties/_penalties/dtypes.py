@@ -17,7 +17,7 @@ def working_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
     """
     first = arrays[0]
     first_dtype = first.dtype
-    kind, working, _ = backend.dtype(first_dtype)
+    kind, working, _, _ = backend.dtype(first_dtype)
     if kind != "real":
         _check_kind(spec, spec.arrays[0], first, kind)
     differ = working is not None and not spec.functions

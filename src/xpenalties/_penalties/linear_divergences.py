@@ -10,7 +10,9 @@ from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
-from .log_probabilities import jensen_shannon, kl, log_probabilities, negative_entropy
+from .jensen_shannon import jensen_shannon
+from .kullback_leibler import kl
+from .log_probabilities import negative_entropy
 
 __all__ = ["linear_kl_divergence", "linear_js_divergence", "linear_entropy"]
 
@@ -41,14 +43,23 @@ def _layers_check(name: str) -> Any:
     return check
 
 
-def _log_probabilities(hidden: Any, weight: Any, temperature: float) -> Any:
-    """Return the log-probabilities of the logits `hidden @ weight.T`, in at least float32."""
+def _logits(hidden: Any, weight: Any) -> Any:
+    """Return the logits `hidden @ weight.T`, in at least float32."""
     xp = namespace(hidden, weight)
     if hidden.dtype != weight.dtype:
         dtype = xp.result_type(hidden.dtype, weight.dtype)
         hidden, weight = xp.astype(hidden, dtype), xp.astype(weight, dtype)
-    logits = at_least_float32(linear(hidden, weight))
-    return log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
+    return at_least_float32(linear(hidden, weight))
+
+
+def _both_logits(hidden_p: Any, weight_p: Any, hidden_q: Any, weight_q: Any) -> tuple[Any, Any]:
+    """Return the logits of P and Q, in one dtype."""
+    logits_p, logits_q = _logits(hidden_p, weight_p), _logits(hidden_q, weight_q)
+    if logits_p.dtype == logits_q.dtype:
+        return logits_p, logits_q
+    xp = namespace(logits_p, logits_q)
+    dtype = xp.result_type(logits_p.dtype, logits_q.dtype)
+    return xp.astype(logits_p, dtype), xp.astype(logits_q, dtype)
 
 
 @penalty(
@@ -117,9 +128,8 @@ def linear_kl_divergence(
     >>> float(linear_kl_divergence(hidden, weight, hidden, weight))
     0.0
     """
-    log_p = _log_probabilities(hidden_p, weight_p, temperature)
-    log_q = _log_probabilities(hidden_q, weight_q, temperature)
-    return kl(log_p, log_q, direction=direction, axis=-1)
+    logits_p, logits_q = _both_logits(hidden_p, weight_p, hidden_q, weight_q)
+    return kl(logits_p, logits_q, direction=direction, axis=-1, temperature=temperature, from_logits=True)
 
 
 @penalty(
@@ -181,9 +191,8 @@ def linear_js_divergence(
     >>> float(linear_js_divergence(hidden, weight, hidden, weight))
     0.0
     """
-    log_p = _log_probabilities(hidden_p, weight_p, temperature)
-    log_q = _log_probabilities(hidden_q, weight_q, temperature)
-    return jensen_shannon(log_p, log_q, beta=beta, axis=-1)
+    logits_p, logits_q = _both_logits(hidden_p, weight_p, hidden_q, weight_q)
+    return jensen_shannon(logits_p, logits_q, beta=beta, axis=-1, temperature=temperature, from_logits=True)
 
 
 @penalty(terms="rows", reduction="mean", matrices=("weight",), check_arrays=_layers_check("linear_entropy"))
@@ -240,5 +249,6 @@ def linear_entropy(
     >>> round(float(linear_entropy(np.ones((2, 3)), np.ones((4, 3)))), 4) == round(math.log(4), 4)
     True
     """
-    negative = negative_entropy(_log_probabilities(hidden, weight, temperature), normalize=normalize, axis=-1)
+    logits = _logits(hidden, weight)
+    negative = negative_entropy(logits, normalize=normalize, axis=-1, temperature=temperature, from_logits=True)
     return negative if mode == "bonus" else -negative

@@ -46,7 +46,7 @@ def as_scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
             f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. "
             "Reduce it with sum or mean."
         )
-    kind, working, _ = backend.dtype(value.dtype)
+    kind, working, _, _ = backend.dtype(value.dtype)
     if kind in ("complex", "bool"):
         raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its abs.")
     if kind == "other":  # integers, such as a count
@@ -100,6 +100,6 @@ def _zero(array: Any) -> Any:
     backend = backend_of(array)
     assert backend is not None
     xp = backend.xp
-    kind, working, _ = backend.dtype(array.dtype)
+    kind, working, _, _ = backend.dtype(array.dtype)
     dtype = array.dtype if kind == "real" and working is None else xp.float32
     return xp.sum(xp.zeros_like(xp.reshape(array, (-1,))[:0], dtype=dtype))

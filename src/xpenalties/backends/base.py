@@ -40,6 +40,7 @@ class DType(NamedTuple):
     kind: str  # "real", "complex", "bool" or "other"
     working: Any = None  # the dtype to compute in; None: the dtype itself
     log_least: float = 0.0  # log of the smallest normal number of the dtype to compute in
+    eps: float = 0.0  # of the dtype to compute in: the gap between 1 and the next number
 
 
 class Backend:
@@ -57,8 +58,11 @@ class Backend:
         The classes of the parts. Each is called with the namespace.
     """
 
-    #: `log_softmax(x, axis)` in one pass, if the framework has it.
+    #: `softmax(x, axis)` and `log_softmax(x, axis)` in one pass, if the framework has them.
+    softmax: Callable[[Any, int], Any] | None = None
     log_softmax: Callable[[Any, int], Any] | None = None
+    #: The largest number of classes for which they are accurate.
+    softmax_classes: int = 0
     #: True if the arrays belong to a tracer. The namespace then takes the library's plain arrays too.
     traces: bool = False
     #: True if a linear layer's weight has its output units on the first axis, False if on the last.
@@ -100,7 +104,8 @@ class Backend:
         xp = self.xp
         if xp.isdtype(dtype, "real floating"):
             working = xp.float32 if xp.finfo(dtype).bits < 32 else None
-            return DType("real", working, math.log(float(xp.finfo(working or dtype).smallest_normal)))
+            limits = xp.finfo(working or dtype)
+            return DType("real", working, math.log(float(limits.smallest_normal)), float(limits.eps))
         if xp.isdtype(dtype, "complex floating"):
             return DType("complex")
         return DType("bool" if xp.isdtype(dtype, "bool") else "other")

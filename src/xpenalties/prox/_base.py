@@ -31,7 +31,7 @@ def checked(name: str, x: Any, scale: Any, *, axis: int | None = None, real: boo
     """Check the arguments. Returns the namespace, `x` in the dtype to compute in, and `scale`."""
     backend = backend_of(x)
     assert backend is not None  # `proximal_operator` has checked it
-    kind, working, _ = backend.dtype(x.dtype)
+    kind, working, _, _ = backend.dtype(x.dtype)
     if kind != "real" and (real or kind != "complex"):
         raise TypeError(
             f"{name}: `x` must be {'real' if real else 'real or complex'} floating point, got {x.dtype}. Cast it first."
