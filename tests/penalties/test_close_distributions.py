@@ -132,7 +132,9 @@ def test_large_vocabulary(fw: Framework) -> None:
         assert float(got) == pytest.approx(float(want[0]), rel=1e-4)
     log_p = log_softmax(z)
     want = -(np.exp(log_p) * log_p).sum()
-    assert float(xp.entropy(arrays[0], from_logits=True)) == pytest.approx(float(want), rel=1e-6)
+    # XLA's CPU programs add up the products in a few lanes, which is off by 2e-5
+    tolerance = 3e-5 if fw.name == "jax" else 1e-6
+    assert float(xp.entropy(arrays[0], from_logits=True)) == pytest.approx(float(want), rel=tolerance)
     assert float(xp.z_loss(arrays[1])) == pytest.approx(math.log(128256) ** 2, rel=1e-6)
 
 
@@ -168,7 +170,7 @@ def test_entropy_gradients_of_nearly_certain_logits(fw: Framework) -> None:
     p = np.exp(log_softmax(z))[0]
     h = -(p * np.log(p)).sum()
     want = -p * (np.log(p) + h)
-    np.testing.assert_allclose(first[0], want.astype(float), rtol=1e-10, atol=1e-16)
+    np.testing.assert_allclose(first[0], want.astype(float), rtol=1e-10, atol=1e-15)
     assert np.isfinite(second).all()
 
 

@@ -115,7 +115,7 @@ def _guarded(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
     far = xp.exp(_scaled(x_q - max_p, temperature) - (log_sum + offset)) - scale * (p + p * d)
     excess = xp.sum(xp.where(xp.abs(d) <= 1, close, far), axis=axis, keepdims=True)
     value = xp.log1p(excess + xp.expm1(-offset)) + offset
-    return xp.squeeze(value + xp.where(lost > math.exp(limits.log_least), math.inf, 0.0), axis=axis)
+    return xp.squeeze(value + xp.where(lost > math.exp(limits.log_least), math.inf, 0.0 * lost), axis=axis)
 
 
 def _symmetric_of_logits(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
