@@ -30,10 +30,11 @@ def evaluated(
     """
     traced = tuple(name for name, value in options.items() if isinstance(value, jax.Array))
     args = (*arrays, *(options[name] for name in traced))
+    # what follows outlives this call as a part of JAX's program, so it must not hold a tracer
+    count, static = len(arrays), {name: value for name, value in options.items() if name not in traced}
 
     def split(args: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        traced_options = dict(zip(traced, args[len(arrays) :], strict=True))
-        return tuple(args[: len(arrays)]), {**options, **traced_options}
+        return tuple(args[:count]), {**static, **dict(zip(traced, args[count:], strict=True))}
 
     def guarded(*args: Any) -> Any:
         arrays, options = split(args)
@@ -44,7 +45,7 @@ def evaluated(
 
     if not _has_guards(formula, split, args):
         return guarded(*args)
-    return _fast(guarded, unguarded, args, None if axis is None else (axis, len(arrays)))
+    return _fast(guarded, unguarded, args, None if axis is None else (axis, count))
 
 
 def _has_guards(formula: Function, split: Function, args: tuple[Any, ...]) -> bool:
