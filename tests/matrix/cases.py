@@ -329,7 +329,7 @@ CASES = [
             (
                 {"tail": "bukcet"},
                 ValueError,
-                r"`tail` must be one of 'bucket', 'renormalize', 'truncate', got 'bukcet'",
+                r"`tail` must be one of 'bucket', 'renormalize', 'truncate', 'included', got 'bukcet'",
             ),
         ],
     ),
@@ -344,6 +344,12 @@ CASES = [
         [top_k(3, 4, 6).T.copy(), top_k(3, 4, 6).T.copy()],
         {"tail": "truncate", "axis": 0},
         laws=("zero_for_equal",),
+    ),
+    Case(
+        xp.topk_kl_divergence,
+        [log_probs(3, 5), log_probs(3, 5)],
+        {"tail": "included"},
+        laws=("nonnegative", "zero_for_equal"),
     ),
     *[
         Case(xp.sampled_kl, [log_probs(3, 4), log_probs(3, 4)], {"estimator": estimator}, laws=("zero_for_equal",))

@@ -87,7 +87,7 @@ def topk_kl_divergence(log_p, log_q, tail="bucket", axis=-1):
             p, q = np.append(p, 1 - p.sum()), np.append(q, 1 - q.sum())
         if tail == "renormalize":
             p, q = p / p.sum(), q / q.sum()
-        return _kl(p, q)
+        return _kl(p, q) + (q.sum() - p.sum() if tail == "included" else 0)
 
     return rows(row, log_p, log_q, axis=axis)
 

@@ -19,10 +19,12 @@ __all__ = [
     "array_backend",
     "broadcasts",
     "count_true",
+    "exp_minus_tangent",
     "global_norm",
     "identity",
     "is_at_most",
     "linear",
+    "log1p_minus_tangent",
     "matmul",
     "safe_divide",
     "safe_norm",
@@ -63,6 +65,25 @@ def square(x: Any, *, scale: Any = None) -> Any:
     if scale is not None:
         x = x / scale
     return x * x
+
+
+def exp_minus_tangent(x: Any) -> Any:
+    """Return e^x - 1 - x, which is >= 0. For small x, the difference would cancel, and two terms of its series do."""
+    backend = array_backend(x)
+    xp = backend.xp
+    is_small = xp.abs(x) < backend.dtype(x.dtype).eps ** (1 / 3)
+    return xp.where(is_small, x * x * (0.5 + x * (1 / 6)), xp.expm1(x) - x)
+
+
+def log1p_minus_tangent(x: Any) -> Any:
+    """Return log(1 + x) - x, which is <= 0. For small x, two terms of its series, unless guards are skipped."""
+    backend = array_backend(x)
+    xp = backend.xp
+    difference = xp.log1p(x) - x
+    if guards_are_skipped():
+        return difference
+    is_small = xp.abs(x) < backend.dtype(x.dtype).eps ** (1 / 3)
+    return xp.where(is_small, x * x * (x * (1 / 3) - 0.5), difference)
 
 
 def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:

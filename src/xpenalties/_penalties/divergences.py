@@ -7,7 +7,9 @@ from typing import Literal, Unpack
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
 from .decorator import Shared, penalty
-from .log_probabilities import jensen_shannon, kl, log_probabilities, logsumexp, negative_entropy
+from .jensen_shannon import jensen_shannon
+from .kullback_leibler import kl
+from .log_probabilities import logsumexp, negative_entropy
 
 __all__ = ["kl_divergence", "js_divergence", "entropy", "z_loss"]
 
@@ -76,9 +78,7 @@ def kl_divergence(
     >>> float(kl_divergence(log_p, log_q, direction="reverse"))
     inf
     """
-    log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
-    log_q = log_probabilities(log_q, axis=axis, temperature=temperature, from_logits=from_logits)
-    return kl(log_p, log_q, direction=direction, axis=axis)
+    return kl(log_p, log_q, direction=direction, axis=axis, temperature=temperature, from_logits=from_logits)
 
 
 @penalty(terms="rows", reduction="mean")
@@ -137,9 +137,7 @@ def js_divergence(
     >>> float(js_divergence(log_p, log_q)) == math.log(2)
     True
     """
-    log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
-    log_q = log_probabilities(log_q, axis=axis, temperature=temperature, from_logits=from_logits)
-    return jensen_shannon(log_p, log_q, beta=beta, axis=axis)
+    return jensen_shannon(log_p, log_q, beta=beta, axis=axis, temperature=temperature, from_logits=from_logits)
 
 
 @penalty(terms="rows", reduction="mean")
@@ -199,8 +197,7 @@ def entropy(
     >>> float(entropy(np.log(np.full(4, 0.25)), mode="bonus", normalize=True))
     -1.0
     """
-    log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
-    negative = negative_entropy(log_p, normalize=normalize, axis=axis)
+    negative = negative_entropy(log_p, normalize=normalize, axis=axis, temperature=temperature, from_logits=from_logits)
     return negative if mode == "bonus" else -negative
 
 

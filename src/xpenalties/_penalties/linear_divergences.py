@@ -7,8 +7,10 @@ from typing import Literal, Unpack
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
 from .decorator import Shared, penalty
-from .linear_layers import layers_check, log_probabilities_of_layer
-from .log_probabilities import jensen_shannon, kl, negative_entropy
+from .jensen_shannon import jensen_shannon
+from .kullback_leibler import kl
+from .linear_layers import layers_check, logits_of_layer, logits_of_two_layers
+from .log_probabilities import negative_entropy
 
 __all__ = ["linear_kl_divergence", "linear_js_divergence", "linear_entropy"]
 
@@ -80,9 +82,8 @@ def linear_kl_divergence(
     >>> float(linear_kl_divergence(hidden, weight, hidden, weight))
     0.0
     """
-    log_p = log_probabilities_of_layer(hidden_p, weight_p, temperature)
-    log_q = log_probabilities_of_layer(hidden_q, weight_q, temperature)
-    return kl(log_p, log_q, direction=direction, axis=-1)
+    logits_p, logits_q = logits_of_two_layers(hidden_p, weight_p, hidden_q, weight_q)
+    return kl(logits_p, logits_q, direction=direction, axis=-1, temperature=temperature, from_logits=True)
 
 
 @penalty(
@@ -144,9 +145,8 @@ def linear_js_divergence(
     >>> float(linear_js_divergence(hidden, weight, hidden, weight))
     0.0
     """
-    log_p = log_probabilities_of_layer(hidden_p, weight_p, temperature)
-    log_q = log_probabilities_of_layer(hidden_q, weight_q, temperature)
-    return jensen_shannon(log_p, log_q, beta=beta, axis=-1)
+    logits_p, logits_q = logits_of_two_layers(hidden_p, weight_p, hidden_q, weight_q)
+    return jensen_shannon(logits_p, logits_q, beta=beta, axis=-1, temperature=temperature, from_logits=True)
 
 
 @penalty(terms="rows", reduction="mean", matrices=("weight",), check_arrays=layers_check("linear_entropy"))
@@ -203,5 +203,6 @@ def linear_entropy(
     >>> round(float(linear_entropy(np.ones((2, 3)), np.ones((4, 3)))), 4) == round(math.log(4), 4)
     True
     """
-    negative = negative_entropy(log_probabilities_of_layer(hidden, weight, temperature), normalize=normalize, axis=-1)
+    logits = logits_of_layer(hidden, weight)
+    negative = negative_entropy(logits, normalize=normalize, axis=-1, temperature=temperature, from_logits=True)
     return negative if mode == "bonus" else -negative

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._arrays.numerics import linear
-from .log_probabilities import log_probabilities
+from ..backends import namespace
 
-__all__ = ["layers_check", "log_probabilities_of_layer"]
+__all__ = ["layers_check", "logits_of_layer", "logits_of_two_layers"]
 
 
 def layers_check(name: str) -> Any:
@@ -37,6 +37,16 @@ def layers_check(name: str) -> Any:
     return check
 
 
-def log_probabilities_of_layer(hidden: Any, weight: Any, temperature: float) -> Any:
-    """Return the log-probabilities of the logits `hidden @ weight.T`, in at least float32."""
-    return log_probabilities(linear(hidden, weight), axis=-1, temperature=temperature, from_logits=True)
+def logits_of_layer(hidden: Any, weight: Any) -> Any:
+    """Return the logits `hidden @ weight.T`, in at least float32."""
+    return linear(hidden, weight)
+
+
+def logits_of_two_layers(hidden_p: Any, weight_p: Any, hidden_q: Any, weight_q: Any) -> tuple[Any, Any]:
+    """Return the logits of P and Q, in one dtype."""
+    logits_p, logits_q = linear(hidden_p, weight_p), linear(hidden_q, weight_q)
+    if logits_p.dtype == logits_q.dtype:
+        return logits_p, logits_q
+    xp = namespace(logits_p, logits_q)
+    dtype = xp.result_type(logits_p.dtype, logits_q.dtype)
+    return xp.astype(logits_p, dtype), xp.astype(logits_q, dtype)

@@ -1,6 +1,6 @@
-"""Shared parts of the divergences and entropies: log-probabilities, and formulas for each row of them.
+"""Log-probabilities, and what divergences and entropies need to compute with them.
 
-Every formula here accepts log-probabilities of -inf, such as those of masked tokens, and so do its first and second
+Everything here accepts log-probabilities of -inf, such as those of masked tokens, and so do its first and second
 derivatives.
 """
 
@@ -10,17 +10,19 @@ import math
 from typing import Any
 
 from .._arrays.numerics import array_backend, stop_gradient
-from ..backends import common_backend, in_dynamo, namespace
+from ..backends import common_backend, namespace
 from ..backends._fast_path import guards_are_skipped
 
 __all__ = [
+    "exponentials",
     "is_log_zero",
-    "jensen_shannon",
-    "kl",
     "log_probabilities",
     "logsumexp",
     "negative_entropy",
-    "symmetric_kl",
+    "nan_if_small",
+    "probabilities",
+    "row_maximum",
+    "support",
     "zero_outside_support",
 ]
 
@@ -30,26 +32,36 @@ def log_probabilities(x: Any, *, axis: int, temperature: float, from_logits: boo
     if not from_logits and temperature == 1.0:
         return x
     backend = array_backend(x)
-    log_softmax = backend.log_softmax
-    if log_softmax is None or temperature != 1.0:
-        # never added back: the larger the logits, the more the sum would be rounded
-        x = x - _row_maximum(x, axis=axis)
-    if temperature != 1.0:
-        x = x / temperature
-    if log_softmax is not None:
-        return log_softmax(x, axis)
+    is_fused = x.shape[axis] <= backend.softmax_classes
+    if not is_fused or temperature != 1.0:
+        x = _shifted(x, axis=axis, temperature=temperature)
+    if is_fused:
+        assert backend.log_softmax is not None
+        return backend.log_softmax(x, axis)
     xp = backend.xp
     return x - xp.log(xp.sum(xp.exp(x), axis=axis, keepdims=True))
 
 
-def logsumexp(x: Any, *, axis: int) -> Any:
-    """Return the log of the sum of exponentials: -inf for a row of -inf."""
-    xp = namespace(x)
-    maximum = _row_maximum(x, axis=axis)
-    return xp.squeeze(xp.log(xp.sum(xp.exp(x - maximum), axis=axis, keepdims=True)) + maximum, axis=axis)
+def probabilities(x: Any, *, axis: int, temperature: float) -> Any:
+    """Return softmax(x / temperature)."""
+    backend = array_backend(x)
+    is_fused = x.shape[axis] <= backend.softmax_classes
+    if not is_fused or temperature != 1.0:
+        x = _shifted(x, axis=axis, temperature=temperature)
+    if is_fused:
+        assert backend.softmax is not None
+        return backend.softmax(x, axis)
+    exp = backend.xp.exp(x)
+    return exp / backend.xp.sum(exp, axis=axis, keepdims=True)
 
 
-def _row_maximum(x: Any, *, axis: int) -> Any:
+def _shifted(x: Any, *, axis: int, temperature: float) -> Any:
+    """Return (x - maximum) / temperature. The maximum is never added back: the larger it is, the more that rounds."""
+    x = x - row_maximum(x, axis=axis)
+    return x if temperature == 1.0 else x / temperature
+
+
+def row_maximum(x: Any, *, axis: int) -> Any:
     """Return the largest element of each row as a constant, 0 if it is infinite.
 
     It is a constant because its gradient cancels, and 0 because -inf - -inf is NaN.
@@ -59,9 +71,59 @@ def _row_maximum(x: Any, *, axis: int) -> Any:
     return xp.where(xp.isfinite(maximum), maximum, 0.0)
 
 
+def exponentials(x: Any, *, axis: int) -> tuple[Any, Any]:
+    """Return exp(x) and the log of its sum over each row, for rows whose largest element is 0.
+
+    If one class has almost all the probability, the log is that of a number close to 1. So the sum of the largest
+    elements, which is a whole number, is added up on its own.
+    """
+    backend = array_backend(x)
+    xp = backend.xp
+    exp = xp.exp(x)
+    # a factor instead of a selection, for which XLA's CPU programs would store an array
+    is_smaller = stop_gradient(xp.clip(x * -math.exp(-backend.dtype(x.dtype).log_least), None, 1.0))
+    smaller = exp * is_smaller
+    rest = xp.sum(smaller, axis=axis, keepdims=True) + (xp.sum(exp - smaller, axis=axis, keepdims=True) - 1)
+    return exp, xp.log1p(rest)
+
+
+def logsumexp(x: Any, *, axis: int) -> Any:
+    """Return the log of the sum of exponentials: -inf for a row of -inf."""
+    xp = namespace(x)
+    maximum = row_maximum(x, axis=axis)
+    if guards_are_skipped():
+        log_sum = xp.log(xp.sum(xp.exp(x - maximum), axis=axis, keepdims=True))
+        result = log_sum + maximum
+        result = nan_if_small(result, xp.abs(result))
+    else:
+        result = exponentials(x - maximum, axis=axis)[1] + maximum
+        result = xp.where(xp.max(x, axis=axis, keepdims=True) == math.inf, math.inf, result)
+    return xp.squeeze(result, axis=axis)
+
+
+def nan_if_small(x: Any, size: Any, *, exponent: float = 0.3) -> Any:
+    """Return `x`, with NaN where `size` is less than eps to the power of `exponent`.
+
+    On the fast path, NaN makes the backend evaluate the formula again, with guards. The default is for a `size` with an
+    absolute error of a few eps. What remains is then right to 4 digits in float32 and to 10 in float64.
+    """
+    backend = array_backend(x)
+    return backend.xp.where(size > backend.dtype(x.dtype).eps ** exponent, x, math.nan)
+
+
 def is_log_zero(log_p: Any) -> Any:
     """Return a mask: True where a log-probability is -inf."""
     return log_p == -math.inf
+
+
+def support(*log_ps: Any) -> Any:
+    """Return a mask: True where at least one of the probabilities is a normal number."""
+    backend = common_backend("support", [f"log_ps[{i}]" for i in range(len(log_ps))], log_ps)
+    least = backend.dtype(log_ps[0].dtype).log_least
+    mask = log_ps[0] > least  # compare log p, not p: with exp(log p), XLA's CPU programs take three times as long
+    for log_p in log_ps[1:]:
+        mask = mask | (log_p > least)
+    return mask
 
 
 def zero_outside_support(x: Any, *log_ps: Any) -> Any:
@@ -69,84 +131,32 @@ def zero_outside_support(x: Any, *log_ps: Any) -> Any:
 
     The product with p is then the limit of p log p for p = 0, with a finite gradient.
     """
-    if guards_are_skipped():
-        return x
-    backend = common_backend("zero_outside_support", ("x", "log_p"), (x, log_ps[-1]))
-    least = backend.dtype(x.dtype).log_least
-    support = log_ps[0] > least  # compare log p, not p: with exp(log p), XLA's CPU programs take three times as long
-    for log_p in log_ps[1:]:
-        support = support | (log_p > least)
-    return backend.xp.where(support, x, 0.0)
+    return x if guards_are_skipped() else namespace(x, *log_ps).where(support(*log_ps), x, 0.0)
 
 
-def kl(log_p: Any, log_q: Any, *, direction: str, axis: int) -> Any:
-    """Return the `kl_divergence` of each row of log-probabilities."""
-    if direction == "symmetric":
-        return symmetric_kl(log_p, log_q, axis=axis)
-    if direction == "reverse":
-        log_p, log_q = log_q, log_p
-    xp = namespace(log_p, log_q)
-    # with the minus outside, the gradient with respect to log q (the student, if P is a teacher) is one product
-    return 0.0 - xp.sum(xp.exp(log_p) * zero_outside_support(log_q - log_p, log_p), axis=axis)
-
-
-def symmetric_kl(log_p: Any, log_q: Any, *, axis: int) -> Any:
-    """Return (KL(P||Q) + KL(Q||P)) / 2 of each row of log-probabilities."""
-    xp = namespace(log_p, log_q)
-    p, q = xp.exp(log_p), xp.exp(log_q)
-    log_ratio = zero_outside_support(log_p - log_q, log_p, log_q)
-    return xp.sum(0.5 * (p - q) * log_ratio, axis=axis)  # each summand >= 0
-
-
-def negative_entropy(log_p: Any, *, normalize: bool, axis: int) -> Any:
-    """Return -H of each row of log-probabilities."""
-    xp = namespace(log_p)
-    negative = xp.sum(xp.exp(log_p) * zero_outside_support(log_p, log_p), axis=axis)
+def negative_entropy(
+    log_p: Any, *, normalize: bool, axis: int, temperature: float = 1.0, from_logits: bool = False
+) -> Any:
+    """Return -H of each row."""
+    of_logits = from_logits or temperature != 1.0
+    if of_logits and not guards_are_skipped():
+        negative = _negative_entropy_of_logits(log_p, axis=axis, temperature=temperature)
+    else:
+        log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
+        xp = namespace(log_p)
+        negative = xp.sum(xp.exp(log_p) * zero_outside_support(log_p, log_p), axis=axis)
+        if of_logits:
+            negative = nan_if_small(negative, -negative)
     classes = log_p.shape[axis]
     return negative / math.log(classes) if normalize and classes > 1 else negative
 
 
-def jensen_shannon(log_p: Any, log_q: Any, *, beta: float, axis: int) -> Any:
-    """Return the `js_divergence` of each row of log-probabilities.
-
-    Let d = log q - log p. Then log m - log p = log1p(u) with u = (1 - beta) expm1(d), and log m - log q = log1p(v) with
-    v = beta expm1(-d). Both are exact for small d, so that close distributions do not cancel. The code uses
-    log1p(u) - u and log1p(v) - v instead: in the sum over P and Q, the terms with u and v cancel, and every summand is
-    >= 0.
-
-    For large |d|, log m is logaddexp(log(beta) + log p, log(1 - beta) + log q), whose derivatives are bounded for any
-    beta.
-    """
-    xp = namespace(log_p, log_q)
-    p, q = xp.exp(log_p), xp.exp(log_q)
-    if beta in (0.0, 1.0):
-        return xp.sum(0.0 * (p + q), axis=axis)
-    d = zero_outside_support(log_q - log_p, log_p, log_q)
-    is_far = xp.abs(d) > 1
-    near = xp.clip(d, -1.5, 1.5)  # wider than 1, so that the clip's kink is never used
-    u, v = (1 - beta) * xp.expm1(near), beta * xp.expm1(-near)
-    far_over_p, far_over_q = _log_mixture_ratios(d, beta=beta)
-    log_m_over_p = xp.where(is_far, far_over_p, xp.log1p(u) - u)
-    log_m_over_q = xp.where(is_far, far_over_q, xp.log1p(v) - v)
-    p_part = p * zero_outside_support(log_m_over_p, log_p)
-    q_part = q * zero_outside_support(log_m_over_q, log_q)
-    return 0.0 - xp.sum(beta * p_part + (1 - beta) * q_part, axis=axis)
-
-
-def _log_mixture_ratios(d: Any, *, beta: float) -> tuple[Any, Any]:
-    """Return log m - log p and log m - log q for |d| > 1, computed as logaddexp does."""
-    xp = namespace(d)
-    traced = in_dynamo()  # torch.compile would make a program for each number of which math takes a logarithm
-    if traced:  # pragma: no cover - Dynamo's trace, which no coverage sees
-        share = xp.sum(xp.reshape(d, (-1,))[:0]) + beta
-        log_beta, log_rest = xp.log(share), xp.log1p(-share)
-    else:
-        log_beta, log_rest = math.log(beta), math.log1p(-beta)
-    gap = d + (log_rest - log_beta)
-    if not traced and abs(log_rest - log_beta) < 1:  # then the kink of |gap|, at equal shares of m, is at |d| < 1
-        tail = xp.log1p(xp.exp(-xp.abs(gap)))
-        return tail + xp.clip(d + log_rest, log_beta, None), tail + xp.clip(log_beta - d, log_rest, None)
-    q_is_larger = gap > 0
-    tail = xp.log1p(xp.exp(xp.where(q_is_larger, -gap, gap)))
-    above = xp.where(q_is_larger, tail + log_rest, tail + log_beta)
-    return above + xp.where(q_is_larger, d, 0.0), above - xp.where(q_is_larger, 0.0, d)
+def _negative_entropy_of_logits(x: Any, *, axis: int, temperature: float) -> Any:
+    """Return the sum of p x less the log of the sum of exponentials. For x <= 0, both parts of it are <= 0."""
+    backend = array_backend(x)
+    xp = backend.xp
+    x = _shifted(x, axis=axis, temperature=temperature)
+    exp, log_sum = exponentials(x, axis=axis)
+    finite = xp.clip(x, 2 * backend.dtype(x.dtype).log_least, None)  # where exp(x) is 0
+    summed = xp.sum(exp * finite, axis=axis, keepdims=True)
+    return xp.squeeze(summed / xp.exp(log_sum) - log_sum, axis=axis)

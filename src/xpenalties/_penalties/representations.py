@@ -12,7 +12,8 @@ from .._core.types import Array
 from ..backends import namespace
 from ..backends._fast_path import guards_are_skipped
 from .decorator import Shared, penalty
-from .log_probabilities import jensen_shannon, symmetric_kl
+from .jensen_shannon import jensen_shannon
+from .kullback_leibler import kl
 from .spec import Shape
 from .spectral_norm import squared_spectral_distance
 
@@ -250,7 +251,7 @@ def consistency(
         return abs_(a - b)
     if metric == "cosine":
         return _cosine_distance(a, b, axis=axis)
-    return symmetric_kl(a, b, axis=axis) if metric == "kl" else jensen_shannon(a, b, beta=0.5, axis=axis)
+    return kl(a, b, direction="symmetric", axis=axis) if metric == "kl" else jensen_shannon(a, b, beta=0.5, axis=axis)
 
 
 def _cosine_distance(a: Any, b: Any, *, axis: int) -> Any:

@@ -11,8 +11,8 @@ from .._core.types import Array
 from ..backends import Backend, common_backend
 from ..backends._blocks import BLOCK_SIZE
 from ..backends._work import Work
-from .linear_layers import layers_check, log_probabilities_of_layer
-from .log_probabilities import negative_entropy
+from .linear_layers import layers_check, logits_of_layer
+from .log_probabilities import log_probabilities, negative_entropy
 
 __all__ = ["linear_log_probabilities"]
 
@@ -143,12 +143,13 @@ def _formula(hidden: Any, weight: Any, tokens: Any, *, temperature: float, with_
     backend = common_backend(_NAME, ("hidden", "weight", "tokens"), (hidden, weight, tokens))
     xp, classes = backend.xp, weight.shape[0]
     is_kept = tokens >= 0
-    log_p = log_probabilities_of_layer(xp.where(is_kept, hidden, 0.0), weight, temperature)
+    logits = logits_of_layer(xp.where(is_kept, hidden, 0.0), weight)
+    log_p = log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
     index = xp.arange(classes, dtype=tokens.dtype, device=backend.device(tokens))
     # a comparison and not a gather, whose gradient is a scatter: slow on devices, and not deterministic
     of_token = xp.sum(xp.where(index == tokens, log_p, 0.0), axis=-1, keepdims=True)
     values = xp.where(tokens < classes, of_token, math.nan)
     if with_entropy:
-        entropy = -negative_entropy(log_p, normalize=False, axis=-1)
+        entropy = -negative_entropy(logits, normalize=False, axis=-1, temperature=temperature, from_logits=True)
         values = xp.concat([values, xp.expand_dims(entropy, axis=-1)], axis=-1)
     return xp.where(is_kept, values, 0.0)

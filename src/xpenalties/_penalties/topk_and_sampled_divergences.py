@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import stop_gradient
+from .._arrays.numerics import exp_minus_tangent, log1p_minus_tangent, stop_gradient
 from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
-from .log_probabilities import is_log_zero, kl, log_probabilities
+from .kullback_leibler import kl
+from .log_probabilities import is_log_zero, support, zero_outside_support
 
 __all__ = ["topk_kl_divergence", "sampled_kl"]
 
@@ -22,7 +23,7 @@ def topk_kl_divergence(
     log_q: Array,
     /,
     *,
-    tail: Literal["bucket", "renormalize", "truncate"] = "bucket",
+    tail: Literal["bucket", "renormalize", "truncate", "included"] = "bucket",
     axis: int = -1,
     **shared: Unpack[Shared],
 ) -> Array:
@@ -34,9 +35,10 @@ def topk_kl_divergence(
     ----------
     log_p, log_q : array, shape (..., k)
         Log-probabilities of the same k classes out of a larger number. Real floating point, of the same shape.
-    tail : {"bucket", "renormalize", "truncate"}, default "bucket"
+    tail : {"bucket", "renormalize", "truncate", "included"}, default "bucket"
         "bucket" treats all other classes as one more class, "renormalize" makes the k probabilities sum to 1, and
-        "truncate" leaves the other classes out.
+        "truncate" leaves the other classes out. "included" is for arrays in which the last of the k classes is that one
+        more class, so that its log-probability is exact.
     axis : int, default -1
         The axis of the k classes.
 
@@ -54,6 +56,9 @@ def topk_kl_divergence(
 
     Notes
     -----
+    With "bucket" and "included", each class adds :math:`q_i - p_i` too. This sums to 0 if both distributions sum to 1,
+    and it keeps the value exact and >= 0 if they are close.
+
     "bucket" needs the rest of each distribution, 1 minus the sum of its k probabilities. Part of that may be rounding:
 
     - A rest of P counts as 0 if it is at most eps (1 + log k), because rounding the k log-probabilities may leave that
@@ -62,7 +67,9 @@ def topk_kl_divergence(
       p > 0 and q = 0. In this case, a rest of P up to 256 eps of the dtype computed in (3e-5 in float32) also counts as
       0, because `z - logsumexp(z)` may leave that much.
 
-    In half precision a rest of a few percent may be rounding, so compute the log-probabilities in float32.
+    In half precision a rest of a few percent may be rounding, so compute the log-probabilities in float32. If rests of
+    1e-4 or less matter, append their logarithms to the arrays, and use "included".
+
     "renormalize" is finite even if Q has no rest, and "truncate" may be negative.
 
     References
@@ -76,20 +83,43 @@ def topk_kl_divergence(
     0.1733
     """
     if tail == "renormalize":
-        log_p = log_probabilities(log_p, axis=axis, temperature=1.0, from_logits=True)
-        log_q = log_probabilities(log_q, axis=axis, temperature=1.0, from_logits=True)
-    over_k = kl(log_p, log_q, direction="forward", axis=axis)
-    if tail != "bucket":
+        return kl(log_p, log_q, direction="forward", axis=axis, from_logits=True)
+    if tail == "truncate":
+        return kl(log_p, log_q, direction="forward", axis=axis)
+    terms, change = _of_classes(log_p, log_q)
+    xp = namespace(terms)
+    over_k = xp.sum(terms, axis=axis)
+    if tail == "included":
         return over_k
-    xp = namespace(log_p, log_q)
-    rest_p, rest_q = 1 - xp.sum(xp.exp(log_p), axis=axis), 1 - xp.sum(xp.exp(log_q), axis=axis)
     rounding = shared["eps"] * (1 + math.log(log_p.shape[axis]))  # type: ignore[typeddict-item]
+    rest_p, rest_q = 1 - xp.sum(xp.exp(log_p), axis=axis), 1 - xp.sum(xp.exp(log_q), axis=axis)
+    return over_k + _of_rest(rest_p, rest_q, -xp.sum(change, axis=axis), rounding=rounding)
+
+
+def _of_classes(log_p: Any, log_q: Any) -> tuple[Any, Any]:
+    """Return p log(p / q) + q - p, which is >= 0, and q - p. The sum of q - p over all classes is 0."""
+    xp = namespace(log_p, log_q)
+    p, q = xp.exp(log_p), xp.exp(log_q)
+    r = zero_outside_support(log_q - log_p, log_p)
+    is_near = support(log_p) & (xp.abs(r) <= 1)
+    near = xp.clip(r, -1.5, 1.5)  # wider than 1, so that the clip's kink is never used
+    terms = xp.where(is_near, p * exp_minus_tangent(near), q - p - p * r)
+    return terms, xp.where(is_near, p * xp.expm1(near), q - p)
+
+
+def _of_rest(rest_p: Any, rest_q: Any, change: Any, *, rounding: float) -> Any:
+    """Return the term of the classes that are not among the k, as `_of_classes` does. `change` is rest_q - rest_p."""
+    xp = namespace(rest_p, rest_q)
     q_has_rest = rest_q > 0
     no_rest_of_q = xp.astype(~q_has_rest, rest_p.dtype)
-    p_has_rest = rest_p > rounding + no_rest_of_q * (_LARGEST_LOGIT * xp.finfo(log_p.dtype).eps)
-    log_rest_p = xp.log(xp.where(p_has_rest, rest_p, 1.0))
-    log_rest_q = xp.where(q_has_rest, xp.log(xp.where(q_has_rest, rest_q, 1.0)), -math.inf)
-    return over_k + rest_p * xp.where(p_has_rest, log_rest_p - log_rest_q, 0.0)
+    p_has_rest = rest_p > rounding + no_rest_of_q * (_LARGEST_LOGIT * xp.finfo(rest_p.dtype).eps)
+    both = p_has_rest & q_has_rest
+    p, q = xp.where(both, rest_p, 1.0), xp.where(both, rest_q, 1.0)
+    u = xp.where(both, change, 0.0) / p
+    is_near = xp.abs(u) < 0.5
+    of_both = p * xp.where(is_near, -log1p_minus_tangent(xp.where(is_near, u, 0.0)), u - (xp.log(q) - xp.log(p)))
+    of_one = xp.where(p_has_rest, math.inf, xp.where(rest_q > rounding, rest_q, 0.0))
+    return xp.where(both, of_both, of_one)
 
 
 @penalty(terms="elements", reduction="mean")
@@ -159,7 +189,7 @@ def _k3(xp: Any, r: Any) -> Any:
     """Return e^r - 1 - r, without inf - inf."""
     is_infinite = r == math.inf
     finite_r = xp.where(is_infinite, 0.0, r)
-    return xp.where(is_infinite, math.inf, xp.expm1(finite_r) - finite_r)
+    return xp.where(is_infinite, math.inf, exp_minus_tangent(finite_r))
 
 
 def _with_gradient_of_k2(xp: Any, value: Any, r: Any) -> Any:

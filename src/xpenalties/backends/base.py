@@ -42,6 +42,7 @@ class DType(NamedTuple):
     working: Any = None  # the dtype to compute in; None: the dtype itself
     log_least: float = 0.0  # log of the smallest normal number of the dtype to compute in
     underflows: bool = False  # whether the dtype to compute in has far smaller normal numbers, as for float16
+    eps: float = 0.0  # of the dtype to compute in: the gap between 1 and the next number
 
 
 class Backend:
@@ -59,8 +60,11 @@ class Backend:
         The classes of the parts. Each is called with the namespace.
     """
 
-    #: `log_softmax(x, axis)` in one pass, if the framework has it.
+    #: `softmax(x, axis)` and `log_softmax(x, axis)` in one pass, if the framework has them.
+    softmax: Callable[[Any, int], Any] | None = None
     log_softmax: Callable[[Any, int], Any] | None = None
+    #: The largest number of classes for which they are accurate.
+    softmax_classes: int = 0
     #: True if the arrays belong to a tracer. The namespace then takes the library's plain arrays too.
     traces: bool = False
     #: True if the arrays hold sequences of different lengths, packed one after another. See `_penalties/ragged.py`.
@@ -105,8 +109,9 @@ class Backend:
         if xp.isdtype(dtype, "real floating"):
             least = float(xp.finfo(dtype).smallest_normal)
             working = xp.float32 if xp.finfo(dtype).bits < 32 else None
-            least_of_working = least if working is None else float(xp.finfo(working).smallest_normal)
-            return DType("real", working, math.log(least_of_working), least > 2 * least_of_working)
+            limits = xp.finfo(working or dtype)
+            least_of_working = float(limits.smallest_normal)
+            return DType("real", working, math.log(least_of_working), least > 2 * least_of_working, float(limits.eps))
         if xp.isdtype(dtype, "complex floating"):
             return DType("complex")
         return DType("bool" if xp.isdtype(dtype, "bool") else "other")

@@ -22,9 +22,12 @@ ASKS = {
     "topk": (xp.topk_kl_divergence, 2),
     "group_lasso": (xp.group_lasso, 1),
     "cosine": (partial(xp.consistency, metric="cosine"), 2),
+    "z_loss": (xp.z_loss, 1),
+    "kl of logits": (partial(xp.kl_divergence, from_logits=True), 2),
     "output_magnitude": (xp.output_magnitude, 1),
 }
-PROBABILITIES = "kl", "js", "entropy", "topk"
+PROBABILITIES = "kl", "js", "entropy", "topk", "z_loss", "kl of logits"
+OF_LOGITS = "z_loss", "kl of logits"  # the largest of them may be infinite, guards or not
 asks = pytest.mark.parametrize("name", ASKS)
 
 
@@ -55,20 +58,34 @@ def test_values_are_tried_without(jax: Any, fw: Framework, name: str) -> None:
 
 
 @asks
-def test_derivatives_and_batches_take_care(jax: Any, fw: Framework, name: str) -> None:
+def test_first_derivatives_of_rows_are_tried_without(jax: Any, fw: Framework, name: str) -> None:
     fn, count = ASKS[name]
     arrays = [rows(fw, seed=i) for i in range(count)]
-    assert not branches(jax, jax.grad(fn), *arrays)
-    assert not branches(jax, jax.value_and_grad(fn, argnums=count - 1), *arrays)
-    batch = jax.jit(jax.vmap(fn)).lower(*(x[:, None, :] for x in arrays)).as_text()
-    assert "stablehlo.is_finite" not in batch  # both ways would be taken, and one be chosen
+    of_rows = name != "output_magnitude"
+    assert branches(jax, jax.grad(fn), *arrays) == of_rows
+    assert branches(jax, jax.value_and_grad(fn, argnums=count - 1), *arrays) == of_rows
+
+
+@asks
+def test_second_derivatives_and_batches_take_care(jax: Any, fw: Framework, name: str) -> None:
+    fn, count = ASKS[name]
+    arrays = [rows(fw, seed=i) for i in range(count)]
+
+    def second(*arrays: Any) -> Any:
+        return jax.grad(lambda *arrays: jax.numpy.sum(jax.grad(fn)(*arrays) ** 2))(*arrays)
+
+    assert not branches(jax, second, *arrays)
+    for batched in (jax.vmap(fn), jax.vmap(jax.grad(fn))):
+        assert not branches(jax, batched, *(x[:, None, :] for x in arrays))
+        text = jax.jit(batched).lower(*(x[:, None, :] for x in arrays)).as_text()
+        assert name in OF_LOGITS or "stablehlo.is_finite" not in text  # both ways would be taken, and one be chosen
 
 
 def masked(x: Any) -> Any:
     return xp.l2(x, where=x < -1, center="mean")
 
 
-@pytest.mark.parametrize("fn", [xp.z_loss, xp.l1, xp.huber, xp.orthogonality, xp.covariance, masked])
+@pytest.mark.parametrize("fn", [xp.l1, xp.huber, xp.orthogonality, xp.covariance, masked])
 def test_what_leaves_nothing_out_has_one_way(jax: Any, fw: Framework, fn: Any) -> None:
     x = rows(fw)
     assert not branches(jax, fn, x) and "custom_vmap" not in str(jax.make_jaxpr(fn)(x))
@@ -80,8 +97,9 @@ def test_a_device_has_one_way(jax: Any, fw: Framework, name: str) -> None:
     arrays = [rows(fw, seed=i) for i in range(count)]
     from jax import export
 
-    text: str = export.export(jax.jit(fn), platforms=["cuda"])(*arrays).mlir_module()
-    assert "stablehlo.is_finite" not in text  # which would be waited for
+    for each in (fn, jax.grad(fn)):
+        text: str = export.export(jax.jit(each), platforms=["cuda"])(*arrays).mlir_module()
+        assert name in OF_LOGITS or "stablehlo.is_finite" not in text  # which would be waited for
 
 
 @asks

@@ -1,8 +1,7 @@
 """The fast path of programs for the CPU: evaluate without guards, and again with guards if the result is not finite.
 
 XLA's CPU compiler fuses a product into a sum, but not a selection (`where`). A selection stores an array as large as
-the inputs, and KL takes four times as long. This concerns values only. Derivatives are those of the formula with
-guards, which cost no more. Values under jax.vmap use guards too, because both branches would run there.
+the inputs, and KL takes four times as long. Under jax.vmap guards are used, because both branches would run there.
 """
 
 from __future__ import annotations
@@ -19,28 +18,37 @@ from .._fast_path import without_guards
 
 __all__ = ["evaluated"]
 
+Function = Callable[..., Any]
 
-def evaluated(formula: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    """Evaluate a formula, on the fast path if it has guards."""
+
+def evaluated(
+    formula: Function, arrays: tuple[Any, ...], options: Mapping[str, Any], *, axis: int | None = None
+) -> Any:
+    """Evaluate a formula, on the fast path if it has guards.
+
+    With `axis`, each term must depend on one row along it only. Then first derivatives are on the fast path too.
+    """
     traced = tuple(name for name, value in options.items() if isinstance(value, jax.Array))
     args = (*arrays, *(options[name] for name in traced))
+    # what follows outlives this call as a part of JAX's program, so it must not hold a tracer
+    count, static = len(arrays), {name: value for name, value in options.items() if name not in traced}
 
     def split(args: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        traced_options = dict(zip(traced, args[len(arrays) :], strict=True))
-        return tuple(args[: len(arrays)]), {**options, **traced_options}
+        return tuple(args[:count]), {**static, **dict(zip(traced, args[count:], strict=True))}
 
     def guarded(*args: Any) -> Any:
         arrays, options = split(args)
         return formula(*arrays, **options)
 
-    def fast(*args: Any) -> Any:
-        result, _ = without_guards(formula, *split(args))
-        return jax.lax.cond(jnp.all(jnp.isfinite(result)), lambda *_: result, guarded, *args)
+    def unguarded(*args: Any) -> Any:
+        return without_guards(formula, *split(args))[0]
 
-    return _with_fast_values(guarded, fast, args) if _has_guards(formula, split, args) else guarded(*args)
+    if not _has_guards(formula, split, args):
+        return guarded(*args)
+    return _fast(guarded, unguarded, args, None if axis is None else (axis, count))
 
 
-def _has_guards(formula: Callable[..., Any], split: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+def _has_guards(formula: Function, split: Function, args: tuple[Any, ...]) -> bool:
     """Return True if the formula has guards to skip."""
     skipped = False
 
@@ -53,29 +61,59 @@ def _has_guards(formula: Callable[..., Any], split: Callable[..., Any], args: tu
     return skipped
 
 
-def _with_fast_values(guarded: Callable[..., Any], fast: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Return the fast value on the CPU, with the derivatives and the batching of the guarded formula."""
+def _fast(guarded: Function, unguarded: Function, args: tuple[Any, ...], rows: tuple[int, int] | None) -> Any:
+    """Evaluate without guards on the CPU if the first result is finite.
+
+    `rows` is the axis of the rows and the number of arrays that they are in. Derivatives with respect to anything else,
+    and all second derivatives, are those of the formula with guards.
+    """
+
+    def on_cpu(*args: Any) -> Any:
+        results = unguarded(*args)
+        is_finite = jnp.all(jnp.isfinite(jax.tree_util.tree_leaves(results)[0]))
+        return jax.lax.cond(is_finite, lambda *_: results, guarded, *args)
 
     @custom_vmap
     def single(*args: Any) -> Any:
-        return jax.lax.platform_dependent(*args, cpu=fast, default=guarded)
+        return jax.lax.platform_dependent(*args, cpu=on_cpu, default=guarded)
 
     @single.def_vmap
-    def batch(_: int, batched: Sequence[bool], *args: Any) -> tuple[Any, bool]:
-        return jax.vmap(guarded, [0 if is_batched else None for is_batched in batched])(*args), True
+    def batch(_: int, batched: Sequence[bool], *args: Any) -> tuple[Any, Any]:
+        results = jax.vmap(guarded, [0 if is_batched else None for is_batched in batched])(*args)
+        return results, jax.tree_util.tree_map(lambda _: True, results)
 
     @jax.custom_jvp
-    def terms(*args: Any) -> Any:
+    def results(*args: Any) -> Any:
         return single(*args)
 
     def jvp(args: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
         varied = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
+        directions = [tangents[i] for i in varied]
+        if rows is not None and varied[-1] < rows[1]:
+            terms, *slopes = _fast(_with_slopes(guarded, varied), _with_slopes(unguarded, varied), args, None)
+            products = [jnp.sum(a * b, axis=rows[0]) for a, b in zip(slopes, directions, strict=True)]
+            return terms, sum(products[1:], start=products[0])
+        return jax.jvp(_of(guarded, args, varied), [args[i] for i in varied], directions)
 
-        def of_varied(*values: Any) -> Any:
-            new = dict(zip(varied, values, strict=True))
-            return guarded(*(new.get(i, x) for i, x in enumerate(args)))
+    results.defjvp(jvp, symbolic_zeros=True)
+    return results(*args)
 
-        return jax.jvp(of_varied, [args[i] for i in varied], [tangents[i] for i in varied])
 
-    terms.defjvp(jvp, symbolic_zeros=True)
-    return terms(*args)
+def _of(function: Function, args: tuple[Any, ...], varied: list[int]) -> Function:
+    """Return a function of those arguments that are differentiated."""
+
+    def of_varied(*values: Any) -> Any:
+        new = dict(zip(varied, values, strict=True))
+        return function(*(new.get(i, x) for i, x in enumerate(args)))
+
+    return of_varied
+
+
+def _with_slopes(function: Function, varied: list[int]) -> Function:
+    """Return a function that returns the terms, and the gradient of each term with respect to its rows."""
+
+    def terms_and_slopes(*args: Any) -> Any:
+        terms, pull = jax.vjp(_of(function, args, varied), *(args[i] for i in varied))
+        return terms, *pull(jnp.ones_like(terms))
+
+    return terms_and_slopes

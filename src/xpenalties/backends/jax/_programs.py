@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -20,7 +20,8 @@ __all__ = ["JaxEvaluation"]
 class JaxEvaluation(Evaluation):
     def evaluate(self, work: Work) -> tuple[Any, Any]:
         if work.kind != "elements":  # such formulas have no guards
-            work = work._replace(fast_path=evaluated)
+            axis = None if work.matrices else work.axis
+            work = work._replace(fast_path=partial(evaluated, axis=axis))
         elements = self.size_of_blocks(work) if work.matrices else None  # XLA fuses everything else
         return work.whole() if elements is None else mapped(work, elements), None
 
