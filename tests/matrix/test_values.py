@@ -127,6 +127,23 @@ def test_size_zero(case: Case, fw: Framework) -> None:
 
 
 @pytest.mark.column("eager")
+@pytest.mark.representative
+def test_size_zero_in_half_precision(case: Case, fw: Framework) -> None:
+    """The dtype is that of arrays that are not empty."""
+    for dtype in {"float16", "bfloat16"} & set(fw.dtypes):
+        options = {k: v for k, v in options_of(case, fw, dtype).items() if not isinstance(case.options[k], np.ndarray)}
+
+        def values(arrays: list[Any], options: dict[str, Any] = options) -> list[Any]:
+            return [case(*arrays, reduction=reduction, **options) for reduction in REDUCTIONS]
+
+        full = fw.once(values)(arrays_of(case, fw, dtype))
+        empty = fw.once(values)([fw.array(x, dtype) for x in case.changed(lambda x: x[:0])])
+        assert [x.dtype for x in empty] == [x.dtype for x in full]
+        if case.fn is None:
+            assert all(x.dtype == fw.dtype("float32") for x in empty)
+
+
+@pytest.mark.column("eager")
 def test_refused(case: Case, fw: Framework) -> None:
     for options, kind, message in case.bad:
         with pytest.raises(kind, match=f"^{case.name}: {message}"):
