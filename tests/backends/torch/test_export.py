@@ -11,10 +11,8 @@ from tests.conftest import selected
 from tests.helpers.harness import Framework, close
 from tests.matrix.cases import CASES, Case, arrays_of, options_of
 
-LINEAR = "linear maps compare the number of rows with the size of a block"
-FAILS = pytest.mark.xfail(reason=LINEAR, strict=True)
 ROWS = [
-    pytest.param(case, id=case.id, marks=FAILS if case.function.spec.matrices else ())
+    pytest.param(case, id=case.id)
     for case in CASES
     # a user's function is not differentiated while it is exported, and an array option has the size of one batch
     if case.fn is None and not any(isinstance(option, np.ndarray) for option in case.options.values())
