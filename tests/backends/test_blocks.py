@@ -98,6 +98,7 @@ def test_values_under_masks(case: Case, fw: Framework) -> None:
     where, weights = (fw.array(x) for x in masks(case))
     arrays, options = arrays_of(case, fw), options_of(case, fw)
     in_blocks(case, fw, arrays, where=where, reduction="mean", **options)
+    in_blocks(case, fw, arrays, where=where, reduction="none", **options)
     in_blocks(case, fw, arrays, weights=weights, reduction="none", **options)
     in_blocks(case, fw, arrays, where=where, weights=weights, normalizer=3, **options)
     in_blocks(case, fw, arrays, where=where[..., :1], normalizer=fw.array(3.0), **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import array_api_compat
@@ -124,6 +125,24 @@ def test_size_zero(case: Case, fw: Framework) -> None:
         for name, value in got.items():
             assert (fw.numpy(value) == 0).all(), name
             assert name == "none" or tuple(value.shape) == ()
+
+
+@pytest.mark.column("eager")
+@pytest.mark.representative
+def test_size_zero_in_half_precision(case: Case, fw: Framework) -> None:
+    """The dtype is that of arrays that are not empty."""
+    for dtype in {"float16", "bfloat16"} & set(fw.dtypes):
+        options = options_of(case, fw, dtype)
+        fitting = {k: v for k, v in options.items() if not isinstance(case.options[k], np.ndarray)}
+
+        def values(arrays: list[Any], options: dict[str, Any]) -> list[Any]:
+            return [case(*arrays, reduction=reduction, **options) for reduction in REDUCTIONS]
+
+        full = fw.once(partial(values, options=options))(arrays_of(case, fw, dtype))
+        empty = fw.once(partial(values, options=fitting))([fw.array(x, dtype) for x in case.changed(lambda x: x[:0])])
+        assert [x.dtype for x in empty] == [x.dtype for x in full]
+        if case.fn is None:
+            assert all(x.dtype == fw.dtype("float32") for x in empty)
 
 
 @pytest.mark.column("eager")

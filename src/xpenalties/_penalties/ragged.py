@@ -27,16 +27,18 @@ def evaluate_ragged(call: Call, backend: Backend, evaluate: Callable[[Call, Back
     kind, axis_of_terms = spec.shape_of_terms(options), ragged
     if kind not in ("elements", "rows"):
         raise _refused(spec, first, "Its sequences cannot be packed into one: pass them one by one, or pad them")
+    axes: list[int] = []
     if kind == "rows":
         axis = options.get("axis", spec.defaults.get("axis", -1))
-        if not -ndim <= axis < ndim:
-            raise no_axis(spec, axis, shape)
-        axis %= ndim
-        if axis in (0, ragged):
+        for one in axis if type(axis) is tuple else (axis,):
+            if not -ndim <= one < ndim:
+                raise no_axis(spec, one, shape)
+            axes.append(one % ndim)
+        if 0 in axes or ragged in axes:
             raise _refused(spec, first, f"A row lies along axis {axis}, across sequences: pass another, or pad them")
-        axis_of_terms = ragged - (axis < ragged)
+        axis_of_terms = ragged - sum(one < ragged for one in axes)
         if "axis" in spec.defaults:
-            options = {**options, "axis": axis - 1}
+            options = {**options, "axis": tuple(one - 1 for one in axes) if type(axis) is tuple else axes[0] - 1}
 
     def packed(name: str, x: Any, ndim: int, ragged: int) -> Any:
         """Pack one array, which has to fit to an array of `ndim` axes with sequences along `ragged`."""
@@ -54,7 +56,7 @@ def evaluate_ragged(call: Call, backend: Backend, evaluate: Callable[[Call, Back
         if x is None:
             return None
         common_backend(spec.name, (spec.arrays[0], name), (first, x))
-        return packed(name, x, ndim - (kind == "rows"), axis_of_terms)
+        return packed(name, x, ndim - len(axes), axis_of_terms)
 
     arrays = [
         x if i in spec.matrices else packed(name, x, ndim, ragged)

@@ -9,10 +9,8 @@ from tests.conftest import selected
 from tests.helpers.harness import Framework, close
 from tests.matrix.cases import CASES, Case, arrays_of, options_of
 
-LINEAR = "linear maps compare the number of rows with the size of a block"
-FAILS = pytest.mark.xfail(reason=LINEAR, strict=True)
 ROWS = [
-    pytest.param(case, id=case.id, marks=FAILS if case.function.spec.matrices else ())
+    pytest.param(case, id=case.id)
     for case in CASES
     if not any(isinstance(option, np.ndarray) for option in case.options.values())  # whose size is that of one batch
 ]

@@ -800,3 +800,21 @@ def test_backward_in_another_thread(torch: Any) -> None:
             pool.submit(value.backward).result()
         want = xp.grad(xp.z_loss)(x.detach())
         torch.testing.assert_close(x.grad, want)
+
+
+@of_rows
+def test_terms_under_a_mask(case: Case, fw: Framework, torch: Any) -> None:
+    """With gradients: the terms keep their shape and values, and each its own gradient."""
+    where, _ = (fw.array(x) for x in masks(case))
+    options = options_of(case, fw)
+    results = []
+    for elements in (None, sizes(case)[0]):
+        arrays = leaves(torch, case.arrays)
+        with block_size(elements):
+            terms = case(*arrays, where=where, reduction="none", **options)
+        factors = torch.arange(1.0, terms.numel() + 1, dtype=torch.float64).reshape(terms.shape)
+        results.append((terms.detach(), *torch.autograd.grad((terms * factors).sum(), arrays)))
+    assert tuple(results[1][0].shape) == case.terms(*case.arrays).shape
+    assert not results[1][0][~where.broadcast_to(results[1][0].shape)].any()
+    for got, want in zip(*results[::-1], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)

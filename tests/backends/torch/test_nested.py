@@ -95,6 +95,10 @@ def test_sequences_on_another_axis(fw: Framework, jagged: Callable[..., Any]) ->
     x = jagged(A.T, jagged_dim=2)  # (3, 4, lengths)
     close(fw, xp.group_lasso(x, axis=1), fw.numpy(xp.group_lasso(fw.array(A))))
     assert xp.group_lasso(x, axis=1, reduction="none").shape == jagged(A[:, 0]).shape
+    values = RNG.standard_normal((10, 2, 3))
+    groups = xp.group_lasso(jagged(values), axis=(2, -1), reduction="none")
+    close(fw, groups.values(), fw.numpy(xp.group_lasso(fw.array(values), axis=(1, 2), reduction="none")))
+    assert groups.shape == jagged(A[:, 0]).shape
     weights = fw.array(WEIGHTS[:4])  # of the last axis
     close(fw, xp.l1(jagged(A), weights=weights), fw.numpy(xp.l1(fw.array(A), weights=weights)))
 
@@ -105,8 +109,9 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
         lambda of, plain: xp.entropy(of(A), axis=1),
         r"entropy: `log_p` must not be ragged here, got shape \(3, j\d+, 4\)\. A row lies along axis 1, across seq",
     ),
-    "rows of sequences": (lambda of, plain: xp.group_lasso(of(A), axis=-3), r"A row lies along axis 0, across"),
+    "rows of sequences": (lambda of, plain: xp.group_lasso(of(A), axis=-3), r"A row lies along axis -3, across"),
     "no such axis": (lambda of, plain: xp.entropy(of(A), axis=3), r"entropy: `axis` must be an axis of `log_p`, got 3"),
+    "groups across": (lambda of, plain: xp.group_lasso(of(A), axis=(1, 2)), r"A row lies along axis \(1, 2\), across"),
     "whole": (
         lambda of, plain: xp.output_magnitude(of(A)),
         r"output_magnitude: `x` must not be ragged here, got shape \(3, j\d+, 4\)\. Its sequences cannot be packed",
