@@ -57,7 +57,9 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def sizes(case: Case) -> list[int]:
     """From a row to nearly all, of which two rows leave a shorter block at the end."""
-    classes = case.arrays[1].shape[0] if case.is_linear else case.arrays[0].shape[case.options.get("axis", -1)]
+    shape, axis = case.arrays[0].shape, case.options.get("axis", -1)
+    row = math.prod(shape[i] for i in (axis if isinstance(axis, tuple) else (axis,)))
+    classes = case.arrays[1].shape[0] if case.is_linear else row
     rows = case.terms(*case.arrays).size
     return sorted({1, 2 * classes, (rows - 1) * classes})
 

@@ -67,7 +67,7 @@ def test_an_array_of_a_foreign_class_works_through_the_standard() -> None:
 
         class finfo:  # noqa: N801
             def __init__(self, dtype: object) -> None:
-                self.bits, self.smallest_normal = 64, 2.0**-1022
+                self.bits, self.smallest_normal, self.eps = 64, 2.0**-1022, 2.0**-52
 
         @staticmethod
         def sign(x: Numbers) -> Numbers:
