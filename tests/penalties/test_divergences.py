@@ -137,3 +137,15 @@ def test_numpy_set_to_raise_floating_point_errors(fw: Framework) -> None:
             for fn in (xp.kl_divergence, xp.js_divergence, xp.sampled_kl, xp.topk_kl_divergence):
                 assert not math.isnan(fn(x, y))
             assert xp.z_loss(x) >= 0 and xp.entropy(x) >= 0
+
+
+@pytest.mark.parametrize("penalty", [xp.kl_divergence, xp.js_divergence, xp.topk_kl_divergence])
+def test_vocabularies_of_different_sizes(fw: Framework, penalty: Any) -> None:
+    small, large = (fw.array(np.full((2, classes), -1.0)) for classes in (5, 8))
+    message = r"got \(2, {}\) and \(2, {}\)\. If the last classes of `{}` are padding, cut them off: {}\[\.\.\., :5\]\."
+    with pytest.raises(ValueError, match=message.format(5, 8, "log_q", "log_q") + " Models with different tokenizers"):
+        penalty(small, large)
+    with pytest.raises(ValueError, match=message.format(8, 5, "log_p", "log_p")):
+        penalty(large, small)
+    with pytest.raises(ValueError, match=r"got \(2, 5\) and \(2, 1\)\. Broadcast them explicitly\."):
+        penalty(small, small[:, :1])

@@ -27,14 +27,28 @@ def working_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
             _check_kind(spec, spec.arrays[i], x, backend.dtype(x.dtype).kind)
             differ = True
         if not spec.matrices and x.shape != first.shape:
-            listed = " and ".join(f"`{n}`" for n in spec.arrays)
-            got = " and ".join(str(tuple(y.shape)) for y in arrays)
-            raise ValueError(f"{spec.name}: {listed} must have the same shape, got {got}. Broadcast them explicitly.")
+            raise _shapes_differ(spec, arrays)
     if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens the result
         return None
     return backend.xp.result_type(
         *[x.dtype if spec.functions else backend.dtype(x.dtype).working or x.dtype for x in arrays]
     )
+
+
+def _shapes_differ(spec: Spec, arrays: tuple[Any, ...]) -> ValueError:
+    """Return an error with its remedy, which for logits over two vocabularies is not to broadcast them."""
+    listed = " and ".join(f"`{name}`" for name in spec.arrays)
+    shapes = [tuple(x.shape) for x in arrays]
+    remedy = "Broadcast them explicitly."
+    if "log_p" in spec.arrays and spec.terms == "rows" and all(shapes) and shapes[0][:-1] == shapes[1][:-1]:
+        fewer, more = sorted((0, 1), key=lambda i: shapes[i][-1])
+        if shapes[fewer][-1] > 1:
+            remedy = (
+                f"If the last classes of `{spec.arrays[more]}` are padding, cut them off: "
+                f"{spec.arrays[more]}[..., :{shapes[fewer][-1]}]. Models with different tokenizers have no classes in "
+                "common."
+            )
+    return ValueError(f"{spec.name}: {listed} must have the same shape, got {' and '.join(map(str, shapes))}. {remedy}")
 
 
 def _check_kind(spec: Spec, name: str, x: Any, kind: str) -> None:
