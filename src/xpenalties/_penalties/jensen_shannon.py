@@ -8,7 +8,7 @@ from typing import Any
 from .._arrays.numerics import log1p_minus_tangent
 from ..backends import in_dynamo, namespace
 from ..backends._fast_path import guards_are_skipped
-from .log_probabilities import exponentials, log_probabilities, nan_if_small, row_maximum, zero_outside_support
+from .log_probabilities import log_probabilities, log_ratio, nan_if_small, zero_outside_support
 
 __all__ = ["jensen_shannon"]
 
@@ -28,23 +28,13 @@ def jensen_shannon(
     """
     of_logits = from_logits or temperature != 1.0
     if of_logits and not guards_are_skipped():
-        log_p, log_q, d = _log_ratio_of_logits(log_p, log_q, axis=axis, temperature=temperature)
+        log_p, log_q, d = log_ratio(log_p, log_q, axis=axis, temperature=temperature)
     else:
         log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
         log_q = log_probabilities(log_q, axis=axis, temperature=temperature, from_logits=from_logits)
         d = log_q - log_p
     value = _of_log_ratio(log_p, log_q, d, beta=beta, axis=axis)
     return nan_if_small(value, value) if of_logits and guards_are_skipped() else value
-
-
-def _log_ratio_of_logits(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> tuple[Any, Any, Any]:
-    """Return log p, log q and their difference, which is computed from the difference of the logits."""
-    max_p, max_q = row_maximum(x_p, axis=axis), row_maximum(x_q, axis=axis)
-    log_p, log_q, d = x_p - max_p, x_q - max_q, (x_q - x_p) - (max_q - max_p)
-    if temperature != 1.0:
-        log_p, log_q, d = log_p / temperature, log_q / temperature, d / temperature
-    log_sum_p, log_sum_q = exponentials(log_p, axis=axis)[1], exponentials(log_q, axis=axis)[1]
-    return log_p - log_sum_p, log_q - log_sum_q, d - (log_sum_q - log_sum_p)
 
 
 def _of_log_ratio(log_p: Any, log_q: Any, d: Any, *, beta: float, axis: int) -> Any:

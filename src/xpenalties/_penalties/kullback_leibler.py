@@ -7,7 +7,8 @@ the sum of p d is 0, and :math:`g(d) = e^d - 1 - d`,
 .. math:: KL(P\|Q) = \log \sum_i p_i e^{d_i} = \log(1 + \sum_i p_i g(d_i)).
 
 A constant that is added to all of d drops out, so d can be the difference of the logits, which is exact if they are
-close. It is enough that the center is right to rounding: an error of it changes the value by its square.
+close. An error of the center changes the value by its square only. The same holds for the sum of p g(r) with
+r = log q - log p, which is used where p may be 0.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .._arrays.numerics import array_backend, exp_minus_tangent, stop_gradient
-from ..backends import namespace
+from .._arrays.numerics import array_backend, exp_minus_tangent, log1p_minus_tangent, stop_gradient
+from ..backends import in_dynamo, namespace
 from ..backends._fast_path import guards_are_skipped
 from .log_probabilities import (
-    exponentials,
     log_probabilities,
+    log_ratio,
+    lowest,
     nan_if_small,
     probabilities,
-    row_maximum,
+    scaled,
     zero_outside_support,
 )
 
@@ -90,54 +92,53 @@ def _fast(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
 
 
 def _guarded(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
-    """Return KL(P||Q) for any logits.
+    r"""Return KL(P||Q) for any logits.
 
-    Written for XLA, whose CPU compiler stores an array for each selection: logits of -inf are clipped. Where p
-    underflows, e^d p is computed from the logit of Q. A KL divergence above 43 may overflow in float32, so `offset` is
-    taken out of the logarithm.
+    With :math:`y = \sum_i (q_i - p_i)`, which is 0 up to the rounding of r, it is
+    :math:`\sum_i p_i g(r_i) + \log(1 + y) - y`.
     """
+    log_p, log_q, r = log_ratio(x_p, x_q, axis=axis, temperature=temperature)
     xp = namespace(x_p, x_q)
-    limits = array_backend(x_p).dtype(x_p.dtype)
-    max_p, max_q = row_maximum(x_p, axis=axis), row_maximum(x_q, axis=axis)
-    exp, log_sum = exponentials(_scaled(x_p - max_p, temperature), axis=axis)
-    p = exp * xp.exp(-log_sum)
-    lowest = -math.exp(-2 - limits.log_least)
-    lost = xp.sum(p * xp.astype(x_q < lowest, p.dtype), axis=axis, keepdims=True)  # P where Q is 0
-    d = xp.clip(x_q, lowest, None) - xp.clip(x_p, max_p + 2 * limits.log_least * temperature, None)
-    d = _scaled(d, temperature)
-    center = xp.sum(p * d, axis=axis, keepdims=True)
-    d = d - center
-    log_sum = log_sum + center
-    offset = stop_gradient(_scaled(max_q - max_p, temperature) - log_sum) + limits.log_least / 2
-    offset = xp.where(offset > 0, offset, 0.0)
-    scale = xp.exp(-offset)
-    close = scale * p * exp_minus_tangent(xp.clip(d, -1.5, 1.5))  # wider than 1, so that the clip's kink is never used
-    far = xp.exp(_scaled(x_q - max_p, temperature) - (log_sum + offset)) - scale * (p + p * d)
-    excess = xp.sum(xp.where(xp.abs(d) <= 1, close, far), axis=axis, keepdims=True)
-    value = xp.log1p(excess + xp.expm1(-offset)) + offset
-    return xp.squeeze(value + xp.where(lost > math.exp(limits.log_least), math.inf, 0.0 * lost), axis=axis)
+    p, q = xp.exp(log_p), xp.exp(log_q)
+    del log_p, log_q  # a block's memory counts
+    close = p * exp_minus_tangent(xp.clip(r, -1.5, 1.5))  # wider than 1, so that the clip's kink is never used
+    excess = xp.sum(xp.where(xp.abs(r) <= 1, close, q - p - p * r), axis=axis)
+    plain = xp.sum(p * r, axis=axis)
+    value = excess + log1p_minus_tangent(excess + plain)
+    if in_dynamo():  # pragma: no cover - in programs, the derivatives of the definition take half of the time
+        value = stop_gradient(value) + (stop_gradient(plain) - plain)
+    return value + _infinite_if_lost(p, x_q, axis=axis)
 
 
 def _symmetric_of_logits(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
-    """Return (KL(P||Q) + KL(Q||P)) / 2 of logits."""
-    if not guards_are_skipped():
-        there = _guarded(x_p, x_q, axis=axis, temperature=temperature)
-        return 0.5 * (there + _guarded(x_q, x_p, axis=axis, temperature=temperature))
+    """Return (KL(P||Q) + KL(Q||P)) / 2 of logits. Each summand is >= 0."""
     xp = namespace(x_p, x_q)
+    if not guards_are_skipped():
+        log_p, log_q, r = log_ratio(x_p, x_q, axis=axis, temperature=temperature)
+        p, q = xp.exp(log_p), xp.exp(log_q)
+        close = p * xp.expm1(xp.clip(r, -1.5, 1.5))
+        value = 0.5 * xp.sum(xp.where(xp.abs(r) <= 1, close, q - p) * r, axis=axis)
+        return value + _infinite_if_lost(p, x_q, axis=axis) + _infinite_if_lost(q, x_p, axis=axis)
     p, d, mean = _differences(x_p, x_q, axis=axis, temperature=temperature)
     d = d - mean
-    growth = xp.expm1(d)
-    grown = p * growth
-    excess = xp.sum(grown, axis=axis)
-    value = 0.5 * xp.sum(grown * d, axis=axis) / (1 + excess)  # each summand >= 0
+    growth = p * xp.expm1(d)
+    value = 0.5 * xp.sum(growth * d, axis=axis) / (1 + xp.sum(growth, axis=axis))
     return xp.where(xp.squeeze(_underflows(d, axis=axis), axis=axis), math.nan, value)
+
+
+def _infinite_if_lost(p: Any, x_q: Any, *, axis: int) -> Any:
+    """Return +inf for rows in which P has a class with q = 0, else 0."""
+    backend = array_backend(p)
+    xp, limits = backend.xp, backend.dtype(p.dtype)
+    lost = xp.sum(p * xp.astype(x_q < lowest(x_q), p.dtype), axis=axis)
+    return xp.where(lost > math.exp(limits.log_least), math.inf, 0.0 * lost)
 
 
 def _differences(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> tuple[Any, Any, Any]:
     """Return p, the difference d of the scaled logits, and the mean of d under P."""
     xp = namespace(x_p, x_q)
     p = probabilities(x_p, axis=axis, temperature=temperature)
-    d = _scaled(x_q - x_p, temperature)
+    d = scaled(x_q - x_p, temperature)
     return p, d, xp.sum(p * d, axis=axis, keepdims=True)
 
 
@@ -146,7 +147,3 @@ def _underflows(d: Any, *, axis: int) -> Any:
     backend = array_backend(d)
     largest = backend.xp.max(stop_gradient(d), axis=axis, keepdims=True)
     return largest > -0.7 * backend.dtype(d.dtype).log_least
-
-
-def _scaled(x: Any, temperature: float) -> Any:
-    return x if temperature == 1.0 else x / temperature

@@ -17,11 +17,14 @@ __all__ = [
     "exponentials",
     "is_log_zero",
     "log_probabilities",
+    "log_ratio",
     "logsumexp",
+    "lowest",
     "negative_entropy",
     "nan_if_small",
     "probabilities",
     "row_maximum",
+    "scaled",
     "support",
     "zero_outside_support",
 ]
@@ -58,7 +61,7 @@ def probabilities(x: Any, *, axis: int, temperature: float) -> Any:
 def _shifted(x: Any, *, axis: int, temperature: float) -> Any:
     """Return (x - maximum) / temperature. The maximum is never added back: the larger it is, the more that rounds."""
     x = x - row_maximum(x, axis=axis)
-    return x if temperature == 1.0 else x / temperature
+    return scaled(x, temperature)
 
 
 def row_maximum(x: Any, *, axis: int) -> Any:
@@ -85,6 +88,31 @@ def exponentials(x: Any, *, axis: int) -> tuple[Any, Any]:
     smaller = exp * is_smaller
     rest = xp.sum(smaller, axis=axis, keepdims=True) + (xp.sum(exp - smaller, axis=axis, keepdims=True) - 1)
     return exp, xp.log1p(rest)
+
+
+def log_ratio(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> tuple[Any, Any, Any]:
+    """Return log p, log q and log q - log p of logits.
+
+    The third comes from the difference of the logits, which is exact if they are close. It is always finite: logits of
+    -inf are clipped for it, because for a selection XLA's CPU programs would store an array.
+    """
+    xp = namespace(x_p, x_q)
+    max_p, max_q = row_maximum(x_p, axis=axis), row_maximum(x_q, axis=axis)
+    log_p, log_q = scaled(x_p - max_p, temperature), scaled(x_q - max_q, temperature)
+    log_sum_p, log_sum_q = exponentials(log_p, axis=axis)[1], exponentials(log_q, axis=axis)[1]
+    d = scaled(xp.clip(x_q, lowest(x_q), None) - xp.clip(x_p, lowest(x_p), None), temperature)
+    shift = scaled(max_q - max_p, temperature) + (log_sum_q - log_sum_p)
+    return log_p - log_sum_p, log_q - log_sum_q, d - shift
+
+
+def lowest(x: Any) -> float:
+    """Return a number below which a logit counts as -inf, about a tenth of the lowest finite number."""
+    return -math.exp(-2 - array_backend(x).dtype(x.dtype).log_least)
+
+
+def scaled(x: Any, temperature: float) -> Any:
+    """Return x / temperature."""
+    return x if temperature == 1.0 else x / temperature
 
 
 def logsumexp(x: Any, *, axis: int) -> Any:
