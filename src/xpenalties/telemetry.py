@@ -12,8 +12,6 @@ from itertools import count
 from threading import Lock
 from typing import Any, Literal, TypeVar
 
-from ._core.shown import shown
-
 __all__ = ["Event", "LoggingHandler", "add_handler", "remove_handler"]
 
 _LOGGER = logging.getLogger(__name__)
@@ -105,13 +103,11 @@ def add_handler(handler: _Handler) -> _Handler:
     """
     global _handlers  # noqa: PLW0603 - reading one name is the cheapest `active`
     if not callable(handler) or isinstance(handler, type):
-        raise TypeError(
-            f"add_handler: `handler` must be a function of one Event, got {shown(handler)}. Pass a callable."
-        )
+        raise TypeError(f"add_handler: `handler` must be a function of one Event, got {handler!r}. Pass a callable.")
     with _replacing:
         if handler in _handlers:
             raise ValueError(
-                f"add_handler: `handler` must be new, got {shown(handler)}, which was added already. Remove it first."
+                f"add_handler: `handler` must be new, got {handler!r}, which was added already. Remove it first."
             )
         _handlers = (*_handlers, handler)
     return handler
@@ -135,7 +131,7 @@ def remove_handler(handler: Callable[[Event], object]) -> None:
         others = tuple(other for other in _handlers if other != handler)
         if len(others) == len(_handlers):
             raise ValueError(
-                f"remove_handler: `handler` must be one that was added, got {shown(handler)}. Pass the same object."
+                f"remove_handler: `handler` must be one that was added, got {handler!r}. Pass the same object."
             )
         _handlers = others
 
