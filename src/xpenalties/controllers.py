@@ -22,6 +22,7 @@ from typing import Any
 from ._arrays.numerics import at_least_float32, stop_gradient
 from ._arrays.scalars import PythonNamespace
 from ._core.checks import FINITE, POSITIVE, Interval, check_argument, number_in
+from ._core.shown import shown
 from .backends import backend_of, common_backend
 
 __all__ = ["Controller", "adaptive_kl", "target_entropy"]
@@ -79,7 +80,9 @@ class Controller(ABC):
             Constants: no gradient flows through them.
         """
         if not isinstance(state, Mapping) or set(state) != {"weight"}:
-            raise TypeError(f"{self.name}: `state` must be what `init` or `step` returned, got {state!r}. Pass that.")
+            raise TypeError(
+                f"{self.name}: `state` must be what `init` or `step` returned, got {shown(state)}. Pass that."
+            )
         before = _scalar(self.name, "weight", state["weight"], other=observed)
         observed = _scalar(self.name, "observed", observed, other=state["weight"])
         arrays = {name: x for name, x in (("state", before), ("observed", observed)) if type(x) is not float}

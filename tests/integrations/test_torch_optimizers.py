@@ -347,7 +347,7 @@ class Wrapper(torch.optim.Optimizer):
         (
             lambda: parameter_groups(network(), {"x{99999999999}": {}}),
             ValueError,
-            r"^parameter_groups: each pattern must be a regular expression, got 'x\{99999999999\}': the rep",
+            r"^parameter_groups: `options` must be a regular expression, got 'x\{99999999999\}': the rep",
         ),
         (
             lambda: parameter_groups(network(), [("bias", {}), ("bias$", {})]),

@@ -64,6 +64,20 @@ def test_symbolic_sizes_of_jax(
             close(fw, one, fw.numpy(other), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.only("jax", reason="is about jax.export")
+def test_a_symbolic_number_of_classes_to_normalize_by(fw: Framework) -> None:
+    jax = fw.module
+    from jax import export
+
+    scope = export.SymbolicScope()
+    shapes = tuple(export.symbolic_shape(shape, scope=scope) for shape in ("b, 3", "v, 3"))
+    specs = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+    exported = export.export(jax.jit(lambda *arrays: xp.linear_entropy(*arrays, normalize=True)))(*specs)
+    for classes in (5, 1):
+        arrays = [fw.array(RNG.standard_normal((n, 3)), "float32") for n in (7, classes)]
+        close(fw, exported.call(*arrays), fw.numpy(xp.linear_entropy(*arrays, normalize=True)), rtol=1e-5, atol=1e-6)
+
+
 @of_forms
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

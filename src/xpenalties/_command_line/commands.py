@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from .._core.shown import shorten
+from .._core.shown import shorten, shown
 from .._pipeline.config.schema import config_schema
 from .._pipeline.pipeline import Pipeline
 from .output import print_checks, print_failures, print_file, print_installed, print_json, print_versions
@@ -103,10 +103,10 @@ def _import_modules(args: argparse.Namespace) -> None:
     """Import the modules of `--import`. Exit with the usage message if a module does not exist."""
     for name in args.modules:
         if not all(part.isidentifier() for part in name.split(".")):
-            args.parser.error(f"--import must name a module by its full name, got {name!r}.")
+            args.parser.error(f"--import must name a module by its full name, got {shown(name)}.")
         try:
             import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise  # the module exists, but imports one that does not
-            args.parser.error(f"--import must name a module that can be imported, got {name!r} ({error}).")
+            args.parser.error(f"--import must name a module that can be imported, got {shown(name)} ({error}).")

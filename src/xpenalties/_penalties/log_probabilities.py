@@ -175,8 +175,14 @@ def negative_entropy(
         negative = xp.sum(xp.exp(log_p) * zero_outside_support(log_p, log_p), axis=axis)
         if of_logits:
             negative = nan_if_small(negative, -negative)
+    if not normalize:
+        return negative
     classes = log_p.shape[axis]
-    return negative / math.log(classes) if normalize and classes > 1 else negative
+    if isinstance(classes, int):
+        return negative / math.log(classes) if classes > 1 else negative
+    xp = namespace(log_p)  # a symbolic size of an exported program
+    count = xp.sum(xp.ones_like(log_p), axis=axis)
+    return negative / xp.log(xp.where(count > 1, count, math.e))
 
 
 def _negative_entropy_of_logits(x: Any, *, axis: int, temperature: float) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from .._core.shown import listed, shown
 from .._core.suggestions import did_you_mean
 from .._penalties.spec import spec_of
 from .._pipeline.penalty import Penalty
@@ -78,5 +79,5 @@ def lookup(user: str, name: str, *sources: Mapping[str, Any]) -> Any:
             return source[name]
     available = [other for source in sources for other in source]
     raise ValueError(
-        f"{user}: the inputs must have {name!r}, got {', '.join(map(repr, available))}." + did_you_mean(name, available)
+        f"{user}: the inputs must have {shown(name)}, got {listed(available)}." + did_you_mean(name, available)
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .._core.shown import shown
 from .._core.suggestions import did_you_mean
 from ..trees._patterns import check_path
 
@@ -75,7 +76,7 @@ def paths_of(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[s
 
 def _checked_path(path: str, paths: Mapping[str, Any]) -> str:
     if path not in paths:
-        raise ValueError(f"capture: `names` must have paths of modules, got {path!r}.{did_you_mean(path, paths)}")
+        raise ValueError(f"capture: `names` must have paths of modules, got {shown(path)}.{did_you_mean(path, paths)}")
     return path
 
 
@@ -86,7 +87,7 @@ def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
         matching = [path for path in paths if path and re.search(pattern, path)]
         if not matching:
             raise ValueError(
-                f"capture: each of `names` must match a path of a module, got {pattern!r}."
+                f"capture: each of `names` must match a path of a module, got {shown(pattern)}."
                 + did_you_mean(pattern, paths)
             )
         matched.update(zip(matching, matching, strict=True))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from .._core.checks import check_argument, one_of
+from .._core.shown import shown
 from .._core.suggestions import did_you_mean
 from ..transforms._base import GradientTransformation, accepted, check_transform
 from ..trees._patterns import Pattern, as_patterns
@@ -90,7 +91,7 @@ def attach(
     to = check_argument("attach", _TO, "to", to)
     if not isinstance(scale_by_learning_rate, bool):
         raise TypeError(
-            f"attach: `scale_by_learning_rate` must be True or False, got {scale_by_learning_rate!r}. Pass a bool."
+            f"attach: `scale_by_learning_rate` must be True or False, got {shown(scale_by_learning_rate)}. Pass a bool."
         )
     if scale_by_learning_rate:
         _check_learning_rate(optimizer, transform, to)
@@ -109,7 +110,9 @@ def _check_place(transform: GradientTransformation, to: str) -> None:
         remedy = "Pass decoupled=True to the decay."
     else:
         remedy = "Pass to='updates'."
-    raise ValueError(f"attach: `to` must be {' and '.join(map(repr, places))} for this transform, got {to!r}. {remedy}")
+    raise ValueError(
+        f"attach: `to` must be {' and '.join(map(repr, places))} for this transform, got {shown(to)}. {remedy}"
+    )
 
 
 def _check_learning_rate(optimizer: torch.optim.Optimizer, transform: GradientTransformation, to: str) -> None:
@@ -173,7 +176,7 @@ def parameter_groups(
         matching = [name for name, param in rest.items() if pattern.matches(name, param)]
         if not (matching or pattern.optional):
             raise ValueError(
-                f"parameter_groups: each pattern must match a parameter that is left, got {pattern.simplest()!r}."
+                f"parameter_groups: each pattern must match a parameter that is left, got {shown(pattern.simplest())}."
                 + did_you_mean(pattern.path or "", names)
             )
         if matching:

@@ -14,6 +14,7 @@ from functools import update_wrapper
 from typing import Any
 
 from .._core.optional import require
+from .._core.shown import shown
 
 with require("Lightning", needed_by=__name__, install="xpenalties[lightning]"):
     import torch
@@ -113,7 +114,9 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         if track_every is not None:
             track_every = check_argument("PipelineCallback", POSITIVE_INTEGER, "track_every", track_every)
         if wrt is not None and track_every is None:
-            raise ValueError(f"PipelineCallback: `wrt` must come with `track_every`, got {wrt!r} without. Pass it.")
+            raise ValueError(
+                f"PipelineCallback: `wrt` must come with `track_every`, got {shown(wrt)} without. Pass it."
+            )
         self.pipe = pipe
         self.prefix = prefix
         self.track_every = track_every
@@ -287,7 +290,7 @@ def _checked_pair(pipe: Pipeline, name: str, value: Any) -> tuple[Controller, Ob
         )
     if name not in pipe:
         raise ValueError(
-            f"PipelineCallback: `controllers` must name penalties of the pipeline, got {name!r}."
+            f"PipelineCallback: `controllers` must name penalties of the pipeline, got {shown(name)}."
             + did_you_mean(name, [penalty.name for penalty in pipe])
         )
     return controller, observe

@@ -16,6 +16,7 @@ from functools import update_wrapper
 from typing import Any
 
 from .._core.optional import require
+from .._core.shown import shown
 
 with require("transformers", needed_by=__name__, install="xpenalties[transformers]"):
     import torch
@@ -151,7 +152,7 @@ class PipelineLoss:
         if trainer.compute_loss_func is not self:
             raise ValueError(
                 "PipelineLoss: the Trainer's `compute_loss_func` must be this loss, got "
-                f"{trainer.compute_loss_func!r}. Pass it to the Trainer."
+                f"{shown(trainer.compute_loss_func)}. Pass it to the Trainer."
             )
         if trainer.model is self._reference:
             raise ValueError(

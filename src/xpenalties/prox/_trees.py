@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._arrays.numerics import at_least_float32, sum_scalars
+from .._core.shown import shown
 from ..backends import common_backend
 from ..trees._selection import Patterns, PatternsLike
 
@@ -54,7 +55,7 @@ def prox_step(
     {'kernel': array([ 0. , -1.5]), 'bias': array([0.25])}
     """
     if not callable(operator):
-        raise TypeError(f"prox_step: `operator` must be a callable, got {operator!r}. Pass for example `prox.l1`.")
+        raise TypeError(f"prox_step: `operator` must be a callable, got {shown(operator)}. Pass for example `prox.l1`.")
     selected = Patterns.of("prox_step", match, exclude).select("prox_step", "tree", tree)
 
     def apply(index: int) -> Any:

@@ -17,6 +17,7 @@ from .._core.checks import (
     check_argument,
     integer,
 )
+from .._core.shown import shown
 from ._definition import At, schedule
 
 __all__ = ["cyclic", "piecewise", "warmup"]
@@ -120,11 +121,11 @@ def cyclic(
 def _prepare_piecewise(arguments: Mapping[str, Any]) -> dict[str, Any]:
     pieces = arguments["pieces"]
     if not isinstance(pieces, (Mapping, Iterable)) or isinstance(pieces, str):
-        raise TypeError(f"piecewise: `pieces` must map steps to values, got {pieces!r}. Pass a dict.")
+        raise TypeError(f"piecewise: `pieces` must map steps to values, got {shown(pieces)}. Pass a dict.")
     pairs = list(pieces.items() if isinstance(pieces, Mapping) else pieces)
     for pair in pairs:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(f"piecewise: `pieces` must be pairs of step and value, got {pair!r}. Pass a dict.")
+            raise TypeError(f"piecewise: `pieces` must be pairs of step and value, got {shown(pair)}. Pass a dict.")
         if arguments["interpolate"] and callable(pair[1]):
             raise TypeError(
                 f"piecewise: `pieces` must be numbers to interpolate, got a schedule at step {pair[0]}. Leave out "

@@ -19,6 +19,7 @@ from .._arrays.scalars import PythonNamespace
 from .._core.checks import TOO_LARGE, check_argument, checks_of, integer
 from .._core.hash_key import HasStaticKey
 from .._core.registry import SCHEDULES
+from .._core.shown import shown
 from .._core.suggestions import did_you_mean
 from ..backends import backend_of
 
@@ -48,7 +49,7 @@ class At:
             if isinstance(step, int) and not -TOO_LARGE < step < TOO_LARGE:  # no call: torch.compile traces this
                 check_argument(name, _STEP, "step", step)
             if not -math.inf < step < math.inf:
-                raise ValueError(f"{name}: `step` must be finite, got {step!r}. Pass the number of steps so far.")
+                raise ValueError(f"{name}: `step` must be finite, got {shown(step)}. Pass the number of steps so far.")
             return cls(step, PythonNamespace, None, math.inf)
         backend = backend_of(step)
         if backend is None or backend.dtype(step.dtype).kind in ("bool", "complex"):

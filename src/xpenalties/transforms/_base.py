@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, ParamSpec
 from .._arrays.numerics import at_least_float32, stop_gradient
 from .._arrays.scalars import check_weight, scalar
 from .._core.checks import NON_NEGATIVE
+from .._core.shown import shown
 from ..backends import backend_of, backend_of_shapes, common_backend, flatten_of, is_array, namespace
 from ..trees._selection import Patterns, Selected, as_nest, leaves_at
 
@@ -98,7 +99,7 @@ def accepted(function: Callable[..., Any], positional: int = 3) -> Callable[[str
 def check_state(name: str, kind: type, state: Any) -> None:
     """Check that `state` belongs to this transform."""
     if not isinstance(state, kind):
-        raise TypeError(f"{name}: `state` must be what `init` or `update` returned, got {state!r}. Pass that.")
+        raise TypeError(f"{name}: `state` must be what `init` or `update` returned, got {shown(state)}. Pass that.")
 
 
 def leafwise(

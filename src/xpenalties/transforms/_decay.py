@@ -10,6 +10,7 @@ from typing import Any
 from .._arrays.numerics import soft_threshold
 from .._arrays.scalars import scalar
 from .._core.checks import NON_NEGATIVE, Interval, check_argument, number_in
+from .._core.shown import shown
 from .._core.suggestions import did_you_mean
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
@@ -148,7 +149,7 @@ def _decay(
     name: str, weight: Any, l1_ratio: Any, match: PatternsLike, exclude: PatternsLike, decoupled: bool
 ) -> GradientTransformation:
     if not isinstance(decoupled, bool):
-        raise TypeError(f"{name}: `decoupled` must be True or False, got {decoupled!r}. Pass a bool.")
+        raise TypeError(f"{name}: `decoupled` must be True or False, got {shown(decoupled)}. Pass a bool.")
     only_l1, only_l2 = (isinstance(l1_ratio, Real) and l1_ratio == share for share in (1, 0))
 
     def to_gradient(gradient: Any, param: Any, weight: Any, l1_ratio: Any) -> Any:
@@ -215,7 +216,7 @@ def proximal(
     [0.5, 0.0]
     """
     if not callable(operator):
-        raise TypeError(f"proximal: `operator` must be a callable, got {operator!r}. Pass for example `prox.l1`.")
+        raise TypeError(f"proximal: `operator` must be a callable, got {shown(operator)}. Pass for example `prox.l1`.")
 
     _check_options(operator, options if scale is None else {"scale": scale, **options})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .._core.shown import shown
 from ..backends import instances_in, parameters_of
 
 __all__ = ["paths_within"]
@@ -44,7 +45,9 @@ def paths_within(model: Any, types: type | tuple[type, ...]) -> str:
     """
     classes = types if isinstance(types, tuple) else (types,)
     if not classes or not all(isinstance(each, type) for each in classes):
-        raise TypeError(f"paths_within: `types` must be a class or a tuple of classes, got {types!r}. Pass a class.")
+        raise TypeError(
+            f"paths_within: `types` must be a class or a tuple of classes, got {shown(types)}. Pass a class."
+        )
     is_torch = hasattr(type(model), "named_modules") and hasattr(type(model), "named_parameters")
     paths = _of_torch(model, classes) if is_torch else instances_in(model, classes)
     if not paths:

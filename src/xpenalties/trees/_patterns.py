@@ -64,11 +64,13 @@ class Pattern:
             object.__setattr__(self, "ndim", checked[0] if len(checked) == 1 else checked)
         if self.shape is not None:
             if not isinstance(self.shape, (tuple, list)):
-                raise TypeError(f"Pattern: `shape` must be a tuple of sizes, got {self.shape!r}. Pass ints in a tuple.")
+                raise TypeError(
+                    f"Pattern: `shape` must be a tuple of sizes, got {shown(self.shape)}. Pass ints in a tuple."
+                )
             sizes = tuple(check_argument("Pattern", _SIZE, "shape", size) for size in self.shape)
             object.__setattr__(self, "shape", sizes)
         if not isinstance(self.optional, bool):
-            raise TypeError(f"Pattern: `optional` must be True or False, got {self.optional!r}. Pass a bool.")
+            raise TypeError(f"Pattern: `optional` must be True or False, got {shown(self.optional)}. Pass a bool.")
         if self.path is None and self.ndim is None and self.shape is None:
             raise ValueError("Pattern: `path`, `ndim` or `shape` must be given, got none. Pass one.")
 

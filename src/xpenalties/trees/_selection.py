@@ -166,8 +166,9 @@ class Patterns:
         if unused is not None:
             hint = did_you_mean(unused.path or "", paths)
             raise ValueError(
-                f"{caller}: each pattern must match a path in `{argument}`, got {unused.simplest()!r}, which matches "
-                f"none of {_listed(paths)}.{hint or f' If it may, pass {replace(unused, optional=True)}.'}"
+                f"{caller}: each pattern must match a path in `{argument}`, got {shown(unused.simplest())}, "
+                f"which matches none of {_listed(paths)}."
+                f"{hint or f' If it may, pass {replace(unused, optional=True)}.'}"
             )
 
     def _unused(self, leaves: list[Any], paths: list[str]) -> list[Pattern]:
