@@ -60,6 +60,17 @@ def test_errors_of_files(tmp_path: Path, name: str, content: Any, error: type[Ex
     assert str(caught.value).startswith(str(path))
 
 
+def test_patterns_of_trees() -> None:
+    for pattern, error, message in (
+        ({"path": None}, TypeError, r"\.path: must not be null\. Leave it out"),
+        ({"ndim": -1}, ValueError, r": Pattern: `ndim` must be at least 0, got -1"),
+        ({"dim": 2}, ValueError, r": unknown key 'dim', the keys are path, ndim, shape, optional\."),
+        (3, TypeError, r": must be a string, got 3"),
+    ):
+        with pytest.raises(error, match=rf"^from_config: penalties\[0\]\.tree\.match\[1\]{message}"):
+            Pipeline.from_config([{"penalty": "l2", "tree": {"match": ["a", pattern]}}])
+
+
 def test_integers_that_no_counter_reaches() -> None:
     weight = {"schedule": "linear", "start": 0, "end": 1, "steps": 10**400}
     for key, value, place in (("weight", weight, r"\.weight\.steps:"), ("every", 10**400, ": Penalty: `every`")):
