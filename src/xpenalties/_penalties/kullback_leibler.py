@@ -67,7 +67,7 @@ def _forward_of_logits(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> 
     if not guards_are_skipped():
         return _guarded(x_p, x_q, axis=axis, temperature=temperature)
     size = math.prod(x_p.shape)
-    if not isinstance(size, int) or size > _SMALL:  # jax.export's symbolic sizes cannot be compared
+    if type(size) is not int or size > _SMALL:  # or a symbol of an export
         return _fast(x_p, x_q, axis=axis, temperature=temperature)
     log_p = log_probabilities(x_p, axis=axis, temperature=temperature, from_logits=True)
     log_q = log_probabilities(x_q, axis=axis, temperature=temperature, from_logits=True)
