@@ -12,7 +12,10 @@ __all__ = ["full_disk"]
 
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
-    """Let no file become larger than `size` bytes. The system writes as much, and then fails, as on a full disk."""
+    """Let no file become larger than `size` bytes. The system writes as much, and then fails, as on a full disk.
+
+    The limit is the process's. So keep it out of fixtures: pytest could not write its own output if that is a file.
+    """
     resource = pytest.importorskip("resource", reason="only POSIX systems have such a limit")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +124,11 @@ def test_duplicates_are_found_in_linear_time(tmp_path: Path, monkeypatch: pytest
         Pipeline.from_config(path)
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    with full_disk(64):
-        yield
-
-
-@pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize("name", ["a.json", "a.toml"])
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("what was there")
-    with pytest.raises(OSError, match="too large") as caught:
+    with full_disk(64), pytest.raises(OSError, match="too large") as caught:
         Pipeline({"l1": 0.25, "l2": 0.125, "huber": 0.5}).to_config(path)
     assert caught.value.filename == str(path)
     assert path.read_text() == "what was there" and [each.name for each in tmp_path.iterdir()] == [name]
