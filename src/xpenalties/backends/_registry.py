@@ -44,6 +44,8 @@ _GENERIC: dict[Any, Backend] = {}
 
 def register_loaded() -> None:
     """Register the backends of frameworks that are imported already, so that no trace has to do it."""
+    if in_dynamo():  # pragma: no cover - a look for what is not imported would make a new program after any import
+        return
     _BACKENDS.update(_loaded())
 
 
