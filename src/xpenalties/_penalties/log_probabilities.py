@@ -99,7 +99,7 @@ def log_ratio(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> tuple[Any
     xp = namespace(x_p, x_q)
     max_p, max_q = row_maximum(x_p, axis=axis), row_maximum(x_q, axis=axis)
     log_p, log_q = scaled(x_p - max_p, temperature), scaled(x_q - max_q, temperature)
-    log_sum_p, log_sum_q = exponentials(log_p, axis=axis)[1], exponentials(log_q, axis=axis)[1]
+    log_sum_p, log_sum_q = (xp.log(xp.sum(xp.exp(x), axis=axis, keepdims=True)) for x in (log_p, log_q))
     d = scaled(xp.clip(x_q, lowest(x_q), None) - xp.clip(x_p, lowest(x_p), None), temperature)
     shift = scaled(max_q - max_p, temperature) + (log_sum_q - log_sum_p)
     return log_p - log_sum_p, log_q - log_sum_q, d - shift
