@@ -225,7 +225,7 @@ REFUSED: dict[str, tuple[Callable[[Any, np.ndarray], Any], type[Exception], str]
         r"l1: `normalizer` must be a number in \(0, inf\), got list",
     ),
     "normalizer of NumPy": (
-        lambda a, x: xp.l1(a, normalizer=np.ones(())),
+        lambda a, x: xp.l1(a, normalizer=np.ones(3)),
         TypeError,
         r"l1: `x` and `normalizer` must be arrays of one framework, got jax and numpy",
     ),

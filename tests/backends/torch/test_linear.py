@@ -12,7 +12,6 @@ import xpenalties as xp
 from tests.backends.torch.test_blocks import Largest
 from tests.helpers.harness import Framework
 from xpenalties import block_size
-from xpenalties.backends.torch import _linear
 
 pytestmark = pytest.mark.only("torch", reason="is about PyTorch")
 
@@ -31,7 +30,7 @@ def torch(fw: Framework) -> Any:
 @pytest.fixture
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cast 7 classes at a time."""
-    monkeypatch.setattr(_linear, "PART", 7 * FEATURES)
+    monkeypatch.setattr("xpenalties.backends.torch._linear.PART", 7 * FEATURES)
 
 
 def arrays_of(torch: Any, dtype: str, **options: Any) -> list[Any]:
@@ -168,7 +167,9 @@ def test_products_of_a_cuda_device(
         return mm(a.float(), b.float())
 
     monkeypatch.setattr(torch, "mm", in_float32)
-    monkeypatch.setattr(_linear, "sums_in_float32", lambda x: x.dtype in (torch.float16, torch.bfloat16))
+    monkeypatch.setattr(
+        "xpenalties.backends.torch._linear.sums_in_float32", lambda x: x.dtype in (torch.float16, torch.bfloat16)
+    )
     arrays = arrays_of(torch, dtype)
     with block_size(elements):
         value = entropy(*arrays)
@@ -184,7 +185,9 @@ def test_products_of_a_cuda_device(
 
 def test_a_cuda_device_with_float64(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside float64, nothing is multiplied in half precision."""
-    monkeypatch.setattr(_linear, "sums_in_float32", lambda x: x.dtype in (torch.float16, torch.bfloat16))
+    monkeypatch.setattr(
+        "xpenalties.backends.torch._linear.sums_in_float32", lambda x: x.dtype in (torch.float16, torch.bfloat16)
+    )
     hidden, weight = torch.tensor(HIDDEN).requires_grad_(), torch.tensor(WEIGHT).bfloat16().requires_grad_()
     entropy(hidden, weight).backward()
     double = exact([hidden, weight])
@@ -194,6 +197,8 @@ def test_a_cuda_device_with_float64(torch: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_which_devices_sum_in_float32(torch: Any) -> None:
+    from xpenalties.backends.torch import _linear
+
     for kind, dtype, expected in (("cuda", "bfloat16", True), ("cuda", "float32", False), ("cpu", "float16", False)):
         x = _Described()
         x.device, x.dtype = _Described(), getattr(torch, dtype)
