@@ -78,6 +78,21 @@ def slope(fw: Framework, *logits: Any, wrt: int) -> np.ndarray:
     return fw.numpy(xp.grad(kl)(logits[wrt], other))
 
 
+@pytest.mark.needs("jit")
+def test_compiled_kl_of_close_logits(fw: Framework) -> None:
+    z = close_logits("float32", 1e-3)
+    arrays = [fw.array(x, "float32") for x in z]
+    for direction, want in (("forward", exact_kl(*z)), ("symmetric", (exact_kl(*z) + exact_kl(*z[::-1])) / 2)):
+
+        def kl(a: Any, b: Any, direction: Any = direction) -> Any:
+            return xp.kl_divergence(a, b, from_logits=True, direction=direction, reduction="none")
+
+        compiled, _ = fw.compile(kl)
+        got = fw.numpy(compiled(*arrays))
+        assert (got >= 0).all()
+        np.testing.assert_allclose(got, want.astype(float), rtol=1e-4)
+
+
 @autodiff
 @both_dtypes
 @pytest.mark.parametrize("shape", [(1, 5), (2, 16384)], ids=["small", "large"])
