@@ -66,14 +66,14 @@ def test_an_import_that_is_blocked() -> None:
 def test_a_module_whose_import_failed(framework: str) -> None:
     """An empty module, as an installation without files leaves it, does not disturb the calls of others."""
     program = f"""
-import sys, types
+import importlib.util, sys, types
 sys.modules[{framework!r}] = types.ModuleType({framework!r})
 import xpenalties, numpy
 x = numpy.ones((2, 3))
 xpenalties.kl_divergence(x, x, from_logits=True)
 xpenalties.compile(xpenalties.l1)(x)
 xpenalties.Pipeline({{"l1": 1.0}}).compute(x)
-if {framework!r} != "autograd":
+if {framework!r} != "autograd" and importlib.util.find_spec("autograd"):
     assert xpenalties.grad(xpenalties.l2)(x).sum() == 12
 try:
     xpenalties.l1([1.0])

@@ -55,6 +55,6 @@ def _check_kind(spec: Spec, name: str, x: Any, kind: str) -> None:
     if kind != "real" and not (kind == "complex" and spec.complex):
         required = "real or complex floating point" if spec.complex else "real floating point"
         hint = "Take its real part or size" if kind == "complex" else "Cast it first, for example to float32"
-        if kind == "other" and str(x.dtype).startswith(("float", "complex")):  # such as NumPy's long double
+        if kind == "other" and getattr(x.dtype, "kind", "") in ("f", "c") and x.dtype.itemsize > 8:  # long doubles
             required, hint = f"{required} of at most 64 bits for each number", "Cast it first, for example to float64"
         raise TypeError(f"{spec.name}: `{name}` must be {required}, got {x.dtype}. {hint}.")
