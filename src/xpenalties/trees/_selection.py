@@ -168,7 +168,7 @@ class Patterns:
             raise ValueError(
                 f"{caller}: each pattern must match a path in `{argument}`, got {shown(unused.simplest())}, "
                 f"which matches none of {_listed(paths)}."
-                f"{hint or f' If it may, pass {replace(unused, optional=True)}.'}"
+                f"{hint or f' If it may match nothing, pass {replace(unused, optional=True)}.'}"
             )
 
     def _unused(self, leaves: list[Any], paths: list[str]) -> list[Pattern]:
