@@ -64,8 +64,8 @@ def linear_kl_divergence(
     Notes
     -----
     The logits are summed and stored in float32 or wider, even if hidden states and weights are in half precision. So
-    they are more precise than those of the layer itself, which rounds them. If the layer has a bias, append the bias to the
-    weight as one more column, and append 1 to each hidden state.
+    they are more precise than those of the layer itself, which rounds them. If the layer has a bias, append the bias to
+    the weight as one more column, and append 1 to each hidden state.
 
     With "sum" and "mean", PyTorch computes the gradients during the forward pass. With "none", with learned `weights`,
     with float16, and always in JAX, the backward pass computes the blocks again. Gradients in NumPy and second

@@ -18,7 +18,7 @@ from ..trees._selection import Patterns, Selected, as_nest, leaves_at
 __all__ = [
     "GradientTransformation",
     "StepState",
-    "accepted",
+    "accepts_keyword",
     "applied_to",
     "check_state",
     "check_transform",
@@ -26,7 +26,7 @@ __all__ = [
     "incremented",
     "initial_step",
     "leafwise",
-    "on_stored",
+    "on_stored_elements",
     "remember_call",
     "stored",
     "with_params",
@@ -84,7 +84,7 @@ def check_transform(caller: str, name: str, transform: Any) -> None:
         )
 
 
-def accepted(function: Callable[..., Any], positional: int = 3) -> Callable[[str], bool]:
+def accepts_keyword(function: Callable[..., Any], positional: int = 3) -> Callable[[str], bool]:
     """Return a function that tells if `function` accepts a name as a keyword, apart from its first arguments."""
     own: Callable[[str], bool] | None = getattr(function, "accepts", None)  # of a chain, which takes any keyword
     if own is not None:
@@ -148,10 +148,11 @@ def leafwise(
         rows = with_params(name, selected, params) if takes_params else [[x] for x in selected.arrays()]
         if learning_rate is None:
             scalars = options if current is None else (current, *options)
-            return selected.replaced([on_stored(name, change, row, *scalars) for row in rows]), state
+            return selected.replaced([on_stored_elements(name, change, row, *scalars) for row in rows]), state
         rates = _rates(name, selected, learning_rate)
         changed = [
-            on_stored(name, change, row, current * rate, *options) for row, rate in zip(rows, rates, strict=True)
+            on_stored_elements(name, change, row, current * rate, *options)
+            for row, rate in zip(rows, rates, strict=True)
         ]
         return selected.replaced(changed), state
 
@@ -217,7 +218,7 @@ def stored(x: Any) -> tuple[Any, Callable[[Any], Any]]:
     return backend.stored(x) if backend.is_sparse(x) else (x, lambda new: new)
 
 
-def on_stored(name: str, change: Callable[..., Any], arrays: Sequence[Any], *scalars: Any) -> Any:
+def on_stored_elements(name: str, change: Callable[..., Any], arrays: Sequence[Any], *scalars: Any) -> Any:
     """Call `in_working_dtype` with the stored elements of the first array."""
     elements, replaced = stored(arrays[0])
     return replaced(in_working_dtype(name, change, [elements, *arrays[1:]], *scalars))

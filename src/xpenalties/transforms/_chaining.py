@@ -11,7 +11,7 @@ from ..backends import flatten_with_paths_of, is_array, namespace, paths_of_none
 from ..trees._selection import Selected, as_nest, check_visible
 from ._base import (
     GradientTransformation,
-    accepted,
+    accepts_keyword,
     applied_to,
     check_state,
     check_transform,
@@ -54,7 +54,7 @@ def chain(*transforms: Any) -> GradientTransformation:
     """
     for i, transform in enumerate(transforms):
         check_transform("chain", f"transforms[{i}]", transform)
-    accept = [accepted(transform.update) for transform in transforms]
+    accept = [accepts_keyword(transform.update) for transform in transforms]
 
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(transform.init(params) for transform in transforms)

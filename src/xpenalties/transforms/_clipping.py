@@ -10,7 +10,7 @@ from .._arrays.scalars import scalar
 from .._core.checks import POSITIVE
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, leafwise, on_stored, remember_call, stored
+from ._base import GradientTransformation, leafwise, on_stored_elements, remember_call, stored
 
 __all__ = ["clip", "clip_by_block_rms", "clip_by_global_norm"]
 
@@ -148,6 +148,6 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
         if not arrays:
             return updates, state
         norm = global_norm([stored(x)[0] for x in arrays])
-        return selected.replaced([on_stored(name, _scaled, [x], norm, max_norm) for x in arrays]), state
+        return selected.replaced([on_stored_elements(name, _scaled, [x], norm, max_norm) for x in arrays]), state
 
     return GradientTransformation(lambda params: (), update)

@@ -14,7 +14,7 @@ from .._core.shown import shown
 from .._core.suggestions import did_you_mean
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, accepted, applied_to, leafwise, remember_call
+from ._base import GradientTransformation, accepts_keyword, applied_to, leafwise, remember_call
 
 __all__ = ["add_elastic_net_decay", "add_l1_decay", "add_l2_decay", "proximal"]
 
@@ -236,7 +236,7 @@ def _check_options(operator: Callable[..., Any], options: Mapping[str, Any]) -> 
     except ValueError:  # of a function that is not written in Python
         return
     name = getattr(operator, "__name__", type(operator).__qualname__)
-    accepts = accepted(operator, 1)
+    accepts = accepts_keyword(operator, 1)
     unknown = next((option for option in options if not accepts(option)), None)
     if unknown is not None:
         names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]

@@ -12,7 +12,7 @@ from ..._core.shown import shorten, shown
 from ..._core.suggestions import did_you_mean
 
 __all__ = [
-    "below",
+    "place_of_key",
     "check_keys",
     "checked_name",
     "checked_scalar",
@@ -45,7 +45,7 @@ def not_too_deep(place: str) -> Iterator[None]:
         raise ValueError(f"{place}: must not be nested this deeply. Use fewer levels.") from None
 
 
-def below(place: str, key: Any) -> str:
+def place_of_key(place: str, key: Any) -> str:
     """Return the place of a key inside the table at `place`."""
     return f"{place}.{shorten(key) if isinstance(key, str) else shown(key)}"
 
