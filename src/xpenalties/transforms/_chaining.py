@@ -36,8 +36,7 @@ def chain(*transforms: Any) -> GradientTransformation:
     -------
     GradientTransformation
         Its state is the tuple of the transforms' states. Its `update` takes extra keyword arguments, such as `value`,
-        and passes each to the transforms that accept it. Optax's wrappers pass theirs on to it, as to
-        `optax.GradientTransformationExtraArgs`.
+        and passes each to the transforms that accept it. Optax's wrappers pass theirs to a chain, too.
 
     Raises
     ------
@@ -79,7 +78,7 @@ def chain(*transforms: Any) -> GradientTransformation:
 
 
 def _with_extra_args() -> type[GradientTransformation]:
-    """Return the class of transforms that take extra arguments. Optax's wrappers know it by their own base class."""
+    """Return the class of transforms that take extra arguments. Optax's wrappers check for their own base class."""
     optax = sys.modules.get("optax")
     base = getattr(optax, "GradientTransformationExtraArgs", None)
     return GradientTransformation if base is None else _subclass(base)

@@ -12,7 +12,6 @@ from ..._core.shown import shorten, shown
 from ..._core.suggestions import did_you_mean
 
 __all__ = [
-    "place_of_key",
     "check_keys",
     "checked_name",
     "checked_scalar",
@@ -20,6 +19,7 @@ __all__ = [
     "checked_table",
     "errors_at",
     "not_too_deep",
+    "place_of_key",
 ]
 
 _SCALARS = (bool, int, float, str, type(None))
