@@ -46,7 +46,7 @@ myst_links_external_new_tab = False
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600  # seconds, of a cell; _ext/pages.py looks at the whole
+nb_execution_timeout = 600  # seconds for a cell; _ext/pages.py limits the whole page
 nb_execution_show_tb = True
 nb_merge_streams = True
 nb_render_markdown_format = "myst"  # with tables

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["setup"]
 
-LIMIT = 600  # seconds; 2 cores take a tenth, so that a busy machine does not fail the build
+LIMIT = 600  # seconds; 10 times what 2 idle cores need, so that a busy machine does not fail the build
 
 
 def check(app: Sphinx, env: BuildEnvironment) -> None:

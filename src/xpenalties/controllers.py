@@ -29,9 +29,9 @@ __all__ = ["Controller", "adaptive_kl", "target_entropy"]
 
 State = dict[str, Any]
 _FRACTION = number_in(Interval(0, 1, low_open=True))
-_LEAST, _LARGEST = 2.0**-126, 2.0**127  # normal numbers of float32: processors may flush smaller ones to 0
+_LEAST, _LARGEST = 2.0**-126, 2.0**127  # normal numbers of float32, because processors may flush smaller ones to 0
 _BOUND = number_in(Interval(_LEAST, _LARGEST))
-_RANGE = 1e8  # of the default bounds, relative to the first weight
+_RANGE = 1e8  # the default bounds are `initial` divided and multiplied by this
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Controller(ABC):
 
     name: str
     initial: float
-    #: The least and the largest weight that `step` returns. A weight of 0 or infinity would stay so for good.
+    #: The least and the largest weight that `step` returns. A weight of 0 or infinity could never change again.
     minimum: float
     maximum: float
 
@@ -188,8 +188,8 @@ def adaptive_kl(
     clip : float, default 0.2
         :math:`c`, in (0, 1], the limit of the relative error. ``clip * gain`` must be below 1.
     minimum, maximum : float, optional
-        The weight stays between them, by default between ``1e-8 * initial`` and ``1e8 * initial``. Without bounds, some
-        thousand steps below the target make a weight in float32 0, from which it never returns.
+        Bounds of the weight, by default ``1e-8 * initial`` and ``1e8 * initial``. Without bounds, some thousand steps
+        below the target would make a float32 weight 0 for good.
 
     Returns
     -------

@@ -166,7 +166,8 @@ def test_patterns_read_as_they_are_written() -> None:
     for text in ("Pattern('a')", "Pattern('a', ndim=2, optional=True)", "Pattern(ndim=(0, 1), shape=(-1, 3))"):
         assert repr(eval(text)) == text and eval(text) == eval(text)
     with pytest.raises(
-        ValueError, match=r"got Pattern\(ndim=3\), which matches none of 'a'\. If it may, pass Pattern\(ndim=3, opt"
+        ValueError,
+        match=r"got Pattern\(ndim=3\), which matches none of 'a'\. If it may match nothing, pass Pattern\(ndim=3, opt",
     ):
         over_tree("l2", match=Pattern(ndim=3))({"a": np.ones(2)})
 

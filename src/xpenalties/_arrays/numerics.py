@@ -68,7 +68,7 @@ def square(x: Any, *, scale: Any = None) -> Any:
 
 
 def exp_minus_tangent(x: Any) -> Any:
-    """Return e^x - 1 - x, which is >= 0. For small x, the difference would cancel, and two terms of its series do."""
+    """Return e^x - 1 - x, which is >= 0. For small x, the difference would cancel, so use two terms of the series."""
     backend = array_backend(x)
     xp = backend.xp
     is_small = xp.abs(x) < backend.dtype(x.dtype).eps ** (1 / 3)
@@ -76,7 +76,7 @@ def exp_minus_tangent(x: Any) -> Any:
 
 
 def log1p_minus_tangent(x: Any) -> Any:
-    """Return log(1 + x) - x, which is <= 0. For small x, two terms of its series, unless guards are skipped."""
+    """Return log(1 + x) - x, which is <= 0. For small x, use two terms of the series, unless guards are skipped."""
     backend = array_backend(x)
     xp = backend.xp
     difference = xp.log1p(x) - x
@@ -192,7 +192,7 @@ def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
 
 
 def is_at_most(a: Any, b: Any) -> bool:
-    """Return True if one size is at most another. A size that is a symbol of an export counts as the larger one."""
+    """Return True if a <= b, for two sizes. A symbolic size, as in an export, counts as larger than any integer."""
     return a <= b if type(a) is int and type(b) is int else type(a) is int
 
 

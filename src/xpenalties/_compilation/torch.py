@@ -59,7 +59,7 @@ def _with_tensors(x: Any) -> Any:
     if type(x) is dict:
         values = {key: _with_tensors(value) for key, value in x.items()}
         return x if all(map(is_, values.values(), x.values())) else values
-    if isinstance(x, Real) and is_numpy_number(x):  # torch.compile would make a tensor of it
+    if isinstance(x, Real) and is_numpy_number(x):  # torch.compile would convert it to a tensor
         return x.item()  # type: ignore[attr-defined]
     return x
 

@@ -42,7 +42,7 @@ __all__ = [
     "number_in",
 ]
 
-TOO_LARGE = 2**63  # for the integers of any array
+TOO_LARGE = 2**63  # the smallest integer that int64 cannot hold
 
 Check = Callable[[str, Any], Any]  # takes the argument's name and value, returns the value to use
 
@@ -138,7 +138,7 @@ def integer(least: AtLeast | None = None) -> Check:
             number = operator.index(value)
         except TypeError:
             raise TypeError(f"`{name}` must be an integer, got {shown(value)}. Pass a Python int.") from None
-        if not -TOO_LARGE < number < TOO_LARGE:  # not written out, which Python refuses for thousands of digits
+        if not -TOO_LARGE < number < TOO_LARGE:  # the message gives bits: Python refuses to print thousands of digits
             raise ValueError(f"`{name}` must be below 2**63, got an integer of {number.bit_length()} bits.")
         if least is not None and number < least.low:
             raise ValueError(f"`{name}` must be at least {least.low}, got {number}.")

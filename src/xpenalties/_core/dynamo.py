@@ -12,5 +12,5 @@ def in_dynamo() -> bool:
 
     Code that raises an error must then use only what Dynamo can trace, or Dynamo's own error hides it.
     """
-    compiler = getattr(sys.modules.get("torch"), "compiler", None)  # None in a module whose import failed
+    compiler = getattr(sys.modules.get("torch"), "compiler", None)  # None without PyTorch, or if its import failed
     return compiler is not None and bool(compiler.is_compiling())

@@ -14,7 +14,7 @@ __all__ = ["replacing"]
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the path of a new file, which replaces the file at `path` once the block has written it.
+    """Yield the path of a new file. When the block ends, the new file replaces the file at `path`.
 
     If the block raises, the file at `path` stays as it is. The new file is in the same folder, and has the same suffix.
     A device or a pipe is written directly.
@@ -30,7 +30,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.copymode(target, new)
         os.replace(new, target)
     except OSError as error:
-        error.filename = os.fspath(path)  # not the new file, which the user has not named
+        error.filename = os.fspath(path)  # the user's path, not that of the new file
         error.filename2 = None
         raise
     finally:

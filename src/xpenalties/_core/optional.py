@@ -1,4 +1,4 @@
-"""Optional packages: which are imported or installed, and errors that say what needs one and how to install it."""
+"""Check which optional packages are imported or installed, and raise errors that say how to install one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from importlib.util import find_spec
 
 __all__ = ["is_imported", "is_installed", "require"]
 
-#: A name that a framework's module has, unless its import failed halfway or another thread is still importing it.
+#: A name in each framework's module. It is missing if the import failed, or if another thread is still importing.
 _NAMES = {"torch": "Tensor", "jax": "Array", "numpy": "ndarray", "cupy": "ndarray", "autograd": "grad"}
 
 
 def is_imported(framework: str) -> bool:
-    """Return True if a framework is imported, and not only an empty module of its name."""
+    """Return True if a framework is imported. An empty module, as a failed import leaves it, does not count."""
     return hasattr(sys.modules.get(framework), _NAMES[framework])
 
 

@@ -1,4 +1,4 @@
-"""Show a user's value in an error. It may be too large to print, or fail to print at all."""
+"""Show a user's value in an error message, even if it is too large to print, or if its `repr` fails."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def did_you_mean(value: object, valid: Iterable[object]) -> str:
     """Return " Did you mean ...?" with the nearest valid name, or an empty string if none is near."""
     if in_dynamo():  # pragma: no cover - coverage cannot see what Dynamo traces; test_compiled has these errors
         return ""
-    if not isinstance(value, str) or len(value) > 100:  # no name is so long, and to compare takes long
+    if not isinstance(value, str) or len(value) > 100:  # no name is this long, and the comparison would be slow
         return ""
     names = [str(name) for name in valid]
     beginnings = [name for name in names if value and name.startswith(value)]

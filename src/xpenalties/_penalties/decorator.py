@@ -42,12 +42,13 @@ _SHARED_DOC = """
     where : boolean array, broadcastable to the terms, optional
         True for the terms to keep. The others add exactly 0 to the value and the gradient, even if they are NaN.
     weights : array of numbers >= 0, broadcastable to the terms, optional
-        Factor of each term. A weight of 0 masks its term, unless gradients with respect to the weights are taken: the
-        gradient is then the term, so that a weight that starts at 0 can be learned. No value of an array is read, so a
-        negative weight is not refused: its term is subtracted, and "mean" divides by the sum of all weights.
+        Factor of each term. A weight of 0 masks its term, unless you differentiate with respect to the weights. The
+        gradient is then the term, so a learned weight can start at 0. Values are not checked: the term of a negative
+        weight is subtracted, and "mean" divides by the sum of all weights.
     normalizer : number > 0 or 0-d array, optional
         Divisor that replaces the one of `reduction`: "sum" and "mean" return sum / normalizer, and "none" returns
-        terms / normalizer. If it is an array, 0 / 0 is 0, and a negative one, which is not refused, changes the sign.
+        terms / normalizer. If it is an array, 0 / 0 is 0, and its value is not checked: a negative normalizer changes
+        the sign.
 """
 
 

@@ -62,9 +62,9 @@ def kl_divergence(
     with p > 0 and q = 0 makes the value +inf, as in scipy.special.rel_entr.
 
     If both inputs are normalized here, by `from_logits` or a `temperature`, the value keeps its digits and is never
-    below 0, however close the distributions are: in float32, 4 digits down to a value of 1e-9. Otherwise the sum above
-    is computed as it is, and rounding may leave about 1e-6, of either sign. So pass ``from_logits=True`` with
-    log-probabilities too, if they sum to 1.
+    below 0, even if the distributions are close: in float32, values down to 1e-9 have 4 correct digits. Otherwise, the
+    sum above has a rounding error of about 1e-6, of either sign. So if your log-probabilities sum to 1, pass
+    ``from_logits=True`` with them too.
 
     torch.nn.functional.kl_div takes the two arguments in the other order, and its "mean" divides by the number of
     elements instead of rows.

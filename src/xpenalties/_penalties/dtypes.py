@@ -36,7 +36,7 @@ def working_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
 
 
 def _shapes_differ(spec: Spec, arrays: tuple[Any, ...]) -> ValueError:
-    """Return an error with its remedy, which for logits over two vocabularies is not to broadcast them."""
+    """Return the error for different shapes. Logits over two vocabularies get a remedy of their own."""
     listed = " and ".join(f"`{name}`" for name in spec.arrays)
     shapes = [tuple(x.shape) for x in arrays]
     remedy = "Broadcast them explicitly."

@@ -56,7 +56,7 @@ def _of_log_ratio(log_p: Any, log_q: Any, d: Any, *, beta: float, axis: int) -> 
 def _log_mixture_ratios(d: Any, *, beta: float) -> tuple[Any, Any]:
     """Return log m - log p and log m - log q for |d| > 1, computed as logaddexp does."""
     xp = namespace(d)
-    traced = in_dynamo()  # torch.compile would make a program for each number of which math takes a logarithm
+    traced = in_dynamo()  # a logarithm by `math` would make torch.compile compile again for each `beta`
     if traced:  # pragma: no cover - Dynamo's trace, which no coverage sees
         share = xp.sum(xp.reshape(d, (-1,))[:0]) + beta
         log_beta, log_rest = xp.log(share), xp.log1p(-share)

@@ -1,14 +1,14 @@
 r"""Formulas for the Kullback-Leibler divergence of each row.
 
 The sum of p log(p / q) cancels if P and Q are close: in float32, half of the values below 1e-7 come out negative. If
-both distributions sum to 1, there are formulas whose summands are all >= 0. With d = log q - log p, centered so that
-the sum of p d is 0, and :math:`g(d) = e^d - 1 - d`,
+both distributions sum to 1, there are formulas whose summands are all >= 0. Let d = log q - log p, centered so that the
+sum of p d is 0, and :math:`g(d) = e^d - 1 - d`. Then
 
 .. math:: KL(P\|Q) = \log \sum_i p_i e^{d_i} = \log(1 + \sum_i p_i g(d_i)).
 
-A constant that is added to all of d drops out, so d can be the difference of the logits, which is exact if they are
-close. An error of the center changes the value by its square only. The same holds for the sum of p g(r) with
-r = log q - log p, which is used where p may be 0.
+A constant that is added to all of d drops out. So d can be the difference of the logits, which is exact if they are
+close. An error of the center changes the value only by the square of that error. The same holds for the sum of p g(r)
+with r = log q - log p, not centered. It is used if p may be 0.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .log_probabilities import (
 
 __all__ = ["kl"]
 
-_SMALL = 2**14  # elements; below, the number of operations decides the time
+_SMALL = 2**14  # elements; for smaller arrays, fewer operations are faster
 
 
 def kl(
@@ -77,10 +77,10 @@ def _forward_of_logits(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> 
 
 
 def _fast(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
-    """Return KL(P||Q), with NaN where that would be inexact: for underflowing probabilities and for very close rows.
+    """Return KL(P||Q). Rows that would be inexact are NaN: if probabilities underflow, or P and Q are very close.
 
-    The center is a constant here, because that is cheaper to differentiate: `center - mean` is 0, and has the gradient
-    that the center would have. The constant in the sum corrects the rounding of the center.
+    The center is a constant here, because that is cheaper to differentiate. `center - mean` is 0, but has the gradient
+    that the center would have. The constant `p * d` in the sum corrects the rounding of the center.
     """
     xp = namespace(x_p, x_q)
     p, d, mean = _differences(x_p, x_q, axis=axis, temperature=temperature)
@@ -95,18 +95,18 @@ def _fast(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
 def _guarded(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
     r"""Return KL(P||Q) for any logits.
 
-    With :math:`y = \sum_i (q_i - p_i)`, which is 0 up to the rounding of r, it is
-    :math:`\sum_i p_i g(r_i) + \log(1 + y) - y`.
+    It is :math:`\sum_i p_i g(r_i) + \log(1 + y) - y` with :math:`y = \sum_i (q_i - p_i)`, which is 0 up to the
+    rounding of r.
     """
     log_p, log_q, r = log_ratio(x_p, x_q, axis=axis, temperature=temperature)
     xp = namespace(x_p, x_q)
     p, q = xp.exp(log_p), xp.exp(log_q)
-    del log_p, log_q  # a block's memory counts
+    del log_p, log_q  # to save memory
     close = p * exp_minus_tangent(xp.clip(r, -1.5, 1.5))  # wider than 1, so that the clip's kink is never used
     excess = xp.sum(xp.where(xp.abs(r) <= 1, close, q - p - p * r), axis=axis)
     plain = xp.sum(p * r, axis=axis)
     value = excess + log1p_minus_tangent(excess + plain)
-    if in_dynamo():  # pragma: no cover - in programs, the derivatives of the definition take half of the time
+    if in_dynamo():  # pragma: no cover - if compiled, derivatives of the plain sum take half the time
         value = stop_gradient(value) + (stop_gradient(plain) - plain)
     return value + _infinite_if_lost(p, x_q, axis=axis)
 
@@ -144,7 +144,7 @@ def _differences(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> tuple[
 
 
 def _underflows(d: Any, *, axis: int) -> Any:
-    """Return True for rows where p may be 0 and q is not, because d is that large."""
+    """Return True for rows in which p may underflow to 0 but q does not, because d is too large."""
     backend = array_backend(d)
     largest = backend.xp.max(stop_gradient(d), axis=axis, keepdims=True)
     return largest > -0.7 * backend.dtype(d.dtype).log_least

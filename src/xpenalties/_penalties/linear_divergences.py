@@ -63,14 +63,14 @@ def linear_kl_divergence(
 
     Notes
     -----
-    The logits are summed and kept in float32 or wider, also for hidden states and weights in half precision. So they
-    are more precise than those of the layer itself, which rounds them. If the layer has a bias, append the bias to the
-    weight as one more column, and append 1 to each hidden state.
+    The logits are summed and stored in float32 or wider, even if hidden states and weights are in half precision. So
+    they are more precise than those of the layer itself, which rounds them. If the layer has a bias, append the bias to
+    the weight as one more column, and append 1 to each hidden state.
 
     With "sum" and "mean", PyTorch computes the gradients during the forward pass. With "none", with learned `weights`,
     with float16, and always in JAX, the backward pass computes the blocks again. Gradients in NumPy and second
-    derivatives store the logits, and so does torch.compile. A weight in half precision is cast to float32 a part at a
-    time, in JAX and torch.compile as a whole.
+    derivatives store the logits, and so does torch.compile. A weight in half precision is cast to float32 in parts. JAX
+    and torch.compile cast it as a whole.
 
     References
     ----------

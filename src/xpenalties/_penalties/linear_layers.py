@@ -1,4 +1,4 @@
-"""Shared parts of the functions of hidden states and output layers: the check of their shapes, and the logits."""
+"""Check the shapes of hidden states and output layers, and compute their logits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def logits_of_layer(hidden: Any, weight: Any) -> Any:
 
 
 def logits_of_two_layers(hidden_p: Any, weight_p: Any, hidden_q: Any, weight_q: Any) -> tuple[Any, Any]:
-    """Return the logits of P and Q, in one dtype."""
+    """Return the logits of P and of Q, in the same dtype."""
     logits_p, logits_q = linear(hidden_p, weight_p), linear(hidden_q, weight_q)
     if logits_p.dtype == logits_q.dtype:
         return logits_p, logits_q

@@ -1,4 +1,4 @@
-"""Log-probabilities, and what divergences and entropies need to compute with them.
+"""Compute log-probabilities, and the parts that divergences and entropies share.
 
 Everything here accepts log-probabilities of -inf, such as those of masked tokens, and so do its first and second
 derivatives.
@@ -59,7 +59,7 @@ def probabilities(x: Any, *, axis: int, temperature: float) -> Any:
 
 
 def _shifted(x: Any, *, axis: int, temperature: float) -> Any:
-    """Return (x - maximum) / temperature. The maximum is never added back: the larger it is, the more that rounds."""
+    """Return (x - maximum) / temperature. Do not add a large maximum back later: that would round the result."""
     x = x - row_maximum(x, axis=axis)
     return scaled(x, temperature)
 
@@ -77,13 +77,13 @@ def row_maximum(x: Any, *, axis: int) -> Any:
 def exponentials(x: Any, *, axis: int) -> tuple[Any, Any]:
     """Return exp(x) and the log of its sum over each row, for rows whose largest element is 0.
 
-    If one class has almost all the probability, the log is that of a number close to 1. So the sum of the largest
-    elements, which is a whole number, is added up on its own.
+    If one class has almost all the probability, the sum is close to 1, and its log would lose digits. So the largest
+    elements, each of which adds exactly 1, are summed separately, and the log is a log1p.
     """
     backend = array_backend(x)
     xp = backend.xp
     exp = xp.exp(x)
-    # a factor instead of a selection, for which XLA's CPU programs would store an array
+    # multiply by 0 or 1 instead of `where`, for which XLA's CPU programs would store an array
     is_smaller = stop_gradient(xp.clip(x * -math.exp(-backend.dtype(x.dtype).log_least), None, 1.0))
     smaller = exp * is_smaller
     rest = xp.sum(smaller, axis=axis, keepdims=True) + (xp.sum(exp - smaller, axis=axis, keepdims=True) - 1)
@@ -93,8 +93,8 @@ def exponentials(x: Any, *, axis: int) -> tuple[Any, Any]:
 def log_ratio(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> tuple[Any, Any, Any]:
     """Return log p, log q and log q - log p of logits.
 
-    The third comes from the difference of the logits, which is exact if they are close. It is always finite: logits of
-    -inf are clipped for it, because for a selection XLA's CPU programs would store an array.
+    The third result is computed from the difference of the logits, which is exact if they are close. It is always
+    finite, because logits of -inf are clipped. A `where` would make XLA's CPU programs store an array.
     """
     xp = namespace(x_p, x_q)
     max_p, max_q = row_maximum(x_p, axis=axis), row_maximum(x_q, axis=axis)
@@ -132,8 +132,9 @@ def logsumexp(x: Any, *, axis: int) -> Any:
 def nan_if_small(x: Any, size: Any, *, exponent: float = 0.3) -> Any:
     """Return `x`, with NaN where `size` is less than eps to the power of `exponent`.
 
-    On the fast path, NaN makes the backend evaluate the formula again, with guards. The default is for a `size` with an
-    absolute error of a few eps. What remains is then right to 4 digits in float32 and to 10 in float64.
+    On the fast path, NaN makes the backend evaluate the formula again, with guards. The default exponent is for a
+    `size` with an absolute error of a few eps: results that are not NaN then have 4 correct digits in float32, and 10
+    in float64.
     """
     backend = array_backend(x)
     return backend.xp.where(size > backend.dtype(x.dtype).eps ** exponent, x, math.nan)
@@ -186,7 +187,7 @@ def negative_entropy(
 
 
 def _negative_entropy_of_logits(x: Any, *, axis: int, temperature: float) -> Any:
-    """Return the sum of p x less the log of the sum of exponentials. For x <= 0, both parts of it are <= 0."""
+    """Return sum(p x) - logsumexp(x), with x shifted so that its maximum is 0. Then nothing cancels."""
     backend = array_backend(x)
     xp = backend.xp
     x = _shifted(x, axis=axis, temperature=temperature)

@@ -8,7 +8,7 @@ from .._arrays.numerics import broadcasts
 from ..backends import Backend, common_backend
 from .spec import Shape, Spec
 
-__all__ = ["mask_over_inputs", "masks", "no_ragged"]
+__all__ = ["mask_over_inputs", "masks", "refuse_ragged"]
 
 
 def masks(
@@ -19,7 +19,7 @@ def masks(
         if x is None:
             continue
         other = common_backend(spec.name, (spec.arrays[0], name), (first, x))
-        no_ragged(spec, name, x, other)
+        refuse_ragged(spec, name, x, other)
         backend = other if other.traces else backend
         kind = other.dtype(x.dtype).kind
         if name == "where" and kind != "bool":
@@ -44,8 +44,8 @@ def masks(
     return backend, None if mask is None else xp.broadcast_to(mask, shape), weights
 
 
-def no_ragged(spec: Spec, name: str, x: Any, backend: Backend) -> None:
-    """Refuse a ragged array where a plain one must be."""
+def refuse_ragged(spec: Spec, name: str, x: Any, backend: Backend) -> None:
+    """Refuse a ragged array for an argument that must be a plain array."""
     if backend.ragged:
         raise TypeError(
             f"{spec.name}: `{name}` must not be ragged beside a plain array, got shape {tuple(x.shape)}. Pad it, or "

@@ -130,7 +130,7 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     xp = namespace(x)
     is_outside = abs_(x) > clip
     inside = square(xp.where(is_outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
-    # of arrays only: torch.compile would make a program for each number
+    # an array, not a number: torch.compile would compile again for each number
     return xp.where(is_outside, xp.ones_like(inside) * (clip * clip), inside)
 
 

@@ -13,7 +13,7 @@ from .dtypes import working_dtype
 from .masks import mask_over_inputs, masks
 from .spec import Shape, Spec
 
-__all__ = ["no_axis", "prepare"]
+__all__ = ["axis_error", "prepare"]
 
 
 def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
@@ -37,7 +37,7 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     axis = options.get("axis", spec.defaults.get("axis", -1 if kind == "rows" else None))
     if isinstance(axis, int) and (shape or kind == "rows"):
         if not -len(shape) <= axis < len(shape):
-            raise no_axis(spec, axis, shape)
+            raise axis_error(spec, axis, shape)
         axis %= len(shape)
     else:
         axis = 0
@@ -76,10 +76,10 @@ def _divisor(call: Call, kind: Shape, shape: Any, axis: int) -> float | None:
     if not known or kind != "rows":
         return 1.0
     size = math.prod(shape)
-    return float(size // shape[axis]) if type(size) is int and size else 1.0  # not one that is a symbol of an export
+    return float(size // shape[axis]) if type(size) is int and size else 1.0  # not a symbolic size, as in an export
 
 
-def no_axis(spec: Spec, axis: int, shape: Any) -> ValueError:
+def axis_error(spec: Spec, axis: int, shape: Any) -> ValueError:
     if not shape:
         return ValueError(f"{spec.name}: `{spec.arrays[0]}` must have at least 1 axis, got shape (). Add one.")
     return ValueError(

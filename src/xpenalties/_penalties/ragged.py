@@ -1,7 +1,8 @@
-"""Ragged arrays: sequences of different lengths, packed one after another, such as PyTorch's jagged nested tensors.
+"""Evaluate penalties of ragged arrays: sequences of different lengths, packed one after another.
 
-A penalty of elements, or of rows that do not lie along the sequences, is that of the packed elements. All other
-penalties would mix sequences, or count elements that do not exist, so they refuse ragged arrays.
+PyTorch's jagged nested tensors are such arrays. A penalty of elements, or of rows that do not lie along the sequences,
+is evaluated on the packed elements. All other penalties would mix sequences, or count elements that do not exist, so
+they refuse ragged arrays.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 from .._arrays.numerics import array_backend
 from ..backends import Backend, backend_of, common_backend
 from .arguments import Call
-from .masks import no_ragged
-from .preparation import no_axis
+from .masks import refuse_ragged
+from .preparation import axis_error
 from .spec import Spec
 
 __all__ = ["evaluate_ragged"]
@@ -26,33 +27,35 @@ def evaluate_ragged(call: Call, backend: Backend, evaluate: Callable[[Call, Back
     shape, ndim, ragged = first.shape, first.ndim, backend.ragged_axis(first)
     kind, axis_of_terms = spec.shape_of_terms(options), ragged
     if kind not in ("elements", "rows"):
-        raise _refused(spec, first, "Its sequences cannot be packed into one: pass them one by one, or pad them")
+        raise _ragged_error(spec, first, "Its sequences cannot be packed into one: pass them one by one, or pad them")
     axes: list[int] = []
     if kind == "rows":
         axis = options.get("axis", spec.defaults.get("axis", -1))
         for one in axis if type(axis) is tuple else (axis,):
             if not -ndim <= one < ndim:
-                raise no_axis(spec, one, shape)
+                raise axis_error(spec, one, shape)
             axes.append(one % ndim)
         if 0 in axes or ragged in axes:
-            raise _refused(spec, first, f"A row lies along axis {axis}, across sequences: pass another, or pad them")
+            raise _ragged_error(
+                spec, first, f"A row lies along axis {axis}, across sequences: pass another, or pad them"
+            )
         axis_of_terms = ragged - sum(one < ragged for one in axes)
         if "axis" in spec.defaults:
             options = {**options, "axis": tuple(one - 1 for one in axes) if type(axis) is tuple else axes[0] - 1}
 
     def packed(name: str, x: Any, ndim: int, ragged: int) -> Any:
-        """Pack one array, which has to fit to an array of `ndim` axes with sequences along `ragged`."""
+        """Pack one array. It must match an array of `ndim` axes whose sequences lie along axis `ragged`."""
         if backend_of(x) is not backend:
-            if name not in spec.arrays and x.ndim < ndim - ragged:  # it has only axes behind that of the sequences
+            if name not in spec.arrays and x.ndim < ndim - ragged:  # it has only axes after that of the sequences
                 return x
         elif x.ndim == ndim and backend.ragged_axis(x) == ragged and backend.are_alike(x, first):
             return backend.packed(x)
         raise TypeError(
             f"{spec.name}: `{name}` must be ragged like the other arrays, with the same offsets and without gaps, got "
-            f"shape {_shown(x)} beside {_shown(first)}. Make all of them from one array of offsets, or pad them."
+            f"shape {_shape(x)} beside {_shape(first)}. Make all of them from one array of offsets, or pad them."
         )
 
-    def packed_if_given(name: str, x: Any) -> Any:
+    def packed_or_none(name: str, x: Any) -> Any:
         if x is None:
             return None
         common_backend(spec.name, (spec.arrays[0], name), (first, x))
@@ -66,7 +69,7 @@ def evaluate_ragged(call: Call, backend: Backend, evaluate: Callable[[Call, Back
         name: value if backend_of(value) is None else packed(name, value, ndim, ragged)
         for name, value in options.items()
     }
-    where, weights = packed_if_given("where", call.where), packed_if_given("weights", call.weights)
+    where, weights = packed_or_none("where", call.where), packed_or_none("weights", call.weights)
     call = call._replace(arrays=tuple(arrays), where=where, weights=weights, options=options)
     value = evaluate(call, common_backend(spec.name, spec.arrays, arrays))
     if call.reduction != "none":
@@ -80,13 +83,13 @@ def _first(call: Call, backend: Backend) -> Any:
     """Return the first ragged array. The linear maps must be plain arrays."""
     spec = call.spec
     for i in spec.matrices:
-        no_ragged(spec, spec.arrays[i], call.arrays[i], array_backend(call.arrays[i]))
+        refuse_ragged(spec, spec.arrays[i], call.arrays[i], array_backend(call.arrays[i]))
     return next(x for x in call.arrays if backend_of(x) is backend)
 
 
-def _refused(spec: Spec, x: Any, reason: str) -> TypeError:
-    return TypeError(f"{spec.name}: `{spec.arrays[0]}` must not be ragged here, got shape {_shown(x)}. {reason}.")
+def _ragged_error(spec: Spec, x: Any, reason: str) -> TypeError:
+    return TypeError(f"{spec.name}: `{spec.arrays[0]}` must not be ragged here, got shape {_shape(x)}. {reason}.")
 
 
-def _shown(x: Any) -> str:
+def _shape(x: Any) -> str:
     return str(tuple(x.shape))

@@ -103,7 +103,7 @@ def orthogonality(
     xp = namespace(vectors)
     transposed = xp.matrix_transpose(vectors)
     of_rows = is_at_most(n, d)
-    if mode == "spectral" and type(n) is not int:  # if n < d, the d x d matrix has zeros that do not count
+    if mode == "spectral" and type(n) is not int:  # sizes are symbolic: if n < d, zeros of the d x d matrix would count
         of_rows = True
     gram = matmul(vectors, transposed) if of_rows else matmul(transposed, vectors)
     if mode == "spectral":
@@ -112,7 +112,7 @@ def orthogonality(
     if mode == "soft" and of_rows:
         return xp.sum(square(gram * (1 - eye)), axis=(-2, -1))
     hard = xp.sum(square(gram - eye), axis=(-2, -1))
-    if not of_rows:  # ||G - I||^2 of the n x n matrix is that of the d x d one, plus 1 for each of n - d more zeros
+    if not of_rows:  # the n x n matrix has n - d more eigenvalues of 0, and each adds 1 to ||G - I||^2
         hard = hard + array_backend(vectors).number(n - d, vectors)
     if mode == "hard":
         return hard

@@ -1,4 +1,4 @@
-"""Rows that lie along several axes: join these into one axis, so that all that follows knows one only."""
+"""Join several axes of rows into one, so that later code sees a single axis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["with_one_axis"]
 
 
 def with_one_axis(call: Call, backend: Backend) -> Call:
-    """Return a call whose option `axis` is a tuple with these axes of its array joined, as the last axis."""
+    """Return the call with the axes in its option `axis`, a tuple, joined into one last axis."""
     spec, (x,), axes = call.spec, call.arrays, call.options["axis"]
     shape, ndim = tuple(x.shape), x.ndim
     counted = [axis % ndim for axis in axes if -ndim <= axis < ndim]

@@ -30,7 +30,7 @@ def squared_spectral_distance(gram: Any, *, has_zero: bool) -> Any:
     vector = xp.where(is_highest[..., None], eigenvectors[..., -1], eigenvectors[..., 0])
     gap = value[..., None] - eigenvalues
     scale = xp.max(xp.abs(eigenvalues), axis=-1, keepdims=True)
-    rounding = array_backend(gram).number(8 * gram.shape[-1], gram) * xp.finfo(gram.dtype).eps  # of eigh
+    rounding = array_backend(gram).number(8 * gram.shape[-1], gram) * xp.finfo(gram.dtype).eps  # the error of eigh
     is_tie = xp.abs(gap) <= scale * rounding
     inverse_gap = xp.where(is_tie, 0.0, 1 / xp.where(is_tie, 1.0, gap))
 

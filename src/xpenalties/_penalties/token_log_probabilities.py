@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens, from hidden states and an output layer. This is no penalty, but input for some."""
+"""Log-probabilities of given tokens, from hidden states and an output layer: inputs of penalties, not a penalty."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _formula(hidden: Any, weight: Any, tokens: Any, *, temperature: float, with_
     logits = logits_of_layer(xp.where(is_kept, hidden, 0.0), weight)
     log_p = log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
     index = xp.arange(classes, dtype=tokens.dtype, device=backend.device(tokens))
-    # a comparison and not a gather, whose gradient is a scatter: slow on devices, and not deterministic
+    # no gather: its gradient is a scatter, which is slow on devices and not deterministic
     of_token = xp.sum(xp.where(index == tokens, log_p, 0.0), axis=-1, keepdims=True)
     values = xp.where(tokens < classes, of_token, math.nan)
     if with_entropy:

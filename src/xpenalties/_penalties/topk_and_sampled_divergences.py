@@ -37,8 +37,8 @@ def topk_kl_divergence(
         Log-probabilities of the same k classes out of a larger number. Real floating point, of the same shape.
     tail : {"bucket", "renormalize", "truncate", "included"}, default "bucket"
         "bucket" treats all other classes as one more class, "renormalize" makes the k probabilities sum to 1, and
-        "truncate" leaves the other classes out. "included" is for arrays in which the last of the k classes is that one
-        more class, so that its log-probability is exact.
+        "truncate" leaves the other classes out. "included" is as "bucket", but you pass the log-probability of all
+        other classes as the last of the k classes, so that it is exact.
     axis : int, default -1
         The axis of the k classes.
 
@@ -56,8 +56,8 @@ def topk_kl_divergence(
 
     Notes
     -----
-    With "bucket" and "included", each class adds :math:`q_i - p_i` too. This sums to 0 if both distributions sum to 1,
-    and it keeps the value exact and >= 0 if they are close.
+    With "bucket" and "included", the code also adds :math:`q_i - p_i` for each class. The sum of these is 0 if both
+    distributions sum to 1, and with them, each summand is >= 0. So the value keeps its digits if P and Q are close.
 
     "bucket" needs the rest of each distribution, 1 minus the sum of its k probabilities. Part of that may be rounding:
 
@@ -86,18 +86,18 @@ def topk_kl_divergence(
         return kl(log_p, log_q, direction="forward", axis=axis, from_logits=True)
     if tail == "truncate":
         return kl(log_p, log_q, direction="forward", axis=axis)
-    terms, change = _of_classes(log_p, log_q)
+    terms, change = _class_terms(log_p, log_q)
     xp = namespace(terms)
     over_k = xp.sum(terms, axis=axis)
     if tail == "included":
         return over_k
     rounding = shared["eps"] * (1 + math.log(log_p.shape[axis]))  # type: ignore[typeddict-item]
     rest_p, rest_q = 1 - xp.sum(xp.exp(log_p), axis=axis), 1 - xp.sum(xp.exp(log_q), axis=axis)
-    return over_k + _of_rest(rest_p, rest_q, -xp.sum(change, axis=axis), rounding=rounding)
+    return over_k + _rest_term(rest_p, rest_q, -xp.sum(change, axis=axis), rounding=rounding)
 
 
-def _of_classes(log_p: Any, log_q: Any) -> tuple[Any, Any]:
-    """Return p log(p / q) + q - p, which is >= 0, and q - p. The sum of q - p over all classes is 0."""
+def _class_terms(log_p: Any, log_q: Any) -> tuple[Any, Any]:
+    """Return p log(p / q) + q - p, which is >= 0, and q - p. Over all classes, the sum of q - p is 0."""
     xp = namespace(log_p, log_q)
     p, q = xp.exp(log_p), xp.exp(log_q)
     r = zero_outside_support(log_q - log_p, log_p)
@@ -107,8 +107,8 @@ def _of_classes(log_p: Any, log_q: Any) -> tuple[Any, Any]:
     return terms, xp.where(is_near, p * xp.expm1(near), q - p)
 
 
-def _of_rest(rest_p: Any, rest_q: Any, change: Any, *, rounding: float) -> Any:
-    """Return the term of the classes that are not among the k, as `_of_classes` does. `change` is rest_q - rest_p."""
+def _rest_term(rest_p: Any, rest_q: Any, change: Any, *, rounding: float) -> Any:
+    """Return the term of all classes that are not among the k, like `_class_terms`. `change` is rest_q - rest_p."""
     xp = namespace(rest_p, rest_q)
     q_has_rest = rest_q > 0
     no_rest_of_q = xp.astype(~q_has_rest, rest_p.dtype)

@@ -81,10 +81,10 @@ class TrackedInputs:
         return inputs
 
     def gradient(self, value: Any, pull: Callable[[Any], list[Any]] | None = None) -> list[Any]:
-        """Return the gradient of a value. `pull` takes its cotangent; without it, `self.pull` differentiates the value.
+        """Return the gradient of a value. `pull` takes the cotangent. By default, `self.pull` differentiates the value.
 
-        The gradient with respect to a float16 array is in float32. In float16, elements below 3e-8 would be 0, even if
-        the total is scaled up later. So a second pass computes the gradient of a multiple of the value.
+        The gradient with respect to a float16 array is returned in float32. In float16, elements below 3e-8 would be 0,
+        even if you scale the total up later. So a second pass computes the gradient of a scaled value, and divides it.
         """
         if pull is None:
             assert self.pull is not None

@@ -135,7 +135,7 @@ class Penalty:
         backend = backend_of(step)
         if backend is None or self.every < 2**31:
             due = step % self.every == 0
-        else:  # a counter may not hold so much
+        else:  # the step's dtype may not hold `every`
             at = At.of(f"penalty {self.name!r}", step)
             due = at.divided(at.step, self.every)[1] == 0
         if backend is not None and backend.tracing.is_tracing(step):

@@ -48,7 +48,7 @@ class Autodiff:
         return False
 
     def weight_mask(self, weights: Any) -> Any:
-        """Return a mask that is False where a weight is 0. None, or all True, if the weights are differentiated.
+        """Return a mask that is False where a weight is 0. If the weights are differentiated, return None or all True.
 
         The derivative with respect to a weight of 0 is its term, so the term must be evaluated.
         """

@@ -19,7 +19,7 @@ __all__ = ["AUTOMATIC", "BLOCK_SIZE", "LEAST", "PART", "block_size", "keep_pages
 
 AUTOMATIC = 0
 LEAST = 2**18  # elements; smaller arrays fit into a CPU's caches
-PART = 2**22  # elements of a linear map in half precision that are cast to float32 at once
+PART = 2**22  # elements of a half-precision weight to cast to float32 at once
 #: Elements in a block, as `block_size` sets it. AUTOMATIC: chosen for the device. None: no blocks.
 BLOCK_SIZE: ContextVar[int | None] = ContextVar("BLOCK_SIZE", default=AUTOMATIC)
 

@@ -44,7 +44,7 @@ _GENERIC: dict[Any, Backend] = {}
 
 def register_loaded() -> None:
     """Register the backends of frameworks that are imported already, so that no trace has to do it."""
-    if in_dynamo():  # pragma: no cover - a look for what is not imported would make a new program after any import
+    if in_dynamo():  # pragma: no cover - a check of imports would make torch.compile compile again after any import
         return
     _BACKENDS.update(_loaded())
 
@@ -144,7 +144,7 @@ def is_array(x: object) -> bool:
 def is_array_beside(x: object, array: object) -> bool:
     """Return True if `x` counts as an array next to `array`.
 
-    A scalar or 0-d array of NumPy's does so only next to NumPy arrays. Otherwise it is a number.
+    Next to arrays of other frameworks, a scalar or 0-d array of NumPy counts as a number.
     """
     backend, other = backend_of(x), backend_of(array)
     if backend is None or other is None:
@@ -153,15 +153,15 @@ def is_array_beside(x: object, array: object) -> bool:
 
 
 def is_numpy_number(x: Any) -> bool:
-    """Return True if `x` is a scalar or a 0-d array of NumPy's, which is a number to all other frameworks."""
+    """Return True if `x` is a scalar or 0-d array of NumPy, which counts as a number next to other arrays."""
     backend = backend_of(x)
     return backend is not None and backend.library == "numpy" and not backend.traces and x.shape == ()
 
 
 def array_beside(x: Any, array: Any) -> Any:
-    """Return a number of NumPy's, such as jax.device_get returns, as an array of the framework of `array`.
+    """Convert a scalar or 0-d array of NumPy, such as jax.device_get returns, to the framework of `array`.
 
-    Anything else is returned unchanged. So a call takes the same arguments as it does in a compiled function.
+    Return anything else unchanged. So an eager call takes the same arguments as a compiled one.
     """
     other = backend_of(array)
     if other is None or other.library == "numpy" or not is_numpy_number(x):
@@ -195,7 +195,7 @@ def _discover(x: object) -> Backend | None:
 
 
 def _remedy_of(cls: type, module: Any) -> str | None:
-    """Return what to pass instead of arrays of a class that a framework's backend refuses, else None."""
+    """Return what to pass instead, if a framework's backend refuses arrays of this class, else None."""
     refused: dict[type, str] = getattr(module, "REFUSED", {})
     return next((remedy for base, remedy in refused.items() if issubclass(cls, base)), None)
 

@@ -30,7 +30,7 @@ class Work(NamedTuple):
     factors: Any = None  # of the terms; None: all 1
     kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
     fast_path: Evaluate | None = None  # how to call the formula; None: with guards
-    values: tuple[int, ...] = ()  # shape of the result for one row: a penalty's is one number
+    values: tuple[int, ...] = ()  # shape of the result of one row; () is a number, as for penalties
 
     def terms(self, arrays: tuple[Any, ...], mask: Any) -> Any:
         """Cast and mask the arrays, or a block of them, and evaluate the formula on them."""

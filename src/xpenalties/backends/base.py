@@ -41,7 +41,7 @@ class DType(NamedTuple):
     kind: str  # "real", "complex", "bool" or "other"
     working: Any = None  # the dtype to compute in; None: the dtype itself
     log_least: float = 0.0  # log of the smallest normal number of the dtype to compute in
-    underflows: bool = False  # whether the dtype to compute in has far smaller normal numbers, as for float16
+    underflows: bool = False  # True if the dtype to compute in has far smaller normal numbers, as for float16
     eps: float = 0.0  # of the dtype to compute in: the gap between 1 and the next number
 
 
@@ -63,7 +63,7 @@ class Backend:
     #: `softmax(x, axis)` and `log_softmax(x, axis)` in one pass, if the framework has them.
     softmax: Callable[[Any, int], Any] | None = None
     log_softmax: Callable[[Any, int], Any] | None = None
-    #: The largest number of classes for which they are accurate.
+    #: The largest number of classes for which both are accurate. 0 if the framework has neither.
     softmax_classes: int = 0
     #: True if the arrays belong to a tracer. The namespace then takes the library's plain arrays too.
     traces: bool = False
@@ -121,7 +121,7 @@ class Backend:
         return self.xp.__array_namespace_info__().default_dtypes()["real floating"]
 
     def signed(self, integer: Any) -> Any:
-        """Cast an integer array to a signed dtype that holds larger numbers, if there is one."""
+        """Cast an integer array to a wider signed dtype, if there is one."""
         return integer if integer.dtype == self.xp.int64 else self.xp.astype(integer, self.xp.int64)
 
     def abs(self, x: Any) -> Any:
@@ -144,7 +144,7 @@ class Backend:
         return a @ b
 
     def linear(self, hidden: Any, weight: Any) -> Any:
-        """Return `hidden @ weight.T`, summed and returned in float32 or wider, with `matmul`."""
+        """Return `hidden @ weight.T`, summed and returned in float32 or wider."""
         xp = self.xp
         dtype = xp.result_type(hidden.dtype, weight.dtype, xp.float32)
         if hidden.dtype != dtype:
@@ -152,7 +152,7 @@ class Backend:
         if weight.dtype == dtype:
             return self.matmul(hidden, xp.matrix_transpose(weight))
         classes, features = weight.shape
-        step = max(1, PART // features)  # a copy of the whole map may be larger than the logits of a block
+        step = max(1, PART // features)  # a copy of the whole weight may be larger than the logits of a block
         parts = (xp.astype(weight[start : start + step, :], dtype) for start in range(0, classes, step))
         logits = [self.matmul(hidden, xp.matrix_transpose(part)) for part in parts]
         return logits[0] if len(logits) == 1 else xp.concat(logits, axis=-1)
@@ -170,7 +170,7 @@ class Backend:
         return self.xp.stack(scalars)
 
     def identity(self, x: Any) -> Any:
-        """Return a key that two arrays share only if a change of one changes the other in the same places."""
+        """Return a key that is equal for two arrays only if they are the same view of the same memory."""
         return id(x)
 
     def is_sparse(self, x: Any) -> bool:
@@ -182,7 +182,7 @@ class Backend:
         raise NotImplementedError  # pragma: no cover - no array of this backend is sparse
 
     def number(self, size: Any, like: Any) -> Any:
-        """Return a size of an array as a number to compute with. It may be a symbol while a function is exported."""
+        """Return a size as a number to compute with. During an export, a size may be a symbol."""
         return size
 
     def packed(self, x: Any) -> Any:
@@ -194,7 +194,7 @@ class Backend:
         raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
 
     def are_alike(self, x: Any, y: Any) -> bool:
-        """Return True if two ragged arrays share their lengths, so that their packed elements belong together."""
+        """Return True if two ragged arrays have the same lengths, so that their packed elements correspond."""
         raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
 
     def unpacked(self, x: Any, like: Any, axis: int) -> Any:

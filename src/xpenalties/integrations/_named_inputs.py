@@ -37,7 +37,7 @@ class LazyInputs(Mapping[str, Any]):
 
 
 def check_inputs(caller: str, penalties: Iterable[Penalty], *, example: str) -> None:
-    """Check that no built-in penalty gets all inputs at once: it takes arrays, or would sum over a tree of them all."""
+    """Check that each built-in penalty names its inputs. Otherwise it would get all of them, as one mapping."""
     for penalty in penalties:
         fn = penalty.fn
         takes_all = isinstance(fn, OverTree) and not (fn.patterns.match or fn.patterns.exclude)

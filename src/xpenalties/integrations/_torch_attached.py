@@ -1,4 +1,4 @@
-"""A gradient transform in the step of a PyTorch optimizer, by hooks of the step and of its state dict."""
+"""Run a gradient transform in the step of a PyTorch optimizer, with hooks for the step and the state dict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Attached", "attached_to"]
 
 
 class Attached:
-    """A gradient transform in an optimizer's step, see `attach`."""
+    """A gradient transform in an optimizer's step. See `attach`."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Attached:
         self._transform = transform
         self._to = to
         self._model = model
-        self._names: list[list[str]] = []  # of each group; a loaded checkpoint replaces the optimizer's
+        self._names: list[list[str]] = []  # of each group; the optimizer's names change if a checkpoint is loaded
         self._scale_by_learning_rate = scale_by_learning_rate
         self._before: dict[str, torch.Tensor] | None = None  # copies of the parameters, during a step
         self._scale: torch.Tensor | None = None  # of a GradScaler, during a step
@@ -67,8 +67,8 @@ class Attached:
 
     def __copy__(self) -> Attached:
         raise TypeError(
-            "attach: an Attached must be copied with its optimizer, got a shallow copy, with which the optimizer would "
-            "run it twice. Call copy.deepcopy((optimizer, attached))."
+            "attach: an Attached must be copied with its optimizer, got a shallow copy, which the optimizer would run "
+            "twice. Call copy.deepcopy((optimizer, attached))."
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ class Attached:
             ) from error
 
     def _places(self) -> dict[str, _Place]:
-        """Return the optimizer's parameters by path, with those of groups that were added later."""
+        """Return the optimizer's parameters by path, including groups that were added later."""
         by_model = None if self._model is None else {id(p): name for name, p in self._model.named_parameters()}
         places: dict[str, _Place] = {}
         for i, group in enumerate(self._optimizer.param_groups):
@@ -128,8 +128,8 @@ class Attached:
     def _transforming(self, optimizer: Any, closure: Callable[[], Any]) -> Callable[[], Any]:
         """Return a closure that transforms the gradients that `closure` computes.
 
-        An optimizer may call it several times in a step. All calls start from the same state, so that a schedule counts
-        steps, and a line search sees one function.
+        An optimizer may call it several times in a step. All calls start from the same state. So schedules count steps,
+        and a line search always evaluates the same function.
         """
         state = self.state
 
@@ -162,7 +162,7 @@ class Attached:
         refuse_scaler(kwargs)
         if creates_state(optimizer, kwargs) or is_skipped(optimizer):
             return
-        everything = closure_of(args, kwargs) is not None  # it may compute any of the gradients
+        everything = closure_of(args, kwargs) is not None  # the closure may compute any of the gradients
         self._before = {
             path: place.param.detach().clone()
             for path, place in self._places().items()
@@ -197,11 +197,11 @@ class Attached:
     # the state dict
 
     def _write_state(self, optimizer: Any) -> None:
-        """Put the state into the first group, which torch.distributed.checkpoint saves, unlike other keys."""
+        """Put the state into the first group. torch.distributed.checkpoint saves groups, but no other keys."""
         group = optimizer.param_groups[0]
         for i, leaf in enumerate(flatten(self.state)[0]):
             is_generator = isinstance(leaf, torch.Generator)
-            # on the parameters' device, because torch.distributed.checkpoint wants all arrays there
+            # on the parameters' device, as torch.distributed.checkpoint requires
             saved = leaf.get_state().to(group["params"][0].device) if is_generator else leaf
             group[f"{self._key}.{i}"] = saved
 
@@ -244,7 +244,7 @@ class _Place(NamedTuple):
         return bool(self.group.get("maximize", False))
 
     def descent_direction(self) -> Any:
-        """Return the gradient, or its negative if the optimizer maximizes: it adds its own decay to that, too."""
+        """Return the gradient, or its negative if the optimizer maximizes. Then decays always shrink parameters."""
         gradient = self.param.grad
         return -gradient if gradient is not None and self.maximizes else gradient
 
@@ -257,7 +257,7 @@ def attached_to(optimizer: torch.optim.Optimizer) -> list[Attached]:
 
 
 def _loaded(leaf: Any, value: Any, devices: list[torch.device]) -> Any:
-    """Return a loaded leaf of the state, on one of the parameters' devices: the present leaf's if it is one."""
+    """Return a loaded leaf of the state, on the device of the current leaf if a parameter is there, too."""
     if isinstance(leaf, torch.Generator):
         leaf.set_state(value.cpu())
         return leaf

@@ -41,11 +41,11 @@ def capture(model: torch.nn.Module, names: Mapping[str, str] | str | Iterable[st
 
     Notes
     -----
-    If a model is compiled, keep one capture open over the whole run: entering it compiles this model again, and other
-    compiled ones of its classes. Outputs that `torch.utils.checkpoint` recomputes in the backward pass are not captured
-    twice. Pass it ``use_reentrant=False``: otherwise captured outputs have no gradients. Under autocast, outputs have
-    its dtype. A capture that is copied together with its model is one of the copy. If a model is copied alone, nothing
-    captures the copy.
+    If a model is compiled, keep one capture open over the whole run. Entering a capture makes torch.compile compile
+    this model again, and all compiled models that use the same classes. Outputs that `torch.utils.checkpoint`
+    recomputes in the backward pass are not captured twice. Pass it ``use_reentrant=False``: otherwise captured outputs
+    have no gradients. Under autocast, outputs have its dtype. If you copy a capture together with its model, it
+    captures outputs of the copied model. If you copy the model alone, nothing captures the copy.
 
     Examples
     --------
@@ -95,13 +95,13 @@ def _matched(patterns: list[str], paths: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _forget_compiled(model: torch.nn.Module) -> None:
-    """Let compiled code of a model be compiled again. It does not look for hooks that were added since it was made."""
+    """Make torch.compile compile a model again. Code that is compiled already does not call hooks that are new."""
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is None:  # nothing is compiled yet
         return
     functions = [getattr(module, name) for module in model.modules() for name in ("forward", "_call_impl")]
     codes = {getattr(function, "__code__", None) for function in functions} - {None}
-    # around the modules of torch.nn, torch.compile puts a function that is inside this one
+    # torch.compile wraps modules of torch.nn in a function that `wrap_inline` defines
     around = dynamo.external_utils.wrap_inline.__code__.co_consts
     for code in codes.union(const for const in around if isinstance(const, CodeType)):
         dynamo.reset_code(code)
@@ -160,7 +160,7 @@ class Capture(Mapping[str, Any]):
         self._handles.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        # outputs have graphs, which can be neither copied nor pickled
+        # no outputs: their autograd graphs cannot be copied or pickled
         return {**vars(self), "_outputs": {name: [] for name in self._paths}, "_recording": False}
 
     def begin(self) -> None:

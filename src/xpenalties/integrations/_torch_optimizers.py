@@ -10,7 +10,7 @@ import torch
 from .._core.checks import check_argument, one_of
 from .._core.shown import shown
 from .._core.suggestions import did_you_mean
-from ..transforms._base import GradientTransformation, accepted, check_transform
+from ..transforms._base import GradientTransformation, accepts_keyword, check_transform
 from ..trees._patterns import Pattern, as_patterns
 from ._torch_attached import Attached
 
@@ -40,8 +40,8 @@ def attach(
         the parameters, learning rate included. Use it for `decoupled` decays and for `proximal`. It copies the
         parameters before each step.
     scale_by_learning_rate : bool, default False
-        Whether to multiply the weight of a `decoupled` decay, and the scale of `proximal`, by the learning rate that
-        each parameter's group has in the step. Then ``add_l2_decay(w, decoupled=True)`` is ``AdamW(weight_decay=w)``.
+        If True, multiply the weight of a `decoupled` decay, and the scale of `proximal`, by the current learning rate
+        of each parameter's group. Then ``add_l2_decay(w, decoupled=True)`` is ``AdamW(weight_decay=w)``.
     model : torch.nn.Module, optional
         Its parameter names are the paths. By default, the paths are the names that the optimizer was made with
         (``SGD(model.named_parameters())``), or else group and position, such as ``0.3``.
@@ -54,20 +54,22 @@ def attach(
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or value, the model lacks a parameter, or a pattern matches nothing. If the
-        transform is for the other value of `to`: a decay that is not `decoupled` for gradients, others for updates.
+        If an argument has a wrong type or value, the model lacks a parameter, or a pattern matches nothing. Also if
+        `to` does not fit the transform: `decoupled` decays and `proximal` need "updates", other decays "gradients".
 
     Notes
     -----
     Only parameters that have a gradient change, as in the optimizer itself. If a group has ``maximize=True``, decays
-    still shrink its parameters. A closure's gradients are transformed each time that the optimizer calls it, always
-    from the state at the step's begin: schedules count steps. The loss that LBFGS' line search compares does not
-    include what a decay adds, so put such penalties into the loss.
+    still shrink its parameters.
 
-    Under `torch.amp.GradScaler`, fused optimizers too, transforms see unscaled gradients, and a skipped step changes
-    nothing. To know that, a step of a fused optimizer waits for the device.
+    If an optimizer calls a closure, gradients are transformed after each call. All calls of a step start from the same
+    state, so schedules count steps. The loss that the line search of LBFGS compares does not include what a decay adds
+    to the gradients, so put such penalties into the loss.
 
-    A copy of an optimizer has no hooks: copy or pickle both in one call, ``copy.deepcopy((optimizer, attached))``.
+    With `torch.amp.GradScaler`, transforms see unscaled gradients, and a step that it skips changes nothing. This holds
+    for fused optimizers too, but their step then waits for the device.
+
+    A copied optimizer has no hooks, so copy or pickle both in one call: ``copy.deepcopy((optimizer, attached))``.
 
     Examples
     --------
@@ -100,7 +102,7 @@ def attach(
 
 
 def _check_place(transform: GradientTransformation, to: str) -> None:
-    """Check that a transform does not pull parameters the wrong way."""
+    """Check that `to` fits the transform. Otherwise, a decay would make parameters grow."""
     places = sorted(getattr(transform.update, "applies_to", ()))
     if all(place == to for place in places):
         return
@@ -122,7 +124,7 @@ def _check_learning_rate(optimizer: torch.optim.Optimizer, transform: GradientTr
             f"attach: `scale_by_learning_rate` must come with to='updates', got to={to!r}. The optimizer multiplies "
             "gradients by it."
         )
-    if not accepted(transform.update)("learning_rate"):
+    if not accepts_keyword(transform.update)("learning_rate"):
         raise ValueError(
             "attach: `transform` must be a decoupled decay, `proximal` with a scale, or a chain with one of them, got "
             "one that takes no learning rate. Pass decoupled=True to the decay."
@@ -145,9 +147,9 @@ def parameter_groups(
     model : torch.nn.Module
         The groups hold its parameters that require gradients.
     options : mapping or pairs of str or `trees.Pattern` and mapping
-        Regular expressions, searched for in the names, or patterns of names, numbers of axes and shapes; and the
-        options of each group. A parameter goes into the group of the first pattern that matches. The last group has no
-        options. It holds the parameters that match no pattern.
+        Patterns, and the options of each group. A str is a regular expression, searched for in the names. A Pattern may
+        also require a number of axes or a shape. A parameter goes into the group of the first pattern that matches. The
+        last group has no options, and holds the parameters that match no pattern.
 
     Returns
     -------
@@ -157,8 +159,8 @@ def parameter_groups(
     Raises
     ------
     TypeError, ValueError
-        If a pattern has a wrong type or value. If it matches no parameter, or only parameters of earlier groups, and is
-        not optional.
+        If a pattern has a wrong type or value. Also if a pattern that is not optional matches no parameter, or only
+        parameters of earlier groups.
 
     Examples
     --------

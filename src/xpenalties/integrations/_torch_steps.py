@@ -1,4 +1,4 @@
-"""Read a step of a PyTorch optimizer: its closure, the scale of its gradients, and if it does anything at all."""
+"""Inspect a step of a PyTorch optimizer: its closure, the scale of its gradients, and whether it is skipped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def with_closure(
 def creates_state(optimizer: torch.optim.Optimizer, kwargs: dict[str, Any]) -> bool:
     """Return whether a step only creates the optimizer's state.
 
-    To read a state, torch.distributed.checkpoint calls ``step(closure=None)`` with learning rates and gradients of 0.
+    Before it loads a state, torch.distributed.checkpoint calls ``step(closure=None)`` with learning rates and gradients
+    of 0, so that the optimizer creates its state.
     """
     if "closure" not in kwargs or kwargs["closure"] is not None:
         return False
@@ -45,10 +46,10 @@ def _handles_scale(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def refuse_scaler(kwargs: dict[str, Any]) -> None:
-    """Raise an error if the step gets a GradScaler, with which it would unscale the gradients after the transform."""
+    """Raise an error if the step gets a GradScaler: it would unscale the gradients only after the transform."""
     if "grad_scaler" in kwargs:
         raise ValueError(
-            "attach: `step` must not take a `grad_scaler`, got an optimizer that does, so that its gradients are still "
+            "attach: `step` must not take a `grad_scaler`, got an optimizer that does, whose gradients are still "
             "scaled. Let it read `grad_scale` and `found_inf`, as PyTorch's fused optimizers do."
         )
 
@@ -60,9 +61,9 @@ def is_skipped(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def unscale(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
-    """Divide the gradients by the scale that a fused optimizer would divide them by. Return the scale.
+    """Divide the gradients by the scale, as a fused optimizer would do. Return the scale.
 
-    Then the optimizer has no scale. Put it back after the step.
+    The optimizer then has no scale, so it does not divide again. Put the scale back after the step.
     """
     scale = getattr(optimizer, "grad_scale", None) if _handles_scale(optimizer) else None
     if scale is None:

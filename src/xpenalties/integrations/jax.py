@@ -19,7 +19,7 @@ with require("JAX", needed_by=__name__, install="xpenalties[jax]"):
     import jax
 
 from .._pipeline.regularized_loss import RegularizedLoss
-from ..transforms._base import GradientTransformation, accepted, check_transform
+from ..transforms._base import GradientTransformation, accepts_keyword, check_transform
 from ..transforms._chaining import apply_updates
 from ._named_inputs import check_inputs
 
@@ -118,12 +118,13 @@ class _Step:
         self._optimizer = optimizer
         self._has_aux = has_aux
         self._options = options
-        self._extra_names = list(filter(accepted(optimizer.update), ("value", "grad", "value_fn")))
+        self._extra_names = list(filter(accepts_keyword(optimizer.update), ("value", "grad", "value_fn")))
         self._jit = jit
         self._compiled_update = jax.jit(self._update) if jit else self._update
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_compiled_update"}  # it has no name
+        # the result of jax.jit cannot be pickled
+        return {name: value for name, value in vars(self).items() if name != "_compiled_update"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -48,7 +48,7 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
     -----
     The penalty gets the array of Keras' backend, PyTorch or JAX, and Keras adds its value to the loss. An activity
     regularizer gets the whole batch: sums such as `l1` are over the batch, and Keras divides them by the batch size.
-    Keras before 3.14 does not, so the extra `keras` needs 3.14.
+    Keras before 3.14 does not divide them, so the extra `keras` requires 3.14.
 
     Examples
     --------

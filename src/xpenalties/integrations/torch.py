@@ -78,7 +78,7 @@ def wrap_loss(
 
 @dataclass(frozen=True)
 class _BaseLoss:
-    """A loss of positional arguments, as one of inputs by name."""
+    """Convert a loss of positional arguments to a loss of one mapping of inputs."""
 
     loss_fn: Callable[..., Any]
     names: tuple[str, ...]
@@ -125,12 +125,12 @@ def train_step(
     model : callable
         A module, compiled or not.
     optimizer : torch.optim.Optimizer
-        One whose step needs no closure.
+        An optimizer whose step needs no closure.
     loss : WrappedLoss
         It takes the model's output and the step's targets.
     autocast : callable, optional
-        Returns a context manager for the forward pass: ``partial(torch.autocast, "cuda", torch.bfloat16)``. A lambda
-        does too, but with it the step cannot be pickled.
+        Returns a context manager for the forward pass: ``partial(torch.autocast, "cuda", torch.bfloat16)``. With a
+        lambda, the step cannot be pickled.
     scaler : torch.amp.GradScaler, optional
         For half precision.
 
@@ -138,7 +138,8 @@ def train_step(
     -------
     callable
         ``step(x, *targets, step=None, inputs=None, **options)`` returns the detached total and the report. `options`
-        are those of `Pipeline.compute`. A copy of it has its own model, optimizer, attached transforms and captures.
+        are those of `Pipeline.compute`. A copy of the step has its own model, optimizer, transforms and
+        captures.
 
     Raises
     ------
@@ -166,7 +167,7 @@ def train_step(
 
 @dataclass(frozen=True, eq=False)
 class _TrainStep:
-    """A training step, see `train_step`."""
+    """A training step. See `train_step`."""
 
     model: Callable[..., Any]
     optimizer: torch.optim.Optimizer

@@ -36,7 +36,7 @@ _UNSHIFTED = {
     *modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values(),
     *modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values(),
 } - set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-_TRAINERS = frozenset({"params", "reference"})  # the inputs that are there after `attach`
+_TRAINERS = frozenset({"params", "reference"})  # inputs that only exist after `attach`
 
 
 class PipelineLoss:
@@ -77,8 +77,8 @@ class PipelineLoss:
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type, or a built-in penalty does not name its inputs. A call raises ValueError if
-        `attach` was not called, but a penalty needs it.
+        If an argument has a wrong type, or a built-in penalty does not name its inputs. A call raises ValueError if a
+        penalty needs `attach`, and you have not called it.
 
     Notes
     -----
@@ -173,7 +173,7 @@ class PipelineLoss:
 
     @contextmanager
     def _during(self, run: TrainerRun, inputs: Mapping[str, Any]) -> Iterator[None]:
-        """Use a Trainer's step, model and batch."""
+        """Give the loss a Trainer's step, model and batch, inside the context manager."""
         self._run, run.called_with = run, {name: x for name, x in inputs.items() if name != "labels"}
         try:
             yield
@@ -278,7 +278,7 @@ class PipelineLoss:
 
 
 class _ComputeLoss:
-    """A Trainer's `compute_loss`, while which the loss knows the Trainer."""
+    """Replace a Trainer's `compute_loss`, so that the loss can use the Trainer during the call."""
 
     def __init__(self, loss: PipelineLoss, run: TrainerRun, original: Callable[..., Any]) -> None:
         self._loss = loss
@@ -292,7 +292,7 @@ class _ComputeLoss:
 
 
 class _Log:
-    """A Trainer's `log`, with the means of the penalties."""
+    """Replace a Trainer's `log`, so that it also logs the means of the penalties."""
 
     def __init__(self, run: TrainerRun, prefix: str, original: Callable[..., Any]) -> None:
         self._run = run
@@ -315,8 +315,8 @@ def _check_needs_no_trainer(pipe: Pipeline, missing: frozenset[str]) -> None:
             needed.append("step")
         if penalty.enabled and needed:
             raise ValueError(
-                "PipelineLoss: the loss must be attached to the Trainer, got a call of one that is not, and penalty "
-                f"{penalty.name!r} needs its {' and '.join(needed)}. Call attach(trainer) first."
+                "PipelineLoss: the loss must be attached to the Trainer, got a loss that is not, whose penalty "
+                f"{penalty.name!r} needs the {' and '.join(needed)}. Call attach(trainer) first."
             )
 
 

@@ -34,7 +34,7 @@ def checked(name: str, x: Any, *, real: bool = False, **arguments: tuple[Check, 
     Parameters
     ----------
     **arguments : tuple of check and value
-        The check is for a number. The values of arrays are not checked.
+        The check is called for numbers only. The values of arrays are not checked.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def checked(name: str, x: Any, *, real: bool = False, **arguments: tuple[Check, 
         values[argument] = check_argument(name, check, argument, value) if is_number else value
         if not is_number:
             arrays[argument] = value
-    if arrays:  # the backend is the tracer's, if one of the arrays is traced
+    if arrays:  # if one of the arrays is traced, use the tracer's backend
         backend = common_backend(name, ["x", *arrays], [x, *arrays.values()])
         values.update((argument, _cast(name, argument, backend, wide, value)) for argument, value in arrays.items())
     return backend.xp, wide, *values.values()
@@ -73,7 +73,7 @@ def _cast(name: str, argument: str, backend: Any, x: Any, value: Any) -> Any:
 
 
 def check_shape(name: str, argument: str, value: Any, shape: tuple[int, ...], what: str) -> None:
-    """Check that an argument, if it is an array, can be broadcast to `shape`, the shape of `what`."""
+    """Check that an argument is a float, or an array that broadcasts to `shape`. `what` has that shape, for errors."""
     if not isinstance(value, float) and not broadcasts(tuple(value.shape), shape):
         raise ValueError(
             f"{name}: `{argument}` must broadcast to {what}, got shapes {tuple(value.shape)} and {shape}. Reshape it."
@@ -81,7 +81,7 @@ def check_shape(name: str, argument: str, value: Any, shape: tuple[int, ...], wh
 
 
 def checked_axes(name: str, x: Any, axis: int | tuple[int, ...], *, several: bool = False) -> tuple[int, ...]:
-    """Check the option `axis`. Returns the axis, or each of several, counted from the first axis of `x`."""
+    """Check the option `axis`. Returns a tuple of axes, all >= 0."""
     axes = axis if several and isinstance(axis, tuple) else (axis,)
     for each in axes:
         if not -x.ndim <= check_argument(name, _AXIS, "axis", each) < x.ndim:
@@ -93,7 +93,7 @@ def checked_axes(name: str, x: Any, axis: int | tuple[int, ...], *, several: boo
 
 
 def along(x: Any, axes: tuple[int, ...], value: Any) -> Any:
-    """Expand an array that broadcasts to `x` without `axes`, so that it broadcasts to `x`."""
+    """Reshape an array that broadcasts to `x` without `axes`, so that it broadcasts to `x`."""
     if isinstance(value, float) or value.ndim == 0:
         return value
     kept = tuple(1 if i in axes else size for i, size in enumerate(x.shape))

@@ -26,8 +26,8 @@ def l1(x: Array, /, *, scale: Any) -> Array:
     x : array, shape (...)
         Real or complex floating point.
     scale : float or array
-        :math:`s`, the factor of the penalty, >= 0: the learning rate times the weight. An array that broadcasts to `x`
-        has a factor for each element.
+        :math:`s`, the factor of the penalty, >= 0: the learning rate times the weight. Pass an array that broadcasts to
+        `x` for a factor for each element.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def l2(x: Array, /, *, scale: Any) -> Array:
     x : array, shape (...)
         Real or complex floating point.
     scale : float or array
-        :math:`s`, the factor of the penalty, >= 0. An array that broadcasts to `x` has a factor for each element.
+        :math:`s`, the factor of the penalty, >= 0. Pass an array that broadcasts to `x` for a factor for each element.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
     x : array, shape (...)
         Real or complex floating point.
     scale : float or array
-        :math:`s`, the factor of the penalty, >= 0. An array that broadcasts to `x` has a factor for each element.
+        :math:`s`, the factor of the penalty, >= 0. Pass an array that broadcasts to `x` for a factor for each element.
     l1_ratio : float, default 0.5
         :math:`\alpha`, the share of the L1 part, in [0, 1].
 
@@ -114,8 +114,8 @@ def group_lasso(x: Array, /, *, scale: Any, axis: AxisOrAxes = -1) -> Array:
     x : array, shape (...)
         Real or complex floating point.
     scale : float or array
-        :math:`s`, the factor of the penalty, >= 0. An array that broadcasts to `x` without `axis` has a factor for each
-        group.
+        :math:`s`, the factor of the penalty, >= 0. For a factor for each group, pass an array that broadcasts to the
+        shape of `x` without `axis`.
     axis : int or tuple of int, default -1
         The axis along which the elements of a group lie, or several axes: ``(1, 2, 3)`` for the filters of PyTorch's
         convolutions.
@@ -151,8 +151,8 @@ def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
     x : array, shape (..., m, n)
         Real or complex floating point. Leading axes are a batch of matrices.
     scale : float or array
-        :math:`s`, the factor of the norm, >= 0. An array that broadcasts to shape (..., min(m, n)) has a factor for
-        each singular value, the largest value first. Its factors must not decrease: only then is this the proximal
+        :math:`s`, the factor of the norm, >= 0. For a factor for each singular value, largest value first, pass an
+        array that broadcasts to shape (..., min(m, n)). The factors must not decrease: only then is this the proximal
         operator of the weighted norm [2]_.
 
     Returns

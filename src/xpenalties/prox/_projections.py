@@ -23,8 +23,8 @@ def box(x: Array, /, *, low: Any = None, high: Any = None) -> Array:
     x : array, shape (...)
         Real floating point.
     low, high : float or array, optional
-        The bounds. None means no bound on that side. An array that broadcasts to `x` has a bound for each element; if
-        `low` is above `high` in an array, the result is `high`.
+        The bounds. None means no bound on that side. Pass an array that broadcasts to `x` for a bound for each element.
+        Values of arrays are not checked: if `low` is above `high`, the result is `high`.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def simplex(x: Array, /, *, radius: Any = 1.0, axis: int = -1) -> Array:
     x : array, shape (...)
         Real floating point. Elements of -inf become 0.
     radius : float or array, default 1.0
-        The sum, > 0. An array that broadcasts to `x` without `axis` has a sum for each slice.
+        The sum, > 0. For a sum for each slice, pass an array that broadcasts to the shape of `x` without `axis`.
     axis : int, default -1
         The axis of the sum.
 

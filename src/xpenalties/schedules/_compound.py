@@ -1,4 +1,4 @@
-"""Schedules made of pieces: a warmup before another schedule, periods, and one schedule after another."""
+"""Schedules made of several parts: warmup, periods, and one schedule after another."""
 
 from __future__ import annotations
 

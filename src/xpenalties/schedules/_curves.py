@@ -1,4 +1,4 @@
-"""Schedules that go from one value along a curve, for steps that are numbers or arrays."""
+"""Schedules that follow one curve, for steps that are numbers or arrays."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def polynomial(
     end : float, default 0.0
         The value from step ``begin + steps`` on, >= 0.
     power : float
-        The exponent, > 0. Above 1, the value changes fast at first, below 1 fast at the end.
+        The exponent, > 0. Above 1, the value changes fast at first. Below 1, it changes fast at the end.
     steps : int
         Number of steps between the two values, >= 1.
     begin : int, default 0
@@ -180,7 +180,7 @@ def inverse_time(
     begin: NonNegativeInteger = 0,
     staircase: bool = False,
 ) -> Any:
-    """Divide the value by a power of the time, without an end.
+    """Divide the first value by a power of the time, forever.
 
     ``start / (1 + rate * (step - begin) / steps) ** power``.
 
@@ -189,7 +189,7 @@ def inverse_time(
     start : float
         The value up to step `begin`, >= 0.
     rate : float, default 1.0
-        The growth of the divisor in `steps` steps, > 0.
+        How much the divisor grows in `steps` steps if `power` is 1, > 0.
     power : float, default 1.0
         The exponent, > 0. 0.5 is the inverse square root.
     steps : int, default 1
@@ -237,7 +237,7 @@ def cosine(
     begin : int, default 0
         First step of the change, >= 0.
     exponent : float, default 1.0
-        The power of the cosine, which falls from 1 to 0; > 0. Above 1, the value stays near `end` for longer.
+        The cosine, which falls from 1 to 0, is raised to this power, > 0. Above 1, the value is near `end` for longer.
 
     Returns
     -------

@@ -46,7 +46,7 @@ class At:
         """Check the step of the schedule `name`."""
         if isinstance(step, Real) and not isinstance(step, bool):
             step = _python_number(step)
-            if isinstance(step, int) and not -TOO_LARGE < step < TOO_LARGE:  # no call: torch.compile traces this
+            if isinstance(step, int) and not -TOO_LARGE < step < TOO_LARGE:  # inline: torch.compile traces it
                 check_argument(name, _STEP, "step", step)
             if not -math.inf < step < math.inf:
                 raise ValueError(f"{name}: `step` must be finite, got {shown(step)}. Pass the number of steps so far.")
@@ -65,18 +65,18 @@ class At:
         return cls(step, backend.xp, dtype, backend.xp.iinfo(step.dtype).max)
 
     def reaches(self, count: int) -> bool:
-        """Return False if the step's dtype cannot hold `count`, so that it never comes."""
+        """Return False if the step's dtype cannot hold `count`, so the step is always before it."""
         return count <= self.largest
 
     def number(self, count: int) -> Any:
-        """Return `count` for arithmetic with the step."""
+        """Return `count` as an operand for arithmetic with the step."""
         if self.dtype is None or count < 2**31:
             return count
-        # JAX takes no larger Python integer, whatever the dtype of the step is
+        # JAX accepts no larger Python integers, for any dtype of the step
         return self.xp.full_like(self.step, float(count) if self.largest == math.inf else count)
 
     def is_before(self, count: int) -> Any:
-        """Return whether the step is before `count`, which it can reach."""
+        """Return whether the step is before `count`. Call it only if `reaches(count)`."""
         return self.step < self.number(count)
 
     def since(self, begin: int) -> Any:

@@ -13,7 +13,7 @@ back::
 The weight of a decay is a number >= 0, a 0-d array, or a schedule: a callable of the number of updates so far. By
 default, a decay adds to the gradient before the optimizer sees it. A `decoupled` decay changes the optimizer's updates,
 which already contain the sign and the learning rate (Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR
-2019). Its weight is multiplied by the learning rate only if `update` gets ``learning_rate=``. In PyTorch, call
+2019). Its weight is multiplied by the learning rate only if you pass ``learning_rate=`` to `update`. In PyTorch, call
 transforms under `torch.no_grad` unless you differentiate through the updates.
 """
 

@@ -18,7 +18,7 @@ from ..trees._selection import Patterns, Selected, as_nest, leaves_at
 __all__ = [
     "GradientTransformation",
     "StepState",
-    "accepted",
+    "accepts_keyword",
     "applied_to",
     "check_state",
     "check_transform",
@@ -26,7 +26,7 @@ __all__ = [
     "incremented",
     "initial_step",
     "leafwise",
-    "on_stored",
+    "on_stored_elements",
     "remember_call",
     "stored",
     "with_params",
@@ -46,7 +46,7 @@ class GradientTransformation(NamedTuple):
     update: Callable[..., tuple[Any, Any]]
 
     def __reduce__(self) -> Any:
-        """Copy or pickle the call that made it: `init` and `update` are functions inside it, which have no names."""
+        """Copy or pickle the call that made the transform, because `init` and `update` are local functions."""
         made_by = getattr(self.update, "made_by", None)
         return (GradientTransformation, tuple(self)) if made_by is None else (made_by, ())
 
@@ -64,7 +64,7 @@ def remember_call(make: Callable[P, GradientTransformation]) -> Callable[P, Grad
 
 
 def applied_to(transform: GradientTransformation, *places: str) -> GradientTransformation:
-    """Say that a transform is right only for "gradients" or for "updates". A chain is for the places of its parts."""
+    """Mark that a transform works only on "gradients" or only on "updates". A chain has the marks of its parts."""
     vars(transform.update)["applies_to"] = places
     return transform
 
@@ -84,9 +84,9 @@ def check_transform(caller: str, name: str, transform: Any) -> None:
         )
 
 
-def accepted(function: Callable[..., Any], positional: int = 3) -> Callable[[str], bool]:
-    """Return a function that tells if `function` accepts a name as a keyword, apart from its first arguments."""
-    own: Callable[[str], bool] | None = getattr(function, "accepts", None)  # of a chain, which takes any keyword
+def accepts_keyword(function: Callable[..., Any], positional: int = 3) -> Callable[[str], bool]:
+    """Return a function that says whether `function` accepts a keyword, apart from its first arguments."""
+    own: Callable[[str], bool] | None = getattr(function, "accepts", None)  # `chain` sets it
     if own is not None:
         return own
     parameters = list(signature(function).parameters.values())
@@ -128,8 +128,8 @@ def leafwise(
     takes_learning_rate : bool
         If True and there is a weight, `update` takes a `learning_rate` that multiplies it, see `_rates`.
     sparse : bool
-        If True, `change` is also applied to the stored elements of sparse updates, because it treats each element
-        alone and leaves 0 as it is.
+        If True, apply `change` to the stored elements of sparse updates. `change` must treat each element alone, and
+        keep 0 at 0.
     """
     if weight is not None:
         weight = check(name, weight)
@@ -148,10 +148,11 @@ def leafwise(
         rows = with_params(name, selected, params) if takes_params else [[x] for x in selected.arrays()]
         if learning_rate is None:
             scalars = options if current is None else (current, *options)
-            return selected.replaced([on_stored(name, change, row, *scalars) for row in rows]), state
+            return selected.replaced([on_stored_elements(name, change, row, *scalars) for row in rows]), state
         rates = _rates(name, selected, learning_rate)
         changed = [
-            on_stored(name, change, row, current * rate, *options) for row, rate in zip(rows, rates, strict=True)
+            on_stored_elements(name, change, row, current * rate, *options)
+            for row, rate in zip(rows, rates, strict=True)
         ]
         return selected.replaced(changed), state
 
@@ -165,7 +166,7 @@ def leafwise(
 
 
 def _rates(name: str, selected: Selected, learning_rate: Any) -> list[Any]:
-    """Return the learning rate of each selected leaf: a number or 0-d array, or by path in a mapping."""
+    """Return the learning rate of each selected leaf. It may be a number, a 0-d array, or a mapping by path."""
     if not isinstance(learning_rate, Mapping):
         return [scalar(name, NON_NEGATIVE, "learning_rate", learning_rate)] * len(selected.indices)
     missing = next((path for path in selected.array_paths() if path not in learning_rate), None)
@@ -211,14 +212,14 @@ def incremented(step: Any) -> Any:
 
 
 def stored(x: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return the stored elements of a sparse array, or a dense array itself, and a function that replaces them."""
+    """Return the elements that an array stores, and a function that replaces them. A dense array stores all."""
     backend = backend_of(x)
     assert backend is not None
     return backend.stored(x) if backend.is_sparse(x) else (x, lambda new: new)
 
 
-def on_stored(name: str, change: Callable[..., Any], arrays: Sequence[Any], *scalars: Any) -> Any:
-    """Call `in_working_dtype` with the stored elements of the first array."""
+def on_stored_elements(name: str, change: Callable[..., Any], arrays: Sequence[Any], *scalars: Any) -> Any:
+    """Call `in_working_dtype` with the elements that the first array stores."""
     elements, replaced = stored(arrays[0])
     return replaced(in_working_dtype(name, change, [elements, *arrays[1:]], *scalars))
 

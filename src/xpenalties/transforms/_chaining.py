@@ -11,7 +11,7 @@ from ..backends import flatten_with_paths_of, is_array, namespace, paths_of_none
 from ..trees._selection import Selected, as_nest, check_visible
 from ._base import (
     GradientTransformation,
-    accepted,
+    accepts_keyword,
     applied_to,
     check_state,
     check_transform,
@@ -36,8 +36,7 @@ def chain(*transforms: Any) -> GradientTransformation:
     -------
     GradientTransformation
         Its state is the tuple of the transforms' states. Its `update` takes extra keyword arguments, such as `value`,
-        and passes each to the transforms that accept it. Optax's wrappers pass theirs on to it, as to
-        `optax.GradientTransformationExtraArgs`.
+        and passes each to the transforms that accept it. Optax's wrappers pass theirs to a chain, too.
 
     Raises
     ------
@@ -54,7 +53,7 @@ def chain(*transforms: Any) -> GradientTransformation:
     """
     for i, transform in enumerate(transforms):
         check_transform("chain", f"transforms[{i}]", transform)
-    accept = [accepted(transform.update) for transform in transforms]
+    accept = [accepts_keyword(transform.update) for transform in transforms]
 
     def init(params: Any) -> tuple[Any, ...]:
         return tuple(transform.init(params) for transform in transforms)
@@ -79,7 +78,7 @@ def chain(*transforms: Any) -> GradientTransformation:
 
 
 def _with_extra_args() -> type[GradientTransformation]:
-    """Return the class of transforms that take extra arguments. Optax's wrappers know it by their own base class."""
+    """Return the class of transforms that take extra arguments. Optax's wrappers check for their own base class."""
     optax = sys.modules.get("optax")
     base = getattr(optax, "GradientTransformationExtraArgs", None)
     return GradientTransformation if base is None else _subclass(base)

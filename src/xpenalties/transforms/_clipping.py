@@ -10,7 +10,7 @@ from .._arrays.scalars import scalar
 from .._core.checks import POSITIVE
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, leafwise, on_stored, remember_call, stored
+from ._base import GradientTransformation, leafwise, on_stored_elements, remember_call, stored
 
 __all__ = ["clip", "clip_by_block_rms", "clip_by_global_norm"]
 
@@ -33,8 +33,8 @@ def clip(max_delta: Any, *, match: PatternsLike = None, exclude: PatternsLike = 
     Raises
     ------
     TypeError, ValueError
-        If `max_delta` has the wrong type or value, or a pattern matches nothing. `update` raises it if an array is
-        complex.
+        If `max_delta` has the wrong type or value, or a pattern matches nothing. `update` raises TypeError if an array
+        is complex.
 
     Notes
     -----
@@ -82,7 +82,8 @@ def clip_by_block_rms(
 
     Notes
     -----
-    Same as `optax.clip_by_block_rms`. If one element of an array is NaN, all of its results are NaN.
+    Same as `optax.clip_by_block_rms`. If one element of an array is NaN, the whole result for that array is
+    NaN.
 
     Examples
     --------
@@ -103,7 +104,7 @@ def clip_by_block_rms(
 
 
 def _scaled(update: Any, norm: Any, max_norm: Any) -> Any:
-    """Scale an update of this norm, so that its norm is at most `max_norm`."""
+    """Scale an update, whose norm is `norm`, so that it is at most `max_norm`."""
     xp = namespace(update, norm, *filter(is_array, [max_norm]))
     unclipped = norm < max_norm
     return xp.where(unclipped, update, update / xp.where(unclipped, 1.0, norm) * max_norm)
@@ -148,6 +149,6 @@ def clip_by_global_norm(max_norm: Any) -> GradientTransformation:
         if not arrays:
             return updates, state
         norm = global_norm([stored(x)[0] for x in arrays])
-        return selected.replaced([on_stored(name, _scaled, [x], norm, max_norm) for x in arrays]), state
+        return selected.replaced([on_stored_elements(name, _scaled, [x], norm, max_norm) for x in arrays]), state
 
     return GradientTransformation(lambda params: (), update)

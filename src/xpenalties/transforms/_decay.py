@@ -14,7 +14,7 @@ from .._core.shown import shown
 from .._core.suggestions import did_you_mean
 from ..backends import is_array, namespace
 from ..trees._selection import Patterns, PatternsLike
-from ._base import GradientTransformation, accepted, applied_to, leafwise, remember_call
+from ._base import GradientTransformation, accepts_keyword, applied_to, leafwise, remember_call
 
 __all__ = ["add_elastic_net_decay", "add_l1_decay", "add_l2_decay", "proximal"]
 
@@ -41,8 +41,8 @@ def add_l2_decay(
     Returns
     -------
     GradientTransformation
-        If `decoupled`, its `update` also takes `learning_rate`, which multiplies :math:`w`: a number, a 0-d array, or a
-        mapping of one for each path.
+        If `decoupled`, its `update` also takes `learning_rate`, and multiplies :math:`w` by it. Pass a number, a 0-d
+        array, or a mapping from paths to these.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def add_l1_decay(
     Returns
     -------
     GradientTransformation
-        As of `add_l2_decay`.
+        As for `add_l2_decay`.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def add_elastic_net_decay(
     Returns
     -------
     GradientTransformation
-        As of `add_l2_decay`.
+        As for `add_l2_decay`.
 
     Raises
     ------
@@ -189,8 +189,8 @@ def proximal(
     operator : callable
         An operator of `xpenalties.prox`.
     scale : float, array or callable, optional
-        The operator's `scale`: the learning rate times the penalty's weight, or a schedule of that. An array of more
-        than one element must fit each selected parameter, see the operator. None if the operator takes no scale.
+        The operator's `scale`: the learning rate times the penalty's weight, or a schedule of that. An array must
+        broadcast as the operator requires, for each selected parameter. None if the operator takes no scale.
     match, exclude : str, Pattern or iterable of these, optional
         Patterns of leaves, as in `trees.over_tree`.
     **options
@@ -199,13 +199,14 @@ def proximal(
     Returns
     -------
     GradientTransformation
-        Its `update` also takes `learning_rate`, as that of a `decoupled` `add_l2_decay`.
+        If there is a `scale`, its `update` also takes `learning_rate`, and multiplies the scale by it. Pass what a
+        `decoupled` `add_l2_decay` takes.
 
     Raises
     ------
     TypeError, ValueError
-        As `add_l2_decay`, and if `operator` is not callable, or lacks `scale` or another option. Errors of the operator
-        are passed on.
+        As `add_l2_decay`. Also if `operator` is not callable, does not take an option, or needs one that you did not
+        pass. Errors of the operator are passed on.
 
     Examples
     --------
@@ -236,7 +237,7 @@ def _check_options(operator: Callable[..., Any], options: Mapping[str, Any]) -> 
     except ValueError:  # of a function that is not written in Python
         return
     name = getattr(operator, "__name__", type(operator).__qualname__)
-    accepts = accepted(operator, 1)
+    accepts = accepts_keyword(operator, 1)
     unknown = next((option for option in options if not accepts(option)), None)
     if unknown is not None:
         names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
@@ -252,7 +253,7 @@ def _check_options(operator: Callable[..., Any], options: Mapping[str, Any]) -> 
 
 
 def _checked_scale(name: str, scale: Any) -> Any:
-    """Check a scale. Unlike a weight, it may be an array of any shape: the operator checks that."""
+    """Check a scale. It may be an array of any shape, because the operator checks shapes."""
     if callable(scale) or (is_array(scale) and not isinstance(scale, Real)):
         return scale
     return check_argument(name, NON_NEGATIVE, "scale", scale)

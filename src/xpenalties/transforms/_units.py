@@ -1,4 +1,4 @@
-"""Gradient transforms of units, the weights of one output of a layer: clip their updates, or center them."""
+"""Gradient transforms that clip or center each unit. A unit is the weights of one output of a layer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def adaptive_gradient_clipping(
     eps : float or 0-d array, default 1e-3
         :math:`\epsilon`, > 0: a lower bound on the parameters' norm, so that parameters at 0 can change.
     unit_axis : int or tuple of int, optional
-        The axis of the units, or several; norms are over all other axes. With ``()``, each array is one unit. For
+        The axis of the units, or several axes. Norms are over all other axes. With ``()``, each array is one unit. For
         PyTorch, the default is the first axis, because its layers are [out, in, ...]. For other frameworks, the default
         is that of Optax: the last axis, except that norms are over the first axis if an array has three. An array with
         at most one axis longer than 1 is one unit.
@@ -108,7 +108,7 @@ def _keepdims_shape(x: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _counted_axis(name: str, axis: int, x: Any) -> int:
-    """Return an axis of `x`, counted from the first one."""
+    """Check an axis of `x`. Returns it as a number >= 0."""
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(
             f"{name}: `unit_axis` must be an axis of each array, got {axis} for shape {tuple(x.shape)}. "
@@ -126,8 +126,8 @@ def centralize(
     Parameters
     ----------
     unit_axis : int or tuple of int, default 0
-        The axis of the units, or several; means are over all other axes. Use 0 for PyTorch's layers, [out, in, ...],
-        and -1 for those of Flax and Keras, [..., in, out].
+        The axis of the units, or several axes. Means are over all other axes. Use 0 for PyTorch's layers,
+        [out, in, ...], and -1 for those of Flax and Keras, [..., in, out].
     match, exclude : str, Pattern or iterable of these, optional
         Patterns of leaves, as in `trees.over_tree`.
 

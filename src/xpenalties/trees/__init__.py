@@ -5,8 +5,8 @@ JAX knows (Flax and Equinox modules, for example), a state dict, or a PyTorch mo
 parameters. The path of a leaf joins keys, fields and indices with dots: ``encoder.layers.0.weight``. Leaves that are
 not floating-point arrays are ignored. Each leaf counts, even if two are the same array.
 
-A module's shared parameters count once. They have two names in its state dict, so there they count twice, and a state
-dict also has buffers: pass the module, or ``dict(model.named_parameters())``.
+Shared parameters count once in a module, but twice in its state dict, where they have two names. A state dict also has
+buffers. So pass the module, or ``dict(model.named_parameters())``.
 """
 
 from ._modules import paths_within

@@ -14,15 +14,15 @@ __all__ = ["paths_within"]
 def paths_within(model: Any, types: type | tuple[type, ...]) -> str:
     """Return a regular expression for the paths of all parameters within modules of a type.
 
-    Pass it as `match` or `exclude` of a penalty over trees, of a transform, or as `path` of a `Pattern`.
+    Pass it as `match` or `exclude` to a penalty over trees or a transform, or as the `path` of a `Pattern`.
 
     Parameters
     ----------
     model : module or pytree
-        A PyTorch module, a Flax nnx module, an Equinox module, or a tree of dataclasses. Flax Linen's parameters are
-        dicts, which do not show their modules.
+        A PyTorch module, a Flax nnx module, an Equinox module, or a tree of dataclasses. Parameters of Flax Linen do
+        not work: they are dicts, which do not contain the modules.
     types : type or tuple of type
-        Classes of modules, such as ``torch.nn.LayerNorm``. Parameters of modules inside of these count too.
+        Classes of modules, such as ``torch.nn.LayerNorm``. Parameters of modules inside these count too.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def paths_within(model: Any, types: type | tuple[type, ...]) -> str:
 
 
 def _of_torch(model: Any, classes: tuple[Any, ...]) -> list[str]:
-    """Return the paths of parameters. A parameter that modules share has the path that `parameters_of` gives it."""
+    """Return the paths of parameters. A shared parameter has the path that `parameters_of` returns."""
     modules = [module for module in model.modules() if isinstance(module, classes)]
     within = {id(param) for module in modules for param in module.parameters()}
     return [path for path, param in parameters_of(model).items() if id(param) in within]

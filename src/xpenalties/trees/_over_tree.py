@@ -36,8 +36,8 @@ def over_tree(
     fn : str or callable
         The name of a built-in or registered penalty, or a callable that returns a 0-d array.
     match : str, Pattern or iterable of these, optional
-        Regular expressions for paths, used with `re.search`, or patterns for more than paths. A leaf is selected if one
-        of them matches it. By default, all leaves are selected.
+        Patterns of leaves. A str is a regular expression for paths, used with `re.search`. A leaf is selected if at
+        least one pattern matches it. By default, all leaves are selected.
     exclude : str, Pattern or iterable of these, optional
         Patterns of leaves to leave out, even if `match` selects them.
     options : mapping, optional

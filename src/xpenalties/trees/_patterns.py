@@ -1,4 +1,4 @@
-"""Patterns that choose leaves of a tree by their path, number of axes and shape."""
+"""Patterns that select leaves of a tree by path, number of axes and shape."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _COUNT, _SIZE = integer(AtLeast(0)), integer(AtLeast(-1))
 
 @dataclass(frozen=True, repr=False)
 class Pattern:
-    r"""Choose leaves by more than their path. A leaf must fulfill all of the criteria.
+    r"""Select leaves by path, number of axes and shape. A leaf must meet all criteria that you pass.
 
-    Pass it as `match` or `exclude`, wherever a regular expression may be: a str is a pattern of a path alone.
+    Pass a Pattern as `match` or `exclude`, or wherever a regular expression for paths is allowed.
 
     Parameters
     ----------
     path : str, optional
         A regular expression for the path, used with `re.search`.
     ndim : int or tuple of int, optional
-        The number of axes, or several numbers.
+        The number of axes, or several numbers, of which one must match.
     shape : tuple of int, optional
         The shape. -1 stands for any size.
     optional : bool, default False
-        Whether the pattern may match nothing. Otherwise, this is an error.
+        If True, the pattern may match nothing. If False, that is an error.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def check_path(caller: str, argument: str, path: Any) -> None:
         raise TypeError(f"{caller}: {argument} must be a regular expression or several, got {shown(path)}. Pass a str.")
     try:
         re.compile(path)
-    except (re.error, OverflowError, RecursionError) as error:  # too many repetitions, too many groups in each other
+    except (re.error, OverflowError, RecursionError) as error:  # too many repetitions, groups nested too deeply
         why = "its groups are nested too deeply" if isinstance(error, RecursionError) else shorten(str(error))
         raise ValueError(
             f"{caller}: {argument} must be a regular expression, got {shown(path)}: {why}. Escape what is meant "

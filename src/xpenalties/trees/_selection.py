@@ -25,9 +25,9 @@ class Selection:
     selected: Mapping[str, tuple[int, ...]]
     #: Reasons why the other leaves are left out, by path.
     left_out: Mapping[str, str]
-    #: Patterns that match nothing. A pattern of a path alone is a str.
+    #: Patterns that match nothing. A pattern with a path only is a str.
     unused: tuple[str | Pattern, ...]
-    #: For each selected leaf that is the same array as an earlier one, the path of the earlier one. Both count.
+    #: Selected leaves that are the same array as an earlier leaf, with the path of the earlier leaf. Both count.
     same_as: Mapping[str, str]
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Selected(NamedTuple):
         return [self.paths[i] for i in self.indices]
 
     def zero(self) -> Any:
-        """Return 0, a 0-d array like the first floating-point leaf, for a selection without leaves."""
+        """Return a 0-d array of 0, the value for a selection without leaves, like the first floating-point leaf."""
         like = at_least_float32(stop_gradient(next(leaf for leaf in self.leaves if _why_not_floating(leaf) is None)))
         backend = backend_of(like)
         assert backend is not None
@@ -75,7 +75,7 @@ class Selected(NamedTuple):
 
 @dataclass(frozen=True)
 class Patterns:
-    """What the options `match` and `exclude` choose."""
+    """The patterns of the options `match` and `exclude`."""
 
     match: tuple[Pattern, ...] | None
     exclude: tuple[Pattern, ...]
@@ -92,7 +92,7 @@ class Patterns:
         return match, tuple(pattern.key() for pattern in self.exclude)
 
     def select(self, caller: str, argument: str, tree: Any) -> Selected:
-        """Select at least one leaf, unless all patterns of `match` are optional. Each other pattern must match."""
+        """Select at least one leaf, or none if all patterns of `match` are optional. All other patterns must match."""
         selected, reasons = self._selected(caller, argument, tree)
         self._check_used(caller, argument, selected.leaves, selected.paths)
         may_be_empty = self.match is not None and all(pattern.optional for pattern in self.match)
@@ -168,7 +168,7 @@ class Patterns:
             raise ValueError(
                 f"{caller}: each pattern must match a path in `{argument}`, got {shown(unused.simplest())}, "
                 f"which matches none of {_listed(paths)}."
-                f"{hint or f' If it may, pass {replace(unused, optional=True)}.'}"
+                f"{hint or f' If it may match nothing, pass {replace(unused, optional=True)}.'}"
             )
 
     def _unused(self, leaves: list[Any], paths: list[str]) -> list[Pattern]:
@@ -186,7 +186,7 @@ def _why_not_floating(leaf: Any) -> str | None:
 
 
 def _same_as(leaves: list[tuple[str, Any]]) -> dict[str, str]:
-    """Return the paths of leaves that are the same array as an earlier one, with the path of the earlier one."""
+    """Return the paths of leaves that are the same array as an earlier leaf, with the path of the earlier leaf."""
     first: dict[Any, str] = {}
     repeated = {}
     for path, leaf in leaves:

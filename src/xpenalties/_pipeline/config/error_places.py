@@ -12,7 +12,6 @@ from ..._core.shown import shorten, shown
 from ..._core.suggestions import did_you_mean
 
 __all__ = [
-    "below",
     "check_keys",
     "checked_name",
     "checked_scalar",
@@ -20,6 +19,7 @@ __all__ = [
     "checked_table",
     "errors_at",
     "not_too_deep",
+    "place_of_key",
 ]
 
 _SCALARS = (bool, int, float, str, type(None))
@@ -45,8 +45,8 @@ def not_too_deep(place: str) -> Iterator[None]:
         raise ValueError(f"{place}: must not be nested this deeply. Use fewer levels.") from None
 
 
-def below(place: str, key: Any) -> str:
-    """Return the place of a key in the table at `place`."""
+def place_of_key(place: str, key: Any) -> str:
+    """Return the place of a key inside the table at `place`."""
     return f"{place}.{shorten(key) if isinstance(key, str) else shown(key)}"
 
 
@@ -73,7 +73,7 @@ def checked_scalar(place: str, value: Any) -> Any:
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{place}: must be finite, got {value!r}. Write a finite number.")
-    if isinstance(value, int) and not -TOO_LARGE < value < TOO_LARGE:  # TOML has no larger ones
+    if isinstance(value, int) and not -TOO_LARGE < value < TOO_LARGE:  # TOML has no larger integers
         raise ValueError(f"{place}: must be below 2**63, got an integer of {value.bit_length()} bits.")
     return value
 

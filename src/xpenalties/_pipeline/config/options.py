@@ -17,7 +17,7 @@ from .annotation_schema import (
     schema_of,
     table_schema,
 )
-from .error_places import below, check_keys, checked_scalar, checked_string, checked_table
+from .error_places import check_keys, checked_scalar, checked_string, checked_table, place_of_key
 from .plain_values import plain
 
 __all__ = ["options_definitions", "read_options", "write_options"]
@@ -32,7 +32,7 @@ def read_options(place: str, value: Any, spec: Spec | None) -> dict[str, Any]:
     """Read the options of a penalty. `spec` is None if the penalty is a registered function."""
     table = checked_table(place, value)
     if spec is None:
-        return {checked_string(place, key): _read_data(below(place, key), item) for key, item in table.items()}
+        return {checked_string(place, key): _read_data(place_of_key(place, key), item) for key, item in table.items()}
     check_keys(place, table, (*spec.checks, *SHARED))
     hints = get_type_hints(spec.formula, include_extras=True)
     return {key: _read_option(f"{place}.{key}", item, hints.get(key)) for key, item in table.items()}
@@ -48,7 +48,7 @@ def _read_option(place: str, value: Any, hint: Any) -> Any:
 def _read_data(place: str, value: Any) -> Any:
     """Convert data to an option. Lists become tuples: options are compared, so they must not change."""
     if isinstance(value, Mapping):
-        return {checked_string(place, key): _read_data(below(place, key), item) for key, item in value.items()}
+        return {checked_string(place, key): _read_data(place_of_key(place, key), item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return tuple(_read_data(f"{place}[{i}]", item) for i, item in enumerate(value))
     return checked_scalar(place, value)

@@ -14,7 +14,7 @@ from ..._core.shown import shown
 from ..._penalties.spec import spec_of
 from ...trees._over_tree import over_tree
 from ..penalty import Penalty
-from .error_places import below, check_keys, checked_string, checked_table, errors_at, not_too_deep
+from .error_places import check_keys, checked_string, checked_table, errors_at, not_too_deep, place_of_key
 from .fields import FIELDS, VERSION
 from .toml_and_json import read
 
@@ -61,7 +61,7 @@ def _penalties(place: str, value: Any) -> Iterator[Penalty]:
     if isinstance(value, Mapping):
         for name, entry in value.items():
             checked_string(f"{place}: name", name)
-            yield _penalty_by_name(below(place, name), entry, name)
+            yield _penalty_by_name(place_of_key(place, name), entry, name)
     elif isinstance(value, (list, tuple)):
         for i, entry in enumerate(value):
             table = checked_table(f"{place}[{i}]", entry)

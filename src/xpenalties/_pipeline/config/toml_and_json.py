@@ -52,7 +52,7 @@ def _from_toml(text: str) -> Any:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         raise
-    except ValueError:  # an integer with more digits than Python converts; its error names no place
+    except ValueError:  # an integer with more digits than Python converts; Python's error names no line
         number = re.search(rf"\d(?:_?\d){{{sys.get_int_max_str_digits()},}}", text)
         assert number is not None
         line = text.count("\n", 0, number.start()) + 1
@@ -90,7 +90,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _number(digits: str) -> int | float:
-    """Parse an integer. If Python refuses it for its many digits it becomes infinite, which is refused at its key."""
+    """Parse an integer. If it has too many digits for Python, return infinity, which is refused later, with its key."""
     try:
         return int(digits)
     except ValueError:

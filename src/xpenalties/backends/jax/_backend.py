@@ -55,24 +55,24 @@ class JaxBackend(Backend):
         """Use JAX's pytrees, so that gradients have the structure that JAX itself would return."""
         return self._flatten(tree, ())
 
-    def _flatten(self, tree: Any, whole: tuple[type, ...]) -> tuple[list[Any], Rebuild]:
-        """Flatten a tree. Instances of `whole` are leaves."""
-        nodes, structure = jax.tree_util.tree_flatten(tree, is_leaf=_is_instance(whole))
+    def _flatten(self, tree: Any, leaf_types: tuple[type, ...]) -> tuple[list[Any], Rebuild]:
+        """Flatten a tree. Instances of `leaf_types` are leaves."""
+        nodes, structure = jax.tree_util.tree_flatten(tree, is_leaf=_is_instance(leaf_types))
         inside = [  # JAX does not know plain dataclasses
-            ([node], next) if isinstance(node, whole) else super(JaxBackend, self).flatten(node) for node in nodes
+            ([node], next) if isinstance(node, leaf_types) else super(JaxBackend, self).flatten(node) for node in nodes
         ]
         leaves = [leaf for node_leaves, _ in inside for leaf in node_leaves]
         return leaves, lambda new: structure.unflatten([rebuild(new) for _, rebuild in inside])
 
     def flatten_with_paths(self, tree: Any) -> tuple[list[Any], Rebuild, list[str]]:
         sparse = sys.modules.get("jax.experimental.sparse")
-        whole = () if sparse is None else (sparse.JAXSparse,)  # to JAX, a tree of indices and values
+        leaf_types = () if sparse is None else (sparse.JAXSparse,)  # which JAX would flatten to indices and values
         paths = []
-        for keys, node in _with_keys(tree, whole):
+        for keys, node in _with_keys(tree, leaf_types):
             outside = jax.tree_util.keystr(keys, simple=True, separator=".")
-            inside = [""] if isinstance(node, whole) else super().flatten_with_paths(node)[2]
+            inside = [""] if isinstance(node, leaf_types) else super().flatten_with_paths(node)[2]
             paths += [join_paths(outside, path) for path in inside]
-        return *self._flatten(tree, whole), paths
+        return *self._flatten(tree, leaf_types), paths
 
 
 class JaxAutodiff(Autodiff):
@@ -181,9 +181,9 @@ def _key(caller: str, rng: Any) -> Any:
 
 @jax.custom_jvp
 def _unless_differentiated(weights: Any) -> Any:
-    """Return 1 where a weight is not 0, and 0 elsewhere; if the weights are differentiated, 1 everywhere.
+    """Return 1 where a weight is not 0, and 0 elsewhere. If the weights are differentiated, return 1 everywhere.
 
-    Nothing but a rule for derivatives can tell: jax.jit hides from a function what will be differentiated.
+    Only a custom derivative rule can know this: under jax.jit, a function cannot see what will be differentiated.
     """
     return jnp.where(weights != 0, jnp.ones_like(weights), 0)
 
@@ -206,14 +206,14 @@ _abs.defjvps(lambda tangent, _, x: tangent * jnp.sign(x))
 
 
 def _is_instance(classes: tuple[type, ...]) -> Callable[[Any], bool] | None:
-    """Return a function for JAX's `is_leaf`. None costs no call for each node."""
+    """Return a function for JAX's `is_leaf`, or None without classes, which saves a call for each node."""
     return (lambda x: isinstance(x, classes)) if classes else None
 
 
-def _with_keys(tree: Any, whole: tuple[type, ...]) -> list[tuple[tuple[Any, ...], Any]]:
+def _with_keys(tree: Any, leaf_types: tuple[type, ...]) -> list[tuple[tuple[Any, ...], Any]]:
     """Return the leaves with their keys. An array in a Flax box gets the key of the box."""
     boxes = tuple(getattr(sys.modules[module], name) for module, name in _BOXES if module in sys.modules)
-    nodes = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_instance((*boxes, *whole)))[0]
+    nodes = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_instance((*boxes, *leaf_types)))[0]
     if not boxes:
         return nodes
     leaves = []

@@ -1,7 +1,8 @@
 """The fast path of programs for the CPU: evaluate without guards, and again with guards if the result is not finite.
 
 XLA's CPU compiler fuses a product into a sum, but not a selection (`where`). A selection stores an array as large as
-the inputs, and KL takes four times as long. Under jax.vmap guards are used, because both branches would run there.
+the inputs, and KL takes four times as long. Under jax.vmap, formulas keep their guards, because both branches would
+run.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ def evaluated(
 ) -> Any:
     """Evaluate a formula, on the fast path if it has guards.
 
-    With `axis`, each term must depend on one row along it only. Then first derivatives are on the fast path too.
+    Pass `axis` if each term depends on one row along that axis only. Then first derivatives use the fast path too.
     """
     traced = tuple(name for name, value in options.items() if isinstance(value, jax.Array))
     args = (*arrays, *(options[name] for name in traced))
-    # what follows outlives this call as a part of JAX's program, so it must not hold a tracer
+    # the functions below outlive this call as a part of JAX's program, so they must not hold a tracer
     count, static = len(arrays), {name: value for name, value in options.items() if name not in traced}
 
     def split(args: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -64,8 +65,8 @@ def _has_guards(formula: Function, split: Function, args: tuple[Any, ...]) -> bo
 def _fast(guarded: Function, unguarded: Function, args: tuple[Any, ...], rows: tuple[int, int] | None) -> Any:
     """Evaluate without guards on the CPU if the first result is finite.
 
-    `rows` is the axis of the rows and the number of arrays that they are in. Derivatives with respect to anything else,
-    and all second derivatives, are those of the formula with guards.
+    `rows` is the axis of the rows, and the number of arguments that hold rows. First derivatives with respect to
+    these alone use the fast path. All other derivatives are those of the formula with guards.
     """
 
     def on_cpu(*args: Any) -> Any:
@@ -100,7 +101,7 @@ def _fast(guarded: Function, unguarded: Function, args: tuple[Any, ...], rows: t
 
 
 def _of(function: Function, args: tuple[Any, ...], varied: list[int]) -> Function:
-    """Return a function of those arguments that are differentiated."""
+    """Return a function of the arguments that are differentiated. The others are fixed."""
 
     def of_varied(*values: Any) -> Any:
         new = dict(zip(varied, values, strict=True))
@@ -110,7 +111,7 @@ def _of(function: Function, args: tuple[Any, ...], varied: list[int]) -> Functio
 
 
 def _with_slopes(function: Function, varied: list[int]) -> Function:
-    """Return a function that returns the terms, and the gradient of each term with respect to its rows."""
+    """Return a function that computes the terms, and the gradient of each term with respect to its rows."""
 
     def terms_and_slopes(*args: Any) -> Any:
         terms, pull = jax.vjp(_of(function, args, varied), *(args[i] for i in varied))

@@ -35,7 +35,7 @@ class JaxEvaluation(Evaluation):
         return 2**22
 
     def fits(self, work: Work, elements: int) -> bool:
-        if jax.export.is_symbolic_dim(work.size()):  # blocks, unless the size of a block would be symbolic too
+        if jax.export.is_symbolic_dim(work.size()):  # use blocks, unless the size of a block would be symbolic too
             return jax.export.is_symbolic_dim(work.arrays[work.matrices[0]].shape[0])
         return super().fits(work, elements)
 

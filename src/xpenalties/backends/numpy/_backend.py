@@ -103,8 +103,8 @@ class BoxAutodiff(NumpyAutodiff):
 
 class BoxEvaluation(NumpyEvaluation):
     def evaluate(self, work: Work) -> tuple[Any, Any]:
-        # no blocks: autograd would keep all their intermediate results, and add up gradients in the arrays' own dtype;
-        # no fast path: it would record the attempt that is discarded
+        # no blocks: autograd would keep the intermediate results of each, and sum gradients in the arrays' dtype;
+        # no fast path: autograd would record the attempt that is discarded
         return self.run(work.terms, (work.arrays, work.mask), {}), None
 
     def run_fast(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:

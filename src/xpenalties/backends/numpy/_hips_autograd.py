@@ -190,7 +190,7 @@ def vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
     """Implement `Autodiff.vjp`. autograd's make_vjp takes one input, and warns if the output does not use it."""
     roots = [VJPNode.new_root() for _ in leaves]
     level = _new_level()
-    plain = [np.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]  # boxes know no subclasses
+    plain = [np.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]  # no box for subclasses
     value, aux = fn([new_box(leaf, level, root) for leaf, root in zip(plain, roots, strict=True)])
     aux = [_unbox(x, level) for x in aux]
     if not (isbox(value) and value._trace == level):

@@ -66,12 +66,13 @@ class TorchAutodiff(Autodiff):
 
 
 def _is_differentiated(x: Any) -> bool:
-    """Return True if reverse or forward mode differentiates with respect to `x`, or anything that it depends on."""
+    """Return True if `x`, or anything that it depends on, is differentiated, in reverse or forward mode."""
     if torch.compiler.is_compiling():  # pragma: no cover - Dynamo's trace, which no coverage sees
-        return bool(x.view_as(x).requires_grad and torch.is_grad_enabled())  # a view: torch.func's own input says False
+        # a view, because requires_grad of an input of torch.func is False
+        return bool(x.view_as(x).requires_grad and torch.is_grad_enabled())
     if forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
         return True
-    while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):  # a vmap inside of a grad
+    while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):  # a vmap inside a grad
         x = torch._C._functorch.get_unwrapped(x)
     return bool(x.requires_grad and torch.is_grad_enabled())
 
@@ -128,7 +129,7 @@ def _eager_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[
 
 
 def _view(x: Any) -> Any:
-    """Return a view of all of `x`, to differentiate with respect to."""
+    """Return a view of all of `x`, so that gradients can be taken with respect to it."""
     if not x.is_nested:
         return x.view_as(x)
     values = x.values()
@@ -136,7 +137,7 @@ def _view(x: Any) -> Any:
 
 
 def _nested(values: Any, like: Any) -> Any:
-    """Return the values of a jagged nested tensor with the lengths of `like`."""
+    """Return a jagged nested tensor of these values, with the lengths of `like`."""
     return torch.nested.nested_tensor_from_jagged(values, like.offsets(), like.lengths(), like._ragged_idx)
 
 

@@ -13,7 +13,7 @@ from ..base import Backend, DType, Exchange
 from ._autocast import without_autocast
 from ._autograd import TorchAutodiff
 from ._evaluation import TorchEvaluation
-from ._linear import in_parts, wider
+from ._linear import linear_in_parts, product_dtype
 from ._random import TorchRandom
 from ._tracing import TENSORS, TorchTracing, is_tracing
 
@@ -26,8 +26,8 @@ _SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bs
 class TorchBackend(Backend):
     softmax = staticmethod(torch.softmax)
     log_softmax = staticmethod(torch.log_softmax)
-    # In float32 on the CPU, each vector lane adds up its exponentials one after another. For nearly equal logits, the
-    # log-probabilities are off by 1e-5 for 2^15 classes, 6e-5 for 2^17 and 0.005 for 2^23. torch.sum adds pairwise.
+    # In float32 on the CPU, torch.log_softmax sums exponentials one after another. For nearly equal logits, errors of
+    # the log-probabilities are 1e-5 for 2^15 classes, 6e-5 for 2^17 and 0.005 for 2^23. torch.sum is pairwise.
     softmax_classes = 2**15
     units_first = True  # torch.nn.Linear
 
@@ -65,9 +65,9 @@ class TorchBackend(Backend):
             return a @ b
 
     def linear(self, hidden: Any, weight: Any) -> Any:
-        product = in_parts(hidden, weight)
+        product = linear_in_parts(hidden, weight)
         if product is None:
-            dtype = wider(hidden, weight)
+            dtype = product_dtype(hidden, weight)
             product = self.matmul(hidden.to(dtype), weight.to(dtype).mT)
         return product
 
@@ -94,7 +94,7 @@ class TorchBackend(Backend):
         return torch.stack([x.to(device) for x in scalars])
 
     def identity(self, x: Any) -> Any:
-        if is_tracing() or type(x) not in TENSORS:  # has no memory of its own
+        if is_tracing() or type(x) not in TENSORS:  # no storage to compare
             return id(x)
         return x.untyped_storage()._cdata, x.storage_offset(), tuple(x.shape), x.stride()
 
@@ -105,7 +105,7 @@ class TorchBackend(Backend):
         summed = x.coalesce()
         indices, size = summed.indices(), summed.size()
 
-        def replaced(values: Any) -> Any:  # without an option for checks, PyTorch warns
+        def replaced(values: Any) -> Any:  # without check_invariants, PyTorch warns
             return torch.sparse_coo_tensor(indices, values, size, is_coalesced=True, check_invariants=False)
 
         return summed.values(), replaced

@@ -17,7 +17,7 @@ from .._blocks import keep_pages
 from .._work import Index, Work
 from ._linear import Sum
 from ._threads import carried, side_by_side
-from ._tracing import are_many
+from ._tracing import are_batched
 
 __all__ = ["evaluate_in_blocks"]
 
@@ -74,7 +74,7 @@ class _Blocks(torch.autograd.Function):  # type: ignore[misc]
         of_terms = cotangents[-1]
         if ctx.summed:
             of_terms = of_terms * _factors(work)
-        if torch.is_grad_enabled() or are_many(of_terms):
+        if torch.is_grad_enabled() or are_batched(of_terms):
             return None, None, None, *_plain(work, needed, of_terms)
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ._tracing import are_many
+from ._tracing import are_batched
 
 __all__ = ["LARGEST", "power_sum"]
 
@@ -38,8 +38,8 @@ class _PowerSum(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, cotangent: Any) -> Any:
         tensors, (first, second) = ctx.saved_tensors, ctx.factors
-        if torch.is_grad_enabled() or are_many(cotangent):
-            # autograd cannot differentiate torch._foreach_mul by a tensor's factor, and vmap has no rule for it
+        if torch.is_grad_enabled() or are_batched(cotangent):
+            # torch._foreach_mul has no derivative with respect to a factor that is a tensor, and no vmap rule
             return None, None, *(_gradient(x, first, second, cotangent) for x in tensors)
         gradients: Any = None
         if second:

@@ -1,7 +1,7 @@
-"""Nested tensors of the layout torch.jagged, and what PyTorch's other classes of tensors are.
+"""The backend for nested tensors of the layout torch.jagged, and the choice of a backend for a class of tensors.
 
-A jagged tensor holds sequences of different lengths, one after another, in `values()`. Its shape has a symbol in place
-of the length. So its own `mean`, and every count of elements from the shape, would be wrong.
+A jagged tensor holds sequences of different lengths, one after another, in `values()`. In its shape, a symbol stands
+for the length. So its `mean`, and any number of elements computed from the shape, would be wrong.
 """
 
 from __future__ import annotations

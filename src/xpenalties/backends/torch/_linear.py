@@ -1,11 +1,11 @@
-"""Linear maps in eager PyTorch: summed in single precision, and with gradients that are added up over blocks in place.
+"""Linear layers in eager PyTorch: sum logits in float32, and add gradients up over blocks in place.
 
 Logits that are rounded to half precision are too coarse for the divergence of two close distributions. So operands in
-half precision are cast first, a part of the map at a time: a copy of the whole map in single precision would be twice
-as large as the map. A CUDA device needs no copy, because it can sum products of half precision in single precision.
+half precision are cast to float32 first. The weight is cast in parts, because a copy of it would be twice as large. A
+CUDA device needs no copy: it can multiply in half precision and sum in float32.
 
-Each block's gradient is as large as the map. To compute it first and then add it would take as much memory again, and
-more time than the matrix product. So a `Sum` gathers it.
+Each block's gradient is as large as the weight. To compute it first and then add it would take that much memory again,
+and more time than the matrix product. So a `Sum` adds each product in place.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks import PART
-from ._tracing import are_many, is_eager, is_tracing
+from ._tracing import are_batched, is_eager, is_tracing
 
-__all__ = ["Sum", "in_parts", "wider"]
+__all__ = ["Sum", "linear_in_parts", "product_dtype"]
 
 #: The sum that gathers the gradient of a leaf. By the leaf's identity, while it lives.
 _SUMS = WeakTensorKeyDictionary()
@@ -38,20 +38,20 @@ class Sum:
         """Add `a @ b`, for an `a` in float32 or wider."""
         if self.value is None:
             self.value = a.new_zeros((a.shape[0], b.shape[1]))
-        for at in _parts(self.value, as_whole=not _splits(a, b)):
+        for at in _parts(self.value, as_whole=not _uses_two_products(a, b)):
             _add_product(self.value[at], a[at], b)
 
 
-def wider(hidden: Any, weight: Any) -> Any:
-    """Return the dtype of the product: float32 or wider."""
+def product_dtype(hidden: Any, weight: Any) -> Any:
+    """Return the dtype to compute the product in: float32 or wider."""
     return torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
 
 
-def in_parts(hidden: Any, weight: Any) -> Any:
-    """Return `hidden @ weight.T` in float32 or wider, or None if the operands have to be cast as a whole."""
+def linear_in_parts(hidden: Any, weight: Any) -> Any:
+    """Return `hidden @ weight.T` in float32 or wider. Return None if it cannot be computed in parts."""
     if is_tracing():
         return None
-    total, dtype = _SUMS.get(weight), wider(hidden, weight)
+    total, dtype = _SUMS.get(weight), product_dtype(hidden, weight)
     if total is None:
         if weight.dtype == dtype or not is_eager((hidden, weight)):
             return None
@@ -74,7 +74,7 @@ class _Linear(torch.autograd.Function):  # type: ignore[misc]
         hidden, weight = ctx.saved_tensors
         needs_hidden, needs_weight, *_ = ctx.needs_input_grad
         with torch.autocast(cotangent.device.type, enabled=False):
-            if torch.is_grad_enabled() or are_many(cotangent):  # to be differentiated again: as a whole
+            if torch.is_grad_enabled() or are_batched(cotangent):  # differentiated again or batched: cast as a whole
                 of_hidden = cotangent @ weight.to(ctx.dtype) if needs_hidden else None
                 of_weight = _rows(cotangent).mT @ _rows(hidden).to(ctx.dtype) if needs_weight else None
             else:
@@ -104,7 +104,7 @@ def _gradient_of_hidden(cotangent: Any, weight: Any) -> Any:
     """Return `cotangent @ weight`, in the dtype of `cotangent`."""
     rows = _rows(cotangent)
     total = rows.new_zeros((rows.shape[0], weight.shape[1]))
-    for at in _parts(weight, as_whole=weight.dtype == rows.dtype or _splits(rows, weight)):
+    for at in _parts(weight, as_whole=weight.dtype == rows.dtype or _uses_two_products(rows, weight)):
         _add_product(total, rows[:, at], weight[at])
     return total
 
@@ -117,8 +117,8 @@ def _gradient_of_weight(cotangent: Any, hidden: Any, total: Sum | None) -> Any:
 
 
 def _add_product(total: Any, a: Any, b: Any) -> None:
-    """Add `a @ b` to `total`, in the dtype of both `total` and `a`."""
-    if not _splits(a, b):
+    """Add `a @ b` to `total`, which has the dtype of `a`."""
+    if not _uses_two_products(a, b):
         total.addmm_(a, b.to(a.dtype))
         return
     high = a.to(b.dtype)
@@ -126,10 +126,10 @@ def _add_product(total: Any, a: Any, b: Any) -> None:
         total.add_(torch.mm(part, b, out_dtype=total.dtype))
 
 
-def _splits(a: Any, b: Any) -> bool:
-    """Return True if `a @ b` is the sum of two products in bfloat16, which are faster than one in float32.
+def _uses_two_products(a: Any, b: Any) -> bool:
+    """Return True if `a @ b` should be two products in bfloat16, which are faster than one in float32.
 
-    Two numbers in bfloat16 have 16 bits together. Float16 would have too narrow a range for gradients.
+    `a` becomes a sum of two numbers in bfloat16, which have 16 bits together. Gradients may exceed float16's range.
     """
     return a.dtype == torch.float32 and b.dtype == torch.bfloat16 and sums_in_float32(b)
 

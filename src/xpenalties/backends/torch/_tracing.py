@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ..base import Tracing
 
-__all__ = ["TENSORS", "TorchTracing", "are_many", "is_eager", "is_tracing"]
+__all__ = ["TENSORS", "TorchTracing", "are_batched", "is_eager", "is_tracing"]
 
 TENSORS = (torch.Tensor, torch.nn.Parameter)
 
@@ -43,7 +43,7 @@ def is_eager(arrays: tuple[Any, ...]) -> bool:
     return True
 
 
-def are_many(cotangents: Any) -> bool:
+def are_batched(cotangents: Any) -> bool:
     """Return True if the cotangents are batched, by torch.func or by the older ``is_grads_batched``."""
     older: bool = torch._C._functorch.is_legacy_batchedtensor(cotangents)
     return older or bool(torch._C._are_functorch_transforms_active())
