@@ -115,7 +115,7 @@ def test_against_a_pass_for_each_penalty(fw: Framework, dtype: str) -> None:
             u, v = flat(fw, gradients[a]), flat(fw, gradients[b])
             want = float(u @ v / np.linalg.norm(u) / np.linalg.norm(v))
             assert cosine == pytest.approx(want, rel=rtol, abs=rtol), (a, b)
-    assert float(total) == float(pipe(inputs, step=5))
+    assert float(total) == pytest.approx(float(pipe(inputs, step=5)), rel=rtol)  # KL has another way for autodiff
 
 
 def flat(fw: Framework, gradients: list[Any]) -> np.ndarray:
