@@ -99,10 +99,10 @@ def log_ratio(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> tuple[Any
     xp = namespace(x_p, x_q)
     max_p, max_q = row_maximum(x_p, axis=axis), row_maximum(x_q, axis=axis)
     log_p, log_q = scaled(x_p - max_p, temperature), scaled(x_q - max_q, temperature)
-    log_sum_p, log_sum_q = (xp.log(xp.sum(xp.exp(x), axis=axis, keepdims=True)) for x in (log_p, log_q))
+    sum_p, sum_q = (xp.sum(xp.exp(x), axis=axis, keepdims=True) for x in (log_p, log_q))
     d = scaled(xp.clip(x_q, lowest(x_q), None) - xp.clip(x_p, lowest(x_p), None), temperature)
-    shift = scaled(max_q - max_p, temperature) + (log_sum_q - log_sum_p)
-    return log_p - log_sum_p, log_q - log_sum_q, d - shift
+    shift = scaled(max_q - max_p, temperature) + xp.log(sum_q / sum_p)  # a ratio close to 1 if they are close
+    return log_p - xp.log(sum_p), log_q - xp.log(sum_q), d - shift
 
 
 def lowest(x: Any) -> float:
