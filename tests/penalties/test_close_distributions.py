@@ -43,7 +43,7 @@ def exact_kl(z_p: np.ndarray, z_q: np.ndarray, temperature: float = 1.0) -> np.n
 
 @both_dtypes
 @pytest.mark.parametrize("distance", [3e-5, 1e-3, 0.03, 1.0, 30.0])
-@pytest.mark.parametrize("shape", [(64, 8), (16, 2048)], ids=["small", "large"])
+@pytest.mark.parametrize("shape", [(64, 8), (16, 2048), (4096, 8)], ids=["small", "large", "many rows"])
 def test_kl_of_close_logits(fw: Framework, dtype: str, distance: float, shape: tuple[int, ...]) -> None:
     z = close_logits(dtype, distance, shape)
     arrays = [fw.array(x, dtype) for x in z]
@@ -116,6 +116,33 @@ def test_second_gradient_of_kl_of_close_logits(fw: Framework) -> None:
     _, second = first_and_second(fw, lambda a, b: xp.kl_divergence(a, b, from_logits=True), z, w, wrt=1)
     want = 2 * (q * slope - q * (q * slope).sum())
     np.testing.assert_allclose(second, want.astype(float), rtol=1e-6)
+
+
+def test_kl_of_close_logits_with_an_offset(fw: Framework) -> None:
+    """The center of the differences is rounded in proportion to the offset. Their own digits are chosen to fit."""
+    generator = np.random.default_rng(0)
+    z = np.round(256 * generator.standard_normal((16, 2048))) / 256
+    w = z + np.round(256 * 0.05 * generator.standard_normal(z.shape)) / 256 + 1000
+    got = fw.numpy(xp.kl_divergence(fw.array(z, "float32"), fw.array(w, "float32"), from_logits=True, reduction="none"))
+    np.testing.assert_allclose(got, exact_kl(z, w).astype(float), rtol=1e-4)
+
+
+def test_kl_where_some_of_many_probabilities_underflow(fw: Framework) -> None:
+    """Each of the classes with p = 0 has q = 7e-8, too little to overflow p e^d, but they are 99,998."""
+    z_p, z_q = np.full((1, 100_000), -104.0), np.full((1, 100_000), -16.5)
+    z_p[0, :2], z_q[0, :2] = (0.0, -1.0), (-0.5, 0.0)
+    got = xp.kl_divergence(fw.array(z_p, "float32"), fw.array(z_q, "float32"), from_logits=True)
+    assert float(got) == pytest.approx(float(exact_kl(z_p, z_q)[0]), rel=1e-5)
+
+
+def test_kl_of_logits_where_q_is_0(fw: Framework) -> None:
+    z = fw.array(np.zeros((3, 4)))
+    without = fw.array(np.asarray([[0.0, 0.0, 0.0, -np.inf], [0.0, -1e308, 0.0, 0.0], [0.0, -np.inf, -np.inf, 0.0]]))
+    for direction, want in (("forward", math.inf), ("symmetric", math.inf), ("reverse", None)):
+        got = fw.numpy(xp.kl_divergence(z, without, from_logits=True, direction=direction, reduction="none"))
+        np.testing.assert_allclose(got, [math.log(4 / 3), math.log(4 / 3), math.log(2)] if want is None else [want] * 3)
+    got = fw.numpy(xp.kl_divergence(without, z, from_logits=True, direction="symmetric", reduction="none"))
+    np.testing.assert_array_equal(got, [math.inf] * 3)
 
 
 @pytest.mark.parametrize("rows", [1, 64])

@@ -107,6 +107,11 @@ def test_top_k_gradient_if_all_mass_is_covered(fw: Framework) -> None:
             np.testing.assert_allclose(x, y, rtol=1e-9)
 
 
+def test_top_k_without_a_rest_in_p(fw: Framework) -> None:
+    a, b = fw.array(log(0.5, 0.5)), fw.array(log(0.25, 0.25))
+    assert float(xp.topk_kl_divergence(a, b)) == pytest.approx(math.log(2), rel=1e-14)
+
+
 def test_top_k_without_a_rest_in_q(fw: Framework) -> None:
     a, b = fw.array(log(0.5, 0.25)), fw.array(log(0.5, 0.5))
     assert float(xp.topk_kl_divergence(a, b)) == INF

@@ -127,6 +127,17 @@ def test_transformations_agree(jax: Any, fw: Framework, name: str) -> None:
         np.testing.assert_allclose(forward, want, rtol=1e-9, atol=1e-12)
 
 
+@asks
+def test_a_derivative_by_all_arrays_at_once(jax: Any, fw: Framework, name: str) -> None:
+    fn, count = ASKS[name]
+    arrays = [rows(fw, seed=i) for i in range(count)]
+    tangents = [rows(fw, seed=i + 5) for i in range(count)]
+    _, got = jax.jvp(fn, arrays, tangents)
+    slopes = [fw.numpy(jax.grad(fn, argnums=i)(*arrays)) for i in range(count)]
+    want = sum((slope * fw.numpy(tangent)).sum() for slope, tangent in zip(slopes, tangents, strict=True))
+    assert float(got) == pytest.approx(want, rel=1e-9)
+
+
 def test_a_batch_over_one_of_two_arrays(jax: Any, fw: Framework) -> None:
     p, q = rows(fw, zeros=-math.inf), rows(fw, seed=1)
     got = jax.vmap(xp.kl_divergence, in_axes=(0, None))(p[:, None, :], q[:1])
