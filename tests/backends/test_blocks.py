@@ -343,7 +343,7 @@ def test_what_is_no_normal_number_is_none(fw: Framework, classes: int) -> None:
 
 #: how many arrays of a block's size a penalty takes at most; js has as many numbers for each class
 OF_A_BLOCK: dict[str, tuple[int, Callable[..., Any]]] = {
-    "kl": (9, lambda x, y, where: xp.kl_divergence(x, y, from_logits=True)),
+    "kl": (11, lambda x, y, where: xp.kl_divergence(x, y, from_logits=True)),
     "kl of log-probabilities": (4, lambda x, y, where: xp.kl_divergence(x, y)),
     "symmetric": (10, lambda x, y, where: xp.kl_divergence(x, y, from_logits=True, direction="symmetric", where=where)),
     "js": (17, lambda x, y, where: xp.js_divergence(x, y)),

@@ -11,6 +11,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+from scipy.special import rel_entr
 
 import xpenalties as xp
 from tests.helpers.harness import Framework, first_and_second
@@ -125,6 +126,68 @@ def test_kl_of_close_logits_with_an_offset(fw: Framework) -> None:
     w = z + np.round(256 * 0.05 * generator.standard_normal(z.shape)) / 256 + 100
     got = fw.numpy(xp.kl_divergence(fw.array(z, "float32"), fw.array(w, "float32"), from_logits=True, reduction="none"))
     np.testing.assert_allclose(got, exact_kl(z, w).astype(float), rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [4, 5000])
+@pytest.mark.parametrize("offset", [1e2, 1e4, 1e6])
+def test_kl_of_far_logits_with_an_offset(fw: Framework, rows: int, offset: float) -> None:
+    generator = np.random.default_rng(0)
+    z, w = (generator.standard_normal((rows, 8)).astype(np.float32) for _ in range(2))
+    w = (w + offset).astype(np.float32)
+    there, back = exact_kl(z, w), exact_kl(w, z)
+    for direction, want in (("forward", there), ("symmetric", (there + back) / 2)):
+        for arrays in ((z, w), (w, z)):
+            expected = want if arrays[0] is z or direction == "symmetric" else back
+            given = [fw.array(x, "float32") for x in arrays]
+            got = fw.numpy(xp.kl_divergence(*given, from_logits=True, direction=direction, reduction="none"))
+            np.testing.assert_allclose(got, expected.astype(float), rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [4, 5000])
+@pytest.mark.parametrize("mask", [-1e4, -1e7, -1e9, -1e15])
+def test_finite_masks_of_q(fw: Framework, rows: int, mask: float) -> None:
+    generator = np.random.default_rng(0)
+    z, w = (generator.standard_normal((rows, 5)).astype(np.float32) for _ in range(2))
+    w[:, 1:] = np.where(generator.random((rows, 4)) < 0.3, np.float32(mask), w[:, 1:])
+    for arrays, direction in (((z, w), "forward"), ((w, z), "reverse")):
+        given = [fw.array(x, "float32") for x in arrays]
+        got = fw.numpy(xp.kl_divergence(*given, from_logits=True, direction=direction, reduction="none"))
+        np.testing.assert_allclose(got, exact_kl(z, w).astype(float), rtol=1e-4)
+
+
+@autodiff
+def test_gradients_under_finite_masks_of_q(fw: Framework) -> None:
+    z, w = np.asarray([[0.5, 0.0, 1.0]]), np.asarray([[0.0, -1e8, 0.5]])
+    p, q, divergence = np.exp(log_softmax(z)), np.exp(log_softmax(w)), exact_kl(z, w)
+    want = p * (log_softmax(z) - log_softmax(w) - divergence), q - p
+    for i in (0, 1):
+        got = slope(fw, fw.array(z, "float32"), fw.array(w, "float32"), wrt=i)
+        np.testing.assert_allclose(got, want[i].astype(float), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 5000])
+@pytest.mark.parametrize("temperature", [0.001, 0.02, 0.04])
+def test_logits_of_minus_infinity_at_low_temperatures(fw: Framework, rows: int, temperature: float) -> None:
+    for low in (-math.inf, float(np.finfo(np.float32).min)):
+        p, q = (np.tile(np.asarray(x), (rows, 1)) for x in ([0.0, 1.0, low, 2.0], [0.0, 1.0, 0.0, 1.0]))
+        given = [fw.array(x, "float32") for x in (p, q)]
+        got = fw.numpy(xp.kl_divergence(*given, temperature=temperature, reduction="none"))
+        np.testing.assert_allclose(got, math.log(2), rtol=1e-4)
+
+
+def test_rows_of_the_lowest_number(fw: Framework) -> None:
+    """Such a row is uniform, whatever other rows there are."""
+    low = float(np.finfo(np.float32).min)
+    p = np.asarray([[low] * 4, [0.0, 0.0, 0.0, -math.inf]], dtype=np.float32)
+    q = np.asarray([[0.0, 1.0, 2.0, 3.0], [0.0, 0.0, 0.0, -math.inf]], dtype=np.float32)
+    kl = fw.numpy(xp.kl_divergence(fw.array(p), fw.array(q), from_logits=True, reduction="none"))
+    np.testing.assert_allclose(kl, [exact_kl(np.zeros((1, 4)), q[:1])[0], 0.0], rtol=1e-5, atol=1e-12)
+    js = fw.numpy(xp.js_divergence(fw.array(p), fw.array(q), from_logits=True, reduction="none"))
+    other = np.exp(log_softmax(q[:1])).astype(float)
+    mean = (0.25 + other) / 2
+    want = (rel_entr(0.25, mean) + rel_entr(other, mean)).sum() / 2
+    np.testing.assert_allclose(js, [want, 0.0], rtol=1e-5, atol=1e-12)
+    assert float(xp.kl_divergence(fw.array(p[:1]), fw.array(p[:1]), from_logits=True)) == 0.0
 
 
 def test_kl_where_some_of_many_probabilities_underflow(fw: Framework) -> None:

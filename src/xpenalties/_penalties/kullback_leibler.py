@@ -88,8 +88,9 @@ def _fast(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
     d = d - center
     excess = xp.sum(p * xp.expm1(d) - stop_gradient(p) * stop_gradient(d), axis=axis, keepdims=True)
     value = xp.log1p(excess) + (center - mean)
-    is_exact = (excess > array_backend(excess).dtype(excess.dtype).eps ** 0.75) | (excess == 0)
-    return xp.squeeze(xp.where(is_exact & ~_underflows(d, axis=axis), value, math.nan), axis=axis)
+    is_exact = _outweighs_rounding(excess, center) & (excess > array_backend(excess).dtype(excess.dtype).eps ** 0.75)
+    is_exact = (is_exact | ((excess == 0) & (center == 0))) & ~_underflows(d, axis=axis)
+    return xp.squeeze(xp.where(is_exact, value, math.nan), axis=axis)
 
 
 def _guarded(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
@@ -101,14 +102,17 @@ def _guarded(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
     log_p, log_q, r = log_ratio(x_p, x_q, axis=axis, temperature=temperature)
     xp = namespace(x_p, x_q)
     p, q = xp.exp(log_p), xp.exp(log_q)
+    infinite = _infinite_if_lost(p, log_q, axis=axis)
     del log_p, log_q  # to save memory
-    close = p * exp_minus_tangent(xp.clip(r, -1.5, 1.5))  # wider than 1, so that the clip's kink is never used
-    excess = xp.sum(xp.where(xp.abs(r) <= 1, close, q - p - p * r), axis=axis)
-    plain = xp.sum(p * r, axis=axis)
-    value = excess + log1p_minus_tangent(excess + plain)
+    is_close = xp.abs(r) <= 1
+    near = xp.clip(r, -1.5, 1.5)  # wider than 1, so that the clip's kink is never used
+    close = p * exp_minus_tangent(near)
+    y = xp.sum(xp.where(is_close, close + p * near, q - p), axis=axis)
+    value = xp.sum(xp.where(is_close, close, q - p - p * r), axis=axis) + log1p_minus_tangent(y)
     if in_dynamo():  # pragma: no cover - if compiled, derivatives of the plain sum take half the time
+        plain = xp.sum(p * r, axis=axis)
         value = stop_gradient(value) + (stop_gradient(plain) - plain)
-    return value + _infinite_if_lost(p, x_q, axis=axis)
+    return value + infinite
 
 
 def _symmetric_of_logits(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
@@ -119,19 +123,30 @@ def _symmetric_of_logits(x_p: Any, x_q: Any, *, axis: int, temperature: float) -
         p, q = xp.exp(log_p), xp.exp(log_q)
         close = p * xp.expm1(xp.clip(r, -1.5, 1.5))
         value = 0.5 * xp.sum(xp.where(xp.abs(r) <= 1, close, q - p) * r, axis=axis)
-        return value + _infinite_if_lost(p, x_q, axis=axis) + _infinite_if_lost(q, x_p, axis=axis)
+        return value + _infinite_if_lost(p, log_q, axis=axis) + _infinite_if_lost(q, log_p, axis=axis)
     p, d, mean = _differences(x_p, x_q, axis=axis, temperature=temperature)
     d = d - mean
     growth = p * xp.expm1(d)
-    value = 0.5 * xp.sum(growth * d, axis=axis) / (1 + xp.sum(growth, axis=axis))
-    return xp.where(xp.squeeze(_underflows(d, axis=axis), axis=axis), math.nan, value)
+    excess = xp.sum(growth, axis=axis, keepdims=True)
+    value = 0.5 * xp.sum(growth * d, axis=axis, keepdims=True) / (1 + excess)
+    is_exact = _outweighs_rounding(value, mean) & ~_underflows(d, axis=axis)
+    return xp.squeeze(xp.where(is_exact, value, math.nan), axis=axis)
 
 
-def _infinite_if_lost(p: Any, x_q: Any, *, axis: int) -> Any:
+def _outweighs_rounding(value: Any, center: Any) -> Any:
+    """Return True for rows whose value is large enough for the rounding of logits with an offset of `center`.
+
+    The differences are off by eps * center, which changes the value by about that times its square root.
+    """
+    limit = stop_gradient(center) * array_backend(value).dtype(value.dtype).eps ** 0.35
+    return value >= limit * limit
+
+
+def _infinite_if_lost(p: Any, log_q: Any, *, axis: int) -> Any:
     """Return +inf for rows in which P has a class with q = 0, else 0."""
     backend = array_backend(p)
     xp, limits = backend.xp, backend.dtype(p.dtype)
-    lost = xp.sum(p * xp.astype(x_q < lowest(x_q), p.dtype), axis=axis)
+    lost = xp.sum(p * xp.astype(log_q < lowest(log_q), p.dtype), axis=axis)
     return xp.where(lost > math.exp(limits.log_least), math.inf, 0.0 * lost)
 
 

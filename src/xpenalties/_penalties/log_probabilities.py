@@ -93,21 +93,26 @@ def exponentials(x: Any, *, axis: int) -> tuple[Any, Any]:
 def log_ratio(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> tuple[Any, Any, Any]:
     """Return log p, log q and log q - log p of logits.
 
-    The third result is computed from the difference of the logits, which is exact if they are close. It is always
-    finite, because logits of -inf are clipped. A `where` would make XLA's CPU programs store an array.
+    The third result is always finite: log-probabilities of -inf are clipped for it. Where it is small, it is computed
+    from the difference of the logits, which is exact if they are close. A large offset between the rows would round
+    that difference, so with one it is computed from the logits less their largest.
     """
     xp = namespace(x_p, x_q)
     max_p, max_q = row_maximum(x_p, axis=axis), row_maximum(x_q, axis=axis)
     log_p, log_q = scaled(x_p - max_p, temperature), scaled(x_q - max_q, temperature)
     sum_p, sum_q = (xp.sum(xp.exp(x), axis=axis, keepdims=True) for x in (log_p, log_q))
-    d = scaled(xp.clip(x_q, lowest(x_q), None) - xp.clip(x_p, lowest(x_p), None), temperature)
-    shift = scaled(max_q - max_p, temperature) + xp.log(sum_q / sum_p)  # a ratio close to 1 if they are close
-    return log_p - xp.log(sum_p), log_q - xp.log(sum_q), d - shift
+    least = lowest(log_p)
+    r = xp.clip(log_q, least, None) - xp.clip(log_p, least, None)
+    offset = max_q - max_p
+    is_close = (xp.abs(r) <= 1) & (log_p > least) & (xp.abs(offset) <= 4)
+    r = xp.where(is_close, scaled((x_q - x_p) - offset, temperature), r)
+    r = r - xp.log(sum_q / sum_p)  # a ratio close to 1 if they are close
+    return log_p - xp.log(sum_p), log_q - xp.log(sum_q), r
 
 
-def lowest(x: Any) -> float:
-    """Return a number below which a logit counts as -inf, about a tenth of the lowest finite number."""
-    return -math.exp(-2 - array_backend(x).dtype(x.dtype).log_least)
+def lowest(log_p: Any) -> float:
+    """Return a number below which log-probabilities count as -inf. Its square is finite."""
+    return -math.exp(array_backend(log_p).dtype(log_p.dtype).log_least / -2)
 
 
 def scaled(x: Any, temperature: float) -> Any:

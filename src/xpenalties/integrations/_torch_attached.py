@@ -199,10 +199,11 @@ class Attached:
     def _write_state(self, optimizer: Any) -> None:
         """Put the state into the first group. torch.distributed.checkpoint saves groups, but no other keys."""
         group = optimizer.param_groups[0]
+        device = next(param.device for each in optimizer.param_groups for param in each["params"])
         for i, leaf in enumerate(flatten(self.state)[0]):
             is_generator = isinstance(leaf, torch.Generator)
             # on the parameters' device, as torch.distributed.checkpoint requires
-            saved = leaf.get_state().to(group["params"][0].device) if is_generator else leaf
+            saved = leaf.get_state().to(device) if is_generator else leaf
             group[f"{self._key}.{i}"] = saved
 
     def _saved(self, group: dict[str, Any]) -> list[str]:
