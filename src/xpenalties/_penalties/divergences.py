@@ -59,8 +59,8 @@ def kl_divergence(
     Notes
     -----
     A class with p = 0 adds 0, whatever q is. Probabilities below the dtype's smallest normal number count as 0. A class
-    with p > 0 and q = 0 makes the value +inf, as in scipy.special.rel_entr. So does, if the inputs are normalized here, a
-    log q below -9e18 in float32 or -7e153 in float64.
+    with p > 0 and q = 0 makes the value +inf, as in scipy.special.rel_entr. If the inputs are normalized here, q counts
+    as 0 if log q is below -9e18 (in float32; -6e153 in float64).
 
     If both inputs are normalized here, by `from_logits` or a `temperature`, the value keeps its digits and is never
     below 0, even if the distributions are close: in float32, values down to 1e-9 have 4 correct digits. Otherwise, the
