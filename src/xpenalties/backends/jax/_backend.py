@@ -36,7 +36,11 @@ class JaxBackend(Backend):
 
     def linear(self, hidden: Any, weight: Any) -> Any:
         dtype = jnp.result_type(hidden.dtype, weight.dtype, jnp.float32)
-        return jnp.matmul(hidden, jnp.matrix_transpose(weight), preferred_element_type=dtype)
+        rows = hidden
+        if hidden.ndim > 2 and hidden.dtype != dtype:  # JAX 0.8 on the CPU sums products of bfloat16 for matrices only
+            rows = jnp.reshape(hidden, (-1, hidden.shape[-1]))
+        product = jnp.matmul(rows, jnp.matrix_transpose(weight), preferred_element_type=dtype)
+        return product if rows is hidden else jnp.reshape(product, (*hidden.shape[:-1], weight.shape[0]))
 
     def snapshot(self, x: Any) -> Any:
         return x  # immutable; a copy would take longer than the rest of a report
