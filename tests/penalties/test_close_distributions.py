@@ -175,6 +175,15 @@ def test_logits_of_minus_infinity_at_low_temperatures(fw: Framework, rows: int, 
         np.testing.assert_allclose(got, math.log(2), rtol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 5000])
+@pytest.mark.parametrize("temperature", [1.0, 1e-3])
+def test_peaked_rows(fw: Framework, rows: int, temperature: float) -> None:
+    p, q = np.tile(np.asarray([0.0, 1e5, 0.0, 0.0]), (rows, 1)), np.zeros((rows, 4))
+    given = [fw.array(x, "float32") for x in (p, q)]
+    got = fw.numpy(xp.kl_divergence(*given, from_logits=True, temperature=temperature, reduction="none"))
+    np.testing.assert_allclose(got, math.log(4), rtol=1e-6)
+
+
 def test_rows_of_the_lowest_number(fw: Framework) -> None:
     """Such a row is uniform, whatever other rows there are."""
     low = float(np.finfo(np.float32).min)
