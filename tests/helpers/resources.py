@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 __all__ = ["full_disk"]
 
 
@@ -16,7 +14,8 @@ def full_disk(size: int) -> Iterator[None]:
 
     The limit is the process's. So keep it out of fixtures: pytest could not write its own output if that is a file.
     """
-    resource = pytest.importorskip("resource", reason="only POSIX systems have such a limit")
+    import resource  # only POSIX systems have it
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -213,3 +213,13 @@ def test_a_loss_that_cannot_be_pickled() -> None:
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
         pickle.dumps(loss)
     assert float(copy.deepcopy(loss)(torch.ones(1), torch.zeros(1))) == 2.0
+
+
+def test_noise_in_an_optimizer_whose_first_group_is_empty() -> None:
+    param = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([{"params": []}, {"params": [param]}], lr=0.0)
+    attach(optimizer, transforms.add_noise(0.1, rng=torch.Generator().manual_seed(0)))
+    param.grad = torch.zeros(2)
+    optimizer.step()
+    assert param.grad.abs().min() > 0
+    optimizer.load_state_dict(optimizer.state_dict())

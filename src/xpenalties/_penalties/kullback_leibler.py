@@ -29,7 +29,7 @@ from .log_probabilities import (
     zero_outside_support,
 )
 
-__all__ = ["kl"]
+__all__ = ["class_terms", "kl"]
 
 _SMALL = 2**14  # elements; for smaller arrays, fewer operations are faster
 
@@ -104,15 +104,23 @@ def _guarded(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
     p, q = xp.exp(log_p), xp.exp(log_q)
     infinite = _infinite_if_lost(p, log_q, axis=axis)
     del log_p, log_q  # to save memory
-    is_close = xp.abs(r) <= 1
-    near = xp.clip(r, -1.5, 1.5)  # wider than 1, so that the clip's kink is never used
-    close = p * exp_minus_tangent(near)
-    y = xp.sum(xp.where(is_close, close + p * near, q - p), axis=axis)
-    value = xp.sum(xp.where(is_close, close, q - p - p * r), axis=axis) + log1p_minus_tangent(y)
+    terms, changes = class_terms(p, q, r, is_close=xp.abs(r) <= 1)
+    value = xp.sum(terms, axis=axis) + log1p_minus_tangent(xp.sum(changes, axis=axis))
     if in_dynamo():  # pragma: no cover - if compiled, derivatives of the plain sum take half the time
         plain = xp.sum(p * r, axis=axis)
         value = stop_gradient(value) + (stop_gradient(plain) - plain)
     return value + infinite
+
+
+def class_terms(p: Any, q: Any, r: Any, *, is_close: Any) -> tuple[Any, Any]:
+    """Return p log(p / q) + q - p, which is >= 0, and q - p for each class. Over all classes, the sum of q - p is 0.
+
+    r is log(q / p), finite. `is_close` must be False where |r| > 1, and where p = 0 but q is not.
+    """
+    xp = namespace(p, q, r)
+    near = xp.clip(r, -1.5, 1.5)  # wider than 1, so that the clip's kink is never used
+    close = p * exp_minus_tangent(near)
+    return xp.where(is_close, close, q - p - p * r), xp.where(is_close, close + p * near, q - p)
 
 
 def _symmetric_of_logits(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, Unpack
 
+from .._arrays.numerics import linear
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
 from .decorator import Shared, penalty
 from .jensen_shannon import jensen_shannon
 from .kullback_leibler import kl
-from .linear_layers import layers_check, logits_of_layer, logits_of_two_layers
+from .linear_layers import layers_check, logits_of_two_layers
 from .log_probabilities import negative_entropy
 
 __all__ = ["linear_kl_divergence", "linear_js_divergence", "linear_entropy"]
@@ -203,6 +204,6 @@ def linear_entropy(
     >>> round(float(linear_entropy(np.ones((2, 3)), np.ones((4, 3)))), 4) == round(math.log(4), 4)
     True
     """
-    logits = logits_of_layer(hidden, weight)
+    logits = linear(hidden, weight)
     negative = negative_entropy(logits, normalize=normalize, axis=-1, temperature=temperature, from_logits=True)
     return negative if mode == "bonus" else -negative

@@ -8,7 +8,7 @@ from typing import Any
 from .._arrays.numerics import linear
 from ..backends import namespace
 
-__all__ = ["layers_check", "logits_of_layer", "logits_of_two_layers"]
+__all__ = ["layers_check", "logits_of_two_layers"]
 
 
 def layers_check(name: str) -> Any:
@@ -35,11 +35,6 @@ def layers_check(name: str) -> Any:
             )
 
     return check
-
-
-def logits_of_layer(hidden: Any, weight: Any) -> Any:
-    """Return the logits `hidden @ weight.T`, in at least float32."""
-    return linear(hidden, weight)
 
 
 def logits_of_two_layers(hidden_p: Any, weight_p: Any, hidden_q: Any, weight_q: Any) -> tuple[Any, Any]:

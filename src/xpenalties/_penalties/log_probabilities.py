@@ -35,12 +35,11 @@ def log_probabilities(x: Any, *, axis: int, temperature: float, from_logits: boo
     if not from_logits and temperature == 1.0:
         return x
     backend = array_backend(x)
-    is_fused = x.shape[axis] <= backend.softmax_classes
-    if not is_fused or temperature != 1.0:
+    fused = backend.log_softmax if x.shape[axis] <= backend.softmax_classes else None
+    if fused is None or temperature != 1.0:
         x = _shifted(x, axis=axis, temperature=temperature)
-    if is_fused:
-        assert backend.log_softmax is not None
-        return backend.log_softmax(x, axis)
+    if fused is not None:
+        return fused(x, axis)
     xp = backend.xp
     return x - xp.log(xp.sum(xp.exp(x), axis=axis, keepdims=True))
 
@@ -48,12 +47,11 @@ def log_probabilities(x: Any, *, axis: int, temperature: float, from_logits: boo
 def probabilities(x: Any, *, axis: int, temperature: float) -> Any:
     """Return softmax(x / temperature)."""
     backend = array_backend(x)
-    is_fused = x.shape[axis] <= backend.softmax_classes
-    if not is_fused or temperature != 1.0:
+    fused = backend.softmax if x.shape[axis] <= backend.softmax_classes else None
+    if fused is None or temperature != 1.0:
         x = _shifted(x, axis=axis, temperature=temperature)
-    if is_fused:
-        assert backend.softmax is not None
-        return backend.softmax(x, axis)
+    if fused is not None:
+        return fused(x, axis)
     exp = backend.xp.exp(x)
     return exp / backend.xp.sum(exp, axis=axis, keepdims=True)
 
@@ -134,15 +132,14 @@ def logsumexp(x: Any, *, axis: int) -> Any:
     return xp.squeeze(result, axis=axis)
 
 
-def nan_if_small(x: Any, size: Any, *, exponent: float = 0.3) -> Any:
-    """Return `x`, with NaN where `size` is less than eps to the power of `exponent`.
+def nan_if_small(x: Any, size: Any) -> Any:
+    """Return `x`, with NaN where `size` is less than eps to the power of 0.3.
 
-    On the fast path, NaN makes the backend evaluate the formula again, with guards. The default exponent is for a
-    `size` with an absolute error of a few eps: results that are not NaN then have 4 correct digits in float32, and 10
-    in float64.
+    On the fast path, NaN makes the backend evaluate the formula again, with guards. `size` has an absolute error of a
+    few eps, so results that are not NaN have 4 correct digits in float32, and 10 in float64.
     """
     backend = array_backend(x)
-    return backend.xp.where(size > backend.dtype(x.dtype).eps ** exponent, x, math.nan)
+    return backend.xp.where(size > backend.dtype(x.dtype).eps ** 0.3, x, math.nan)
 
 
 def is_log_zero(log_p: Any) -> Any:

@@ -11,7 +11,7 @@ from .._core.types import Array
 from ..backends import Backend, common_backend
 from ..backends._blocks import BLOCK_SIZE
 from ..backends._work import Work
-from .linear_layers import layers_check, logits_of_layer
+from .linear_layers import layers_check
 from .log_probabilities import log_probabilities, negative_entropy
 
 __all__ = ["linear_log_probabilities"]
@@ -143,7 +143,7 @@ def _formula(hidden: Any, weight: Any, tokens: Any, *, temperature: float, with_
     backend = common_backend(_NAME, ("hidden", "weight", "tokens"), (hidden, weight, tokens))
     xp, classes = backend.xp, weight.shape[0]
     is_kept = tokens >= 0
-    logits = logits_of_layer(xp.where(is_kept, hidden, 0.0), weight)
+    logits = linear(xp.where(is_kept, hidden, 0.0), weight)
     log_p = log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
     index = xp.arange(classes, dtype=tokens.dtype, device=backend.device(tokens))
     # no gather: its gradient is a scatter, which is slow on devices and not deterministic

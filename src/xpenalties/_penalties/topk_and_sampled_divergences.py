@@ -9,7 +9,7 @@ from .._arrays.numerics import exp_minus_tangent, log1p_minus_tangent, stop_grad
 from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
-from .kullback_leibler import kl
+from .kullback_leibler import class_terms, kl
 from .log_probabilities import is_log_zero, support, zero_outside_support
 
 __all__ = ["topk_kl_divergence", "sampled_kl"]
@@ -86,29 +86,19 @@ def topk_kl_divergence(
         return kl(log_p, log_q, direction="forward", axis=axis, from_logits=True)
     if tail == "truncate":
         return kl(log_p, log_q, direction="forward", axis=axis)
-    terms, change = _class_terms(log_p, log_q)
-    xp = namespace(terms)
+    xp = namespace(log_p, log_q)
+    p, q, r = xp.exp(log_p), xp.exp(log_q), zero_outside_support(log_q - log_p, log_p)
+    terms, changes = class_terms(p, q, r, is_close=support(log_p) & (xp.abs(r) <= 1))
     over_k = xp.sum(terms, axis=axis)
     if tail == "included":
         return over_k
     rounding = shared["eps"] * (1 + math.log(log_p.shape[axis]))  # type: ignore[typeddict-item]
-    rest_p, rest_q = 1 - xp.sum(xp.exp(log_p), axis=axis), 1 - xp.sum(xp.exp(log_q), axis=axis)
-    return over_k + _rest_term(rest_p, rest_q, -xp.sum(change, axis=axis), rounding=rounding)
-
-
-def _class_terms(log_p: Any, log_q: Any) -> tuple[Any, Any]:
-    """Return p log(p / q) + q - p, which is >= 0, and q - p. Over all classes, the sum of q - p is 0."""
-    xp = namespace(log_p, log_q)
-    p, q = xp.exp(log_p), xp.exp(log_q)
-    r = zero_outside_support(log_q - log_p, log_p)
-    is_near = support(log_p) & (xp.abs(r) <= 1)
-    near = xp.clip(r, -1.5, 1.5)  # wider than 1, so that the clip's kink is never used
-    terms = xp.where(is_near, p * exp_minus_tangent(near), q - p - p * r)
-    return terms, xp.where(is_near, p * xp.expm1(near), q - p)
+    rest_p, rest_q = 1 - xp.sum(p, axis=axis), 1 - xp.sum(q, axis=axis)
+    return over_k + _rest_term(rest_p, rest_q, -xp.sum(changes, axis=axis), rounding=rounding)
 
 
 def _rest_term(rest_p: Any, rest_q: Any, change: Any, *, rounding: float) -> Any:
-    """Return the term of all classes that are not among the k, like `_class_terms`. `change` is rest_q - rest_p."""
+    """Return the term of all classes that are not among the k, like `class_terms`. `change` is rest_q - rest_p."""
     xp = namespace(rest_p, rest_q)
     q_has_rest = rest_q > 0
     no_rest_of_q = xp.astype(~q_has_rest, rest_p.dtype)

@@ -199,11 +199,10 @@ class Attached:
     def _write_state(self, optimizer: Any) -> None:
         """Put the state into the first group. torch.distributed.checkpoint saves groups, but no other keys."""
         group = optimizer.param_groups[0]
-        device = next(param.device for each in optimizer.param_groups for param in each["params"])
         for i, leaf in enumerate(flatten(self.state)[0]):
             is_generator = isinstance(leaf, torch.Generator)
             # on the parameters' device, as torch.distributed.checkpoint requires
-            saved = leaf.get_state().to(device) if is_generator else leaf
+            saved = leaf.get_state().to(_devices(optimizer)[0]) if is_generator else leaf
             group[f"{self._key}.{i}"] = saved
 
     def _saved(self, group: dict[str, Any]) -> list[str]:
@@ -228,8 +227,7 @@ class Attached:
         group = optimizer.param_groups[0]
         if self._saved(group):
             leaves, rebuild = flatten(self.state)
-            devices = [param.device for each in optimizer.param_groups for param in each["params"]]
-            loaded = [_loaded(leaf, group[f"{self._key}.{i}"], devices) for i, leaf in enumerate(leaves)]
+            loaded = [_loaded(leaf, group[f"{self._key}.{i}"], _devices(optimizer)) for i, leaf in enumerate(leaves)]
             self.state = rebuild(iter(loaded))
         self._write_state(optimizer)
 
@@ -248,6 +246,10 @@ class _Place(NamedTuple):
         """Return the gradient, or its negative if the optimizer maximizes. Then decays always shrink parameters."""
         gradient = self.param.grad
         return -gradient if gradient is not None and self.maximizes else gradient
+
+
+def _devices(optimizer: torch.optim.Optimizer) -> list[torch.device]:
+    return [param.device for group in optimizer.param_groups for param in group["params"]]
 
 
 def attached_to(optimizer: torch.optim.Optimizer) -> list[Attached]:

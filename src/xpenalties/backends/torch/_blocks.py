@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from .._blocks import keep_pages
 from .._work import Index, Work
+from ._autocast import without_autocast
 from ._linear import Sum
 from ._threads import carried, side_by_side
 from ._tracing import are_batched
@@ -110,7 +111,7 @@ def _blocks(work: Work, elements: int, needed: tuple[bool, ...], cotangents: Any
         return _block(work, index, needed, cotangents, gradients)
 
     device = work.arrays[0].device.type
-    with torch.autocast(device, enabled=False):  # a backward pass must not run under autocast
+    with without_autocast(device):  # a backward pass must not run under autocast
         if work.matrices or device != "cpu":  # a matrix product uses all threads well
             terms = [evaluate(index) for index in indices]
         else:

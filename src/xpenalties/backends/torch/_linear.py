@@ -16,6 +16,7 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks import PART
+from ._autocast import without_autocast
 from ._tracing import are_batched, is_eager, is_tracing
 
 __all__ = ["Sum", "linear_in_parts", "product_dtype"]
@@ -73,7 +74,7 @@ class _Linear(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, cotangent: Any) -> Any:
         hidden, weight = ctx.saved_tensors
         needs_hidden, needs_weight, *_ = ctx.needs_input_grad
-        with torch.autocast(cotangent.device.type, enabled=False):
+        with without_autocast(cotangent.device.type):
             if torch.is_grad_enabled() or are_batched(cotangent):  # differentiated again or batched: cast as a whole
                 of_hidden = cotangent @ weight.to(ctx.dtype) if needs_hidden else None
                 of_weight = _rows(cotangent).mT @ _rows(hidden).to(ctx.dtype) if needs_weight else None
@@ -87,7 +88,7 @@ class _Linear(torch.autograd.Function):  # type: ignore[misc]
 def _logits(hidden: Any, weight: Any, dtype: Any) -> Any:
     """Return `hidden @ weight.T`, summed in `dtype`."""
     rows = _rows(hidden)
-    with torch.autocast(hidden.device.type, enabled=False):
+    with without_autocast(hidden.device.type):
         if hidden.dtype == weight.dtype and sums_in_float32(weight):
             logits = torch.mm(rows, weight.mT, out_dtype=dtype)
         elif weight.dtype == dtype:
