@@ -43,6 +43,19 @@ def rounded(fw: Framework, arrays: list[np.ndarray], *dtypes: str) -> tuple[list
     return coarse, [fw.array(fw.numpy(x).astype(np.float64)) for x in coarse]
 
 
+def both_alike(
+    fw: Framework, fn: Callable[..., Any], coarse: list[Any], exact: list[Any], elements: int | None, *, atol: float
+) -> None:
+    """Compare the value and the gradients of `coarse` arrays with those of the same numbers in float64."""
+    both = fw.once(xp.value_and_grad(lambda arrays: fn(*arrays)))
+    with block_size(elements):
+        value, gradients = both(coarse)
+    want, exact_gradients = both(exact)
+    close(fw, value, fw.numpy(want), rtol=1e-5)
+    for one, other in zip(gradients, exact_gradients, strict=True):
+        close(fw, one, fw.numpy(other), rtol=2e-3, atol=atol)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @half
 @in_blocks_or_not
@@ -79,13 +92,7 @@ def test_two_precisions(fw: Framework, dtypes: tuple[str, str], elements: int | 
     if "float16" not in fw.dtypes:
         pytest.skip(f"{fw.name} has no such dtype")
     coarse, exact = rounded(fw, CLOSE, *dtypes)
-    both = fw.once(xp.value_and_grad(lambda arrays: xp.linear_js_divergence(*arrays)))
-    with block_size(elements):
-        value, gradients = both(coarse)
-    want, exact_gradients = both(exact)
-    close(fw, value, fw.numpy(want), rtol=1e-5)
-    for one, other in zip(gradients, exact_gradients, strict=True):
-        close(fw, one, fw.numpy(other), rtol=2e-3, atol=1e-6)
+    both_alike(fw, xp.linear_js_divergence, coarse, exact, elements, atol=1e-6)
 
 
 @in_blocks_or_not
@@ -96,13 +103,7 @@ def test_logits_beyond_float16(fw: Framework, elements: int | None) -> None:
         pytest.skip(f"{fw.name} has no such dtype")
     weight = np.concatenate([WEIGHT[:1], WEIGHT[:1], WEIGHT[2:]])  # two classes are equal
     coarse, exact = rounded(fw, [300 * HIDDEN, 300 * weight], "float16")
-    both = fw.once(xp.value_and_grad(lambda arrays: xp.linear_entropy(*arrays)))
-    with block_size(elements):
-        value, gradients = both(coarse)
-    want, exact_gradients = both(exact)
-    close(fw, value, fw.numpy(want), rtol=1e-5)
-    for one, other in zip(gradients, exact_gradients, strict=True):
-        close(fw, one, fw.numpy(other), rtol=2e-3, atol=1e-2)
+    both_alike(fw, xp.linear_entropy, coarse, exact, elements, atol=1e-2)
 
 
 @half

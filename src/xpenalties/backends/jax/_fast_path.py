@@ -8,7 +8,7 @@ run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def evaluated(
 
     if not _has_guards(formula, split, args):
         return guarded(*args)
-    return _fast(guarded, unguarded, args, None if axis is None else (axis, count))
+    return _fast(guarded, unguarded, args, None if axis is None else _Rows(axis, count))
 
 
 def _has_guards(formula: Function, split: Function, args: tuple[Any, ...]) -> bool:
@@ -62,11 +62,16 @@ def _has_guards(formula: Function, split: Function, args: tuple[Any, ...]) -> bo
     return skipped
 
 
-def _fast(guarded: Function, unguarded: Function, args: tuple[Any, ...], rows: tuple[int, int] | None) -> Any:
+class _Rows(NamedTuple):
+    axis: int  # along which a row lies
+    arguments: int  # how many of the first arguments hold rows
+
+
+def _fast(guarded: Function, unguarded: Function, args: tuple[Any, ...], rows: _Rows | None) -> Any:
     """Evaluate without guards on the CPU if the first result is finite.
 
-    `rows` is the axis of the rows, and the number of arguments that hold rows. First derivatives with respect to
-    these alone use the fast path. All other derivatives are those of the formula with guards.
+    First derivatives with respect to `rows` alone use the fast path. All other derivatives are those of the formula
+    with guards.
     """
 
     def on_cpu(*args: Any) -> Any:
@@ -90,9 +95,9 @@ def _fast(guarded: Function, unguarded: Function, args: tuple[Any, ...], rows: t
     def jvp(args: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
         varied = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
         directions = [tangents[i] for i in varied]
-        if rows is not None and varied[-1] < rows[1]:
+        if rows is not None and varied[-1] < rows.arguments:
             terms, *slopes = _fast(_with_slopes(guarded, varied), _with_slopes(unguarded, varied), args, None)
-            products = [jnp.sum(a * b, axis=rows[0]) for a, b in zip(slopes, directions, strict=True)]
+            products = [jnp.sum(a * b, axis=rows.axis) for a, b in zip(slopes, directions, strict=True)]
             return terms, sum(products[1:], start=products[0])
         return jax.jvp(_of(guarded, args, varied), [args[i] for i in varied], directions)
 
