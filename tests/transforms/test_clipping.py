@@ -101,6 +101,59 @@ def test_gradients_at_zero(fw: Framework, transform: Any) -> None:
     close(fw, gradient, np.full((2, 3), 2.0))
 
 
+def _block_rms(g: np.ndarray, limit: float) -> np.ndarray:
+    return g * min(1.0, limit / float(np.sqrt(np.mean(g**2))))
+
+
+def _units(g: np.ndarray, limit: float) -> np.ndarray:
+    """Scale each unit along both axes. The parameters are 1, so the norm of theirs is 1 too."""
+    return g * np.minimum(1.0, limit / np.abs(g))
+
+
+CLIPS: dict[str, tuple[Callable[[Any], Any], Callable[[np.ndarray, float], np.ndarray]]] = {
+    "clip": (transforms.clip, lambda g, limit: np.clip(g, -limit, limit)),
+    "clip_by_block_rms": (transforms.clip_by_block_rms, _block_rms),
+    "adaptive_gradient_clipping": (lambda x: transforms.adaptive_gradient_clipping(x, unit_axis=(0, -1)), _units),
+}
+
+
+@pytest.mark.needs("jit")
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_traced_limit(fw: Framework, name: str) -> None:
+    make, want = CLIPS[name]
+    ones = fw.array(np.ones_like(GRADIENT))
+    compiled, count = fw.compile(lambda g, limit: make(limit).update(g, (), ones)[0])
+    counts = set()
+    for limit in (0.3, 0.3, 0.1, 1e3):
+        close(fw, compiled(fw.array(GRADIENT), fw.array(np.asarray(limit))), want(GRADIENT, limit))
+        counts.add(count())
+    assert len(counts) == 1
+
+
+@pytest.mark.needs("autodiff")
+@pytest.mark.parametrize("name", CLIPS)
+def test_gradients(fw: Framework, name: str) -> None:
+    """With respect to the updates and to the limit, against central differences of the definition."""
+    import xpenalties as xp
+
+    make, want = CLIPS[name]
+    factors, ones = RNG.normal(size=GRADIENT.shape), fw.array(np.ones_like(GRADIENT))
+
+    def weighted(arrays: Any) -> Any:
+        result = make(arrays[1]).update(arrays[0], (), ones)[0]
+        return xp.namespace(result).sum(result * fw.array(factors))
+
+    of_updates, of_limit = xp.grad(weighted)([fw.array(GRADIENT), fw.array(np.asarray(0.3))])
+    step = 1e-6
+    for i in np.ndindex(GRADIENT.shape):
+        change = np.zeros_like(GRADIENT)
+        change[i] = step
+        slope = ((want(GRADIENT + change, 0.3) - want(GRADIENT - change, 0.3)) * factors).sum() / (2 * step)
+        assert float(of_updates[i]) == pytest.approx(slope, rel=1e-6, abs=1e-8)
+    slope = ((want(GRADIENT, 0.3 + step) - want(GRADIENT, 0.3 - step)) * factors).sum() / (2 * step)
+    assert float(of_limit) == pytest.approx(slope, rel=1e-6, abs=1e-8)
+
+
 X = np.ones((2, 2))
 
 
