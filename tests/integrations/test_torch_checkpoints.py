@@ -1,4 +1,4 @@
-"""What PyTorch's integration makes survives torch.distributed.checkpoint, pickle and copy.deepcopy."""
+"""Objects of PyTorch's integration survive torch.distributed.checkpoint, pickle and copy.deepcopy."""
 
 from __future__ import annotations
 

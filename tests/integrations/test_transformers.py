@@ -215,7 +215,7 @@ def test_a_loss_is_copied(copied: Callable[[Any], Any]) -> None:
 
 
 class StandIn:
-    """What `attach` needs of a Trainer."""
+    """Stand for a Trainer, with all that `attach` needs."""
 
     def __init__(self, loss: PipelineLoss) -> None:
         self.compute_loss_func = loss

@@ -293,7 +293,7 @@ def test_rows_of_torch_are_not_fixed(fw: Framework) -> None:
 
 
 def test_input_of_penalties(fw: Framework) -> None:
-    """What is left out counts as masked in `sampled_kl`, as equal log-probabilities."""
+    """A row that is left out counts as masked in `sampled_kl`, as equal log-probabilities."""
     log_p = linear_log_probabilities(*arrays_of(fw))
     log_q = linear_log_probabilities(fw.array(HIDDEN[::-1].copy()), *arrays_of(fw)[1:])
     want = [oracle(h, WEIGHT, TOKENS)[0] for h in (HIDDEN, HIDDEN[::-1])]
