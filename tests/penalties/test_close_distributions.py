@@ -15,11 +15,32 @@ from scipy.special import rel_entr
 
 import xpenalties as xp
 from tests.helpers.harness import Framework, first_and_second
+from xpenalties._penalties import kullback_leibler
 
 autodiff = pytest.mark.needs("autodiff")
 DIGITS = {"float32": 1e-4, "float64": 1e-10}
 SMALLEST = {"float32": 1e-13, "float64": 1e-18}  # absolute errors: those digits of 1e-9, and the error of the oracle
 both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@pytest.fixture(
+    params=[
+        "eager",
+        pytest.param("in two passes", marks=pytest.mark.only("torch", reason="is about the formula of torch.compile")),
+    ]
+)
+def formula(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Select the formula for KL. That of torch.compile runs in eager code here, which is faster than to compile it."""
+    if request.param == "in two passes":
+        select_formula_of_torch_compile(monkeypatch)
+
+
+def select_formula_of_torch_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kullback_leibler, "in_dynamo", lambda: True)
+    monkeypatch.setattr(kullback_leibler, "guards_are_skipped", lambda: False)
+
+
+with_each_formula = pytest.mark.usefixtures("formula")
 
 
 def close_logits(dtype: str, distance: float, shape: tuple[int, ...] = (64, 8)) -> tuple[np.ndarray, np.ndarray]:
@@ -42,6 +63,7 @@ def exact_kl(z_p: np.ndarray, z_q: np.ndarray, temperature: float = 1.0) -> np.n
     return value
 
 
+@with_each_formula
 @both_dtypes
 @pytest.mark.parametrize("distance", [3e-5, 1e-3, 0.03, 1.0, 30.0])
 @pytest.mark.parametrize("shape", [(64, 8), (16, 2048), (4096, 8)], ids=["small", "large", "many rows"])
@@ -109,6 +131,23 @@ def test_kl_gradients_of_close_logits(fw: Framework, dtype: str, shape: tuple[in
         assert np.abs(got - want[i]).max() < 1e3 * np.finfo(dtype).eps * np.abs(want[i]).max()
 
 
+@pytest.mark.only("torch", reason="is about the formula of torch.compile")
+def test_gradients_of_torch_compile(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient with respect to the logits of Q is the rounded difference of q and p."""
+    select_formula_of_torch_compile(monkeypatch)
+    z = close_logits("float32", 1e-3, (1, 2048))
+    z[1][0, :2] = -math.inf, z[0][0, 1] + 20
+    z[0][0, 0] = -math.inf
+    a, b = log_softmax(z[0]), log_softmax(z[1])
+    p, q = np.exp(a), np.exp(b)
+    log_ratio = np.concatenate([[[0.0]], a[:, 1:] - b[:, 1:]], axis=1)
+    want = p * (log_ratio - (p * log_ratio).sum()), q - p
+    for i in (0, 1):
+        got = slope(fw, *(fw.array(x, "float32") for x in z), wrt=i)
+        assert (np.abs(got - want[i]) <= 32 * np.finfo(np.float32).eps * np.maximum(p, q)).all()
+
+
+@with_each_formula
 @autodiff
 def test_second_gradient_of_kl_of_close_logits(fw: Framework) -> None:
     z, w = (x[:1, :5] for x in close_logits("float64", 1e-6))
@@ -119,6 +158,7 @@ def test_second_gradient_of_kl_of_close_logits(fw: Framework) -> None:
     np.testing.assert_allclose(second, want.astype(float), rtol=1e-6)
 
 
+@with_each_formula
 def test_kl_of_close_logits_with_an_offset(fw: Framework) -> None:
     """The center of the differences is rounded in proportion to the offset. Their own digits are chosen to fit."""
     generator = np.random.default_rng(0)
@@ -128,6 +168,7 @@ def test_kl_of_close_logits_with_an_offset(fw: Framework) -> None:
     np.testing.assert_allclose(got, exact_kl(z, w).astype(float), rtol=1e-4)
 
 
+@with_each_formula
 @pytest.mark.parametrize("rows", [4, 5000])
 @pytest.mark.parametrize("offset", [1e2, 1e4, 1e6])
 def test_kl_of_far_logits_with_an_offset(fw: Framework, rows: int, offset: float) -> None:
@@ -143,6 +184,7 @@ def test_kl_of_far_logits_with_an_offset(fw: Framework, rows: int, offset: float
             np.testing.assert_allclose(got, expected.astype(float), rtol=1e-4)
 
 
+@with_each_formula
 @pytest.mark.parametrize("rows", [4, 5000])
 @pytest.mark.parametrize("mask", [-1e4, -1e7, -1e9, -1e15])
 def test_finite_masks_of_q(fw: Framework, rows: int, mask: float) -> None:
@@ -155,6 +197,7 @@ def test_finite_masks_of_q(fw: Framework, rows: int, mask: float) -> None:
         np.testing.assert_allclose(got, exact_kl(z, w).astype(float), rtol=1e-4)
 
 
+@with_each_formula
 @autodiff
 def test_gradients_under_finite_masks_of_q(fw: Framework) -> None:
     z, w = np.asarray([[0.5, 0.0, 1.0]]), np.asarray([[0.0, -1e8, 0.5]])
@@ -165,6 +208,7 @@ def test_gradients_under_finite_masks_of_q(fw: Framework) -> None:
         np.testing.assert_allclose(got, want[i].astype(float), rtol=1e-5)
 
 
+@with_each_formula
 @pytest.mark.parametrize("rows", [1, 5000])
 @pytest.mark.parametrize("temperature", [0.001, 0.02, 0.04])
 def test_logits_of_minus_infinity_at_low_temperatures(fw: Framework, rows: int, temperature: float) -> None:
@@ -175,6 +219,7 @@ def test_logits_of_minus_infinity_at_low_temperatures(fw: Framework, rows: int, 
         np.testing.assert_allclose(got, math.log(2), rtol=1e-4)
 
 
+@with_each_formula
 @pytest.mark.parametrize("rows", [1, 5000])
 @pytest.mark.parametrize("temperature", [1.0, 1e-3])
 def test_peaked_rows(fw: Framework, rows: int, temperature: float) -> None:
@@ -184,6 +229,7 @@ def test_peaked_rows(fw: Framework, rows: int, temperature: float) -> None:
     np.testing.assert_allclose(got, math.log(4), rtol=1e-6)
 
 
+@with_each_formula
 def test_rows_of_the_lowest_number(fw: Framework) -> None:
     """Such a row is uniform, whatever other rows there are."""
     low = float(np.finfo(np.float32).min)
@@ -199,6 +245,7 @@ def test_rows_of_the_lowest_number(fw: Framework) -> None:
     assert float(xp.kl_divergence(fw.array(p[:1]), fw.array(p[:1]), from_logits=True)) == 0.0
 
 
+@with_each_formula
 def test_kl_where_some_of_many_probabilities_underflow(fw: Framework) -> None:
     """Each of the classes with p = 0 has q = 7e-8, too little to overflow p e^d, but they are 99,998."""
     z_p, z_q = np.full((1, 100_000), -104.0), np.full((1, 100_000), -16.5)
@@ -207,6 +254,7 @@ def test_kl_where_some_of_many_probabilities_underflow(fw: Framework) -> None:
     assert float(got) == pytest.approx(float(exact_kl(z_p, z_q)[0]), rel=1e-5)
 
 
+@with_each_formula
 def test_kl_of_logits_where_q_is_0(fw: Framework) -> None:
     z = fw.array(np.zeros((3, 4)))
     without = fw.array(np.asarray([[0.0, 0.0, 0.0, -np.inf], [0.0, -1e308, 0.0, 0.0], [0.0, -np.inf, -np.inf, 0.0]]))
@@ -217,6 +265,7 @@ def test_kl_of_logits_where_q_is_0(fw: Framework) -> None:
     np.testing.assert_array_equal(got, [math.inf] * 3)
 
 
+@with_each_formula
 @pytest.mark.parametrize("rows", [1, 64])
 def test_kl_where_probabilities_of_p_underflow(fw: Framework, rows: int) -> None:
     """exp(-800) is 0 in float64. Q has a part of its mass there, which is all of the divergence."""
@@ -229,6 +278,7 @@ def test_kl_where_probabilities_of_p_underflow(fw: Framework, rows: int) -> None
         np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
+@with_each_formula
 @both_dtypes
 def test_kl_of_far_logits(fw: Framework, dtype: str) -> None:
     for size in (50.0, 1e3, 1e4):
@@ -237,6 +287,7 @@ def test_kl_of_far_logits(fw: Framework, dtype: str) -> None:
         assert got == pytest.approx(float(exact_kl(z_p, z_q)[0]), rel=1e-6)
 
 
+@with_each_formula
 def test_large_vocabulary(fw: Framework) -> None:
     """A sum of 128,256 nearly equal numbers, one after another, is off by 6e-5 in float32."""
     z, w = (np.zeros((1, 128256), np.float32) for _ in range(2))
@@ -253,6 +304,7 @@ def test_large_vocabulary(fw: Framework) -> None:
     assert float(xp.z_loss(arrays[1])) == pytest.approx(math.log(128256) ** 2, rel=1e-6)
 
 
+@with_each_formula
 @autodiff
 def test_gradient_over_a_large_vocabulary(fw: Framework) -> None:
     z, w = (np.zeros((1, 128256), np.float32) for _ in range(2))

@@ -20,6 +20,7 @@ __all__ = [
     "broadcasts",
     "count_true",
     "exp_minus_tangent",
+    "exp_minus_tangent_by_series",
     "global_norm",
     "identity",
     "is_at_most",
@@ -73,6 +74,16 @@ def exp_minus_tangent(x: Any) -> Any:
     xp = backend.xp
     is_small = xp.abs(x) < backend.dtype(x.dtype).eps ** (1 / 3)
     return xp.where(is_small, x * x * (0.5 + x * (1 / 6)), xp.expm1(x) - x)
+
+
+def exp_minus_tangent_by_series(x: Any) -> Any:
+    """Return e^x - 1 - x for |x| <= 1/2. A compiled program computes this faster than `expm1`."""
+    backend = array_backend(x)
+    last = 7 if backend.dtype(x.dtype).eps > 1e-10 else 14  # the first term left out is below 8 eps
+    series = 1 / math.factorial(last)
+    for n in range(last - 1, 1, -1):
+        series = 1 / math.factorial(n) + x * series
+    return x * x * series
 
 
 def log1p_minus_tangent(x: Any) -> Any:

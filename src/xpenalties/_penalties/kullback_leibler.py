@@ -16,7 +16,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .._arrays.numerics import array_backend, exp_minus_tangent, log1p_minus_tangent, stop_gradient
+from .._arrays.numerics import (
+    array_backend,
+    exp_minus_tangent,
+    exp_minus_tangent_by_series,
+    log1p_minus_tangent,
+    stop_gradient,
+)
 from ..backends import in_dynamo, namespace
 from ..backends._fast_path import guards_are_skipped
 from .log_probabilities import (
@@ -25,6 +31,7 @@ from .log_probabilities import (
     lowest,
     nan_if_small,
     probabilities,
+    row_maximum,
     scaled,
     zero_outside_support,
 )
@@ -65,7 +72,8 @@ def _symmetric(log_p: Any, log_q: Any, *, axis: int) -> Any:
 def _forward_of_logits(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
     """Return KL(P||Q) of logits."""
     if not guards_are_skipped():
-        return _guarded(x_p, x_q, axis=axis, temperature=temperature)
+        formula = _in_two_passes if in_dynamo() else _guarded
+        return formula(x_p, x_q, axis=axis, temperature=temperature)
     size = math.prod(x_p.shape)
     if type(size) is not int or size > _SMALL:  # or a symbol of an export
         return _fast(x_p, x_q, axis=axis, temperature=temperature)
@@ -106,10 +114,42 @@ def _guarded(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
     del log_p, log_q  # to save memory
     terms, changes = class_terms(p, q, r, is_close=xp.abs(r) <= 1)
     value = xp.sum(terms, axis=axis) + log1p_minus_tangent(xp.sum(changes, axis=axis))
-    if in_dynamo():  # pragma: no cover - if compiled, derivatives of the plain sum take half the time
-        plain = xp.sum(p * r, axis=axis)
-        value = stop_gradient(value) + (stop_gradient(plain) - plain)
     return value + infinite
+
+
+def _in_two_passes(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> Any:
+    """Return KL(P||Q) for any logits, in two passes after those for the maxima. torch.compile makes a loop of each.
+
+    The value is log(1 + sum p g(d)), with d centered. Where |d| > 1/2, p e^d is q times a factor of the row. The
+    derivative is that of the plain sum of p log(p / q), which takes half the time.
+    """
+    backend = array_backend(x_p)
+    xp, limits = backend.xp, backend.dtype(x_p.dtype)
+    max_p, max_q = row_maximum(x_p, axis=axis), row_maximum(x_q, axis=axis)
+    offset = scaled(max_q - max_p, temperature)
+    log_p, log_q = scaled(x_p - max_p, temperature), scaled(x_q - max_q, temperature)  # not normalized
+    p, q = xp.exp(log_p), xp.exp(log_q)
+    sum_p, sum_q = xp.sum(p, axis=axis, keepdims=True), xp.sum(q, axis=axis, keepdims=True)
+
+    least = lowest(log_p)
+    difference = log_q - log_p  # NaN or infinite where probabilities are 0
+    clipped = xp.clip(log_q, least, None) - xp.clip(log_p, least, None)
+    mean = xp.sum(p * xp.where(log_p > limits.log_least, difference, 0.0), axis=axis, keepdims=True) / sum_p
+    center = stop_gradient(xp.clip(mean, 1e4 * least, None))
+    is_exact = (xp.abs(difference) <= 1) & (xp.abs(offset) <= 4)  # see `log_ratio`
+    d = xp.where(is_exact, scaled(x_q - x_p, temperature) - offset, clipped) - center
+    remainder = xp.sum(p * d, axis=axis, keepdims=True) / sum_p  # 0 up to rounding, unless d was clipped
+    is_lost = remainder > 1 + 0.5 * xp.abs(center)  # P has a class with q = 0
+
+    is_close = xp.abs(d) <= 0.5
+    p_part = xp.sum(xp.where(is_close, p * exp_minus_tangent_by_series(d), -p - p * d), axis=axis, keepdims=True)
+    q_part = xp.sum(xp.where(is_close, 0.0, q), axis=axis, keepdims=True)
+    p_part, q_part = p_part / sum_p, q_part / sum_p
+    near = xp.log1p(p_part + q_part * xp.exp(-center))
+    far = xp.log(xp.exp(center) * (1 + p_part) + q_part) - center  # if exp(-center) may overflow
+    value = xp.where(is_lost, math.inf, xp.where(center > -1, near, far))
+    plain = remainder - xp.log(sum_q / sum_p)  # the divergence up to a constant
+    return xp.squeeze(stop_gradient(value) + (stop_gradient(plain) - plain), axis=axis)
 
 
 def class_terms(p: Any, q: Any, r: Any, *, is_close: Any) -> tuple[Any, Any]:
