@@ -308,7 +308,8 @@ def test_the_quickstart_from_its_file() -> None:
         assert [p.name for p in pipe] == [p.name for p in quickstart.PENALTIES]
         data, _ = quickstart.digits(np.asarray)
         params = quickstart.initial(np.random.default_rng(0), np.asarray)
-        forward = quickstart.Forward(params, quickstart.Batch(**{name: x[:64] for name, x in data.items()}))
+        images, labels, teacher = (data[name][:64] for name in ("images", "labels", "teacher"))
+        forward = quickstart.Forward(params, quickstart.Batch(images, labels, images, teacher))
         for step in (0, 7, 30):
             total, report = pipe.compute(forward, step=step)
             expected, expected_report = quickstart.PENALTIES.compute(forward, step=step)
