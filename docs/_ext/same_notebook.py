@@ -1,7 +1,7 @@
 """One source, three pages: a notebook that is executed on each framework.
 
-`notebooks/three-frameworks.md.in` has `{{framework}}`, `{{title}}` and `{{others}}`, which are links to the
-other two, and nothing else that differs.
+In `notebooks/three-frameworks.md.in`, only `{{framework}}`, `{{title}}` and `{{others}}` differ between the pages. The
+last one stands for links to the other two pages.
 """
 
 from __future__ import annotations
