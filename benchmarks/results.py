@@ -177,7 +177,7 @@ def render(entries: Sequence[Entry], facts: Sequence[str], failures: Sequence[st
         "## Memory",
         "",
         "MiB above the level just before the call, each measured in its own process: with tracemalloc for NumPy, with",
-        "PyTorch's allocator on CUDA, and otherwise with the process's high-water mark. \"Returned\" includes gradients.",
+        "PyTorch's allocator on CUDA, and otherwise with the process's high-water mark. Results include gradients.",
         "",
         *_memory(single),
         "",
