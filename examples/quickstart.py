@@ -1,11 +1,11 @@
-"""Train a small classifier of handwritten digits twice: without penalties, and with them.
+"""Train a small digit classifier twice: without and with penalties.
 
     python examples/quickstart.py [--backend numpy|torch|jax] [--epochs N] [--seed N] [--config PATH]
                                   [--track [--plot PATH]]
 
-The model, the loss and the optimiser are one piece of code for all frameworks; `framework` holds what differs. With
---track, each penalty's gradient is measured on every fifth step, and a picture shows which of them dominates. With
---config, the penalties are those of a file, such as examples/quickstart.toml.
+Model, loss and optimizer are the same code for all frameworks; only `framework` differs. With --track, the gradient of
+each penalty is measured at every fifth step, and a plot shows which one dominates. With --config, the penalties come
+from a file, such as examples/quickstart.toml.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def fading(epoch):
 
 
 def predict(params, images):
-    """Log-probabilities of the ten digits, from one hidden layer."""
+    """Return log-probabilities of the ten digits, from one hidden layer."""
     hidden = images @ params["hidden_weights"].T + params["hidden_bias"]
     xp = namespace(hidden)
     logits = xp.tanh(hidden) @ params["output_weights"].T + params["output_bias"]
@@ -60,9 +60,10 @@ class Batch:
 
 @dataclass
 class Forward:
-    """A pass forward through the network: what the loss and the penalties take, each computed once for all of them.
+    """A forward pass: the inputs of the loss and the penalties, each computed once for all of them.
 
-    Where gradients are tracked, each of them is given a pass of its own, to differentiate by the parameters.
+    With tracked gradients, the loss and each penalty get their own pass, to differentiate with respect to the
+    parameters.
     """
 
     params: dict
@@ -84,12 +85,12 @@ def cross_entropy(forward):
     return -xp.mean(xp.sum(forward.batch.labels * forward.log_probs, axis=-1))
 
 
-@register("hidden_weights")  # for files, which name functions
+@register("hidden_weights")  # gives the function a name for configuration files
 def hidden_weights(forward):
     return forward.params["hidden_weights"]
 
 
-# `inputs` picks a penalty's arrays out of what the loss is given, a `Forward`.
+# `inputs` selects a penalty's arrays from the `Forward` that the loss gets.
 PENALTIES = Pipeline(
     [
         Penalty("l1", inputs=attrgetter("weights"), weight=1e-4),
@@ -101,7 +102,7 @@ PENALTIES = Pipeline(
 
 
 def step(params, velocity, data, rows, loss, track=False):
-    """One step of gradient descent with momentum, on these rows of the data."""
+    """Take one step of gradient descent with momentum, on these rows of the data."""
     xp = namespace(rows)
     batch = Batch(**{name: xp.take(x, rows, axis=0) for name, x in data.items()})
 
@@ -125,12 +126,12 @@ def accuracy(params, data):
 
 
 def framework(name):
-    """All that differs: what makes an array of a NumPy one, and what compiles `step`."""
+    """Return what differs: a function that converts NumPy arrays, and one that compiles `step`."""
     try:
         if name == "torch":
             import torch
 
-            torch.set_num_threads(1)  # arrays this small are not worth sharing out
+            torch.set_num_threads(1)  # arrays this small do not gain from threads
             return torch.asarray, lambda step: step
         if name == "jax":
             import jax
@@ -144,7 +145,7 @@ def framework(name):
 
 
 def digits(asarray):
-    """Images of 8 x 8 pixels with one-hot and smoothed labels: three quarters to train on, the rest to test."""
+    """Return 8 x 8 images with one-hot and smoothed labels: three quarters to train on, the rest to test."""
     images, classes = load_digits(return_X_y=True)
     labels = np.eye(10)[classes]
     arrays = {"images": images / 16, "labels": labels, "smoothed_labels": np.log(0.9 * labels + 0.1 / 10)}
@@ -153,7 +154,7 @@ def digits(asarray):
 
 
 def initial(rng, asarray):
-    """Small random weights, in rows of one unit each, and biases of zero."""
+    """Return small random weights, one row for each unit, and zero biases."""
     arrays = {
         "hidden_weights": rng.standard_normal((HIDDEN, 64)) / 8,
         "hidden_bias": np.zeros(HIDDEN),
@@ -164,7 +165,7 @@ def initial(rng, asarray):
 
 
 def train(title, data, penalties, *, epochs, seed, asarray, step, history=None):
-    """Parameters after so many passes through the data; where there is a history, it keeps the reports it wants."""
+    """Return the trained parameters. If there is a history, it collects the reports that it wants."""
     rng = np.random.default_rng(seed)
     params = initial(rng, asarray)
     velocity = {name: 0 * x for name, x in params.items()}
@@ -185,16 +186,16 @@ def train(title, data, penalties, *, epochs, seed, asarray, step, history=None):
                 steps += 1
             progress.advance(task)
             if history is not None:
-                *_, (_, report) = history  # the latest that has gradients
+                *_, (_, report) = history  # the latest report with gradients
             view = table(f"{title}, epoch {epoch + 1} of {epochs}", report)
             live.update(Group(view, progress))
             if epoch + 1 in (epochs // 2, epochs):
-                console.print(view)  # to stay, also where there is no terminal to update
+                console.print(view)  # a copy that stays, also if the output is not a terminal
     return params
 
 
 def table(title, report):
-    """Each penalty's part in the loss of a batch, and where it is known the norm of its contribution's gradient."""
+    """Show each penalty's part in the loss of a batch, and the gradient norm of its contribution if it was tracked."""
     view = Table("penalty", title=title)
     found = report.to_dict()
     base, total_norm = found["base_loss"], found["total_grad_norm"]
@@ -214,15 +215,15 @@ def table(title, report):
 
 
 def main(argv=None):
-    """The test accuracies without and with penalties."""
+    """Return the test accuracies without and with penalties."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", choices=["numpy", "torch", "jax"], default="numpy")
     parser.add_argument("--epochs", type=int, default=30, help="passes through the data (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
-    parser.add_argument("--config", metavar="PATH", help="a TOML or JSON file of penalties to take in place of these")
-    parser.add_argument("--track", action="store_true", help="the penalties' gradients, for a picture of them")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)")
+    parser.add_argument("--config", metavar="PATH", help="a TOML or JSON file with other penalties")
+    parser.add_argument("--track", action="store_true", help="track and plot the penalties' gradients")
     parser.add_argument(
-        "--plot", metavar="PATH", default="quickstart.png", help="of the picture (default: %(default)s)"
+        "--plot", metavar="PATH", default="quickstart.png", help="path of the plot (default: %(default)s)"
     )
     args = parser.parse_args(argv)
     if args.track and find_spec("matplotlib") is None:
