@@ -161,7 +161,7 @@ def main(argv=None):
     sklearn = LogisticRegression(
         l1_ratio=1, solver="saga", C=1 / (args.weight * len(labels)), tol=1e-10, max_iter=10**6
     )
-    reference = sklearn.fit(features, labels).coef_[0]  # its objective is the sum, with C beside it
+    reference = sklearn.fit(features, labels).coef_[0]  # scikit-learn minimizes the sum of losses, times C
     difference = float(np.max(np.abs(solutions[-1] - reference)))
     same = bool(np.array_equal(solutions[-1] == 0, reference == 0))
     plot(args.plot, weights, solutions, reference, names)

@@ -199,7 +199,7 @@ def main(argv=None):
     for name, (loss, accuracy) in found.items():
         view.add_row(name, f"{loss:.3f}", f"{accuracy:.1%}")
     Console(width=100).print(view)
-    print("metrics of the last step, the penalties' beside the server's:")
+    print("metrics of the last step, from the penalties and the server:")
     for name, value in metrics.items():
         print(f"  {name:<40}{value:12.5f}")
     print(f"{time.perf_counter() - began:.1f} s")

@@ -120,4 +120,4 @@ def main(argv=None):
 if __name__ == "__main__":
     before, alone, penalized = main()
     if penalized[1] - before[1] > TARGET_RATIO * (alone[1] - before[1]) or penalized[0] >= before[0]:
-        sys.exit(f"more is forgotten than {TARGET_RATIO:.0%} of what is without penalties")
+        sys.exit(f"with penalties, more than {TARGET_RATIO:.0%} of the forgetting remains")
