@@ -196,7 +196,7 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
     x : array, shape (...)
         Real or complex floating point.
     delta : float, default 1.0
-        Magnitude of `x` up to which the function is a square, > 0.
+        Magnitude up to which the function is a square, > 0, in units of `x`.
 
     Returns
     -------
