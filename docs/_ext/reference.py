@@ -123,7 +123,7 @@ def _directive(value: Any) -> str:
 def index(all_pages: list[Page]) -> str:
     """The page of pages."""
     title = "Reference"
-    lines = [title, "=" * len(title), "", "Every public name, made of the modules' ``__all__`` and the docstrings.", ""]
+    lines = [title, "=" * len(title), "", "Every public name of the package, with its documentation.", ""]
     lines += [".. toctree::", "   :hidden:", "", *(f"   {page.name}" for page in all_pages), ""]
     for page in all_pages:
         heading = f":doc:`{page.title} <{page.name}>`"
