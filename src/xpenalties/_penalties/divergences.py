@@ -38,7 +38,7 @@ def kl_divergence(
     direction : {"forward", "reverse", "symmetric"}, default "forward"
         Direction of the divergence.
     temperature : float, default 1.0
-        Divides both inputs before a softmax normalizes them; > 0. The value is not multiplied by its square.
+        Divides both inputs before a softmax normalizes them; > 0. The value is not multiplied by temperature**2.
     axis : int, default -1
         The axis of the classes.
     from_logits : bool, default False
