@@ -1,4 +1,4 @@
-"""One source, three pages: a notebook that is executed on each framework.
+"""Make three pages from one source: a notebook that runs on each framework.
 
 In `notebooks/three-frameworks.md.in`, only `{{framework}}`, `{{title}}` and `{{others}}` differ between the pages. The
 last one stands for links to the other two pages.
@@ -21,7 +21,7 @@ TITLES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX"}
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """The pages, by name."""
+    """Return the pages, by name."""
     template = (folder / f"{NAME}.md.in").read_text("utf-8")
     made = {}
     for framework, title in TITLES.items():
