@@ -85,7 +85,7 @@ def render(rows: Sequence[Row], sessions: Sequence[Row], matrix: Matrix, shown: 
         "",
         f"Results of {date}. Written by `nox`, do not edit.",
         "",
-        "**✓ n**: all n checks passed, those of the backend's sessions below added up. **✗ f/n**: f of n failed.",
+        "**✓ n**: all n checks in the backend's sessions passed. **✗ f/n**: f of n failed.",
         f"**n/a**: the framework lacks it. {HOLE}: no check ran.",
     ]
     for column, (heading, _) in COLUMNS.items():

@@ -1,4 +1,4 @@
-"""Every array penalty, and beside it what a user would write instead: short, and careless at the edges."""
+"""Every array penalty, and the obvious formula that a user would write: short, and not careful in edge cases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Case", "cases"]
 
 @dataclass(frozen=True)
 class Case:
-    """A penalty with options, the obvious expression for the same figure, and the kinds of arrays that both take."""
+    """A penalty with options, the obvious formula for the same value, and the kinds of arrays that both take."""
 
     name: str
     kinds: tuple[str, ...]
@@ -32,7 +32,7 @@ class Case:
 
 
 def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], Any]) -> list[Case]:
-    """All of them, in terms of a framework's module and of two functions of rows that go by many names."""
+    """Return all pairs. Takes a framework's module, and two functions of rows whose names differ between frameworks."""
 
     def norm(x: Any) -> Any:
         return m.sqrt(m.sum(x**2, axis=-1))

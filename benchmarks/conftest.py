@@ -1,4 +1,4 @@
-"""The table's rows as parameters: `pytest benchmarks --group torch --quick -k entropy`."""
+"""Parametrize tests with the rows of the table: `pytest benchmarks --group torch --quick -k entropy`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call costs beyond its arithmetic: every array penalty on 4 elements, and the look-up of the backend."""
+"""The overhead of a call: every array penalty on 4 elements, and the lookup of the backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMIT = 5.0  # microseconds
 
 
 def overheads(framework: Framework, scale: Scale, cases: list[Case]) -> list[Row]:
-    """A row for each penalty, and one for the look-up."""
+    """Return a row for each penalty, and one for the lookup."""
     goal = Goal(f"a call on 4 elements, {framework.name}", LIMIT, "by hand", "overhead")
     found = [
         Row(

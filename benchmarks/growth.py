@@ -1,4 +1,4 @@
-"""Does the KL divergence's time grow with its rows, and its memory not? Rows for the table, and their verdicts."""
+"""The growth of the KL divergence's time and memory with the number of rows. Time should grow, memory should not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPREAD = 16  # MiB that the extra memory of the steps may differ by
 
 
 def series(framework: Framework, scale: Scale, peers: Mapping[str, Callable[..., Any]]) -> list[Row]:
-    """KL forward on more and more rows."""
+    """Return KL forward with a growing number of rows."""
     return [
         Row(
             f"KL forward, {step.rows} rows",
@@ -35,7 +35,7 @@ def series(framework: Framework, scale: Scale, peers: Mapping[str, Callable[...,
 
 
 def exponent(rows: list[int], seconds: list[float]) -> float:
-    """The k of the power law seconds ~ rows^k that fits best."""
+    """Return the k of the power law seconds ~ rows^k that fits best."""
     x, y = [math.log(n) for n in rows], [math.log(s) for s in seconds]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))

@@ -1,4 +1,4 @@
-"""Divergences of output layers: fused with the layer, against the logits in full. Gradients by the student's."""
+"""Divergences from output layers, compared with storing the full logits. Gradients are the student's."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def entropy(hidden: Any, weight: Any) -> Any:
 
 
 def inputs(framework: Framework, scale: Scale, heads: int) -> tuple[Any, ...]:
-    """The last head is the one that learns."""
+    """Only the last head learns."""
     *fixed, hidden, weight = linear_heads(framework, scale, heads)
     return (*fixed, hidden.requires_grad_(), weight.requires_grad_())
 
 
 def rows(framework: Framework, scale: Scale) -> list[Row]:
-    """Forward and backward."""
+    """Run forward and backward."""
     found = []
     for name, ours, plain, heads in (
         ("linear_kl_divergence", xp.linear_kl_divergence, kl, 2),

@@ -1,7 +1,7 @@
-"""Extra peak memory of the rows of a group, each way in a process of its own: `python benchmarks/memory.py torch`.
+"""Measure the extra peak memory of the rows of a group, each in a new process: `python benchmarks/memory.py torch`.
 
-A line of JSON for each: bytes beyond those at the start of the call, and bytes of what the call returns, such as
-gradients. A call on small arrays comes first, so that libraries are loaded and threads started.
+Prints a line of JSON for each: bytes above the level at the start of the call, and bytes of the results, such as
+gradients. A call on small arrays comes first, to load libraries and start threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from table import FULL, GROUPS, QUICK, TINY, Scale, leaves, rows_of
 
 
 def measure(send: Connection, group: str, row: int, way: str, scale: Scale) -> None:
-    """Send the peak of a call, and what is returned of it."""
+    """Send the peak memory of a call, and the size of its results."""
     tiny = rows_of(group, replace(TINY, growth=(TINY.rows,) * len(scale.growth)))[row]
     small = tiny.call(way, tiny.inputs())
     small()

@@ -37,7 +37,7 @@ def optax_kl(log_p: Any, log_q: Any) -> Any:
 
 
 def penalty(scale: Scale, case: Case) -> list[Row]:
-    """A penalty beside the obvious expression, eager and jitted."""
+    """Return rows for a penalty and the obvious formula, eager and jitted."""
     peers = {BY_HAND: jax.jit(case.by_hand)}
     if case.label == "kl_divergence":
         peers[OPTAX] = jax.jit(optax_kl)
@@ -48,7 +48,7 @@ def penalty(scale: Scale, case: Case) -> list[Row]:
 
 
 def gradients(scale: Scale, case: Case) -> Row:
-    """Forward and backward, by all inputs."""
+    """Run forward and backward, with respect to all inputs."""
     wrt = tuple(range(len(case.kinds)))
     fns = {"ours": case.penalty, BY_HAND: case.by_hand}
     if case.label == "kl_divergence":
@@ -88,7 +88,7 @@ def tracking_row(scale: Scale) -> Row:
 
 
 def rows(scale: Scale) -> list[Row]:
-    """The rows of JAX."""
+    """Return the rows of JAX."""
     known = cases(jnp, jax.nn.log_softmax, partial(jax.nn.logsumexp, axis=-1))
     with_gradients = ("kl_divergence", "entropy(from_logits=True)")
     return [

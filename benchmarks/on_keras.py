@@ -1,4 +1,4 @@
-"""Keras 3 on PyTorch, in a process of its own: it imports other frameworks."""
+"""Keras 3 on PyTorch, in its own process, because it imports other frameworks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["rows"]
 
 
 def rows(scale: Scale) -> list[Row]:
-    """It takes probabilities, and clips them."""
+    """Keras takes probabilities, and clips them."""
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
 

@@ -37,7 +37,7 @@ def probabilities(*log_ps: Any) -> tuple[Any, ...]:
 
 
 def penalty(scale: Scale, case: Case) -> Row:
-    """A penalty beside the obvious NumPy."""
+    """Return rows for a penalty and the obvious NumPy formula."""
     peers: dict[str, Any] = {"by hand": case.by_hand}
     goals = []
     if case.label == "kl_divergence":
@@ -68,7 +68,7 @@ def tracking_row(scale: Scale) -> Row:
 
 
 def rows(scale: Scale) -> list[Row]:
-    """The rows of NumPy."""
+    """Return the rows of NumPy."""
     known = {case.label: case for case in cases(np, log_softmax, partial(logsumexp, axis=-1))}
     shown = ("kl_divergence", "kl_divergence(from_logits=True)", "js_divergence", "entropy(from_logits=True)")
     return [

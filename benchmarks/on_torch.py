@@ -1,4 +1,4 @@
-"""Eager PyTorch, on the CPU and, where there is one, on a CUDA device."""
+"""Eager PyTorch on the CPU, and on a CUDA device if there is one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ONE_THREAD = replace(CPU, fresh=partial(torch.set_num_threads, 1))  # log_softma
 
 
 def by_hand() -> list:
-    """Every array penalty and its obvious expression."""
+    """Return rows for every array penalty and the obvious formula."""
     return cases(torch, lambda x: torch.log_softmax(x, dim=-1), lambda x: torch.logsumexp(x, dim=-1))
 
 
@@ -83,7 +83,7 @@ GOALS = {  # work: (limit, peer, of what)
 
 
 def both_ways(framework: Framework, scale: Scale, subject: tuple, *, dtype: Any = None) -> list[Row]:
-    """A subject forward, and forward and backward."""
+    """Return rows for a subject, forward, and forward and backward."""
     name, kinds, ours, peers = subject
     if dtype is not None:
         name = f"{name} in {str(dtype).removeprefix('torch.')}"
@@ -115,7 +115,7 @@ def both_ways(framework: Framework, scale: Scale, subject: tuple, *, dtype: Any 
 
 
 def blocks(framework: Framework, scale: Scale) -> list[Row]:
-    """What it is that blocks of rows save."""
+    """Return rows that show what blocks of rows save."""
     return [
         Row(
             f"{name} forward + backward, in blocks",
@@ -168,7 +168,7 @@ def tracking_row(framework: Framework, scale: Scale) -> Row:
 
 
 def rows(scale: Scale) -> list[Row]:
-    """The rows of eager PyTorch."""
+    """Return the rows of eager PyTorch."""
     frameworks = [CPU]
     if torch.cuda.is_available():
         frameworks.append(

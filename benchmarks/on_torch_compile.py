@@ -1,4 +1,4 @@
-"""Compiled PyTorch: every array penalty and its obvious expression, and a whole pipeline."""
+"""Compiled PyTorch: every array penalty and the obvious formula, and a whole pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GOAL = Goal("any penalty under torch.compile", 1.1, "by hand, compiled")
 
 
 def rows(scale: Scale) -> list[Row]:
-    """The rows of compiled PyTorch."""
+    """Return the rows of compiled PyTorch."""
     compiler = partial(torch.compile, fullgraph=True, backend=scale.compiler)
     penalties = [
         Row(

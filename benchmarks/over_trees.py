@@ -1,9 +1,9 @@
-"""L2 over the parameters of a model, eager PyTorch: `over_tree` beside the obvious sum and torch._foreach_norm.
+"""L2 over the parameters of a model in eager PyTorch: `over_tree`, the obvious sum, and torch._foreach_norm.
 
     python benchmarks/over_trees.py
 
-Apart from the table, for there is no goal. Ratios are to the obvious sum. Ours gives small leaves to
-torch._foreach_norm, and not large ones, for its sums in float32 are off by as much as the last column says.
+Not in the table, because there is no goal. Ratios compare with the obvious sum. Ours uses torch._foreach_norm only for
+small leaves, because its float32 sums of large leaves have the error in the last column.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROUNDS = 15
 
 
 def transformer(layers: int, width: int) -> list[tuple[int, ...]]:
-    """The shapes of a transformer's parameters."""
+    """Return the shapes of a transformer's parameters."""
     one = [
         (width, 4 * width),
         (4 * width,),
@@ -61,7 +61,7 @@ WAYS = (obvious, ours, joined, foreach)
 
 
 def best(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Milliseconds of each, in turns."""
+    """Return milliseconds of each, measured in turns."""
     found = dict.fromkeys(ways, float("inf"))
     for i in range(ROUNDS + 2):
         for name, way in ways.items():

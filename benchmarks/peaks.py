@@ -1,4 +1,4 @@
-"""Extra peak memory of a call, by what can see it: tracemalloc, the process' high-water mark, CUDA's allocator."""
+"""Extra peak memory of a call, from tracemalloc, the process's high-water mark, or CUDA's allocator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Call = Callable[[], Any]
 
 
 def of_numpy(call: Call) -> tuple[int, Any]:
-    """NumPy tells tracemalloc of its arrays."""
+    """Use tracemalloc, to which NumPy reports its arrays."""
     tracemalloc.start()
     result = call()
     _, peak = tracemalloc.get_traced_memory()
@@ -24,7 +24,7 @@ def of_numpy(call: Call) -> tuple[int, Any]:
 
 
 def of_process(call: Call) -> tuple[int, Any]:
-    """Linux only: the mark can be set back to the present level, which getrusage's ru_maxrss cannot."""
+    """Use the high-water mark of Linux, which can be reset to the present level, unlike getrusage's ru_maxrss."""
     gc.collect()
     getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: None)(0)  # else glibc has memory left of earlier calls
     Path("/proc/self/clear_refs").write_text("5")
@@ -34,14 +34,14 @@ def of_process(call: Call) -> tuple[int, Any]:
 
 
 def _status(key: str) -> int:
-    """Bytes."""
+    """Return bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (value,) = [line.split()[1] for line in lines if line.startswith(f"{key}:")]
     return int(value) * 1024
 
 
 def of_cuda(call: Call) -> tuple[int, Any]:
-    """What PyTorch's allocator counts."""
+    """Use the counts of PyTorch's allocator."""
     import torch
 
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Arrays to compute on, as NumPy's float32: the same for every framework."""
+"""Arrays to compute with, as float32 NumPy arrays: the same for every framework."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["arrays", "linear_heads", "steps"]
 
 
 def arrays(framework: Framework, scale: Scale, *kinds: str) -> tuple:
-    """One array of each kind, of a framework."""
+    """Return one array of each kind, of a framework."""
     return tuple(framework.asarray(_array(kind, scale, seed)) for seed, kind in enumerate(kinds))
 
 
@@ -34,12 +34,12 @@ def _log_softmax(z: np.ndarray) -> np.ndarray:
 
 
 def linear_heads(framework: Framework, scale: Scale, heads: int) -> list:
-    """Hidden states [tokens, hidden] and the weights [classes, hidden] of output layers, two for each head."""
+    """Return hidden states [tokens, hidden] and weights [classes, hidden] of output layers, two for each head."""
     shapes = ((scale.tokens, scale.hidden), (scale.classes, scale.hidden))
     found = [_normal(seed, *shapes[seed % 2]) for seed in range(2 * heads)]
     return [framework.asarray(x / scale.hidden**0.5 if i % 2 else x) for i, x in enumerate(found)]
 
 
 def steps(scale: Scale) -> list[Scale]:
-    """The scales of a series with more and more rows."""
+    """Return the scales of a series with a growing number of rows."""
     return [replace(scale, rows=n) for n in scale.growth]

@@ -1,4 +1,4 @@
-"""What was measured, held against the goals, as Markdown."""
+"""Render the measurements and the goals as Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READING = "reading the inputs"
 
 @dataclass
 class Entry:
-    """A row, measured: seconds a call, and bytes, of each way."""
+    """A measured row: seconds per call and bytes, for ours and each peer."""
 
     framework: str
     work: str
@@ -27,15 +27,15 @@ class Entry:
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def extra(self, way: str) -> float:
-        """MiB beyond what is returned."""
+        """Return MiB in addition to the results."""
         return (self.memory[way]["peak"] - self.memory[way]["returned"]) / MIB
 
     def ratio(self, peer: str) -> float:
-        """Ours / the peer's, of what both need in all; under a page the mark does not move."""
+        """Return our peak memory / the peer's, which is at least one page, because smaller changes are not measured."""
         return self.memory["ours"]["peak"] / max(self.memory[peer]["peak"], 4096)
 
     def measured(self, goal: dict[str, Any]) -> float | None:
-        """What a goal is about, None where it was not measured."""
+        """Return the value that a goal limits, or None if it was not measured."""
         peer = goal["peer"]
         if goal["of"] != "memory":
             ours, other = self.seconds["ours"], self.seconds[peer]
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A goal, and the worst of what the rows that share it found."""
+    """A goal, and the worst result of the rows that share it."""
 
     goal: str
     limit: str
@@ -56,7 +56,7 @@ class Verdict:
 
 
 def verdicts(entries: Sequence[Entry]) -> list[Verdict]:
-    """One for each goal; rows that share a goal must all meet it."""
+    """Return a verdict for each goal. All rows that share a goal must meet it."""
     found: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
     for entry in entries:
         for goal in entry.goals:
@@ -84,7 +84,7 @@ def _verdict(name: str, limit: float, peer: str, of: str, values: list[tuple[flo
 
 
 def _series(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """The steps of each framework's series."""
+    """Return the steps of each framework's series."""
     found: dict[str, list[Entry]] = {}
     for entry in entries:
         if entry.growth:
@@ -96,15 +96,15 @@ def _growth(steps: list[Entry]) -> Iterable[Verdict]:
     sizes = [step.growth for step in steps]
     name = f"KL forward, {steps[0].framework}, from {sizes[0]} to {sizes[-1]} rows"
     power = exponent(sizes, [step.seconds["ours"] for step in steps])
-    yield Verdict(name, f"<= {EXPONENT:g}, the power of the rows that time grows by", f"{power:.2f}", power <= EXPONENT)
+    yield Verdict(name, f"<= {EXPONENT:g}, the growth exponent of time", f"{power:.2f}", power <= EXPONENT)
     if all("ours" in step.memory for step in steps):
         extras = [step.extra("ours") for step in steps]
         spread = max(extras) - min(extras)
-        yield Verdict(name, f"<= {SPREAD} MiB, what extra memory varies by", f"{spread:.0f} MiB", spread <= SPREAD)
+        yield Verdict(name, f"<= {SPREAD} MiB, the range of the extra memory", f"{spread:.0f} MiB", spread <= SPREAD)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
+    """Return the lines of a Markdown table."""
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
@@ -154,13 +154,13 @@ def _steps(entries: Sequence[Entry]) -> list[str]:
 
 
 def render(entries: Sequence[Entry], facts: Sequence[str], failures: Sequence[str]) -> str:
-    """The whole of RESULTS.md."""
+    """Return the text of RESULTS.md."""
     single = [entry for entry in entries if not entry.growth]
     lines = [
         "# Benchmarks",
         "",
-        "Written by `nox -s benchmarks`, do not edit. Ours and the peers ran in turns in one process; the best of the",
-        "rounds counts, and ratios are of these.",
+        "Written by `nox -s benchmarks`, do not edit. Our functions and the alternatives (peers) ran in turns in one",
+        "process. Times are the best of all rounds, and ratios compare these.",
         "",
         *[f"- {fact}" for fact in facts],
         "",
@@ -170,20 +170,20 @@ def render(entries: Sequence[Entry], facts: Sequence[str], failures: Sequence[st
         "",
         "## Times",
         "",
-        "Reading the inputs: the framework's own sum over each array.",
+        '"Reading the inputs" is the framework\'s own sum over each array.',
         "",
         *_times(single),
         "",
         "## Memory",
         "",
-        "MiB above the level just before the call, each way in a process of its own: of NumPy by tracemalloc, on CUDA",
-        "by PyTorch's allocator, else by the high-water mark of the process. Gradients are returned.",
+        "MiB above the level just before the call, each measured in its own process: with tracemalloc for NumPy, with",
+        "PyTorch's allocator on CUDA, and otherwise with the process's high-water mark. Results include gradients.",
         "",
         *_memory(single),
         "",
         "## Growth",
         "",
-        "KL forward on more and more rows of the same length.",
+        "KL forward with a growing number of rows.",
         "",
         *_steps(entries),
     ]

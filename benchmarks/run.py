@@ -1,7 +1,7 @@
-"""Measures ours and the peers side by side and writes RESULTS.md: `nox -s benchmarks`, or `python benchmarks/run.py`.
+"""Measure ours and the peers, and write RESULTS.md: `nox -s benchmarks`, or `python benchmarks/run.py`.
 
-Each group of rows has a process of its own for its times, each way to do a row one for its memory. The exit status is 1
-if something did not run; a goal that is missed is a result like any other.
+Times are measured in one process for each group of rows, and memory in one process for each measurement. The exit
+status is 1 if something did not run. A missed goal is a result, not an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DISTRIBUTIONS = ("xpenalties", "numpy", "scipy", "autograd", "torch", "keras", "
 
 
 def times_of(group: str, options: list[str], machine: dict[str, Any]) -> tuple[list[Entry], list[str]]:
-    """The rows of a group, timed, and what did not run; `machine` is told what pytest-benchmark knows of it."""
+    """Time the rows of a group. Returns them, and what did not run. Fills `machine` with pytest-benchmark's facts."""
     with tempfile.TemporaryDirectory() as folder:
         timed, outcomes = Path(folder) / "times.json", Path(folder) / "outcomes.xml"
         command = [sys.executable, "-m", "pytest", str(HERE), "--group", group, *options, "-q", "--benchmark-quiet"]
@@ -50,7 +50,7 @@ def times_of(group: str, options: list[str], machine: dict[str, Any]) -> tuple[l
 
 
 def add_memory(entries: list[Entry], group: str, options: list[str]) -> list[str]:
-    """Add the memory of each way to the entries of a group; what did not run."""
+    """Add memory to the entries of a group. Returns what did not run."""
     command = [sys.executable, str(HERE / "memory.py"), group, *options]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     rows = {entry.row: entry for entry in entries}
@@ -66,7 +66,7 @@ def add_memory(entries: list[Entry], group: str, options: list[str]) -> list[str
 
 
 def facts_of(machine: dict[str, Any], load: float, scale: Scale) -> list[str]:
-    """When, where and on what, a line each."""
+    """Return lines about date, machine, arrays and versions."""
     cpu = machine.get("cpu", {}).get("brand_raw") or platform.processor()
     date = datetime.now(UTC).date().isoformat()
     versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in DISTRIBUTIONS)]
@@ -79,7 +79,7 @@ def facts_of(machine: dict[str, Any], load: float, scale: Scale) -> list[str]:
 
 
 def main() -> int:
-    """Measure, print and write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small shapes, to see that it runs: says nothing of goals")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS)

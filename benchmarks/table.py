@@ -1,7 +1,7 @@
-"""What the benchmarks' one table is made of: rows of work, the ways to do it, and the goals.
+"""The parts of the benchmarks' table: rows of operations, the ways to compute them, and the goals.
 
-The rows are in the `on_*.py` files, a group of them for each process to measure in: two frameworks in one process would
-share its threads. A group is imported when it is asked for.
+The rows are in the `on_*.py` files. Each group of rows is measured in its own process, because two frameworks in one
+process would share threads. A group is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUPS = ("torch", "keras", "numpy", "torch_compile", "jax")
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the work is. Shapes are (rows, columns)."""
+    """The sizes of the arrays. Shapes are (rows, columns)."""
 
     rows: int = 512
     classes: int = 32_000
@@ -31,17 +31,17 @@ class Scale:
     tokens: int = 2048
     hidden: int = 512
     growth: tuple[int, ...] = (64, 256, 1024, 4096)
-    seconds: float = 3.0  # to spend on a row, but for the rounds it gets at least
+    seconds: float = 3.0  # to spend on a row, but at least `rounds`
     rounds: int = 3
-    calls: int = 50  # to time together, of those on 4 elements
+    calls: int = 50  # to time together, on 4 elements
     compiler: str = "inductor"
 
     @property
     def description(self) -> str:
-        """The shapes, but for those that the work says."""
+        """Return the shapes, except those that the operations state."""
         shapes = {"topk_kl_divergence": self.top_k, "orthogonality": self.wide, "covariance": self.samples}
         others = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-        return f"arrays of float32, [{self.rows}, {self.classes}] unless the work says otherwise; {others}"
+        return f"arrays of float32, [{self.rows}, {self.classes}] unless stated otherwise; {others}"
 
 
 def _scale(n: int, d: int, growth: tuple[int, ...]) -> Scale:
@@ -51,25 +51,25 @@ def _scale(n: int, d: int, growth: tuple[int, ...]) -> Scale:
 
 FULL = Scale()
 QUICK = replace(_scale(128, 64, (16, 64, 256)), seconds=0.05, rounds=2, calls=20, compiler="aot_eager")
-TINY = _scale(512, 1024, ())  # to load libraries and start threads with: as little as is cut into blocks
+TINY = _scale(512, 1024, ())  # to load libraries and start threads: the smallest size that is cut into blocks
 FOUR = _scale(2, 2, ())  # 4 elements
 
 
 @dataclass(frozen=True)
 class Framework:
-    """How to measure what runs on the arrays of one framework."""
+    """How to measure code on the arrays of one framework."""
 
     name: str
     asarray: Callable[[np.ndarray], Any]
     read: Callable[..., Any]  # the arrays, once
     peak: Callable[[Callable[[], Any]], tuple[int, Any]]  # of a call: bytes beyond those at its start, and its result
-    wait: Callable[[Any], Any] = lambda result: result  # for what the framework has only begun
-    fresh: Callable[[], None] = lambda: None  # forget what was compiled
+    wait: Callable[[Any], Any] = lambda result: result  # until the device has computed it
+    fresh: Callable[[], None] = lambda: None  # forget compiled programs
 
 
 @dataclass(frozen=True)
 class Fed:
-    """A way that takes something else than the row's inputs, which `feed` makes of them beforehand."""
+    """A way that needs other inputs than the row's, which `feed` makes from them beforehand."""
 
     call: Callable[..., Any]
     feed: Callable[..., tuple[Any, ...]]
@@ -77,10 +77,10 @@ class Fed:
 
 @dataclass(frozen=True)
 class Goal:
-    """What ours may need at most.
+    """The limit for ours.
 
-    The limit is a ratio to a peer's time; or microseconds more than the peer's; or a ratio to a peer's extra peak
-    memory, without a peer MiB beyond what is returned.
+    It is a ratio to a peer's time, a number of microseconds above the peer's, or a ratio to a peer's extra peak memory.
+    Without a peer, it is in MiB in addition to the results.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Goal:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A piece of work, ours and what else does it. Each way takes the inputs and returns the same figures."""
+    """An operation, ours and the peers. Each way takes the inputs and returns the same values."""
 
     work: str
     framework: Framework
@@ -114,7 +114,7 @@ class Row:
         return f"{self.framework.name}: {self.work}"
 
     def call(self, way: str, inputs: tuple[Any, ...]) -> Callable[[], Any]:
-        """What to time: `number` calls in one of the ways, until the last one's result is there."""
+        """Return the function to time: `number` calls in one of the ways, until the last result is ready."""
         fn = self.ways[way]
         if isinstance(fn, Fed):
             fn, inputs = fn.call, fn.feed(*inputs)
@@ -131,12 +131,12 @@ class Row:
 
 
 def leaves(result: Any) -> list[Any]:
-    """The arrays and numbers in what a way returns."""
+    """Return the arrays and numbers in the results of a way."""
     if isinstance(result, tuple | list):
         return [leaf for each in result for leaf in leaves(each)]
     return [result]
 
 
 def rows_of(group: str, scale: Scale) -> list[Row]:
-    """The rows that are measured in one process. Their order does not depend on the scale."""
+    """Return the rows that are measured in one process. Their order does not depend on the scale."""
     return importlib.import_module(f"on_{group}").rows(scale)

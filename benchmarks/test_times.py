@@ -1,6 +1,6 @@
-"""Times of every way of every row, in turns, by pytest-benchmark: between the rounds of ours, the peers run.
+"""Time ours and the peers of every row in turns, with pytest-benchmark: between the rounds of ours, the peers run.
 
-What else the machine does falls on all of them alike. The best of the rounds counts.
+So other load on the machine affects all of them equally. The best of the rounds counts.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 
 def agree(ours: Any, peers: Any, rtol: float, *, only_value: bool) -> None:
-    """What both return must be the same, to the scale of each array."""
+    """Check that both return the same, relative to the scale of each array."""
     end = 1 if only_value else None
     for a, b in zip(leaves(ours)[:end], leaves(peers)[:end], strict=True):
         got, want = (np.asarray(x.float().cpu() if hasattr(x, "cpu") else x, dtype=np.float32) for x in (a, b))

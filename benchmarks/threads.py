@@ -1,6 +1,6 @@
-"""What execution="threads" and compute_async save: two penalties that keep a CPU busy, and several that wait.
+"""The time that execution="threads" and compute_async save, for two CPU-bound penalties and several that wait.
 
-Run `python benchmarks/threads.py`. The best of several repeats, sequentially and on threads in turns.
+Run `python benchmarks/threads.py`. Sequential runs and runs on threads take turns, and the best of several counts.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SECONDS = 0.2
 
 
 def disorder(x: np.ndarray) -> Any:
-    """How far the rows are from sorted: the mean distance of a rank and its place. NumPy lets go of Python's lock."""
+    """Return how far the rows are from sorted: the mean distance of rank and position. NumPy releases the GIL."""
     return np.mean(np.abs(np.argsort(x, axis=-1, kind="stable") - np.arange(x.shape[-1])))
 
 
 def on_bare_threads(*calls: Callable[[], Any]) -> None:
-    """What there is to gain, on this machine as busy as it is."""
+    """Run the calls on bare threads, which shows the possible gain on this machine."""
     threads = [Thread(target=call) for call in calls]
     for thread in threads:
         thread.start()
@@ -42,7 +42,7 @@ async def waiting(x: np.ndarray) -> float:
 
 
 def best(*runs: Callable[[], Any]) -> list[float]:
-    """Seconds, each run once in each round: what else the machine does is shared out."""
+    """Return seconds. Each runs once in each round, so other load affects all of them equally."""
     seconds = [float("inf")] * len(runs)
     for _ in range(REPEATS):
         for i, run in enumerate(runs):

@@ -1,4 +1,4 @@
-"""What PyTorch's users have instead, each written from its definition; values are means over rows."""
+"""Alternatives for PyTorch, each written from its definition. Values are means over rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def distributions_kl(p: Any, q: Any) -> Any:
 
 
 def unchunked_entropy(z: Any) -> Any:
-    """The formula of TRL and verl."""
+    """Compute the formula of TRL and verl."""
     return (torch.logsumexp(z, dim=-1) - torch.sum(torch.softmax(z, dim=-1) * z, dim=-1)).mean()
 
 
@@ -47,7 +47,7 @@ def distributions_entropy(z: Any) -> Any:
 
 
 def generalised_jsd(teacher: Any, student: Any, beta: float = 0.5) -> Any:
-    """The formula of TRL, for 0 < beta < 1."""
+    """Compute the formula of TRL, for 0 < beta < 1."""
     teacher, student = functional.log_softmax(teacher, dim=-1), functional.log_softmax(student, dim=-1)
     weighted = torch.stack([teacher + math.log(beta), student + math.log(1 - beta)])
     mixture = torch.logsumexp(weighted, dim=0)
@@ -55,14 +55,14 @@ def generalised_jsd(teacher: Any, student: Any, beta: float = 0.5) -> Any:
 
 
 def gram_form(x: Any) -> Any:
-    """Soft orthogonality by the n x n Gram matrix."""
+    """Compute soft orthogonality from the n x n Gram matrix."""
     unit = functional.normalize(x, dim=-1)
     gram = unit @ unit.T
     return torch.sum(torch.square(gram)) - torch.sum(torch.square(torch.diagonal(gram)))
 
 
 def with_gradients(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The value, and its gradients by all inputs that have one."""
+    """Return the value, and its gradients with respect to all inputs that require one."""
 
     def run(*xs: Any) -> tuple[Any, ...]:
         value = fn(*xs)
@@ -74,7 +74,7 @@ def with_gradients(fn: Callable[..., Any]) -> Callable[..., Any]:
 def inputs(
     framework: Framework, scale: Scale, *kinds: str, wrt: str | None = None, dtype: Any = None
 ) -> tuple[Any, ...]:
-    """Arrays, of which those that `wrt` has a 1 for need a gradient: all by default, "01" the second one."""
+    """Return arrays. Those with a 1 in `wrt` require a gradient: by default all, with "01" only the second."""
     found = arrays(framework, scale, *kinds)
     wanted = wrt or "1" * len(kinds)
     return tuple(x.to(dtype or x.dtype).requires_grad_(w == "1") for x, w in zip(found, wanted, strict=True))

@@ -1,6 +1,6 @@
-"""What gradient norms of each penalty cost: tracked in one computation, against a pass for each by hand.
+"""The cost of each penalty's gradient norm: tracked in one computation, or with a pass for each by hand.
 
-Four penalties on logits. By hand, each is evaluated and differentiated on its own, and then the total is, once more:
+There are four penalties on logits. By hand, each is evaluated and differentiated alone, and then the total once more:
 N + 1 passes.
 """
 
@@ -32,7 +32,7 @@ Way = Callable[..., Any]  # student, teacher -> the total, norms of the penaltie
 
 
 def each_penalty(teacher: Any) -> list[tuple[float, Way]]:
-    """Weights, and penalties as functions of the student."""
+    """Return weights, and penalties as functions of the student."""
 
     def of_student(penalty: Penalty) -> Way:
         return lambda x: penalty.fn(*penalty.arguments(({"teacher": teacher, "student": x},)), **penalty.options)
@@ -41,7 +41,7 @@ def each_penalty(teacher: Any) -> list[tuple[float, Way]]:
 
 
 def tracked(student: Any, teacher: Any, **options: Any) -> tuple[Any, list[Any]]:
-    """The total, and the norms of the penalties' gradients."""
+    """Return the total, and the norms of the penalties' gradients."""
     total, report = PIPELINE.compute({"student": student, "teacher": teacher}, track_grad_norms=True, **options)
     return total, [part.grad_norm for part in report.regularizers.values()]
 
@@ -49,7 +49,7 @@ def tracked(student: Any, teacher: Any, **options: Any) -> tuple[Any, list[Any]]
 def row(
     framework: Framework, rows: int, inputs: Callable[[], tuple[Any, ...]], tracked: Way, by_hand: Way, untracked: Way
 ) -> Row:
-    """The row of a framework, which says how to differentiate there."""
+    """Return the row of a framework. It gets the framework's way to differentiate."""
     return Row(
         f"tracking 4 penalties, {rows} rows",
         framework,
@@ -62,7 +62,7 @@ def row(
 
 
 def whole(framework: Framework, scale: Scale, cases: list[Case], compiler: Callable[[Way], Way]) -> Row:
-    """The same pipeline, compiled, and the expression that it stands for."""
+    """Return the row of the same pipeline, compiled, and of its formula by hand."""
     ours = xp.compile(PIPELINE)
     by_hand = {case.label: case.by_hand for case in cases}
 

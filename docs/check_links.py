@@ -1,9 +1,9 @@
-"""Checks links that need no network: in the built site, and between the files of the repository.
+"""Check links without a network: in the built site, and between the files of the repository.
 
     python docs/check_links.py [docs/_build/html]
 
-Of the site every link must lead to a file, and its anchor to an element of that page. In the Markdown files of the
-repository, which are read there too, a relative link must lead to a file, and its anchor to a heading.
+In the site, every link must lead to a file, and its anchor to an element of that page. In the Markdown files of the
+repository, every relative link must lead to a file, and its anchor to a heading.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
 class Page(HTMLParser):
-    """The links of a page, and what they can lead to in it."""
+    """The links and the anchors of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Take what a tag has."""
+        """Collect the links and anchors of a tag."""
         for name, value in attributes:
             if name in ("href", "src", "xlink:href") and value is not None:
                 self.links.append(value)
@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 
 def broken_in_site(folder: Path) -> Iterator[str]:
-    """What is wrong in a built site, a line each."""
+    """Yield a line for each broken link in a built site."""
     pages = {path: Page(path.read_text("utf-8")) for path in sorted(folder.rglob("*.html"))}
     if not pages:
         yield f"{folder}: no pages"
@@ -62,13 +62,13 @@ def broken_in_site(folder: Path) -> Iterator[str]:
 
 
 def markdown_files(root: Path = ROOT) -> list[Path]:
-    """The Markdown files that people read in the repository, but for those that the build makes."""
+    """Return the Markdown files of the repository, except those that the build makes."""
     found = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *root.glob("*/*.md")]
     return sorted(path for path in set(found) if not _is_generated(path, root) and not path.parts[-2].startswith("."))
 
 
 def broken_in_markdown(files: Iterable[Path], root: Path = ROOT) -> Iterator[str]:
-    """What is wrong in files of the repository, a line each."""
+    """Yield a line for each broken link in files of the repository."""
     for path in files:
         for link in LINK.findall(CODE.sub("", path.read_text("utf-8"))):
             parts = urlsplit(link)
@@ -76,7 +76,7 @@ def broken_in_markdown(files: Iterable[Path], root: Path = ROOT) -> Iterator[str
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if _is_generated(target, root):
-                continue  # the site's check sees these
+                continue  # the site's check covers these
             if not target.exists():
                 yield f"{path.relative_to(root)}: {link} leads to no file"
             elif parts.fragment and target.suffix == ".md" and unquote(parts.fragment) not in _headings(target):
@@ -89,13 +89,13 @@ def _is_generated(path: Path, root: Path) -> bool:
 
 @cache
 def _headings(path: Path) -> set[str]:
-    """As GitHub and MyST call them in links."""
+    """Return the anchors of headings, as in GitHub and MyST."""
     text = re.sub(r"^(`{3,}).*?^\1", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in HEADING.findall(text)}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what is wrong; 1 if anything is."""
+    """Print broken links. Return 1 if there are any."""
     problems = list(broken_in_markdown(markdown_files()))
     for folder in arguments:
         problems += broken_in_site(Path(folder).resolve())

@@ -37,8 +37,8 @@ extensions = [
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb"}
 exclude_patterns = ["_build", "_ext", "pictures", "**/.ipynb_checkpoints"]
 nitpicky = True
-smartquotes = False  # quotes are of code
-default_role = "py:obj"  # a link where it is a public name, else code
+smartquotes = False  # quotes are part of code
+default_role = "py:obj"  # a link if it is a public name, otherwise code
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_block", "attrs_inline"]
 myst_heading_anchors = 4
@@ -53,7 +53,7 @@ nb_render_markdown_format = "myst"  # with tables
 nb_output_stderr = "warn"  # a warning in a page is a warning of the build
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the docstrings say it, for people
+autodoc_typehints = "none"  # the docstrings describe types
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 

@@ -1,8 +1,7 @@
-"""The look of the pictures in these pages: legible on light and dark backgrounds, and on a phone.
+"""Plots for the documentation, legible on light and dark backgrounds and on a phone.
 
-A picture is one or more panels, each as wide as a phone and an SVG of its own inside the page, so that they stand side
-by side where there is room and below each other where there is none, in their own size. Text and axes have the colour
-of the page's text.
+A plot consists of panels. Each panel is an SVG as wide as a phone, so panels are side by side if there is room, and
+otherwise below each other. Text and axes have the color of the page's text.
 
 >>> from figures import panels, show
 >>> left, right = panels("Values", "Slopes")
@@ -26,17 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["COLORS", "FILLED", "INK", "panels", "show", "style", "svg"]
 
-#: Apart from each other to all kinds of eyes, and at least 3:1 from white and from black; lines differ in dashes too.
+#: Distinct for color-blind readers, with a contrast of at least 3:1 to white and black. Lines also differ in dashes.
 COLORS = ("#2a7fc4", "#d55e00", "#00936b", "#b0609a", "#8c7a1f")
-#: Text and axes. In the page it is the colour of the page's text; in a picture for itself, a grey for both backgrounds.
+#: Text and axes. Pages replace it with the color of their text. In a separate image, it suits both backgrounds.
 INK = "#7b7c7d"
-#: For areas: light where the value is large, also without colours.
+#: For areas: larger values are lighter, also without colors.
 FILLED = "cividis"
 WIDTH, HEIGHT = 3.3, 2.5  # inches; 317 pixels fit into a page of 390
 
 
 def style() -> None:
-    """Set Matplotlib's parameters; `panels` does."""
+    """Set Matplotlib's parameters. `panels` calls it."""
     mpl.rcParams.update(
         {
             "axes.edgecolor": INK,
@@ -59,7 +58,7 @@ def style() -> None:
             "legend.frameon": False,
             "legend.handlelength": 2.5,
             "lines.linewidth": 1.8,
-            "svg.fonttype": "none",  # text stays text: of the page's font, found by its search
+            "svg.fonttype": "none",  # text stays text, in the page's font, and can be searched
             "text.color": INK,
             "xtick.color": INK,
             "ytick.color": INK,
@@ -68,7 +67,7 @@ def style() -> None:
 
 
 def panels(*titles: str, height: float = HEIGHT, width: float = WIDTH) -> list[Axes]:
-    """Axes, one for each title, each in a figure of its own; sizes in inches."""
+    """Return axes, one for each title, each in its own figure. Sizes are in inches."""
     style()
     axes = [Figure(figsize=(width, height), layout="constrained").subplots() for _ in titles]
     for each, title in zip(axes, titles, strict=True):
@@ -77,7 +76,7 @@ def panels(*titles: str, height: float = HEIGHT, width: float = WIDTH) -> list[A
 
 
 def show(*axes: Axes, alt: str) -> None:
-    """Put panels into the page; `alt` says what they show to those who cannot see them."""
+    """Put panels into the page. `alt` describes them for screen readers."""
     from IPython.display import HTML, display
 
     inside = "".join(svg(each.get_figure(), f"{alt} {number}") for number, each in enumerate(axes))
@@ -85,12 +84,12 @@ def show(*axes: Axes, alt: str) -> None:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """A figure as an element of a page; `name` makes its ids differ from those of the page's others."""
+    """Return a figure as an element of a page. `name` makes its ids unique in the page."""
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = file.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r"<(metadata|style).*?</\1>\s*", "", text, flags=re.DOTALL)  # a style would be the page's
-    text = re.sub(r' id="[A-Za-z][\w.]*_\d+"', "", text)  # names of groups; an id that is referred to has no underscore
+    text = re.sub(r"<(metadata|style).*?</\1>\s*", "", text, flags=re.DOTALL)  # a style would apply to the whole page
+    text = re.sub(r' id="[A-Za-z][\w.]*_\d+"', "", text)  # names of groups; ids that are referenced have no underscore
     return re.sub(r"font-family: [^;\"]*;?", "", text)

@@ -1,9 +1,9 @@
-"""Penalties that wait: one asks a knowledge base over HTTP, one computes on the CPU, side by side on an event loop.
+"""Slow penalties on an event loop: one asks a knowledge base over HTTP, while another computes on the CPU.
 
     python examples/async_penalty.py [--steps N] [--seed N]
 
-A classifier of wines in PyTorch. The knowledge base, a small server that this program starts on a free port, is slow
-to answer now and then: the loss does not wait for it then, and says so.
+The model is a classifier of wines in PyTorch. The knowledge base is a small server that this program starts on a free
+port. Now and then it answers slowly: then the loss does not wait for it, and the report says so.
 """
 
 import argparse
@@ -31,19 +31,19 @@ except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[torch,examples]"')
 
 HIDDEN = 16
-LATENCY = 0.02  # seconds that an answer takes as a rule
-STALLED = 3.0  # and now and then
+LATENCY = 0.02  # seconds that an answer usually takes
+STALLED = 3.0  # seconds that a slow answer takes
 STALLS_EVERY = 10  # requests
 TIMEOUT = 0.5
 TARGET_ACCURACY = 0.9
 
-# What the knowledge base knows: how bad it is to take a wine of the row's class for one of the column's.
+# What the knowledge base knows: the cost of predicting the column's class for a wine of the row's class.
 COSTS = [[0.0, 1.0, 3.0], [1.0, 0.0, 1.0], [3.0, 1.0, 0.0]]
 
 
 @contextmanager
 def knowledge_base():
-    """The address of a server that answers /costs/0,2,1 with a row of COSTS for each class."""
+    """Yield the address of a server that answers /costs/0,2,1 with a row of COSTS for each class."""
     requests, stopped = count(1), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,7 +55,7 @@ def knowledge_base():
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(answer)
-            except OSError:  # whoever asked has hung up
+            except OSError:  # the client has closed the connection
                 self.close_connection = True
 
         def log_message(self, *args):
@@ -71,7 +71,7 @@ def knowledge_base():
 
 
 async def ask(address, path):
-    """The server's answer to a GET request. Whoever waits for it may be cancelled at any time."""
+    """Return the server's answer to a GET request. The task may be cancelled at any time."""
     reader, writer = await asyncio.open_connection(*address)
     try:
         writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
@@ -84,16 +84,17 @@ async def ask(address, path):
 
 
 async def expected_cost(inputs):
-    """What the predicted distributions cost, by the knowledge base."""
+    """Return the expected cost of the predictions, according to the knowledge base."""
     classes = ",".join(str(each) for each in inputs["classes"].tolist())
     costs = torch.tensor(await ask(inputs["knowledge_base"], f"/costs/{classes}"))
     return (inputs["log_probs"].exp() * costs).sum(dim=-1).mean()
 
 
 def total_persistence(hidden):
-    """The mean lifetime of the connected components of a cloud of points: of edges in its minimum spanning tree.
+    """Return the mean lifetime of the connected components of a point cloud.
 
-    SciPy finds the tree, and the lengths of its edges are PyTorch's to differentiate.
+    This is the mean length of the edges in its minimum spanning tree. SciPy finds the tree, and PyTorch differentiates
+    the lengths.
     """
     distances = squareform(pdist(hidden.detach().numpy()))
     tree = minimum_spanning_tree(distances)
@@ -121,7 +122,7 @@ LOSS = RegularizedLoss(
 
 @contextmanager
 def durations(steps):
-    """Print what each penalty found at these steps, and how long it took."""
+    """Print the value of each penalty at these steps, and how long it took."""
     logger = logging.Logger("async_penalty")
     printer = logging.StreamHandler(sys.stdout)
     printer.setFormatter(logging.Formatter("  %(message)s"))
@@ -135,7 +136,7 @@ def durations(steps):
 
 
 async def train(model, images, classes, *, steps, address):
-    """The steps that a penalty was dropped in, and the report of the last of them."""
+    """Return the steps in which a penalty was dropped, and the report of the last of these steps."""
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     dropped, last = [], None
     for step in range(steps):
@@ -158,10 +159,10 @@ async def train(model, images, classes, *, steps, address):
 
 
 def main(argv=None):
-    """The test accuracy, the steps that a penalty was dropped in, and the report of the last of them."""
+    """Return the test accuracy, the steps in which a penalty was dropped, and the report of the last of these steps."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=30, help="of gradient descent (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help="steps of gradient descent (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     args = parser.parse_args(argv)
 
     torch.manual_seed(args.seed)

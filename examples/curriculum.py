@@ -1,10 +1,11 @@
-"""Teach a classifier of digits to read them sideways too, without forgetting how they look upright.
+"""Teach a digit classifier to read rotated digits, without forgetting upright ones.
 
     python examples/curriculum.py [--backend numpy|torch|jax] [--steps N] [--seed N] [--plot PATH]
 
-A network that has learned upright digits goes on with rotated ones. The KL divergence from what it was, on upright
-digits, has a weight that a controller adapts, to keep the divergence at a target; a bonus for entropy warms up and
-fades by a schedule. A step of training is one pure function of arrays, which jax.jit compiles once for the whole run.
+A network that has learned upright digits is trained on rotated ones. A penalty is the KL divergence between its earlier
+and its present answers to upright digits. A controller adapts the penalty's weight, to keep the divergence at a target.
+An entropy bonus warms up and fades with a schedule. A training step is one pure function of arrays, which jax.jit
+compiles once for the whole run.
 """
 
 import argparse
@@ -38,14 +39,14 @@ BATCH = 128
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 TARGET = 0.1  # of the divergence, in nats
-EVERY = 5  # steps between what is kept for the picture
-LAST = 0.25  # the share of the steps to judge the divergence by
+EVERY = 5  # steps between points of the plot
+LAST = 0.25  # the fraction of the steps over which the final divergence is averaged
 TARGET_ACCURACY = 0.85
 
 BONUS = schedules.warmup(schedules.cosine(0.1, steps=300), steps=100)
 PENALTIES = Pipeline(
     [
-        Penalty("kl_divergence", name="kl", inputs=("before", "now"), weight=0.0),  # the controller's
+        Penalty("kl_divergence", name="kl", inputs=("before", "now"), weight=0.0),  # set by the controller
         Penalty("entropy", inputs="sideways", weight=BONUS, options={"mode": "bonus"}),
         Penalty(trees.over_tree("l2", match="weights"), name="decay", inputs="params", weight=1e-4),
     ]
@@ -55,7 +56,7 @@ CLIP = transforms.clip_by_global_norm(1.0)
 
 
 def predict(params, images):
-    """Log-probabilities of the ten digits, from one hidden layer."""
+    """Return log-probabilities of the ten digits, from one hidden layer."""
     hidden = images @ params["hidden"]["weights"] + params["hidden"]["bias"]
     xp = namespace(hidden)
     logits = xp.tanh(hidden) @ params["output"]["weights"] + params["output"]["bias"]
@@ -69,7 +70,7 @@ def cross_entropy(inputs):
 
 
 def step(state, reference, upright, rotated, labels):
-    """The next state, and what the loss was made of. All of the run's memory is in the state."""
+    """Return the next state, which holds everything that the run remembers, and the report."""
     loss = RegularizedLoss(cross_entropy, PENALTIES.with_weights(kl=state["kl"]["weight"]))
     before = predict(reference, upright)
 
@@ -87,24 +88,24 @@ def step(state, reference, upright, rotated, labels):
 
 
 def learn(params, velocity, images, labels):
-    """A step on the upright digits, without penalties."""
+    """Take a step on the upright digits, without penalties."""
     _, gradient = value_and_grad(lambda p: cross_entropy({"sideways": predict(p, images), "labels": labels}))(params)
     velocity = _both(lambda v, g: MOMENTUM * v + g, velocity, gradient)
     return _both(lambda p, v: p - LEARNING_RATE * v, params, velocity), velocity
 
 
 def _both(fn, a, b):
-    """`fn` of each two leaves."""
+    """Apply `fn` to each pair of leaves."""
     return {layer: {name: fn(a[layer][name], b[layer][name]) for name in a[layer]} for layer in a}
 
 
 def framework(name):
-    """All that differs: what makes an array of a NumPy one, and what compiles a function."""
+    """Return what differs: a function that converts NumPy arrays, and one that compiles functions."""
     try:
         if name == "torch":
             import torch
 
-            torch.set_num_threads(1)  # arrays this small are not worth sharing out
+            torch.set_num_threads(1)  # arrays this small do not gain from threads
             return torch.asarray, lambda fn: fn
         if name == "jax":
             import jax
@@ -118,7 +119,7 @@ def framework(name):
 
 
 def digits(asarray):
-    """Images of 8 x 8 pixels, upright and rotated, with one-hot labels: 3 of 4 to train on, the rest to test."""
+    """Return upright and rotated 8 x 8 images with one-hot labels: three quarters to train on, the rest to test."""
     images, classes = load_digits(return_X_y=True)
     sideways = np.rot90(images.reshape(-1, 8, 8), axes=(1, 2)).reshape(-1, 64)
     arrays = {"upright": images / 16, "rotated": sideways / 16, "labels": np.eye(10)[classes]}
@@ -149,7 +150,7 @@ def accuracy(params, images, labels):
 
 
 def run(*, backend, steps, seed, compiled=None):
-    """The reference, and what there was to see on each `EVERY`-th step: a dict of lists."""
+    """Return the reference's accuracy, and measurements at every `EVERY`-th step as a dict of lists."""
     asarray, compile_it = framework(backend)
     compile_it = compiled or compile_it
     rng = np.random.default_rng(seed)
@@ -162,7 +163,7 @@ def run(*, backend, steps, seed, compiled=None):
         xp = namespace(rows)
         params, velocity = before(params, velocity, *(xp.take(train[k], rows, axis=0) for k in ("upright", "labels")))
 
-    reference = _both(lambda p, _: 1 * p, params, params)  # other arrays: torch.compile has a program for equal ones
+    reference = _both(lambda p, _: 1 * p, params, params)  # copies, because torch.compile specializes on equal arrays
     state = {
         "params": params,
         "velocity": _both(lambda v, _: 0 * v, params, params),
@@ -187,7 +188,7 @@ def run(*, backend, steps, seed, compiled=None):
 
 
 def plot(picture, found, backend):
-    """The divergence and its target, the two weights, and the accuracies, over the steps."""
+    """Plot the divergence and its target, the two weights, and the accuracies over the steps."""
     figure = Figure(figsize=(8, 8), layout="constrained")
     top, middle, bottom = figure.subplots(3, sharex=True)
     steps = found["step"]
@@ -210,13 +211,13 @@ def plot(picture, found, backend):
 
 
 def main(argv=None):
-    """The accuracies on upright and rotated digits at the end, and the mean divergence near it."""
+    """Return the final accuracies on upright and rotated digits, and the mean divergence near the end."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", choices=["numpy", "torch", "jax"], default="numpy")
-    parser.add_argument("--steps", type=int, default=600, help="on rotated digits (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=600, help="steps on rotated digits (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)")
     parser.add_argument(
-        "--plot", metavar="PATH", default="curriculum.png", help="of the picture (default: %(default)s)"
+        "--plot", metavar="PATH", default="curriculum.png", help="path of the plot (default: %(default)s)"
     )
     args = parser.parse_args(argv)
     began = time.perf_counter()

@@ -1,9 +1,9 @@
-"""JAX's libraries, with the same penalties: a module of Flax's nnx that sows its activities, or one of Equinox's.
+"""The same penalties with JAX's libraries: a Flax NNX module that sows its activities, or an Equinox module.
 
     python examples/jax_libraries.py [--library flax|equinox] [--steps N] [--seed N]
 
-A step is one compiled function for the whole run, also where a controller changes a weight at each step. The optimizer
-is Optax's, and a transform of this package in its chain makes the weights of dead pixels exactly zero.
+A step is one compiled function for the whole run, although a controller changes a weight at each step. The optimizer is
+Optax's. A transform of this package in its chain makes the weights of dead pixels exactly zero.
 """
 
 import argparse
@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
 HIDDEN = 64
 BATCH = 128
 RATE = 3e-3
-TARGET = 0.05  # of the divergence between answers to an image and to its noisy twin, in nats
+TARGET = 0.05  # of the divergence between the answers to an image and to a noisy copy, in nats
 TARGET_ACCURACY = 0.93
 
 PENALTIES = Pipeline(
@@ -47,7 +47,7 @@ OPTIMIZER = optax.chain(
 
 
 def of_flax(seed):
-    """Parameters, and what makes of them and images the activities and the logits."""
+    """Return the parameters, and a function of parameters and images that returns activities and logits."""
     from flax import nnx
 
     class Network(nnx.Module):
@@ -94,11 +94,11 @@ def of_equinox(seed):
 
 
 def main(argv=None):
-    """The test accuracy, the last divergence, and the share of zeros in the first layer."""
+    """Return the test accuracy, the last divergence, and the fraction of zeros in the first layer."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--library", choices=("flax", "equinox"), default="flax")
-    parser.add_argument("--steps", type=int, default=600, help="of training (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=600, help="training steps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)")
     args = parser.parse_args(argv)
     began = time.perf_counter()
     try:

@@ -1,9 +1,9 @@
-"""Keras' layers with a group lasso, which finds the pixels that a classifier of digits can do without.
+"""A group lasso in Keras layers, which finds the pixels that a digit classifier does not need.
 
     python examples/keras_digits.py [--backend torch|jax] [--epochs N] [--seed N]
 
-A row of the first kernel belongs to a pixel: with a penalty of the rows' norms whole rows shrink away, with Keras' own
-L2 all of them get a bit smaller. The penalty is saved with the model and loaded again.
+Each row of the first kernel belongs to a pixel. With a penalty on the rows' norms, whole rows vanish. With Keras's own
+L2, all of them get a bit smaller. The penalty is saved with the model and loaded again.
 """
 
 import argparse
@@ -22,7 +22,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[keras,torch,examples]"')
 
-UNUSED = 0.05  # of the largest norm
+UNUSED = 0.05  # a row with less than this fraction of the largest norm is unused
 TARGET_ACCURACY = 0.93
 
 
@@ -37,11 +37,11 @@ def fitted(keras, kernel, activity, x, y, *, epochs, seed):
 
 
 def main(argv=None):
-    """Test accuracy and unused pixels, with Keras' L2 and with ours; and whether the loaded model is the same."""
+    """Return test accuracy and unused pixels, with Keras's L2 and with ours, and whether the loaded model is equal."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--backend", choices=("torch", "jax"), default="torch", help="of Keras (default: torch)")
-    parser.add_argument("--epochs", type=int, default=25, help="of each run (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
+    parser.add_argument("--backend", choices=("torch", "jax"), default="torch", help="Keras backend (default: torch)")
+    parser.add_argument("--epochs", type=int, default=25, help="epochs of each run (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)")
     args = parser.parse_args(argv)
     began = time.perf_counter()
     os.environ.setdefault("KERAS_BACKEND", args.backend)

@@ -1,9 +1,9 @@
-"""A Lightning module whose loss gets penalties by a callback, with what they do in TensorBoard.
+"""A callback that adds penalties to a Lightning module's loss, and logs them to TensorBoard.
 
     python examples/lightning_digits.py [--epochs N] [--seed N] [--logs DIR]
 
-The module is a plain classifier of handwritten digits and stays as it is. The callback adds a penalty of its hidden
-activities, which makes them sparse, decay of its weights, and a bonus for entropy whose weight a controller adapts.
+The module is a plain classifier of handwritten digits, and stays as it is. The callback adds three penalties: one makes
+the hidden activities sparse, one decays the weights, and one is an entropy bonus whose weight a controller adapts.
 """
 
 import argparse
@@ -31,7 +31,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[lightning,examples]" tensorboard')
 
-TARGET_ENTROPY = 0.6  # nats: answers that are not quite sure
+TARGET_ENTROPY = 0.6  # nats: answers that are not quite certain
 TARGET_ACCURACY = 0.93
 TARGET_ZEROS = 0.7
 
@@ -45,7 +45,7 @@ PENALTIES = Pipeline(
 
 
 class Classifier(lightning.LightningModule):
-    """As anyone would write it."""
+    """A classifier without penalties."""
 
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ class Classifier(lightning.LightningModule):
 
 
 def penalized():
-    """The callback, whose controller observes the entropy, the bonus with its sign changed."""
+    """Return the callback. Its controller observes the entropy, which is the negative of the bonus."""
     controller = controllers.target_entropy(0.1, target=TARGET_ENTROPY, rate=0.02)
     return PipelineCallback(
         PENALTIES,
@@ -90,7 +90,7 @@ def fitted(callbacks, data, *, epochs, seed, logs):
 
 
 def measured(module, x, y):
-    """Accuracy, mean entropy, and the share of zeros among the hidden activities."""
+    """Return accuracy, mean entropy, and the fraction of zeros among the hidden activities."""
     with torch.no_grad():
         hidden = module.net[:2](x)
         log_p = torch.log_softmax(module.net[2](hidden), -1)
@@ -99,11 +99,11 @@ def measured(module, x, y):
 
 
 def main(argv=None):
-    """What was measured without and with penalties, and the names that TensorBoard has."""
+    """Return the measurements without and with penalties, and the names of TensorBoard's curves."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=25, help="of each run (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
-    parser.add_argument("--logs", help="where TensorBoard's files go (default: a directory that is removed)")
+    parser.add_argument("--epochs", type=int, default=25, help="epochs of each run (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)")
+    parser.add_argument("--logs", help="folder for TensorBoard's files (default: a temporary one)")
     args = parser.parse_args(argv)
     began = time.perf_counter()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -113,7 +113,7 @@ def main(argv=None):
     )
     data = torch.utils.data.TensorDataset(x, y)
     found, threads = {}, torch.get_num_threads()
-    torch.set_num_threads(1)  # arrays this small are not worth sharing out
+    torch.set_num_threads(1)  # arrays this small do not gain from threads
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
         warnings.filterwarnings("ignore", module="lightning|torch.utils.data")
         warnings.filterwarnings("ignore", message=".*does not have many workers|.*LeafSpec|.*isinstance")

@@ -1,9 +1,9 @@
-"""Three frameworks in one script: a JAX teacher, a PyTorch student that it distils, and NumPy's statistics.
+"""Three frameworks in one script: a JAX teacher is distilled into a PyTorch student, with statistics in NumPy.
 
     python examples/mixed_frameworks.py [--steps N] [--seed N]
 
-Penalties take arrays of one framework. `to_like` hands arrays over explicitly, by DLPack: the student's loss has the
-teacher's log-probabilities as tensors, and the report's figures and the activities of a layer are read as NumPy arrays.
+A penalty takes arrays of one framework, and `to_like` converts arrays explicitly, with DLPack. So the student's loss
+gets the teacher's log-probabilities as tensors, and the activities of a layer are read as NumPy arrays.
 """
 
 import argparse
@@ -25,7 +25,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[all,examples]"')
 
-LABELLED = 200  # of the training images; the teacher has all of them
+LABELLED = 200  # labels that the student has; the teacher has all
 BATCH = 64
 TARGET_ACCURACY = 0.88
 
@@ -43,7 +43,7 @@ def teacher_log_probs(weights, images):
 
 @jax.jit
 def teacher_step(weights, images, labels):
-    """A step of gradient descent on the cross-entropy."""
+    """Take a step of gradient descent on the cross-entropy."""
 
     def loss(weights):
         return -jnp.mean(jnp.take_along_axis(teacher_log_probs(weights, images), labels[:, None], axis=-1))
@@ -52,7 +52,7 @@ def teacher_step(weights, images, labels):
 
 
 def train_teacher(images, labels, rng):
-    """A JAX network that has seen all the labels."""
+    """Train a JAX network on all labels."""
     weights = {
         "in": jnp.asarray(rng.standard_normal((64, 128)) / 8, jnp.float32),
         "out": jnp.asarray(rng.standard_normal((128, 10)) / 128**0.5, jnp.float32),
@@ -64,7 +64,7 @@ def train_teacher(images, labels, rng):
 
 
 def train_student(teacher, images, labels, rng, *, steps, penalties):
-    """A PyTorch network with few labels, and the teacher's opinion of all images where the penalties ask for it."""
+    """Train a PyTorch network on few labels, and on the teacher's answers to all images if the penalties use them."""
     student = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
     optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
 
@@ -83,27 +83,27 @@ def train_student(teacher, images, labels, rng, *, steps, penalties):
             few, rows = rng.choice(LABELLED, BATCH // 2, replace=False), rng.choice(len(images), BATCH, replace=False)
             x = np.concatenate([images[few], images[rows]])
             y = np.concatenate([labels[few], np.full(BATCH, -1)])
-            opinion = teacher(jnp.asarray(x))  # JAX's
+            opinion = teacher(jnp.asarray(x))  # a JAX array
             batch = torch.from_numpy(x)
             _, report = step(batch, torch.from_numpy(y), inputs={"teacher": to_like(opinion, batch)})
             reports.append(report)
-        hidden = to_like(activities["hidden"].detach(), x)  # NumPy's
+        hidden = to_like(activities["hidden"].detach(), x)  # a NumPy array
     return forward, reports, hidden
 
 
 def accuracy(log_probs, labels):
-    """Of any framework's log-probabilities, by NumPy."""
+    """Compute the accuracy in NumPy, from log-probabilities of any framework."""
     return float(np.mean(np.argmax(to_like(log_probs, labels), axis=-1) == labels))
 
 
 def main(argv=None):
-    """The test accuracies of the teacher, of a student without it, and of one with it."""
+    """Return the test accuracies of the teacher, of a student alone, and of a student with the teacher."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=400, help="of each student (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="training steps of each student (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)")
     args = parser.parse_args(argv)
     began = time.perf_counter()
-    torch.set_num_threads(1)  # arrays this small are not worth sharing out
+    torch.set_num_threads(1)  # arrays this small do not gain from threads
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     images, classes = load_digits(return_X_y=True)

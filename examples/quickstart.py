@@ -46,7 +46,7 @@ def fading(epoch):
 
 
 def predict(params, images):
-    """Log-probabilities of the ten digits, from one hidden layer."""
+    """Return log-probabilities of the ten digits, from one hidden layer."""
     hidden = images @ params["hidden_weights"].T + params["hidden_bias"]
     xp = namespace(hidden)
     logits = xp.tanh(hidden) @ params["output_weights"].T + params["output_bias"]
@@ -90,7 +90,7 @@ def cross_entropy(forward):
     return -xp.mean(xp.sum(forward.batch.labels * log_probs, axis=-1))
 
 
-@register("hidden_weights")  # for files, which name functions
+@register("hidden_weights")  # gives the function a name for configuration files
 def hidden_weights(forward):
     return forward.params["hidden_weights"]
 
@@ -107,7 +107,7 @@ PENALTIES = Pipeline(
 
 
 def step(params, velocity, data, rows, loss, track=False):
-    """One step of gradient descent with momentum, on all labeled images and these rows of the others."""
+    """Take one step of gradient descent with momentum, on all labeled images and these rows of the others."""
     xp = namespace(rows)
     images, teacher = (xp.take(data[name], rows, axis=0) for name in ("images", "teacher"))
     batch = Batch(data["images"][:LABELED, :], data["labels"][:LABELED, :], images, teacher)
@@ -132,12 +132,12 @@ def accuracy(params, data):
 
 
 def framework(name):
-    """The differences: a function that converts NumPy arrays, and one that compiles `step`."""
+    """Return what differs: a function that converts NumPy arrays, and one that compiles `step`."""
     try:
         if name == "torch":
             import torch
 
-            torch.set_num_threads(1)  # arrays this small are not worth sharing out
+            torch.set_num_threads(1)  # arrays this small do not gain from threads
             return torch.asarray, lambda step: step
         if name == "jax":
             import jax
@@ -151,7 +151,7 @@ def framework(name):
 
 
 def digits(asarray):
-    """Images of 8 x 8 pixels, their labels, and a teacher's opinion: three quarters to train on, the rest to test.
+    """Return images of 8 x 8 pixels with labels and a teacher's opinion: three quarters to train on, the rest to test.
 
     The teacher is a vote of the five nearest neighbors, which knows all labels. Most of its probabilities are 0, so
     their logarithms are -inf. The penalties handle that.
@@ -166,7 +166,7 @@ def digits(asarray):
 
 
 def initial(rng, asarray):
-    """Small random weights, one row for each unit, and biases of zero."""
+    """Return small random weights, one row for each unit, and biases of zero."""
     arrays = {
         "hidden_weights": rng.standard_normal((HIDDEN, 64)) / 8,
         "hidden_bias": np.zeros(HIDDEN),
@@ -198,11 +198,11 @@ def train(title, data, penalties, *, epochs, seed, asarray, step, history=None):
                 steps += 1
             progress.advance(task)
             if history is not None:
-                *_, (_, report) = history  # the latest that has gradients
+                *_, (_, report) = history  # the latest report with gradients
             view = table(f"{title}, epoch {epoch + 1} of {epochs}", report)
             live.update(Group(view, progress))
             if epoch + 1 in (epochs // 2, epochs):
-                console.print(view)  # to stay, also where there is no terminal to update
+                console.print(view)  # a copy that stays, also if the output is not a terminal
     return params
 
 

@@ -1,9 +1,10 @@
-"""Sparse logistic regression of tumours by proximal gradient descent, beside scikit-learn's own solution.
+"""Sparse logistic regression of tumors by proximal gradient descent, compared with scikit-learn's solution.
 
     python examples/sparse.py [--backend numpy|torch|jax] [--weight W] [--plot PATH]
 
-The loss is differentiated, the L1 penalty is not: its proximal operator, after each step, makes weights exactly 0. From
-the weight at which all are 0 down to W, each solution begins at the one before. The picture has them all.
+The loss is differentiated, but not the L1 penalty: its proximal operator, after each step, makes weights exactly 0. The
+penalty's weight falls from the value at which all weights are 0 to W, and each run starts from the previous solution.
+The plot shows all solutions.
 """
 
 import argparse
@@ -24,15 +25,15 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[numpy,examples]", or with torch or jax for numpy')
 
-WEIGHTS = 12  # of the penalty, from the one that leaves nothing on
+WEIGHTS = 12  # number of penalty weights, from the one that makes all weights 0 down
 CHECK_EVERY = 100
-TOLERANCE = 1e-9  # of a step, where it ends
+TOLERANCE = 1e-9  # stop if a step changes no parameter by more
 MOST_STEPS = 50_000
 AGREEMENT = 1e-4
 
 
 def log_loss(inputs):
-    """The mean of -log p of the labels, which are 1 and -1."""
+    """Return the mean of -log p of the labels, which are 1 and -1."""
     margin = inputs["labels"] * (inputs["features"] @ inputs["params"]["weights"] + inputs["params"]["intercept"])
     xp = namespace(margin)
     return xp.mean(xp.logaddexp(xp.zeros_like(margin), -margin))
@@ -43,11 +44,11 @@ def sparse_l1(inputs):
     return l1(weights), {"sparsity": prox.sparsity(weights)}
 
 
-PENALTY = Penalty(sparse_l1, name="l1", differentiable=False)  # counts in the total, and not in its gradient
+PENALTY = Penalty(sparse_l1, name="l1", differentiable=False)  # part of the total, but not of its gradient
 
 
 def step(state, data, weight, rate):
-    """One step of FISTA (Beck & Teboulle, 2009), which starts anew where its momentum leads uphill."""
+    """Take one step of FISTA (Beck & Teboulle, 2009), which restarts if its momentum points uphill."""
     params, ahead, t = state
     loss = RegularizedLoss(log_loss, Pipeline([PENALTY]).with_weights(l1=weight))
     (_, report), gradient = value_and_grad(lambda params: loss.compute({"params": params, **data}), has_aux=True)(ahead)
@@ -63,7 +64,7 @@ def step(state, data, weight, rate):
 
 
 def solve(params, data, weight, rate, step):
-    """The parameters at the least total, the report there, and the number of steps."""
+    """Return the parameters that minimize the total, the report there, and the number of steps."""
     xp = namespace(weight)
     state = params, params, xp.ones_like(weight)
     for steps in range(1, MOST_STEPS + 1):
@@ -75,12 +76,12 @@ def solve(params, data, weight, rate, step):
 
 
 def framework(name):
-    """All that differs: arrays of NumPy's and the way back, what compiles `step`, and what switches 64 bits on."""
+    """Return what differs: conversions from and to NumPy, a compiler for `step`, and a context for 64 bits."""
     try:
         if name == "torch":
             import torch
 
-            torch.set_num_threads(1)  # arrays this small are not worth sharing out
+            torch.set_num_threads(1)  # arrays this small do not gain from threads
             return torch.asarray, lambda x: x.numpy(), lambda step: step, nullcontext()
         if name == "jax":
             import jax
@@ -94,14 +95,14 @@ def framework(name):
 
 
 def tumours():
-    """30 features of 569 tumours, each of mean 0 and variance 1, labels of 1 and -1, and the features' names."""
+    """Return 30 features of 569 tumors, with mean 0 and variance 1, labels 1 and -1, and the features' names."""
     found = load_breast_cancer()
     return scale(found.data), 2.0 * found.target - 1, found.feature_names
 
 
 def path(features, labels, target, *, backend):
-    """Weights of the penalty, and for each the solution, the report there and the number of steps."""
-    largest = np.max(np.abs(features.T @ (labels - labels.mean()))) / (2 * len(labels))  # where all weights are 0
+    """Yield each weight of the penalty, with the solution, the report there and the number of steps."""
+    largest = np.max(np.abs(features.T @ (labels - labels.mean()))) / (2 * len(labels))  # here all weights are 0
     if not 0 < target < largest:
         sys.exit(f"--weight must be between 0 and {largest:.3g}, where nothing is left, got {target}")
     curvature = np.linalg.norm(np.column_stack([features, np.ones(len(labels))]), 2) ** 2 / (4 * len(labels))
@@ -117,7 +118,7 @@ def path(features, labels, target, *, backend):
 
 
 def plot(picture, weights, solutions, reference, names):
-    """Each feature's weight over the penalty's, and scikit-learn's at the last."""
+    """Plot each feature's weight over the penalty's weight, and scikit-learn's solution at the last one."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for i, name in enumerate(names):
@@ -137,11 +138,11 @@ def plot(picture, weights, solutions, reference, names):
 
 
 def main(argv=None):
-    """The largest difference of a weight from scikit-learn's, and whether both have the same zeros."""
+    """Return the largest difference of a weight from scikit-learn's, and whether both have the same zeros."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", choices=["numpy", "torch", "jax"], default="numpy")
-    parser.add_argument("--weight", type=float, default=0.01, help="of the penalty, at last (default: %(default)s)")
-    parser.add_argument("--plot", metavar="PATH", default="sparse.png", help="of the picture (default: %(default)s)")
+    parser.add_argument("--weight", type=float, default=0.01, help="last weight of the penalty (default: %(default)s)")
+    parser.add_argument("--plot", metavar="PATH", default="sparse.png", help="path of the plot (default: %(default)s)")
     args = parser.parse_args(argv)
     features, labels, names = tumours()
     began = time.perf_counter()
@@ -160,7 +161,7 @@ def main(argv=None):
     sklearn = LogisticRegression(
         l1_ratio=1, solver="saga", C=1 / (args.weight * len(labels)), tol=1e-10, max_iter=10**6
     )
-    reference = sklearn.fit(features, labels).coef_[0]  # its objective is the sum, with C beside it
+    reference = sklearn.fit(features, labels).coef_[0]  # scikit-learn minimizes the sum of losses, times C
     difference = float(np.max(np.abs(solutions[-1] - reference)))
     same = bool(np.array_equal(solutions[-1] == 0, reference == 0))
     plot(args.plot, weights, solutions, reference, names)

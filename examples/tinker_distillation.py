@@ -1,11 +1,11 @@
-"""Tinker's custom loss: a language model that has seen few digits learns what a teacher finds probable.
+"""Distillation with Tinker's custom loss: a language model of digits learns from few images and a teacher.
 
     python examples/tinker_distillation.py [--steps N] [--seed N]
 
-Each image is a sequence of tokens: its digit as the prompt, its pixels row by row, and an end after the last one that
-is not blank, so that sequences have several lengths. A student is trained by Tinker's own TrainingClient, whose
-requests a small model in this process answers in place of the service. Beside the real token each datum has the
-teacher's four most probable ones, as a teacher's API gives them.
+Each image is a sequence of tokens: its digit as the prompt, its pixels row by row, and an end token after the last
+pixel that is not blank, so sequences have different lengths. Tinker's own TrainingClient trains the student. A small
+model in this process answers the client's requests in place of the service. At each position, a datum has the real
+token and the teacher's four most probable ones, as a teacher's API returns them.
 """
 
 import argparse
@@ -30,11 +30,11 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[tinker,examples]"')
 
-END = 17  # after the shades of a pixel, of which 0 is blank
+END = 17  # after the 17 shades of a pixel; shade 0 is blank
 PROMPT = END + 1  # the first of ten tokens
-PADDING = PROMPT + 10  # before the beginning
-SEEN = 10  # tokens that a model looks back at: a bit further than the pixel above
-IMAGES = 60  # that the student has
+PADDING = PROMPT + 10  # before the start of a sequence
+SEEN = 10  # tokens that a model sees: a bit more than one row of pixels
+IMAGES = 60  # training images of the student
 BATCH = 20
 TOP = 4
 TARGET_GAIN = 0.1  # nats per token
@@ -51,7 +51,7 @@ PENALTIES = Pipeline(
 )
 TARGETS = {
     "teacher": ("field", "teacher_logprobs"),
-    "student": lambda data, logprobs: [each[:, 1:] for each in logprobs],  # of the teacher's tokens
+    "student": lambda data, logprobs: [each[:, 1:] for each in logprobs],  # for the teacher's tokens
 }
 
 
@@ -61,7 +61,7 @@ def negative_log_likelihood(data, logprobs):
 
 
 class LanguageModel(torch.nn.Module):
-    """Log-probabilities of the next token after each token of some sequences, one sequence after the other."""
+    """Return log-probabilities of the next token after each token, for concatenated sequences."""
 
     def __init__(self, width):
         super().__init__()
@@ -82,7 +82,7 @@ class LanguageModel(torch.nn.Module):
 
 
 class LocalClient(tinker.TrainingClient):
-    """Tinker's client without Tinker's service: what it would send is answered by a model here."""
+    """Tinker's client without Tinker's service: a local model answers its requests."""
 
     def __init__(self, model):
         limits = SimpleNamespace(fwdbwd_max_chunk_len=8, fwdbwd_max_chunk_bytes_count=10**6)
@@ -96,7 +96,7 @@ class LocalClient(tinker.TrainingClient):
         return AwaitableConcurrentFuture(done)
 
     def answer(self, data, forward_only):
-        """The log-probabilities of the data's tokens, and a pass back through their sum with the data's weights."""
+        """Return log-probabilities of the data's tokens, and differentiate their sum with the data's weights."""
         every = self.model([torch.tensor(datum.model_input.to_ints()) for datum in data])
         tokens = [datum.loss_fn_inputs["target_tokens"].to_torch() for datum in data]
         chosen = every.gather(-1, torch.cat(tokens))
@@ -116,7 +116,7 @@ class LocalClient(tinker.TrainingClient):
 
 
 def sequences_of(images, digits):
-    """The prompt and the pixels, and what comes after each of them."""
+    """Return the tokens of each image, and the next token after each."""
     found = []
     for image, digit in zip(images.astype(int), digits, strict=True):
         tokens = np.concatenate([[PROMPT + digit], np.trim_zeros(image, "b"), [END]])
@@ -125,7 +125,7 @@ def sequences_of(images, digits):
 
 
 def train_teacher(model, sequences, rng):
-    """On all images, without a client."""
+    """Train on all images, without a client."""
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(250):
         inputs, targets = zip(*(sequences[i] for i in rng.choice(len(sequences), 48, replace=False)), strict=True)
@@ -137,7 +137,7 @@ def train_teacher(model, sequences, rng):
 
 @torch.no_grad()
 def data_of(sequences, teacher):
-    """Tinker's data: at each place the real token, and the most probable ones of the teacher."""
+    """Return Tinker's data: at each position the real token, and the most probable ones of the teacher."""
     data = []
     for inputs, targets in sequences:
         logprobs, tokens = teacher([inputs]).topk(TOP)
@@ -147,7 +147,7 @@ def data_of(sequences, teacher):
 
 
 def train_student(data, rng, *, steps, seed, penalties):
-    """The student, and the metrics of its last step."""
+    """Return the student, and the metrics of its last step."""
     torch.manual_seed(seed)
     client = LocalClient(LanguageModel(64))
     loss = custom_loss(negative_log_likelihood, penalties, targets=TARGETS)
@@ -160,7 +160,7 @@ def train_student(data, rng, *, steps, seed, penalties):
 
 @torch.no_grad()
 def tested(model, sequences):
-    """The loss per token, and the share of images that are the most probable after their own digit's prompt."""
+    """Return the loss per token, and the fraction of images that are most probable given their own digit."""
     inputs, targets = zip(*sequences, strict=True)
     lengths, real = [len(each) for each in targets], torch.cat(targets)
     likelihoods = []
@@ -175,13 +175,13 @@ def tested(model, sequences):
 
 
 def main(argv=None):
-    """Held-out loss per token and accuracy of the teacher, of a student without it, and of one with it."""
+    """Return test loss per token and accuracy of the teacher, of a student alone, and of one with the teacher."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=150, help="of each student (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=150, help="training steps of each student (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)")
     args = parser.parse_args(argv)
     began = time.perf_counter()
-    torch.set_num_threads(1)  # arrays this small are not worth sharing out
+    torch.set_num_threads(1)  # arrays this small do not gain from threads
     torch.manual_seed(args.seed)
     images, digits = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split(images, digits, test_size=0.25, random_state=0)
@@ -199,7 +199,7 @@ def main(argv=None):
     for name, (loss, accuracy) in found.items():
         view.add_row(name, f"{loss:.3f}", f"{accuracy:.1%}")
     Console(width=100).print(view)
-    print("metrics of the last step, the penalties' beside the server's:")
+    print("metrics of the last step, from the penalties and the server:")
     for name, value in metrics.items():
         print(f"  {name:<40}{value:12.5f}")
     print(f"{time.perf_counter() - began:.1f} s")

@@ -1,10 +1,10 @@
-"""Hugging Face's Trainer with a KL divergence to the model it started from, so that it forgets less.
+"""Fine-tuning with the Hugging Face Trainer and a KL divergence from the initial model, to forget less.
 
     python examples/trainer_texts.py [--steps N] [--seed N]
 
-A small language model of bytes reads the texts by which scikit-learn describes its data sets. Then it is trained on one
-text that it has not seen, alone or with penalties of its logits: the KL divergence to the frozen model of before, which
-sees the same batches, and a z-loss. What it has forgotten is the loss on the texts of before.
+A small language model of bytes learns the descriptions of scikit-learn's data sets. Then it is trained on a new text,
+with and without penalties on its logits: the KL divergence from a frozen copy of the earlier model, which sees the same
+batches, and a z-loss. The loss on the old texts shows how much the model has forgotten.
 """
 
 import argparse
@@ -21,7 +21,7 @@ try:
     from sklearn import datasets
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of their own imports
+        warnings.simplefilter("ignore")  # from their own imports
         from transformers import GPT2Config, GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments, logging
 
         from xpenalties import Penalty, Pipeline
@@ -31,11 +31,11 @@ except ModuleNotFoundError as error:
 
 LENGTH = 64
 BATCH = 16
-TARGET_RATIO = 0.7  # of what is forgotten
+TARGET_RATIO = 0.7  # of the forgetting without penalties
 
 PENALTIES = Pipeline(
     [
-        # forward: what the model of before finds likely must stay so
+        # forward: tokens that are likely under the earlier model must stay likely
         Penalty("kl_divergence", name="kl", inputs=("reference", "logits"), weight=2.0, options={"from_logits": True}),
         Penalty("z_loss", inputs="logits", weight=1e-4),
     ]
@@ -43,7 +43,7 @@ PENALTIES = Pipeline(
 
 
 def pieces(*texts):
-    """Batches' rows: bytes of a text, the last of it padded, and labels without the padding."""
+    """Return rows of bytes of the texts. The last row of a text is padded, and labels leave the padding out."""
     rows = []
     for text in texts:
         content = torch.tensor(list(text.encode("ascii", "replace")))
@@ -83,10 +83,10 @@ def bits_per_byte(model, rows):
 
 
 def main(argv=None):
-    """Bits per byte on the new text and on those of before: at the start, after training alone, and with penalties."""
+    """Return bits per byte on new and old texts: at the start, after training without penalties, and with them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=200, help="on the texts of before (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="steps on the old texts (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)")
     args = parser.parse_args(argv)
     began = time.perf_counter()
     logging.set_verbosity_error()
@@ -120,4 +120,4 @@ def main(argv=None):
 if __name__ == "__main__":
     before, alone, penalized = main()
     if penalized[1] - before[1] > TARGET_RATIO * (alone[1] - before[1]) or penalized[0] >= before[0]:
-        sys.exit(f"more is forgotten than {TARGET_RATIO:.0%} of what is without penalties")
+        sys.exit(f"with penalties, more than {TARGET_RATIO:.0%} of the forgetting remains")

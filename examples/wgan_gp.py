@@ -1,9 +1,9 @@
-"""WGAN-GP on eight Gaussians in the plane: a critic whose gradient a penalty keeps at norm 1.
+"""WGAN-GP on eight Gaussians in the plane: a penalty keeps the norm of the critic's gradient near 1.
 
     python examples/wgan_gp.py [--backend torch|jax] [--steps N] [--seed N] [--plot PATH]
 
-The critic's loss is a base loss and a pipeline, the same for both frameworks. Networks and optimisers are each
-framework's own: `torch_game` and `jax_game`.
+The critic's loss is a base loss and a pipeline, the same for both frameworks. Each framework has its own networks and
+optimizers: `torch_game` and `jax_game`.
 """
 
 import argparse
@@ -34,23 +34,23 @@ HIDDEN = 64, 64, 64
 CRITIC_STEPS = 2
 LEARNING_RATE = 5e-3
 BETAS = 0.5, 0.9
-AVERAGE = 0.99  # of the generator's weights, for samples
+AVERAGE = 0.99  # decay of the generator's averaged weights, which make the samples
 WEIGHT = 2.0  # of the penalty
 MODES = 1.5 * np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=-1)
 SPREAD = 0.1
-LAST = 0.25  # the share of the steps to judge the norm by
+LAST = 0.25  # the fraction of the steps over which the norm is averaged
 NORM_BOUNDS = 0.85, 1.15
 
 
 def wasserstein(game):
-    """The critic's estimate of the distance between real and generated samples, to be made large."""
+    """Return the negative of the critic's estimate of the distance between real and generated samples."""
     critic = game["critic"]
     xp = namespace(game["real"])
     return xp.mean(critic(game["fake"])) - xp.mean(critic(game["real"]))
 
 
 def at_interpolates(critic, real, fake, rng):
-    """The random numbers change from step to step, so they are an input rather than an option."""
+    """Return the gradient penalty. The generator is an input, because its numbers change from step to step."""
     return interpolated_gradient_penalty(critic, real, fake, rng=rng)
 
 
@@ -60,7 +60,7 @@ CRITIC_LOSS = RegularizedLoss(
 
 
 def mean_norm(critic, points):
-    """The mean norm of the critic's gradient; the penalty has its distance from 1, squared."""
+    """Return the mean norm of the critic's gradient. The penalty is its squared distance from 1."""
     squared = gradient_penalty(critic, points, target_norm=0, reduction="none")
     xp = namespace(squared)
     return xp.mean(xp.sqrt(squared))
@@ -68,19 +68,19 @@ def mean_norm(critic, points):
 
 @dataclass
 class Game:
-    """What the frameworks differ in: functions of NumPy's arrays that keep the networks to themselves."""
+    """What differs between the frameworks: functions that take and return NumPy arrays."""
 
-    train_critic: Any  # of real samples and noise: the report
-    train_generator: Any  # of noise
-    norm: Any  # of real samples, noise and shares of the real ones
-    generate: Any  # of noise: samples by the averaged weights
-    judge: Any  # of points: the critic's values
+    train_critic: Any  # real samples, noise -> report
+    train_generator: Any  # noise -> None
+    norm: Any  # real samples, noise, fractions of the real ones -> mean norm
+    generate: Any  # noise -> samples, from the averaged weights
+    judge: Any  # points -> values of the critic
 
 
 def torch_game(seed):
     import torch
 
-    torch.set_num_threads(1)  # arrays this small are not worth sharing out
+    torch.set_num_threads(1)  # arrays this small do not gain from threads
     torch.manual_seed(seed)
 
     def network(*sizes):
@@ -147,7 +147,7 @@ def jax_game(seed):
         return x @ params[-1]["weights"] + params[-1]["bias"]
 
     def adam(params, gradient, state):
-        """One step, of the parameters and the state: how many there were, and two moving averages."""
+        """Take one step. The state is the number of steps and two moving averages."""
         count, first, second = state
         count = count + 1
         first = jax.tree.map(lambda m, g: BETAS[0] * m + (1 - BETAS[0]) * g, first, gradient)
@@ -200,7 +200,7 @@ def jax_game(seed):
 
 
 def train(game, *, steps, seed):
-    """For each of some steps: the step, critic's loss, penalty, and the mean norm at interpolates."""
+    """Train. Return rows of the step, the critic's loss, the penalty, and the mean norm at interpolates."""
     rng = np.random.default_rng(seed)
 
     def real():
@@ -225,7 +225,7 @@ def train(game, *, steps, seed):
 
 
 def quality(samples):
-    """The share of samples within three standard deviations of a mode, and how many modes have their part of them."""
+    """Return the fraction of samples near a mode, and the number of modes with at least a quarter of their share."""
     distance = np.linalg.norm(samples[:, None, :] - MODES, axis=-1)
     near = distance.min(axis=1) < 3 * SPREAD
     found = np.bincount(distance.argmin(axis=1)[near], minlength=8)
@@ -233,7 +233,7 @@ def quality(samples):
 
 
 def draw(path, rows, samples, game, backend):
-    """The samples over real data, with the critic's level lines; the norm over the steps."""
+    """Plot the samples over real data, with the critic's level lines, and the norm over the steps."""
     rng = np.random.default_rng(0)
     real = MODES[rng.integers(8, size=1000)] + SPREAD * rng.standard_normal((1000, 2))
     figure = Figure(figsize=(11, 5), layout="constrained")
@@ -262,12 +262,12 @@ def draw(path, rows, samples, game, backend):
 
 
 def main(argv=None):
-    """The figures at the end: the mean norm, the share of samples near a mode, and the modes that have their part."""
+    """Return the final mean norm, the fraction of samples near a mode, and the number of modes found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", choices=["torch", "jax"], default="torch")
-    parser.add_argument("--steps", type=int, default=1000, help="of the generator (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and samples (default: %(default)s)")
-    parser.add_argument("--plot", metavar="PATH", default="wgan_gp.png", help="of the picture (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of the generator (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples (default: %(default)s)")
+    parser.add_argument("--plot", metavar="PATH", default="wgan_gp.png", help="path of the plot (default: %(default)s)")
     args = parser.parse_args(argv)
 
     try:

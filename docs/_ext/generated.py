@@ -1,4 +1,4 @@
-"""Pages that are made before the build, of what is elsewhere."""
+"""Write pages that are generated before the build."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["write"]
 def write(folder: Path, texts: Mapping[str, str], made: str) -> None:
     """Write files by their paths in `folder`, and remove others that the pattern `made` matches.
 
-    What is as it was stays untouched, so that it is not read or executed again.
+    Files that do not change are not written, so that they are not read or executed again.
     """
     for old in folder.glob(made):
         if old.relative_to(folder).as_posix() not in texts:

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers show by themselves: no script from elsewhere, and nothing to install."""
+"""Render formulas as MathML, which browsers show without scripts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["setup"]
 
 
 def inline(writer: Any, node: nodes.math) -> None:
-    """A formula within a line."""
+    """Render a formula inside a line."""
     writer.body.append(latex2mathml.tex2mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def block(writer: Any, node: nodes.math_block) -> None:
-    """A formula on lines of its own."""
+    """Render a displayed formula."""
     formula = latex2mathml.tex2mathml(node.astext(), as_block=True)
     writer.body.append(writer.starttag(node, "div", CLASS="math") + formula + "</div>\n")
     raise nodes.SkipNode

@@ -1,4 +1,4 @@
-"""What holds of all pages: a limit for what is executed, and how blocks of code end."""
+"""Rules for all pages: a limit on their execution time, and no empty last line in code blocks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["setup"]
 
-LIMIT = 600  # seconds; 10 times what 2 idle cores need, so that a busy machine does not fail the build
+LIMIT = 600  # seconds: 10 times what 2 idle cores need, so a busy machine does not fail the build
 
 
 def check(app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn of pages that took too long as a whole, for MyST-NB's limit is for each cell; say how long each took."""
+    """Log how long each page took, and warn if it took too long. MyST-NB limits only single cells."""
     from myst_nb.sphinx_ import NbMetadataCollector
     from sphinx.util import logging
 
@@ -30,7 +30,7 @@ def check(app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def end_blocks(app: Sphinx, document: nodes.document) -> None:
-    """Drop the empty line after an example's last output, which Markdown's fences have for doctest."""
+    """Drop the empty line after an example's last output, which doctest needs in Markdown."""
     for node in document.findall(nodes.literal_block):
         if isinstance(node.children[0], nodes.Text):
             node.rawsource = node.astext().rstrip()

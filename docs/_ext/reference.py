@@ -1,8 +1,8 @@
-"""The pages of reference/, made of the `__all__` of each public module, and a check that none of the names is missing.
+"""Make the pages of reference/ from the `__all__` of each public module, and check that no name is missing.
 
-Nothing is listed by hand: the package is walked. The names of `xpenalties` itself are on a page for each of the files
-that they come from, the families; each other public module has a page. Sphinx is not needed to make the pages, so that
-tests can ask what is on them.
+The names are found by walking the package. The names of `xpenalties` itself have one page for each file that they come
+from, their family. Each other public module has its own page. Making the pages does not need Sphinx, so tests can check
+their contents.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["names", "pages", "public_modules", "setup"]
 
 ROOT = xpenalties.__name__
-ADAPTERS = f"{ROOT}.backends."  # one file for each framework; what they have in common is public, and they are not
+ADAPTERS = f"{ROOT}.backends."  # one private file for each framework; what they share is public
 FOLDER = "reference"
 
 
 class Page(NamedTuple):
-    """One page: what it is called, what it says first, and what it documents, by full name."""
+    """A page: its name, title, introduction, and the full names that it documents."""
 
     name: str
     title: str
@@ -42,7 +42,7 @@ class Page(NamedTuple):
 
 
 def public_modules() -> list[ModuleType]:
-    """The package and the modules in it that have no underscore in their path, and have an `__all__`."""
+    """Return the package and its modules that have an `__all__` and no underscore in their path."""
     found = [xpenalties]
     for info in pkgutil.walk_packages(xpenalties.__path__, f"{ROOT}."):
         private = any(part.startswith("_") for part in info.name.split("."))
@@ -52,19 +52,19 @@ def public_modules() -> list[ModuleType]:
 
 
 def names() -> list[str]:
-    """All public names, in full."""
+    """Return the full names of everything public."""
     return [f"{module.__name__}.{name}" for module in public_modules() for name in module.__all__]
 
 
 def pages() -> Iterator[Page]:
-    """All pages: first the families, in the order of `xpenalties.__all__`, then the modules."""
+    """Yield all pages: first the families, in the order of `xpenalties.__all__`, then the modules."""
     families: dict[str, list[str]] = {}
     for name in xpenalties.__all__:
         if not inspect.ismodule(getattr(xpenalties, name)):
             families.setdefault(_origin(name), []).append(name)
     modules = {module.__name__: module for module in public_modules() if module is not xpenalties}
     for origin, members in families.items():
-        if origin not in modules:  # else they are on the page of the module
+        if origin not in modules:  # otherwise they are on the module's page
             last = origin.rpartition(".")[2].strip("_")
             title = members[0] if len(members) == 1 else last.replace("_", " ").capitalize()
             yield Page(last, title, _first_paragraph(import_module(origin)), [f"{ROOT}.{name}" for name in members])
@@ -74,13 +74,13 @@ def pages() -> Iterator[Page]:
 
 
 def _origin(name: str) -> str:
-    """The module of this package whose `__all__` a name of `xpenalties` comes from."""
+    """Return the module whose `__all__` a name of `xpenalties` comes from."""
     value = getattr(xpenalties, name)
     loaded = {full: module for full, module in sys.modules.items() if full.startswith(f"{ROOT}.")}
     found = [full for full, module in loaded.items() if name in getattr(module, "__all__", ())]
     found = [full for full in found if getattr(loaded[full], name) is value]
     public = [full for full in found if not any(part.startswith("_") for part in full.split("."))]
-    if public:  # such as `xpenalties.backends`, which has `namespace` of a private file
+    if public:  # such as `xpenalties.backends`, for `namespace` from a private file
         return public[0]
     return value.__module__ if value.__module__ in found else found[0]
 
@@ -90,7 +90,7 @@ def _first_paragraph(module: ModuleType) -> str:
 
 
 def text(page: Page) -> str:
-    """A page as reStructuredText."""
+    """Return a page as reStructuredText."""
     lines = [page.title, "=" * len(page.title), "", page.intro, ""]
     for full in page.names:
         value = _value(full)
@@ -100,12 +100,12 @@ def text(page: Page) -> str:
 
 
 def summary(page: Page) -> list[str]:
-    """A page's names with the first lines of their docstrings."""
+    """Return a page's names with the first lines of their docstrings."""
     return [f"- :py:obj:`~{full}`: {_first_line(_value(full))}" for full in page.names]
 
 
 def _first_line(value: Any) -> str:
-    """Without references, which are on the page itself."""
+    """Return the first line without references, which are on the page itself."""
     return re.sub(r" \[\d+\]_", "", (inspect.getdoc(value) or "").partition("\n")[0])
 
 
@@ -121,9 +121,9 @@ def _directive(value: Any) -> str:
 
 
 def index(all_pages: list[Page]) -> str:
-    """The page of pages."""
+    """Return the page that lists all pages."""
     title = "Reference"
-    lines = [title, "=" * len(title), "", "Every public name, made of the modules' ``__all__`` and the docstrings.", ""]
+    lines = [title, "=" * len(title), "", "Every public name of the package, with its documentation.", ""]
     lines += [".. toctree::", "   :hidden:", "", *(f"   {page.name}" for page in all_pages), ""]
     for page in all_pages:
         heading = f":doc:`{page.title} <{page.name}>`"
@@ -132,13 +132,13 @@ def index(all_pages: list[Page]) -> str:
 
 
 def texts() -> dict[str, str]:
-    """All files, by name."""
+    """Return the text of all files, by name."""
     made = list(pages())
     return {"index.rst": index(made), **{f"{page.name}.rst": text(page) for page in made}}
 
 
 def check(app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn of public names that the site does not have: all objects of all pages are known by now."""
+    """Warn about public names that are missing from the site. By now, all objects of all pages are known."""
     from sphinx.util import logging
 
     domain = env.domains["py"]
@@ -149,12 +149,12 @@ def check(app: Sphinx, env: BuildEnvironment) -> None:
 
 
 def contents_of_unknown(app: Sphinx, env: BuildEnvironment, node: Any, contnode: Any) -> Any:
-    """Single backticks are links where they hold a public name; where not, they are code and no broken reference."""
+    """Turn single backticks without a public name into code, so that they are not broken references."""
     return contnode if node.get("reftype") == "obj" and node.get("refdomain") == "py" else None
 
 
 def link_code(app: Sphinx, document: Any) -> None:
-    """Make the first `name` of each public name in a page a link to where it is described."""
+    """Link the first mention of each public name in a page to its documentation."""
     from docutils import nodes
     from sphinx.addnodes import pending_xref
 

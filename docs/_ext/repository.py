@@ -1,7 +1,7 @@
-"""Pages of files of the repository, so that a link to one works in the site as it does in the repository.
+"""Make pages of files of the repository, so that links to them work both in the site and in the repository.
 
-A page links to `../../examples/sparse.py` as it is. Here the examples, the Markdown pages at the top and the results of
-the benchmarks become pages of repository/, and such links lead to them; of links to other files MyST makes downloads.
+A page can link to `../../examples/sparse.py`. The examples, the Markdown files at the top and the results of the
+benchmarks become pages of repository/, and such links lead there. MyST turns links to other files into downloads.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ LANGUAGES = {".py": "python", ".toml": "toml"}
 
 
 def shown() -> dict[Path, str]:
-    """The files that have pages, and the pages' names."""
+    """Return the files that have pages, and the names of the pages."""
     files = sorted(file for pattern in SHOWN for file in ROOT.glob(pattern) if file != ROOT / "README.md")
     return {file: f"{FOLDER}/{file.relative_to(ROOT).as_posix().replace('.', '-')}" for file in files}
 
 
 def texts() -> dict[str, str]:
-    """The pages as Markdown, by their paths in the folder."""
+    """Return the pages as Markdown, by their paths in the folder."""
     made = {}
     for file, page in shown().items():
         up = "/".join([".."] * (page.count("/") + 1))
@@ -48,7 +48,7 @@ def texts() -> dict[str, str]:
 
 
 def to_pages(app: Sphinx, document: nodes.document) -> None:
-    """Make links to files that have pages links to these."""
+    """Turn links to files into links to their pages."""
     known = shown()
     for node in list(document.findall(download_reference)):
         _, path = app.env.relfn2path(node["reftarget"], node["refdoc"])
@@ -63,7 +63,7 @@ def to_pages(app: Sphinx, document: nodes.document) -> None:
 
 
 def _wraps(node: nodes.Node) -> bool:
-    """Whether what MyST made of the link's text is one node around it."""
+    """Return True if MyST wrapped the link's text in one node."""
     return len(node.children) == 1 and isinstance(node.children[0], nodes.inline)
 
 

@@ -1,7 +1,7 @@
-"""One source, three pages: a notebook that is executed on each framework.
+"""Make three pages from one source: a notebook that runs on each framework.
 
-`notebooks/three-frameworks.md.in` has `{{framework}}`, `{{title}}` and `{{others}}`, which are links to the
-other two, and nothing else that differs.
+In `notebooks/three-frameworks.md.in`, only `{{framework}}`, `{{title}}` and `{{others}}` differ between the pages. The
+last one stands for links to the other two pages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TITLES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX"}
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """The pages, by name."""
+    """Return the pages, by name."""
     template = (folder / f"{NAME}.md.in").read_text("utf-8")
     made = {}
     for framework, title in TITLES.items():

@@ -1,4 +1,4 @@
-"""Composable regularization penalties for any framework's arrays.
+"""Composable regularization penalties for PyTorch, JAX, NumPy and CuPy.
 
 The mathematics of each penalty is written once, against the Python array API standard. At call time the arrays decide
 which framework computes it: NumPy, CuPy, PyTorch, JAX, or any other library that follows the standard.

@@ -1,8 +1,8 @@
-"""What the usual tools give at the edges, beside what this package gives. Tests assert it, and the docs show it.
+"""What other libraries return in edge cases, next to this package. Tests assert it, and the docs show it.
 
-A row is a situation and a peer: what the peer gives is stated, and so is what is right. test_peers.py asserts that the
-peer still gives the former and that this package gives the latter; docs/guide/numerics.md shows the same rows. A row
-whose peer has been mended fails, and its statement is to be changed.
+A row states what a peer returns in a situation, and what is right. test_peers.py asserts that the peer still returns
+the former, and that this package returns the latter. docs/guide/numerics.md shows the same rows. If a peer has been
+mended, its row fails: update it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ INF, NAN = math.inf, math.nan
 LOG2 = math.log(2)
 MASKED = [-LOG2, -LOG2, -INF]  # two tokens of probability 1/2, one masked out
 UNIFORM = [-math.log(3)] * 3
-Result = tuple[float, list[float]]  # a value, and the gradient by one argument; [] where it is not asked for
+Result = tuple[float, list[float]]  # a value, and the gradient with respect to one argument, or []
 
 
 @dataclass(frozen=True)
 class Row:
-    """A situation, a peer and ours; each gives a value and the gradient by one argument."""
+    """A situation, a peer and ours. Each returns a value and the gradient with respect to one argument."""
 
     situation: str
     peer: str
     found: Callable[[], Result]
     ours: Callable[[], Result]
-    #: what the peer gives, and what is right
+    #: What the peer returns, and what is right.
     peer_gives: Result
     right: Result
 
@@ -186,13 +186,13 @@ def of_vectors(x: Any) -> Any:
 #: Log-probabilities of P and Q; the classes that are -inf have no mass.
 LOG_PROBABILITIES = {
     "p = 0 and q = 0": (MASKED, MASKED),
-    "p = 0 where q > 0": (MASKED, UNIFORM),
-    "p > 0 where q = 0": (UNIFORM, MASKED),
+    "p = 0 and q > 0": (MASKED, UNIFORM),
+    "p > 0 and q = 0": (UNIFORM, MASKED),
 }
 BOTH, NO_P, NO_Q = LOG_PROBABILITIES
 ARGUMENTS = ("log p", "log q")
 SLOPE = 0.5 * (math.log(1.5) + 1)  # p (log p - log q + 1)
-#: Value, gradient by log p, gradient by log q. Where the value is +inf, a gradient is not asked for.
+#: Value, and gradients with respect to log p and log q. If the value is +inf, the gradients are not compared.
 Outcome = tuple[float, list[float], list[float]]
 RIGHT: dict[str, Outcome] = {
     BOTH: (0.0, [0.5, 0.5, 0.0], [-0.5, -0.5, 0.0]),
@@ -208,7 +208,7 @@ RIGHT_OF_LOGITS: dict[str, Outcome] = {  # what is added to all of the logits ch
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer's KL divergence, and where it gives something else than what is right."""
+    """A peer's KL divergence, and the situations in which it is wrong."""
 
     name: str
     of: Callable[..., Callable[[], Result]]
@@ -218,7 +218,7 @@ class Peer:
     right: Callable[[], dict[str, Outcome]] = lambda: RIGHT
 
     def rows(self) -> Iterator[Row]:
-        """A row for each situation and argument."""
+        """Yield a row for each situation and argument."""
         for situation, (log_p, log_q) in LOG_PROBABILITIES.items():
             right = self.right()[situation]
             gives = self.wrong.get(situation, right)
@@ -227,7 +227,7 @@ class Peer:
                 if wrt is None and index > 0:
                     continue  # the value is in the first
                 yield Row(
-                    f"KL, {situation}" + f", by {argument}" * (wrt is not None),
+                    f"KL, {situation}" + f", with respect to {argument}" * (wrt is not None),
                     self.name,
                     self.of(self.fn, log_p, log_q, wrt=wrt),
                     self.of(self.ours, log_p, log_q, wrt=wrt),
@@ -256,7 +256,7 @@ PEERS = [
         },
     ),
     Peer(
-        "torch.distributions, of logits",
+        "torch.distributions, from logits",
         of_torch,
         distributions_kl,
         {
@@ -346,7 +346,7 @@ ELSEWHERE = [
         right=((8**0.5 - 1) ** 2, [2 * (1 - 8**-0.5)] * 8),
     ),
     Row(
-        "WGAN-GP where the critic's gradient is 0",
+        "WGAN-GP if the critic's gradient is 0",
         "(gradient**2).sum(dim=1).sqrt()",
         of_torch(wgan_gp_by_sqrt, [0.0, 0.0]),
         of_torch(of_vectors, [0.0, 0.0]),
@@ -354,7 +354,7 @@ ELSEWHERE = [
         right=(1.0, [0.0, 0.0]),
     ),
     Row(
-        "WGAN-GP where the critic's gradient is 0",
+        "WGAN-GP if the critic's gradient is 0",
         "jax.numpy.linalg.norm(jax.grad(...))",
         of_jax(wgan_gp_in_jax, [0.0, 0.0]),
         of_jax(of_vectors, [0.0, 0.0]),
@@ -365,7 +365,7 @@ ELSEWHERE = [
 
 
 def divergences_table() -> str:
-    """What the peers give of the KL divergence, as Markdown: a table for each situation, with what is wrong in bold."""
+    """Return the peers' KL divergences as Markdown: a table for each situation, with wrong results in bold."""
     tables = []
     for situation, (log_p, log_q) in LOG_PROBABILITIES.items():
         p, q = (", ".join(f"{math.exp(value):.3g}" for value in each) for each in (log_p, log_q))
@@ -374,10 +374,10 @@ def divergences_table() -> str:
         for peer in PEERS:
             right = peer.right()[situation]
             if right != RIGHT[situation]:
-                rows.append(("xpenalties.kl_divergence, of logits", right, right))
+                rows.append(("xpenalties.kl_divergence, from logits", right, right))
             rows.append((peer.name, peer.wrong.get(situation, right), right))
         lines = _table(
-            ["", "value", *(f"gradient by {argument}" for argument in gradients)],
+            ["", "value", *(f"gradient with respect to {argument}" for argument in gradients)],
             ([f"`{name}`", *map(_cell, gives[: 1 + len(gradients)], right)] for name, gives, right in rows),
         )
         tables.append(f"**{situation}**: P = ({p}), Q = ({q})\n\n{lines}")
@@ -385,12 +385,12 @@ def divergences_table() -> str:
 
 
 def elsewhere_table() -> str:
-    """What the peers give at other edges, as Markdown."""
+    """Return a Markdown table of what the peers return in other edge cases."""
     rows = []
     for row in ELSEWHERE:
         gives, right = ("; ".join(map(_shown, each)) for each in (row.peer_gives, row.right))
         rows.append([row.situation, f"`{row.peer}`", f"**{gives}**", right])
-    return _table(["situation", "peer", "value; gradient", "of xpenalties"], rows)
+    return _table(["situation", "library", "value; gradient", "xpenalties"], rows)
 
 
 def _cell(gives: float | list[float], right: float | list[float]) -> str:

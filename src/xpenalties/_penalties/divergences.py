@@ -36,9 +36,9 @@ def kl_divergence(
     log_p, log_q : array, shape (..., classes)
         Log-probabilities, or logits if `from_logits` is True. Real floating point, of the same shape.
     direction : {"forward", "reverse", "symmetric"}, default "forward"
-        Which divergence to compute.
+        Direction of the divergence.
     temperature : float, default 1.0
-        Both distributions become softmax(input / temperature); > 0. The value is not multiplied by temperature squared.
+        Divides both inputs before a softmax normalizes them; > 0. The value is not multiplied by temperature**2.
     axis : int, default -1
         The axis of the classes.
     from_logits : bool, default False
@@ -109,7 +109,7 @@ def js_divergence(
     beta : float, default 0.5
         Weight of P, in [0, 1]. At both ends the divergence is 0.
     temperature : float, default 1.0
-        Both distributions become softmax(input / temperature); > 0.
+        Divides both inputs before a softmax normalizes them; > 0.
     axis : int, default -1
         The axis of the classes.
     from_logits : bool, default False
@@ -157,7 +157,7 @@ def entropy(
     from_logits: bool = False,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Shannon entropy of a distribution over classes, as a penalty or a bonus in a loss that you minimize.
+    r"""Shannon entropy of a distribution over classes, as a penalty or a bonus to add to a loss.
 
     Each term is :math:`H = -\sum_i p_i \log p_i` for "penalty", which sharpens the distribution, and :math:`-H` for
     "bonus", which rewards exploration.
@@ -171,7 +171,7 @@ def entropy(
     normalize : bool, default False
         Divide by the log of the number of classes, so that H is in [0, 1].
     temperature : float, default 1.0
-        The distribution becomes softmax(log_p / temperature); > 0.
+        Divides the input before a softmax normalizes it; > 0.
     axis : int, default -1
         The axis of the classes.
     from_logits : bool, default False
@@ -233,8 +233,8 @@ def z_loss(logits: Array, /, *, axis: int = -1, **shared: Unpack[Shared]) -> Arr
 
     Notes
     -----
-    Natural logarithm, no factor; PaLM weights it by 1e-4. Logits of -inf add nothing to the sum. A row in which all
-    logits are -inf has the value +inf.
+    Natural logarithm, no factor; PaLM weights it by 1e-4. Logits of -inf add nothing to the sum. If all logits of a
+    row are -inf, its term is +inf.
 
     References
     ----------

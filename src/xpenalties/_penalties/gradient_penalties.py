@@ -133,12 +133,12 @@ def interpolated_gradient_penalty(
     fn : callable
         Takes the points and returns one value for each sample, shape (n,) or (n, 1).
     real, fake : array, shape (n, ...)
-        Samples along the first axis, real floating point, of the same shape. Gradients flow into both, so you will
+        Samples along the first axis, real floating point, of the same shape. Gradients flow to both, so you
         usually detach the generated samples first.
     target_norm, one_sided
         As for `gradient_penalty`.
     alpha : array, shape (n,) or (n, 1, ...), optional
-        The share of `real` in each point, instead of a random one.
+        The fraction of `real` in each point, in place of random ones.
     rng : generator, optional
         Source of the random numbers: a torch.Generator for PyTorch, a key for JAX, a numpy.random.Generator for any
         framework except JAX. By default, the framework's own generator. JAX has none, so pass a new key at each step.

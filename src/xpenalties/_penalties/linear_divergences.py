@@ -48,7 +48,7 @@ def linear_kl_divergence(
     direction : {"forward", "reverse", "symmetric"}, default "forward"
         KL(P||Q), KL(Q||P) or the mean of both.
     temperature : float, default 1.0
-        Both distributions become softmax(logits / temperature); > 0.
+        Divides the logits of both before a softmax normalizes them; > 0.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def linear_js_divergence(
     beta : float, default 0.5
         Weight of P, in [0, 1]. At both ends the divergence is 0.
     temperature : float, default 1.0
-        Both distributions become softmax(logits / temperature); > 0.
+        Divides the logits of both before a softmax normalizes them; > 0.
 
     Returns
     -------
@@ -173,11 +173,11 @@ def linear_entropy(
     weight : array, shape (classes, features)
         Weight of the output layer, as torch.nn.Linear stores it.
     mode : {"penalty", "bonus"}, default "penalty"
-        The sign: +H sharpens the distribution, -H rewards exploration.
+        The sign: +H makes the distribution certain, -H rewards exploration.
     normalize : bool, default False
         Divide by the log of the number of classes, so that H is in [0, 1].
     temperature : float, default 1.0
-        The distribution becomes softmax(logits / temperature); > 0.
+        Divides the logits before a softmax normalizes them; > 0.
 
     Returns
     -------

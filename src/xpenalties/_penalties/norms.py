@@ -1,4 +1,4 @@
-"""Norms of weights or activations: how large they are."""
+"""Norms of weights or activations, which measure their size."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _check_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
 def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **shared: Unpack[Shared]) -> Array:
     r"""Squared L2 norm: the sum of squared distances from a center, by default zero.
 
-    Each term is :math:`|x - \text{center}|^2`, and at most :math:`\text{clip}^2`.
+    Each term is :math:`|x - \text{center}|^2`, but at most :math:`\text{clip}^2`.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     Notes
     -----
     No factor 1/2. At a distance of exactly `clip`, the slope is that of the square. With ``center="mean"`` the gradient
-    flows through the mean as well.
+    also flows through the mean.
 
     References
     ----------
@@ -155,7 +155,7 @@ def elastic_net(x: Array, /, *, l1_ratio: UnitInterval = 0.5, **shared: Unpack[S
     x : array, shape (...)
         Real or complex floating point.
     l1_ratio : float, default 0.5
-        Share of the L1 part, in [0, 1].
+        Fraction of the L1 part, in [0, 1].
 
     Returns
     -------

@@ -52,9 +52,9 @@ def linear_log_probabilities(
         Integers: the class of each row. A negative number, such as -100, leaves a row out. The row has no gradient,
         even if its hidden state is NaN.
     temperature : float, default 1.0
-        The distribution becomes softmax(logits / temperature); > 0.
+        Divides the logits before a softmax normalizes them; > 0.
     with_entropy : bool, default False
-        Return the entropy of each row too, from the same logits.
+        Also return the entropy of each row, from the same logits.
 
     Returns
     -------

@@ -27,7 +27,7 @@ def topk_kl_divergence(
     axis: int = -1,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""KL divergence from the log-probabilities of k classes only, such as a teacher's API returns.
+    r"""KL divergence from the log-probabilities of only k classes, such as a teacher's API returns.
 
     Each term is :math:`\sum_{i \le k} p_i (\log p_i - \log q_i)`; `tail` sets what happens to all other classes.
 
@@ -37,8 +37,8 @@ def topk_kl_divergence(
         Log-probabilities of the same k classes out of a larger number. Real floating point, of the same shape.
     tail : {"bucket", "renormalize", "truncate", "included"}, default "bucket"
         "bucket" treats all other classes as one more class, "renormalize" makes the k probabilities sum to 1, and
-        "truncate" leaves the other classes out. "included" is as "bucket", but you pass the log-probability of all
-        other classes as the last of the k classes, so that it is exact.
+        "truncate" leaves the other classes out. "included" is the same as "bucket", but exact: you pass the
+        log-probability of all other classes as the last of the k classes.
     axis : int, default -1
         The axis of the k classes.
 
@@ -59,18 +59,18 @@ def topk_kl_divergence(
     With "bucket" and "included", the code also adds :math:`q_i - p_i` for each class. The sum of these is 0 if both
     distributions sum to 1, and with them, each summand is >= 0. So the value keeps its digits if P and Q are close.
 
-    "bucket" needs the rest of each distribution, 1 minus the sum of its k probabilities. Part of that may be rounding:
+    "bucket" needs the tail of each distribution, 1 minus the sum of its k probabilities. Part of that may be rounding:
 
-    - A rest of P counts as 0 if it is at most eps (1 + log k), because rounding the k log-probabilities may leave that
+    - A tail of P counts as 0 if it is at most eps (1 + log k), because rounding the k log-probabilities may leave that
       much. eps is that of the inputs' dtype, the coarser one if they differ.
-    - Q has no rest if its k probabilities sum to 1 or more. If P then has one, the value is +inf, as for any class with
-      p > 0 and q = 0. In this case, a rest of P up to 256 eps of the dtype computed in (3e-5 in float32) also counts as
-      0, because `z - logsumexp(z)` may leave that much.
+    - Q has no tail if its k probabilities sum to 1 or more. If P then has one, the value is +inf, as for any class with
+      p > 0 and q = 0. In this case, a tail of P also counts as 0 if it is larger by at most 256 eps of the dtype
+      computed in (3e-5 in float32), because `z - logsumexp(z)` may leave that much.
 
-    In half precision a rest of a few percent may be rounding, so compute the log-probabilities in float32. If rests of
+    In half precision a tail of a few percent may be rounding, so compute the log-probabilities in float32. If tails of
     1e-4 or less matter, append their logarithms to the arrays, and use "included".
 
-    "renormalize" is finite even if Q has no rest, and "truncate" may be negative.
+    "renormalize" is finite even if Q has no tail, and "truncate" may be negative.
 
     References
     ----------
@@ -122,7 +122,7 @@ def sampled_kl(
     gradient: Literal["value", "k2"] = "value",
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Monte Carlo estimate of KL(P||Q) from the log-probabilities of tokens drawn from P.
+    r"""Monte Carlo estimate of KL(P||Q) from the log-probabilities of tokens sampled from P.
 
     With :math:`r = \log q - \log p`, each term is :math:`-r` for "k1", :math:`r^2 / 2` for "k2" and
     :math:`e^r - 1 - r` for "k3".
@@ -130,13 +130,13 @@ def sampled_kl(
     Parameters
     ----------
     log_p, log_q : array, shape (...)
-        Log-probabilities of the drawn tokens: `log_p` under the policy that drew them, `log_q` under the reference.
-        Real floating point, of the same shape.
+        Log-probabilities of the sampled tokens: `log_p` under the policy they were sampled from, `log_q` under the
+        reference. Real floating point, of the same shape.
     estimator : {"k1", "k2", "k3"}, default "k3"
         "k1" is unbiased. "k2" has less variance and a bias. "k3" is unbiased and never negative.
     gradient : {"value", "k2"}, default "value"
         "value" differentiates the estimator itself. "k2" keeps the value, but with the gradient of k2. If the tokens
-        are drawn from the current policy, k2 is the only one of the three whose expected gradient is that of the KL
+        are sampled from the current policy, k2 is the only one of the three whose expected gradient is that of the KL
         divergence.
 
     Returns
@@ -154,7 +154,7 @@ def sampled_kl(
     Notes
     -----
     A token with log-probability -inf in both arrays counts as masked and adds 0. If only one of the two is -inf, the
-    formula decides: the term is inf or -inf.
+    term is inf or -inf, as the formula gives.
 
     References
     ----------

@@ -86,7 +86,7 @@ def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
     scale : float or array
         :math:`s`, the factor of the penalty, >= 0. Pass an array that broadcasts to `x` for a factor for each element.
     l1_ratio : float, default 0.5
-        :math:`\alpha`, the share of the L1 part, in [0, 1].
+        :math:`\alpha`, the fraction of the L1 part, in [0, 1].
 
     Returns
     -------

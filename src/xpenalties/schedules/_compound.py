@@ -39,14 +39,14 @@ def _prepare_warmup(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 @schedule(prepare=_prepare_warmup)
 def warmup(at: At, after: Value, *, steps: PositiveInteger, start: NonNegative = 0.0) -> Any:
-    """Go up in a straight line to a number or to another schedule, which then begins.
+    """Rise linearly to a number or to another schedule, which then begins.
 
     Parameters
     ----------
     after : float or callable
-        The number >= 0, or the schedule, after the line. The schedule's step 0 is step `steps`.
+        The number >= 0, or the schedule, that follows. The schedule's step 0 is step `steps`.
     steps : int
-        Number of steps in the line, >= 1.
+        Number of steps of the rise, >= 1.
     start : float, default 0.0
         The value at step 0, >= 0.
 
@@ -76,7 +76,7 @@ def cyclic(
     shape: Literal["linear", "cosine"] = "linear",
     begin: NonNegativeInteger = 0,
 ) -> Any:
-    """Go from a low value to a high one in every period.
+    """Rise from a low value to a high one in every period.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def cyclic(
     period : int
         Number of steps in a period, >= 1.
     rise : float, default 0.5
-        Share of the period in which the value goes from `low` to `high`, in (0, 1].
+        Fraction of the period in which the value rises from `low` to `high`, in (0, 1].
     then : {"fall", "hold"}, default "fall"
         After the rise, fall back to `low` until the end of the period, or hold `high`.
     shape : {"linear", "cosine"}, default "linear"
@@ -145,10 +145,10 @@ def piecewise(at: At, pieces: Pieces, *, interpolate: bool = False) -> Any:
     Parameters
     ----------
     pieces : mapping of int to float or callable, or pairs of them
-        Steps, and what applies from each of them on: a number >= 0, or a schedule, whose step 0 is that step. The first
+        Steps, and what applies from each step on: a number >= 0, or a schedule, whose step 0 is that step. The first
         step must be 0.
     interpolate : bool, default False
-        Go from number to number in straight lines. After the last step, the last number applies.
+        Interpolate linearly between the numbers. After the last step, the last number applies.
 
     Returns
     -------

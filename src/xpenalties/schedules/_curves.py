@@ -37,7 +37,7 @@ def constant(at: At, value: NonNegative) -> Any:
 def linear(
     at: At, start: NonNegative, end: NonNegative, *, steps: PositiveInteger, begin: NonNegativeInteger = 0
 ) -> Any:
-    """Go from one value to another in a straight line.
+    """Go linearly from one value to another.
 
     Parameters
     ----------
@@ -71,9 +71,9 @@ def polynomial(
     steps: PositiveInteger,
     begin: NonNegativeInteger = 0,
 ) -> Any:
-    """Go from one value to another along a power of the share of steps that are left.
+    """Go from one value to another along a power of the remaining fraction of steps.
 
-    ``end + (start - end) * (1 - share) ** power``, where ``share`` is the share of `steps` that have passed.
+    ``end + (start - end) * (1 - done) ** power``, with ``done`` the fraction of `steps` that have passed.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def inverse_time(
     begin: NonNegativeInteger = 0,
     staircase: bool = False,
 ) -> Any:
-    """Divide the first value by a power of the time, forever.
+    """Divide the first value by a power of the time, without an end.
 
     ``start / (1 + rate * (step - begin) / steps) ** power``.
 

@@ -120,7 +120,7 @@ def add_elastic_net_decay(
     weight, match, exclude
         As for `add_l2_decay`.
     l1_ratio : float or 0-d array, default 0.5
-        Share of the L1 decay, in [0, 1].
+        Fraction of the L1 decay, in [0, 1].
     decoupled : bool, default False
         If True, change the optimizer's updates instead: first as `add_l2_decay` does, then as `add_l1_decay` does.
 
@@ -199,8 +199,8 @@ def proximal(
     Returns
     -------
     GradientTransformation
-        If there is a `scale`, its `update` also takes `learning_rate`, and multiplies the scale by it. Pass what a
-        `decoupled` `add_l2_decay` takes.
+        If there is a `scale`, its `update` also takes `learning_rate`, as for a decoupled `add_l2_decay`, and
+        multiplies the scale by it.
 
     Raises
     ------

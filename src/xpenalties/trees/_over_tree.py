@@ -1,4 +1,4 @@
-"""`over_tree`: sum a penalty of arrays over the selected leaves of a tree."""
+"""`over_tree`: sum a penalty on arrays over the selected leaves of a tree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def over_tree(
     exclude: PatternsLike = None,
     options: Mapping[str, Any] | None = None,
 ) -> OverTree:
-    r"""Turn a penalty of arrays into a penalty of trees: its sum over the leaves.
+    r"""Turn a penalty on arrays into a penalty on trees: its sum over the leaves.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def _factors(spec: Spec | None, options: Mapping[str, Any]) -> tuple[float, floa
 
 @dataclass(frozen=True, eq=False)
 class OverTree(HasStaticKey):
-    """A penalty of trees, made by `over_tree`."""
+    """A penalty on trees, made by `over_tree`."""
 
     fn: Callable[..., Any]
     patterns: Patterns
