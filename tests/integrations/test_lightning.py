@@ -116,7 +116,9 @@ def test_a_batch_by_name_and_no_penalty_that_counts() -> None:
     assert callback.report is not None and list(callback.report.flat()) == [
         "loss_total",
         "base_loss/value",
+        "base_loss/grad_norm",
         "regularizer_total",
+        "total_grad_norm",
     ]
 
 
@@ -310,6 +312,11 @@ def test_half_precision_and_closures() -> None:
             r"^PipelineCallback: the penalties of `pipe` must name their inputs, got inputs=None for 'l1'\. Pass",
         ),
         (lambda: PipelineCallback(PIPE, track_every=0), ValueError, r"`track_every` must be at least 1, got 0"),
+        (
+            lambda: PipelineCallback(PIPE, track_every=1, wrt=["hidden", 0]),
+            TypeError,
+            "`wrt` must have names of inputs, not positions, got 0",
+        ),
         (lambda: PipelineCallback(PIPE, wrt=["hidden"]), ValueError, "`wrt` must come with `track_every`, got "),
         (
             lambda: PipelineCallback(PIPE, controllers={"l1": 3.0}),

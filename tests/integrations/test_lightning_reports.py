@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its imports' own
     import lightning
+    from lightning.pytorch.plugins import MixedPrecision
 
     from tests.integrations.lightning_training import PIPE, ByHand, Classifier, fitted, trainer
     from tests.integrations.torch_training import STEPS, batches, close
@@ -68,10 +69,12 @@ def test_what_is_logged() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("wrt", [None, "hidden", ("params",)])
+@pytest.mark.parametrize("wrt", [None, "hidden", ("params",), "module", "head"])
 def test_gradient_norms_on_some_steps(wrt: Any) -> None:
     tracked: list[bool] = []
     last: dict[str, float] = {}
+    ours, theirs = Classifier(), ByHand()
+    given = {"module": ours, "head": ours.head.parameters()}.get(wrt, wrt)
 
     class Seen(lightning.Callback):
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
@@ -79,8 +82,7 @@ def test_gradient_norms_on_some_steps(wrt: Any) -> None:
             if tracked[-1]:
                 last.update(callback.report.flat())
 
-    callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, track_every=4, wrt=wrt)
-    ours, theirs = Classifier(), ByHand()
+    callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, track_every=4, wrt=given)
     fitted(ours, callback, Seen())
     fitted(theirs)
     close(ours, theirs)
@@ -99,16 +101,21 @@ def test_gradient_norms_on_some_steps(wrt: Any) -> None:
         "decay": sum((p**2).sum() for name, p in again.named_parameters() if "weight" in name),
     }
     weights = {"base_loss": 1.0, "l1": 0.01, "entropy": 0.016, "decay": 0.005}
-    by = [hidden] if wrt == "hidden" else list(again.parameters())
+    by = [hidden] if wrt == "hidden" else list((again.head if wrt == "head" else again).parameters())
 
-    def norm(value: Any) -> float:
+    def norm(value: Any) -> float | None:
         result = torch.autograd.grad(value, by, retain_graph=True, allow_unused=True)
-        return float(torch.cat([g.flatten() for g in result if g is not None] or [torch.zeros(1)]).norm())
+        used = [g.flatten() for g in result if g is not None]
+        return float(torch.cat(used).norm()) if used else None
 
     for name, part in parts.items():  # through all that leads from there to it
-        assert last[f"{name}/grad_norm"] == pytest.approx(norm(part), rel=1e-5), name
+        want = norm(part)
+        if want is None:
+            assert f"{name}/grad_norm" not in last and (name, wrt) in {("decay", "hidden"), ("l1", "head")}
+            continue
+        assert last[f"{name}/grad_norm"] == pytest.approx(want, rel=1e-5), name
         if name != "base_loss":
-            assert last[f"{name}/grad_norm_weighted"] == pytest.approx(weights[name] * norm(part), rel=1e-5), name
+            assert last[f"{name}/grad_norm_weighted"] == pytest.approx(weights[name] * want, rel=1e-5), name
     total = sum(weights[name] * part for name, part in parts.items())
     assert last["total_grad_norm"] == pytest.approx(norm(total), rel=1e-5)
 
@@ -148,14 +155,52 @@ def test_norms_of_what_does_not_depend() -> None:
     class Seen(lightning.Callback):
         def on_train_batch_end(self, *_: Any) -> None:
             figures = callback.report.flat()
-            result.append([figures[f"{name}grad_norm"] for name in ("base_loss/", "l1/", "total_")])
+            result.append([figures.get(f"{name}grad_norm") for name in ("base_loss/", "l1/", "total_")])
+            errors.append([callback.report.base_loss.error, callback.report.regularizers["l1"].error])
 
+    errors: list[Any] = []
     callback = PipelineCallback(pipe, track_every=1, wrt="extra")
     fitted(Extra(), callback, Seen(), data=batches(3))
     root = 3**0.5
-    assert result[0] == pytest.approx([0.0, root, root / 2])
-    assert result[1] == [0.0, 0.0, 0.0]  # it requires no gradient
-    assert result[2] == pytest.approx([root, root, 1.5 * root])
+    assert result[0] == [None, pytest.approx(root), pytest.approx(root / 2)]
+    assert errors[0] == ["does not depend on wrt (extra)", None]
+    assert result[1] == [None, None, None] and errors[1] == ["no array of wrt (extra) requires a gradient"] * 2
+    assert result[2] == pytest.approx([root, root, 1.5 * root]) and errors[2] == [None, None]
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_training_is_the_same(accumulated: int) -> None:
+    """With tracked gradients, that are accumulated, in mixed precision, and scaled."""
+    result = []
+    for track_every in (None, 1):
+        module = Classifier()
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+        precision = MixedPrecision("16-mixed", "cpu", scaler)
+        callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, track_every=track_every)
+        fitted(module, callback, plugins=[precision], accumulate_grad_batches=accumulated)
+        result.append((list(module.parameters()), callback.report))
+    (plain, _), (tracked, report) = result
+    assert all(map(torch.equal, plain, tracked))
+    figures = report.flat()
+    assert all(0 < figures[f"{name}/grad_norm"] < 100 for name in ("base_loss", "l1", "entropy", "decay"))
+    assert report.wrt == "params"
+
+
+def test_the_scale_is_divided_out() -> None:
+    """Without the scale, the gradients of activations would be 0 in float16."""
+    tiny = Penalty(lambda logits: 1e-9 * logits.float().sum(), name="tiny", inputs="logits")
+
+    class Learning(Classifier):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    norms = []
+    for options in ({}, {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}):
+        callback = PipelineCallback(Pipeline([tiny]), track_every=1)
+        fitted(Learning(), callback, data=batches(1), **options)
+        assert callback.report is not None
+        norms.append(float(callback.report.regularizers["tiny"].grad_norm))
+    assert norms[1] == pytest.approx(norms[0], rel=1e-2)
 
 
 @pytest.mark.usefixtures("float64")

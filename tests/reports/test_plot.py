@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,27 @@ def test_panels() -> None:
         "cosines": [values, cosines, "cosine (unitless)"],
         "all": [values, norms, cosines, "cosine (unitless)"],
     }
+
+
+@pytest.mark.mixed
+def test_what_norms_are_with_respect_to() -> None:
+    """And which penalties have none."""
+    some = replace(report_of({"a": 1.0, "b": 1.0, "free": 1.0}, {"a": 1.0}, base=2.0, base_norm=1.0), wrt="params")
+    other = replace(report_of({"b": 1.0}, {"b": 1.0}), wrt="params")
+    without = report_of({"a": 1.0})
+    _, norms = history_of(some, without, other).plot().axes
+    assert norms.get_ylabel() == "weighted gradient (L2 norm)\nwith respect to params"
+    assert norms.get_title(loc="left") == "no gradient norm: free"
+    _, norms = history_of(some, replace(other, wrt="hidden")).plot().axes
+    assert norms.get_ylabel() == "weighted gradient (L2 norm)"
+    names = {f"a penalty with a long name {i}": 1.0 for i in range(20)}
+    figure = history_of(report_of({"a": 1.0, **names}, {"a": 1.0})).plot(width=4)
+    figure.set_dpi(100)
+    figure.draw_without_rendering()
+    box = figure.axes[1]._left_title.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+    _, norms = history_of(report_of({"a": 1.0}, {"a": 1.0})).plot().axes
+    assert norms.get_title(loc="left") == ""
 
 
 @pytest.mark.mixed

@@ -48,7 +48,32 @@ def test_flat_has_zeros(fw: Framework) -> None:
 def test_a_table_where_one_has_a_grad_norm(fw: Framework) -> None:
     some, none = xp.PenaltyReport(1.0, 2.0, 2.0, grad_norm=3.0), xp.PenaltyReport(1.0, 2.0, 2.0)
     lines = str(xp.Report(4.0, None, {"a": some, "b": none}, 4.0)).splitlines()
-    assert lines[0].endswith("grad norm") and lines[2].split()[-1] == "3" and lines[3].split()[-1] == "2"
+    assert lines[0].endswith("grad norm") and lines[2].split()[-1] == "3" and lines[3].split()[-1] == "-"
+
+
+def test_what_norms_are_with_respect_to(fw: Framework) -> None:
+    """In the table's header. A norm that does not exist is a dash, with its reason below the table."""
+    part = xp.PenaltyReport(1.0, 2.0, 2.0, 3.0, 6.0)
+    free = xp.PenaltyReport(1.0, 2.0, 2.0, error="does not depend on wrt (params <1>)")
+    report = xp.Report(6.0, xp.PenaltyReport(2.0, 1.0, 2.0), {"a": part, "free": free}, 4.0, None, None, "params <1>")
+    assert str(report).splitlines() == [
+        "penalty    value  weight  contribution  grad norm (params <1>)  grad norm weighted",
+        "----------------------------------------------------------------------------------",
+        "base loss      2                                             -",
+        "a              1       2             2                       3                   6",
+        "free           1       2             2                       -                   -",
+        "total                                6                                           -",
+        "free: does not depend on wrt (params <1>)",
+    ]
+    html = report._repr_html_()
+    assert "grad norm (params &lt;1&gt;)" in html and html.count("<td>-</td>") == 4
+    assert "<p>free: does not depend on wrt (params &lt;1&gt;)</p>" in html
+    figures = report.to_dict()
+    assert figures["regularizers"]["free"]["grad_norm"] is None and figures["total_grad_norm"] is None
+    assert "free/grad_norm" not in report.flat() and '"grad_norm": null' in report.to_json()
+    assert str(xp.Report(1.0, None, {"a": free}, 1.0, wrt="params <1>")).splitlines()[2].split()[-2:] == ["-", "-"]
+    nothing = xp.Report(1.0, None, {"a": xp.PenaltyReport(1.0, 1.0, 1.0)}, 1.0)
+    assert "grad norm" not in str(nothing)
 
 
 def test_a_base_loss(fw: Framework) -> None:
@@ -183,7 +208,7 @@ def test_as_text(fw: Framework) -> None:
     assert str(full).splitlines() == [
         "penalty    value  weight  contribution  grad norm  grad norm weighted",
         "---------------------------------------------------------------------",
-        "base loss      2",
+        "base loss      2                                -",
         "l1             1       2             2          3                   6",
         "total                                4                            6.5",
     ]

@@ -11,7 +11,7 @@ from ..backends import Backend, backend_of, common_backend, flatten_of, is_array
 from .borrowed_autodiff import autodiff_backend_of, call_borrowed
 from .numerics import global_norm
 
-__all__ = ["explain_escapes", "grad", "grad_norm", "value_and_grad"]
+__all__ = ["arrays_of", "explain_escapes", "grad", "grad_norm", "value_and_grad"]
 
 
 def value_and_grad(fn: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
@@ -143,7 +143,7 @@ def _differentiated(caller: str, fn: Callable[..., Any], has_aux: bool) -> Calla
             with explain_escapes(caller, backend):
                 out = fn(rebuild(iter(full)), *args, **kwargs)
             value, aux = _value_and_aux(caller, out, has_aux, backend.library)
-            arrays, rebuild_aux = _arrays_of(aux, backend)
+            arrays, rebuild_aux = arrays_of(aux, backend)
             return value, arrays
 
         value, arrays, pull = backend.autodiff.vjp(of_leaves, [leaves[i] for i in active])
@@ -225,7 +225,7 @@ def _value_and_aux(caller: str, out: Any, has_aux: bool, library: str) -> tuple[
     return value, aux
 
 
-def _arrays_of(tree: Any, backend: Backend) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+def arrays_of(tree: Any, backend: Backend) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """Return the arrays of a backend's library in a pytree, and a function that puts others in their places."""
     leaves, rebuild = backend.flatten(tree)
     backends = [backend_of(leaf) for leaf in leaves]

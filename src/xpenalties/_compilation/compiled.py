@@ -7,7 +7,7 @@ training loop changes (weights, schedules, steps) are converted to arrays, or co
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
@@ -16,6 +16,7 @@ from .._core.pytrees import node
 from .._core.shown import shown
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
+from .._pipeline.wrt import checked_wrt, needs_graph
 from .._reports.report import Report
 from ..backends import Backend, backend_of, flatten_of, in_dynamo, is_numpy_number, register_loaded
 from .schedules import HasTarget, Target, pipeline_of, replace_unchecked, resolve_at, with_numbers, with_pipeline
@@ -167,7 +168,7 @@ class Compiled(HasTarget):
         *inputs: Any,
         step: Any = None,
         track_grad_norms: bool = False,
-        wrt: str | int | Iterable[str | int] | None = None,
+        wrt: Any = None,
         gradient_conflicts: bool = False,
     ) -> tuple[Any, Report]:
         """Return the total, which is differentiable, and a `Report` of its parts.
@@ -177,13 +178,15 @@ class Compiled(HasTarget):
         *inputs, step
             As for a call.
         track_grad_norms, wrt, gradient_conflicts
-            As for `Pipeline.compute`.
+            As for `Pipeline.compute`. A program is a function of its inputs. So if `wrt` holds arrays or a module, or
+            on PyTorch if it names inputs and an input was computed from others, steps that track gradients are not
+            compiled.
         """
         backend = self._reported.backend(self._arrays(inputs))
-        if isinstance(wrt, Iterable) and not isinstance(wrt, str):
-            wrt = tuple(wrt)  # hashable, and equal on the next call
-        settings = (track_grad_norms, wrt, gradient_conflicts)
-        if backend is None:
+        wrt = checked_wrt(pipeline_of(self.target).name, wrt)  # hashable, and equal on the next call
+        tracks = track_grad_norms or gradient_conflicts
+        settings = (track_grad_norms, wrt if tracks else None, gradient_conflicts)
+        if backend is None or (tracks and needs_graph(inputs, wrt)):
             return _reported(self.target, inputs, step, *settings)
         target, step = self._resolved(step, backend)
         total, report = self._reported.of(backend)(target, inputs, step, *settings)

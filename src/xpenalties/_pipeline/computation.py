@@ -7,7 +7,6 @@ order.
 from __future__ import annotations
 
 import inspect
-import sys
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -17,15 +16,19 @@ from typing import Any
 from .. import telemetry
 from .._arrays.borrowed_autodiff import autodiff_backend_of, call_borrowed
 from .._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_event_loop, on_threads
+from .._core.warnings_for_users import callers_level
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
 from ..backends import backend_of, common_backend, flatten_of, in_dynamo, is_array
+from .comparable_norms import are_comparable
 from .events import Events
-from .gradient_tracking import Gradients, Pull, TrackedInputs
+from .gradient_tracking import Gradients
 from .penalty import Penalty
 from .penalty_evaluation import EvaluationContext, PenaltyResult, constant, evaluate, evaluate_async, is_traced
 from .returned_values import zero_like
 from .settings import Settings
+from .tracked_arrays import TrackedInputs, tracked_arrays
+from .wrt import refuse_arrays
 
 __all__ = ["Computation", "is_coroutine_function"]
 
@@ -45,13 +48,11 @@ class Computation:
         None if the caller wants no report.
     base : Penalty, optional
         The base loss.
-    pull : callable, optional
-        If gradients are tracked: differentiates each penalty with respect to `pull_inputs`, see `TrackedInputs`.
 
     Attributes
     ----------
-    gradients : Gradients or None
-        The tracked gradients, or None if none are tracked.
+    regularizer_total
+        The sum of the penalties' contributions, None if there are none. It is set by the computation.
     """
 
     def __init__(
@@ -63,8 +64,6 @@ class Computation:
         settings: Settings | None,
         *,
         base: Penalty | None = None,
-        pull: Pull | None = None,
-        pull_inputs: tuple[Any, ...] = (),
     ) -> None:
         self._name = name
         self._penalties = penalties
@@ -73,11 +72,11 @@ class Computation:
         self._step = step
         self._settings = settings or _DEFAULTS
         self._with_report = settings is not None
-        self._tracked = self.gradients = None
+        self.regularizer_total: Any = None
+        self._tracked = self._gradients = None
         if self._settings.track:
-            by = inputs if pull is None else pull_inputs
-            self._tracked = tracked = TrackedInputs(name, by, self._settings.wrt, pull)
-            self.gradients = Gradients(tracked.backend, tracked.arrays, conflicts=self._settings.conflicts)
+            self._tracked = tracked = tracked_arrays(name, inputs, self._settings.wrt)
+            self._gradients = Gradients(tracked.backend, tracked.arrays, conflicts=self._settings.conflicts)
         self._context = EvaluationContext(name, inputs, step, self._with_report, self._tracked)
         self._due = [] if base is None else [(base, True)]
         for penalty in penalties:
@@ -100,6 +99,7 @@ class Computation:
             backend = self._tracked.backend
             autodiff_backend = autodiff_backend_of(self._name, backend)
             if autodiff_backend is not backend:
+                refuse_arrays(self._name, self._settings.wrt, backend)
                 again = self._name, self._penalties, self._inputs, self._step, self._settings, self._base
                 result: tuple[Any, Report] = call_borrowed(
                     self._name, backend, autodiff_backend, _computed_again, again, {}
@@ -194,32 +194,35 @@ class Computation:
             return
         result: PenaltyResult = outcome.result
         self._contributions[penalty.name] = result.contribution
-        norms = self._add_gradient(penalty, result)
+        norm, weighted, why_none = self._add_gradient(penalty, result)
         if not self._with_report and self._events is None:
             return
         value, weight, contribution = constant(result.value), _snapshot(result.weight), constant(result.contribution)
-        report = PenaltyReport(value, weight, contribution, *norms, result.metrics, result.error)
+        report = PenaltyReport(value, weight, contribution, norm, weighted, result.metrics, why_none)
         self._reports[penalty.name] = report
         if self._events is not None:
             self._events.stop(penalty.name, report)
 
-    def _add_gradient(self, penalty: Penalty, result: PenaltyResult) -> tuple[Any, Any]:
-        """Add a penalty's gradient to the total's. Return the gradient norms of the penalty and of its contribution."""
-        if self.gradients is None or not penalty.differentiable:
-            return None, None
+    def _add_gradient(self, penalty: Penalty, result: PenaltyResult) -> tuple[Any, Any, str | None]:
+        """Add a penalty's gradient to the total's.
+
+        Returns the gradient norms of the penalty and of its contribution, or why there are none.
+        """
+        if self._gradients is None or self._tracked is None or not penalty.differentiable:
+            return None, None, result.error
         if result.gradient is None:
-            self.gradients.complete = False
-            return None, None
-        norms = self.gradients.add(penalty.name, result.gradient, result.factor)
+            self._gradients.complete = False
+            return None, None, result.error
+        norm, weighted = self._gradients.add(penalty.name, result.gradient, result.factor)
         result.gradient.clear()  # it is as large as the inputs
-        return norms
+        return norm, weighted, self._tracked.reason() if norm is None else None
 
     def _drop(self, penalty: Penalty, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(
             f"{self._name}: penalty {penalty.name!r} was dropped and contributes 0: {reason}",
             RuntimeWarning,
-            stacklevel=_callers_level(),
+            stacklevel=callers_level(),
         )
         weight = None if callable(penalty.weight) else _snapshot(penalty.weight)
         self._reports[penalty.name] = PenaltyReport(None, weight, 0.0, error=f"dropped: {reason}")
@@ -251,18 +254,29 @@ class Computation:
         elif base is None:
             penalties = zero_like(self._name, self._inputs, (p.inputs for p in self._penalties if callable(p.inputs)))
         total = penalties if base is None else base if penalties is None else base + penalties
-        if self._tracked is not None and self._tracked.pull is None and self.gradients is not None:
-            total = self.gradients.attach(total)
+        if isinstance(self._tracked, TrackedInputs) and self._gradients is not None:
+            total = self._gradients.attach(total)
+        self.regularizer_total = penalties
         return total, penalties
 
     def _report(self, total: Any, penalties: Any) -> Report:
         reports = dict(self._reports)
         base = None if self._base is None else reports.pop(self._base.name)
-        norm = None if self.gradients is None else self.gradients.total_norm()
-        conflicts = None if self.gradients is None else self.gradients.conflicts()
-        return Report(
-            constant(total), base, reports, 0.0 if penalties is None else constant(penalties), norm, conflicts
-        )
+        norm = None if self._gradients is None else self._gradients.total_norm()
+        conflicts = None if self._gradients is None else self._gradients.conflicts()
+        regularizer_total = 0.0 if penalties is None else constant(penalties)
+        return Report(constant(total), base, reports, regularizer_total, norm, conflicts, self._wrt())
+
+    def _wrt(self) -> str | None:
+        """Return what the gradient norms are with respect to, for the report."""
+        tracked, gradients = self._tracked, self._gradients
+        if tracked is None or gradients is None:
+            return None
+        if isinstance(tracked, TrackedInputs) and self._settings.wrt is None and len(gradients.used) > 1:
+            penalties = [penalty for penalty, _ in self._due]
+            if not are_comparable(self._name, tracked, penalties, gradients.used):
+                return "different inputs"
+        return tracked.label
 
     # tracing and threads
 
@@ -294,14 +308,6 @@ def _computed_again(
     base: Penalty | None,
 ) -> tuple[Any, Report]:
     return Computation(name, penalties, inputs, step, settings, base=base).total_and_report()
-
-
-def _callers_level() -> int:
-    """Return the `stacklevel` at which the caller's warning names the first function outside this package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("xpenalties."):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _snapshot(weight: Any) -> Any:

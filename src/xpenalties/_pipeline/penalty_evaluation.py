@@ -10,9 +10,9 @@ from .._core.shown import shown
 from .._penalties.decorator import value_and_metrics
 from .._penalties.spec import spec_of
 from ..backends import Backend, backend_of, flatten_of, in_dynamo, is_array
-from .gradient_tracking import TrackedInputs
 from .penalty import Penalty
 from .returned_values import as_metric, as_scalar, factor_for, unpack
+from .tracked_arrays import TrackedGraph, TrackedInputs
 
 __all__ = ["EvaluationContext", "PenaltyResult", "constant", "evaluate", "evaluate_async", "is_traced"]
 
@@ -28,7 +28,7 @@ class EvaluationContext(NamedTuple):
     inputs: tuple[Any, ...]
     step: Any
     with_metrics: bool
-    tracked: TrackedInputs | None = None
+    tracked: TrackedInputs | TrackedGraph | None = None
 
 
 class PenaltyResult(NamedTuple):
@@ -55,9 +55,12 @@ def evaluate(context: EvaluationContext, penalty: Penalty, due: Any) -> PenaltyR
         weight = _weight(penalty, context.step)
         if context.tracked is None or not penalty.differentiable:
             value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
-        elif context.tracked.pull is not None:
+        elif isinstance(context.tracked, TrackedGraph):
             value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
-            gradient = context.tracked.gradient(value)
+            try:
+                gradient = _gradient_through_graph(context.tracked, value)
+            except _NoGradientError as failure:
+                error = str(failure)
         else:
             try:
                 value, metrics, gradient = _differentiate(context, context.tracked, penalty, due)
@@ -165,13 +168,24 @@ def _differentiate(
         return value, [metrics[name] for name in names]
 
     try:
-        value, arrays, pull = backend.autodiff.vjp(of_arrays, tracked.arrays, again=False)
-        gradient = tracked.gradient(value, pull)
+        value, arrays, pull = backend.autodiff.vjp(of_arrays, tracked.traced, again=False)
+        gradient = tracked.gradient(value, pull if tracked.back is None else tracked.pulled_back(pull))
     except Exception as error:
         if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
             raise
-        raise _NoGradientError(f"no gradient: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+        raise _NoGradientError(_first_line(error)) from error
     return value, {**metrics, **dict(zip(names, arrays, strict=True))}, gradient
+
+
+def _gradient_through_graph(tracked: TrackedGraph, value: Any) -> list[Any]:
+    try:
+        return tracked.gradient_of(value)
+    except Exception as error:
+        raise _NoGradientError(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"no gradient: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _traced_names(penalty: Penalty, metrics: Metrics, backend: Backend) -> list[str]:

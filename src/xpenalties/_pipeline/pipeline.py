@@ -101,7 +101,7 @@ class Pipeline:
         *inputs: Any,
         step: Any = None,
         track_grad_norms: bool = False,
-        wrt: str | int | Iterable[str | int] | None = None,
+        wrt: Any = None,
         gradient_conflicts: bool = False,
         execution: Literal["sequential", "threads"] = "sequential",
         max_workers: int | None = None,
@@ -116,13 +116,20 @@ class Pipeline:
             As for a call of the pipeline.
         track_grad_norms : bool, default False
             Report L2 norms of gradients: of each penalty, of its contribution and of the total. This takes one backward
-            pass for each penalty. In eager PyTorch, the total reuses these gradients and needs no other pass, unless it
-            depends on anything else. A penalty that cannot be differentiated still counts in the total, and its report
-            says why.
-        wrt : str, int or iterable of them, optional
-            The inputs to differentiate with respect to: names in the mapping or dataclass, or positions. Default: all
-            floating-point arrays; on PyTorch, only those that require gradients, if any do. An array that occurs twice
-            counts once. Ignored if gradients are not tracked, so that you can pass it together with
+            pass for each penalty. A penalty that does not depend on `wrt` or cannot be differentiated has no norm. It
+            still counts in the total, and its report says why.
+        wrt : str, int, array, module, or an iterable or tree of them, optional
+            What to differentiate with respect to: inputs by name in the mapping or dataclass, or by position; arrays;
+            or all parameters of a module. On PyTorch, gradients go through the whole graph, for example through a model
+            to its parameters: pass the model, or ``model.parameters()``. Of the tensors, only those that require
+            gradients count. On other frameworks, arrays must be among the inputs, and the other inputs are constants.
+
+            Default: all floating-point arrays among the inputs; on PyTorch, only those that require gradients, if any
+            do. Each input is then independent of the others, and an array that occurs twice counts once. In eager
+            PyTorch, the total reuses these gradients and needs no other backward pass, unless it depends on anything
+            else. If two penalties have no input in common, there is a warning.
+
+            Ignored if gradients are not tracked, so that you can pass it together with
             ``track_grad_norms=history.wants(step)``.
         gradient_conflicts : bool, default False
             Also report the cosines between the penalties' gradients. This turns on `track_grad_norms`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -88,7 +88,7 @@ class RegularizedLoss:
         *inputs: Any,
         step: Any = None,
         track_grad_norms: bool = False,
-        wrt: str | int | Iterable[str | int] | None = None,
+        wrt: Any = None,
         gradient_conflicts: bool = False,
         execution: Literal["sequential", "threads"] = "sequential",
         max_workers: int | None = None,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .._core.checks import POSITIVE, POSITIVE_INTEGER, check_argument, one_of
-from .._core.shown import shown
 from .penalty import ON_ERROR
+from .wrt import Wrt, checked_wrt
 
 __all__ = ["Settings"]
 
@@ -18,7 +17,7 @@ class Settings(NamedTuple):
     """The checked settings of one computation."""
 
     track: bool = False
-    wrt: tuple[str | int, ...] | None = None
+    wrt: Wrt = None
     conflicts: bool = False
     threads: bool = False
     max_workers: int | None = None
@@ -33,8 +32,8 @@ class Settings(NamedTuple):
         track_grad_norms: Any = False,
         wrt: Any = None,
         gradient_conflicts: Any = False,
-        timeout: Any,
-        on_error: Any,
+        timeout: Any = None,
+        on_error: Any = "raise",
         execution: Any = "sequential",
         max_workers: Any = None,
         asynchronous: bool = False,
@@ -42,7 +41,7 @@ class Settings(NamedTuple):
         """Check a caller's arguments; errors name `caller`."""
         track = bool(track_grad_norms) or bool(gradient_conflicts)
         if wrt is not None:
-            wrt = _checked_wrt(caller, wrt)
+            wrt = checked_wrt(caller, wrt)
         threads = check_argument(caller, _EXECUTION, "execution", execution) == "threads"
         if max_workers is not None:
             max_workers = check_argument(caller, POSITIVE_INTEGER, "max_workers", max_workers)
@@ -53,11 +52,3 @@ class Settings(NamedTuple):
                 raise ValueError(f"{caller}: `{option}` must come with execution='threads', got {value}. Pass it.")
         drop = check_argument(caller, ON_ERROR, "on_error", on_error) == "drop"
         return cls(track, wrt, bool(gradient_conflicts), threads, max_workers, timeout, drop)
-
-
-def _checked_wrt(caller: str, wrt: Any) -> tuple[str | int, ...]:
-    """Check the inputs to differentiate with respect to: names or positions."""
-    wrt = tuple(wrt) if isinstance(wrt, Iterable) and not isinstance(wrt, str) else (wrt,)
-    if any(isinstance(name, bool) or not isinstance(name, (str, int)) for name in wrt):
-        raise TypeError(f"{caller}: `wrt` must be names or positions of inputs, got {shown(wrt)}. Pass str or int.")
-    return wrt

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .._core.shown import shorten
 from .report import Report
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ __all__ = ["draw"]
 
 _LONGEST = 24  # characters of a penalty's name
 _SMALL = 9  # points, of names and numbers
+_CHARACTER = 0.55 * _SMALL / 72  # inches, on average
+_MISSING = "no gradient norm: "
 _CELL = 0.36  # inches, of a number in the matrix
 _DASHES = ("-", ":", "-.", "--")
 
@@ -44,7 +47,11 @@ def draw(steps: list[int], reports: list[Report], width: float) -> Figure:
     axes = list(parts[0].subplots(1 + bool(norms), 1, squeeze=False, sharex=True)[:, 0])
     handles = _draw_contributions(axes[0], steps, contributions, styles)
     if norms:
-        handles |= _draw_norms(axes[1], steps, norms, styles)
+        handles |= _draw_norms(axes[1], steps, norms, styles, _wrt(reports))
+        missing = ", ".join(_label(name) for name in contributions if name not in norms)
+        if missing:  # for example because they do not depend on `wrt`
+            room = int((width - 1) / _CHARACTER) - len(_MISSING)
+            axes[1].set_title(_MISSING + shorten(missing, room), loc="left", fontsize=_SMALL)
     _label_steps(axes[-1], width)
     entries = [handles[name] for name in styles]
     axes[0].legend(
@@ -57,7 +64,7 @@ def draw(steps: list[int], reports: list[Report], width: float) -> Figure:
 
 def _inches(names: Iterable[str]) -> float:
     """Estimate the length of the longest name, in inches."""
-    return 0.55 * _SMALL / 72 * max((len(_label(name)) for name in names), default=0)
+    return _CHARACTER * max((len(_label(name)) for name in names), default=0)
 
 
 def _contributions(reports: list[Report]) -> dict[str, list[float]]:
@@ -132,9 +139,17 @@ def _draw_contributions(
     return _draw_lines(ax, steps, contributions, styles)
 
 
-def _draw_norms(ax: Axes, steps: list[int], norms: Mapping[str, list[float]], styles: _Styles) -> dict[str, Line2D]:
+def _wrt(reports: list[Report]) -> str:
+    """Return what the norms are with respect to, "" if that differs between reports."""
+    labels = {report.wrt for report in reports if report.wrt is not None}
+    return _label(labels.pop()) if len(labels) == 1 else ""
+
+
+def _draw_norms(
+    ax: Axes, steps: list[int], norms: Mapping[str, list[float]], styles: _Styles, wrt: str
+) -> dict[str, Line2D]:
     ax.set_yscale("log")
-    ax.set_ylabel("weighted gradient (L2 norm)")
+    ax.set_ylabel("weighted gradient (L2 norm)" + (f"\nwith respect to {wrt}" if wrt else ""))
     return _draw_lines(ax, steps, norms, styles)
 
 

@@ -34,7 +34,8 @@ class PenaltyReport:
     metrics : dict
         For a built-in penalty, the sum, mean, min and max of its terms. For a callable, the metrics that it returned.
     error : str or None
-        Why there is no value (the penalty was dropped, and contributes 0) or no gradient norm.
+        Why there is no value (the penalty was dropped, and contributes 0) or no gradient norm: the gradient failed, or
+        the penalty does not depend on what the norms are with respect to.
     """
 
     value: Any
@@ -49,6 +50,7 @@ class PenaltyReport:
 @node(
     leaves=("loss_total", "base_loss", "regularizer_total", "total_grad_norm"),
     mappings=("regularizers", "gradient_conflicts"),
+    static=("wrt",),
 )
 @dataclass(frozen=True)
 class Report:
@@ -67,11 +69,15 @@ class Report:
     regularizer_total
         The sum of the contributions.
     total_grad_norm
-        L2 norm of the gradient of the total, None if it was not computed.
+        L2 norm of the gradient of the total. None if it was not computed, or the total depends on none of the arrays.
     gradient_conflicts : dict of dicts or None
         Cosine between the gradients of each pair of penalties, by name. The base loss is "base_loss". A negative
         cosine means that they pull in opposite directions. A penalty without a gradient has no row. None if conflicts
         were not requested.
+    wrt : str or None
+        What the gradient norms are with respect to, as in the table's header: "params", names of inputs, "inputs" for
+        all of them, or "different inputs" if the norms of two penalties have no input in common, so that you cannot
+        compare them. None if no norms were computed.
     """
 
     loss_total: Any
@@ -80,6 +86,7 @@ class Report:
     regularizer_total: Any
     total_grad_norm: Any = None
     gradient_conflicts: Mapping[str, Mapping[str, Any]] | None = None
+    wrt: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a nested dict of plain floats, moved off the device in one transfer.
@@ -169,10 +176,10 @@ class Report:
         return {prefix + path: value for path, value in figures.items() if value is not None}
 
     def __str__(self) -> str:
-        return as_text(self.to_dict(), self._errors())
+        return as_text(self.to_dict(), self._errors(), self.wrt)
 
     def _repr_html_(self) -> str:
-        return as_html(self.to_dict(), self._errors())
+        return as_html(self.to_dict(), self._errors(), self.wrt)
 
     def _errors(self) -> list[tuple[str, str]]:
         reports = [("base loss", self.base_loss), *self.regularizers.items()]

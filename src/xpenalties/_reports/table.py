@@ -13,7 +13,8 @@ __all__ = ["as_html", "as_text"]
 
 _WIDEST = 100  # columns
 _LONGEST = 40  # columns of a name, at most
-_COLUMNS = ("value", "weight", "contribution", "grad_norm", "grad_norm_weighted")
+_NORMS = ("grad_norm", "grad_norm_weighted")
+_COLUMNS = ("value", "weight", "contribution", *_NORMS)
 
 # Text and lines have the page's color, bars a color of medium lightness: legible on white and on black.
 _TABLE = "border-collapse:collapse;color:inherit;text-align:right;font-variant-numeric:tabular-nums"
@@ -28,9 +29,9 @@ _POSITIVE, _NEGATIVE = "background:rgba(42,127,196,0.8)", "background:rgba(213,9
 _Errors = Iterable[tuple[str, str]]  # names of penalties, and why they have no numbers
 
 
-def as_text(report: Mapping[str, Any], errors: _Errors) -> str:
-    """Format what `Report.to_dict` returns as text. Names are shortened to fit."""
-    columns, rows = _columns_and_rows(report)
+def as_text(report: Mapping[str, Any], errors: _Errors, wrt: str | None) -> str:
+    """Format what `Report.to_dict` returns as text. Names are shortened to fit. `wrt` is that of the report."""
+    columns, rows = _columns_and_rows(report, wrt)
     widths = [max(map(len, cells)) for cells in zip(columns, *(cells for _, cells in rows), strict=True)]
     numbers = sum(widths) + 2 * len(widths)
     names = [shortened(printable(name), min(_WIDEST - numbers, _LONGEST)) for name, _ in rows]
@@ -45,13 +46,13 @@ def as_text(report: Mapping[str, Any], errors: _Errors) -> str:
     return "\n".join(lines)
 
 
-def as_html(report: Mapping[str, Any], errors: _Errors) -> str:
+def as_html(report: Mapping[str, Any], errors: _Errors, wrt: str | None) -> str:
     """Format what `Report.to_dict` returns as HTML, with a bar for each contribution, without scripts or links."""
-    columns, rows = _columns_and_rows(report)
+    columns, rows = _columns_and_rows(report, wrt)
     place = columns.index("contribution") + 1
     bars = _bars([penalty["contribution"] for penalty in report["regularizers"].values()])
     bars = [""] * (report["base_loss"] is not None) + bars + [""]  # none for the base loss and the total
-    head = [f'<th scope="col" style="{_HEAD}">{column}</th>' for column in columns]
+    head = [f'<th scope="col" style="{_HEAD}">{escape(column)}</th>' for column in columns]
     head.insert(place, f'<td aria-hidden="true" style="{_HEAD}"></td>')
     body = ""
     for (name, cells), bar in zip(rows, bars, strict=True):
@@ -65,7 +66,7 @@ def as_html(report: Mapping[str, Any], errors: _Errors) -> str:
     return f'<div style="overflow-x:auto">{table}</div>{notes}'
 
 
-def _columns_and_rows(report: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def _columns_and_rows(report: Mapping[str, Any], wrt: str | None) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Return the names of the columns, and the name and the cells of each row.
 
     Rows are pairs, not a dict: a penalty may be named "total".
@@ -73,12 +74,17 @@ def _columns_and_rows(report: Mapping[str, Any]) -> tuple[list[str], list[tuple[
     base = [] if report["base_loss"] is None else [("base loss", report["base_loss"])]
     total = {"contribution": report["loss_total"], "grad_norm_weighted": report["total_grad_norm"]}
     rows = [*base, *report["regularizers"].items(), ("total", total)]
-    shown = [c for c in _COLUMNS if c in _COLUMNS[:3] or any(row.get(c) is not None for _, row in rows)]
-    return [c.replace("_", " ") for c in shown], [(name, [_cell(row.get(c)) for c in shown]) for name, row in rows]
+    has_norms = wrt is not None
+    shown = [c for c in _COLUMNS if c not in _NORMS or has_norms or any(row.get(c) is not None for _, row in rows)]
+    header = {"grad_norm": "grad norm" if wrt is None else f"grad norm ({printable(wrt)})"}
+    columns = [header.get(c, c.replace("_", " ")) for c in shown]
+    return columns, [
+        (name, [_cell(row.get(c), "-" if c in _NORMS and c in row else "") for c in shown]) for name, row in rows
+    ]
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:z.6g}"
+def _cell(value: float | None, missing: str) -> str:
+    return missing if value is None else f"{value:z.6g}"
 
 
 def _bars(values: list[float | None]) -> list[str]:

@@ -21,6 +21,11 @@ class Autodiff:
     #: Parts of the error if nothing can differentiate: what is missing, and another way to install it.
     lacks: str = "of their own, "
     remedy: str = ""
+    #: Part of the error if gradients are requested with respect to arrays that are not among a function's inputs.
+    needs_inputs: str = (
+        "arrays in `wrt` must be among the inputs, because there is no graph that leads from others to a penalty, got "
+        "others. Pass the arrays that the penalties use as inputs."
+    )
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
@@ -46,6 +51,21 @@ class Autodiff:
     def requires_grad(self, x: Any) -> bool:
         """Return True if `x` itself says that its gradient is requested, as PyTorch's tensors do."""
         return False
+
+    def is_computed(self, x: Any) -> bool:
+        """Return True if the framework has recorded how `x` was computed."""
+        return False
+
+    def records(self, x: Any) -> bool:
+        """Return True if the framework records what is computed from `x`, as PyTorch does."""
+        return False
+
+    def recorded_gradient(self, value: Any, arrays: list[Any], cotangent: Any) -> list[Any]:
+        """Differentiate a computed value through its whole graph, and keep the graph.
+
+        The gradient is None for an array that the value does not depend on.
+        """
+        raise NotImplementedError  # pragma: no cover - callers ask `records` first
 
     def weight_mask(self, weights: Any) -> Any:
         """Return a mask that is False where a weight is 0. If the weights are differentiated, return None or all True.

@@ -33,6 +33,7 @@ class TrainerRun:
         `share` is the batch's share of the step's items. `scaled` names the penalties whose weights were multiplied by
         it. Their values are multiplied by it here. All other values are already divided by the step's items.
         """
+        self._add_norms(report, share, scaled)
         numbers = {"base_loss": report.base_loss and report.base_loss.value}
         numbers["regularizer_total"] = report.regularizer_total
         for name, penalty in report.regularizers.items():
@@ -45,6 +46,20 @@ class TrainerRun:
             self._shares[f"{name}/value"] = self._shares.get(f"{name}/value", 0.0) + counted
         for name, number in numbers.items():
             self._sums[name] = self._sums.get(name, 0.0) + number
+
+    def _add_norms(self, report: Report, share: Any, scaled: Set[str]) -> None:
+        """Add a batch's gradient norms, if they are tracked, so that the means are divided by the batch's share."""
+        if report.wrt is None:
+            return
+        norms = {"total_grad_norm": report.total_grad_norm}
+        norms["base_loss/grad_norm"] = report.base_loss and report.base_loss.grad_norm
+        for name, penalty in report.regularizers.items():
+            norm = penalty.grad_norm
+            norms[f"{name}/grad_norm"] = norm * share if name in scaled and norm is not None else norm
+            norms[f"{name}/grad_norm_weighted"] = penalty.grad_norm_weighted
+        for name, norm in norms.items():  # also those that another process has
+            self._sums[name] = self._sums.get(name, 0.0) + (0.0 if norm is None else norm)
+            self._shares[name] = self._shares.get(name, 0.0) + (0.0 if norm is None else share)
 
     def means(self) -> dict[str, float]:
         """Return the means over the steps since the last call, and over all processes. Reset the sums."""

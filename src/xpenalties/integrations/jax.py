@@ -11,16 +11,21 @@ For example::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._core.optional import require
 
 with require("JAX", needed_by=__name__, install="xpenalties[jax]"):
     import jax
 
+from .._arrays.gradients import arrays_of
+from .._core.shown import shown
 from .._pipeline.regularized_loss import RegularizedLoss
+from .._reports.report import Report
+from ..backends.jax import BACKEND
 from ..transforms._base import GradientTransformation, accepts_keyword, check_transform
 from ..transforms._chaining import apply_updates
+from ._jax_tracking import check_differentiable, pulled_back
 from ._named_inputs import check_inputs
 
 __all__ = ["sown", "train_step"]
@@ -33,9 +38,6 @@ def train_step(
     *,
     has_aux: bool = False,
     jit: bool = True,
-    track_grad_norms: bool = False,
-    wrt: str | Iterable[str] | None = None,
-    gradient_conflicts: bool = False,
 ) -> Callable[..., tuple[Any, ...]]:
     """Make a compiled training step: forward pass, loss with penalties, gradients, and the optimizer's update.
 
@@ -53,16 +55,20 @@ def train_step(
         Whether `forward` returns a pair: the mapping, and other state of the model, which the step returns too.
     jit : bool, default True
         Whether to compile the step.
-    track_grad_norms, wrt, gradient_conflicts
-        As for `RegularizedLoss.compute`.
 
     Returns
     -------
     callable
-        ``step(params, state, *batch, step=None, weights=None)`` returns the parameters, the optimizer's state, the
-        `Report`, and with `has_aux` the other state. `params` is any pytree of arrays: of an Equinox
-        module, pass the arrays. `weights` sets weights by name, like `Pipeline.with_weights`. New values do not
-        recompile the step.
+        ``step(params, state, *batch, step=None, weights=None, **options)`` returns the parameters, the optimizer's
+        state, the `Report`, and with `has_aux` the other state. `params` is any pytree of arrays: of an Equinox module,
+        pass the arrays. `weights` sets weights by name, like `Pipeline.with_weights`. New values do not recompile the
+        step.
+
+        `options` are `track_grad_norms`, `wrt` and `gradient_conflicts`, as for `Pipeline.compute`. Other options
+        compile another program. Norms are by default with respect to the parameters: `forward` is evaluated once, and
+        each penalty's gradient is pulled back through it. `wrt` may instead name inputs that `forward` returns. Norms
+        are then those of the base loss and the penalties as functions of these inputs. Tracking does not change the
+        training, except for rounding.
 
     Raises
     ------
@@ -95,10 +101,33 @@ def train_step(
         raise TypeError(f"train_step: `loss` must be a RegularizedLoss, got {type(loss).__qualname__}. Make one.")
     check_inputs("train_step", loss.pipeline, example="params")
     check_transform("train_step", "optimizer", optimizer)
-    options: dict[str, Any] = {"track_grad_norms": track_grad_norms, "gradient_conflicts": gradient_conflicts}
-    if wrt is not None:
-        options["wrt"] = wrt if isinstance(wrt, str) else tuple(wrt)
-    return _Step(forward, loss, optimizer, has_aux, jit, options)
+    return _Step(forward, loss, optimizer, has_aux, jit)
+
+
+class _Tracking(NamedTuple):
+    """How to track gradients. It is a static argument of the compiled step."""
+
+    wrt: tuple[str, ...]
+    conflicts: bool
+
+    @classmethod
+    def of(cls, track_grad_norms: bool, wrt: Any, gradient_conflicts: bool) -> _Tracking | None:
+        """Check the options of a call. Return None if nothing is tracked."""
+        names = _PARAMS if wrt is None else (wrt,) if isinstance(wrt, str) or not isinstance(wrt, Iterable) else wrt
+        names = tuple(names)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise TypeError(
+                f"train_step: `wrt` must be names of inputs, got {shown(wrt)}. Pass strings, or None for 'params'."
+            )
+        if "params" in names and names != _PARAMS:
+            raise ValueError(
+                f"train_step: `wrt` must be 'params' or names of other inputs, got {shown(names)}. The others are "
+                "computed from the parameters, so pass one of the two."
+            )
+        return cls(names, bool(gradient_conflicts)) if track_grad_norms or gradient_conflicts else None
+
+
+_PARAMS = ("params",)
 
 
 class _Step:
@@ -111,16 +140,17 @@ class _Step:
         optimizer: GradientTransformation,
         has_aux: bool,
         jit: bool,
-        options: Mapping[str, Any],
     ) -> None:
         self._forward = forward
         self._loss = loss
         self._optimizer = optimizer
         self._has_aux = has_aux
-        self._options = options
         self._extra_names = list(filter(accepts_keyword(optimizer.update), ("value", "grad", "value_fn")))
         self._jit = jit
-        self._compiled_update = jax.jit(self._update) if jit else self._update
+        self._compiled_update = self._compiled()
+
+    def _compiled(self) -> Callable[..., Any]:
+        return jax.jit(self._update, static_argnames="tracking") if self._jit else self._update
 
     def __getstate__(self) -> dict[str, Any]:
         # the result of jax.jit cannot be pickled
@@ -128,12 +158,23 @@ class _Step:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._compiled_update = jax.jit(self._update) if self._jit else self._update
+        self._compiled_update = self._compiled()
 
-    def __call__(self, params: Any, state: Any, *batch: Any, step: Any = None, weights: Any = None) -> tuple[Any, ...]:
+    def __call__(
+        self,
+        params: Any,
+        state: Any,
+        *batch: Any,
+        step: Any = None,
+        weights: Any = None,
+        track_grad_norms: bool = False,
+        wrt: Any = None,
+        gradient_conflicts: bool = False,
+    ) -> tuple[Any, ...]:
         if weights is not None:
             self._check_weights(weights)
-        result: tuple[Any, ...] = self._compiled_update(params, state, batch, step, weights)
+        tracking = _Tracking.of(track_grad_norms, wrt, gradient_conflicts)
+        result: tuple[Any, ...] = self._compiled_update(params, state, batch, step, weights, tracking=tracking)
         return result
 
     def _check_weights(self, weights: Mapping[str, Any]) -> None:
@@ -145,22 +186,62 @@ class _Step:
                 "the Penalty."
             )
 
-    def _update(self, params: Any, state: Any, batch: tuple[Any, ...], step: Any, weights: Any) -> tuple[Any, ...]:
+    def _update(
+        self, params: Any, state: Any, batch: tuple[Any, ...], step: Any, weights: Any, *, tracking: _Tracking | None
+    ) -> tuple[Any, ...]:
         loss = self._loss
         if weights is not None:
             loss = RegularizedLoss(loss.base_loss, loss.pipeline.with_weights(weights))
+        options: dict[str, Any] = {}
+        if tracking is not None:
+            options = {"track_grad_norms": True, "wrt": tracking.wrt, "gradient_conflicts": tracking.conflicts}
 
         def total(params: Any) -> tuple[Any, Any]:
             inputs, aux = self._inputs(params, batch)
-            value, report = loss.compute({**inputs, "params": params}, step=step, **self._options)
+            value, report = loss.compute({**inputs, "params": params}, step=step, **options)
             return value, (report, aux)
 
-        (value, (report, aux)), gradient = jax.value_and_grad(total, has_aux=True)(params)
-        extra = {"value": value, "grad": gradient, "value_fn": lambda params: total(params)[0]}
+        if tracking is not None and tracking.wrt == _PARAMS:
+            value, report, aux, gradient = self._pulled_back(loss, params, batch, step, tracking.conflicts)
+        else:
+            (value, (report, aux)), gradient = jax.value_and_grad(total, has_aux=True)(params)
+        extra = {"value": value, "grad": gradient, "value_fn": lambda params: self._value(loss, params, batch, step)}
         extra = {name: extra[name] for name in self._extra_names}
         updates, state = self._optimizer.update(gradient, state, params, **extra)
         params = apply_updates(params, updates)
         return (params, state, report, aux) if self._has_aux else (params, state, report)
+
+    def _value(self, loss: RegularizedLoss, params: Any, batch: tuple[Any, ...], step: Any) -> Any:
+        inputs, _ = self._inputs(params, batch)
+        return loss({**inputs, "params": params}, step=step)
+
+    def _pulled_back(
+        self, loss: RegularizedLoss, params: Any, batch: tuple[Any, ...], step: Any, conflicts: bool
+    ) -> tuple[Any, Report, Any, Any]:
+        """Return the total, the report, the other state and the gradient. One forward pass serves all gradients."""
+        check_differentiable(params)
+        put: Callable[[list[Any]], Any] = dict
+
+        def outputs(params: Any) -> tuple[list[Any], Any]:
+            nonlocal put
+            inputs, aux = self._inputs(params, batch)
+            arrays, put = arrays_of(inputs, BACKEND)
+            return arrays, aux
+
+        def total(arrays: list[Any], params: Any) -> tuple[Any, Report]:
+            return loss.compute(
+                {**put(arrays), "params": params},
+                step=step,
+                track_grad_norms=True,
+                wrt=pulled_back(arrays, params, pull),
+                gradient_conflicts=conflicts,
+            )
+
+        arrays, pull, aux = jax.vjp(outputs, params, has_aux=True)
+        value, pull_total, report = jax.vjp(total, arrays, params, has_aux=True)
+        cotangents, direct = pull_total(jax.numpy.ones_like(value))
+        (through_forward,) = pull(cotangents)
+        return value, report, aux, jax.tree.map(jax.numpy.add, through_forward, direct)
 
     def _inputs(self, params: Any, batch: tuple[Any, ...]) -> tuple[Mapping[str, Any], Any]:
         """Return the inputs by name, and the other state that `forward` returns if `has_aux`."""

@@ -9,7 +9,6 @@ For example::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import update_wrapper
 from typing import Any
 
@@ -23,13 +22,14 @@ with require("Lightning", needed_by=__name__, install="xpenalties[lightning]"):
 
 from .._core.checks import POSITIVE_INTEGER, check_argument
 from .._core.suggestions import did_you_mean
-from .._pipeline.computation import Computation
 from .._pipeline.pipeline import Pipeline
+from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.settings import Settings
-from .._reports.report import PenaltyReport, Report
+from .._reports.report import Report
 from ..controllers import Controller
-from ._named_inputs import LazyInputs, check_inputs, lookup, select_inputs
+from ._named_inputs import LazyInputs, check_inputs, select_inputs
 from ._torch_capture import Capture, paths_of
+from ._torch_tracking import add_named, recorded
 
 __all__ = ["PipelineCallback"]
 
@@ -53,9 +53,9 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         Prefix of the names in the module's log, such as ``"train/"``.
     track_every : int, optional
         Also log gradient norms, on every `track_every`-th step, see `Pipeline.compute`. By default never.
-    wrt : str or iterable of str, optional
-        Compute gradient norms with respect to these inputs. By default ``"params"``. Gradients go through the whole
-        model, from the loss and from each penalty to these inputs. So each penalty takes one more backward pass.
+    wrt : str, tensor, module, or iterable of them, optional
+        Compute gradient norms with respect to these: inputs by name, tensors, or a module's parameters. By default
+        ``"params"``. Gradients go through the whole model, so each penalty takes one more backward pass.
     controllers : mapping of str to Controller, or to pairs of Controller and callable, optional
         Controllers of penalties' weights, by the penalty's name. A controller observes the penalty's value, or the
         result of the callable, which is called with the report. If an optimizer's step has several batches or
@@ -105,7 +105,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         activities: Mapping[str, str] | str | Iterable[str] | None = None,
         prefix: str = "",
         track_every: int | None = None,
-        wrt: str | Iterable[str] | None = None,
+        wrt: Any = None,
         controllers: Mapping[str, Controller | tuple[Controller, Observe]] | None = None,
     ) -> None:
         if not isinstance(pipe, Pipeline):
@@ -120,7 +120,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         self.pipe = pipe
         self.prefix = prefix
         self.track_every = track_every
-        self.wrt = ("params",) if wrt is None else (wrt,) if isinstance(wrt, str) else tuple(wrt)
+        self.wrt = ("params",) if wrt is None else recorded("PipelineCallback", wrt).items
         self.report: Report | None = None
         one_or_mapping = activities is None or isinstance(activities, (str, Mapping))
         self._names = activities if one_or_mapping else tuple(activities or ())
@@ -230,10 +230,15 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         step = module.trainer.global_step
         weights = {name: state["weight"] for name, state in self._states.items()}
         pipe = self.pipe.with_weights(weights) if weights else self.pipe
-        inputs, by = select_inputs(pipe, *sources), None
+        inputs = select_inputs(pipe, *sources)
+        settings = Settings()
         if self.track_every is not None and step % self.track_every == 0:
-            by = {name: lookup("PipelineCallback: `wrt`", name, *sources) for name in self.wrt}
-        penalties, self.report = _computed(pipe, found["loss"], inputs, step, by)
+            wrt = recorded("PipelineCallback", self.wrt, getattr(module.trainer.precision_plugin, "scaler", None))
+            add_named("PipelineCallback", inputs, wrt, *sources)
+            settings = Settings(track=True, wrt=wrt)
+        loss = RegularizedLoss(lambda _: _scalar(found["loss"]), pipe)
+        computation = loss._computation((inputs,), step, settings)
+        _, self.report = computation.total_and_report()
         for name, (_, observe) in self._controllers.items():
             result = self.report.regularizers.get(name)
             if result is not None and result.value is not None:  # enabled, due and not dropped
@@ -241,7 +246,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         numbers = self.report.flat(self.prefix, floats=False)
         metrics = {name: x if isinstance(x, torch.Tensor) else float(x) for name, x in numbers.items()}
         module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
-        return penalties
+        return 0.0 if computation.regularizer_total is None else computation.regularizer_total
 
 
 class _TrainingStep:
@@ -308,33 +313,6 @@ def _stepped_together(
     return {"weight": torch.where(count > 0, weight, before)}
 
 
-def _computed(
-    pipe: Pipeline, loss: Any, inputs: dict[str, Any], step: int, by: dict[str, Any] | None
-) -> tuple[Any, Report]:
-    """Compute the penalties' sum, and a report that includes the loss. If `by` is not None, track gradient norms."""
-    value = _figure(loss)
-    base = PenaltyReport(value, 1.0, value)
-    if not any(penalty.enabled for penalty in pipe):
-        return 0.0, Report(value, base, {}, 0.0)
-    settings = Settings(track=by is not None)
-    computation = Computation(
-        pipe.name, pipe.penalties, (inputs,), step, settings, pull=_gradient, pull_inputs=({} if by is None else by,)
-    )
-    if computation.gradients is not None:
-        norm, _ = computation.gradients.add("base_loss", _gradient(loss, computation.gradients.arrays), 1.0)
-        base = replace(base, grad_norm=norm, grad_norm_weighted=norm)
-    penalties, report = computation.total_and_report()
-    return penalties, replace(report, loss_total=value + report.loss_total, base_loss=base)
-
-
-def _figure(loss: Any) -> Any:
-    """Detach a loss for the report, and make it 0-d: Lightning also allows shape (1,)."""
-    value = loss.detach()
-    return value.reshape(()) if value.numel() == 1 else value
-
-
-def _gradient(value: Any, arrays: list[Any]) -> list[Any]:
-    """Differentiate a value through its whole graph, and keep the graph. None for arrays that are not in it."""
-    if not (value.requires_grad and arrays[0].requires_grad):  # either all of the arrays do, or none
-        return [None] * len(arrays)
-    return list(torch.autograd.grad(value, arrays, retain_graph=True, allow_unused=True))
+def _scalar(loss: Any) -> Any:
+    """Make a loss 0-d: Lightning also allows shape (1,)."""
+    return loss.reshape(()) if loss.numel() == 1 else loss

@@ -24,11 +24,13 @@ with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
 
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
+from .._pipeline.wrt import Recorded, checked_wrt
 from .._reports.report import Report
 from ._named_inputs import check_inputs, select_inputs
 from ._torch_attached import Attached, attached_to
 from ._torch_capture import Capture, capture
 from ._torch_optimizers import attach, parameter_groups
+from ._torch_tracking import add_named, recorded, recorded_leaves, tracks_gradients
 
 __all__ = ["Attached", "Capture", "WrappedLoss", "attach", "capture", "parameter_groups", "train_step", "wrap_loss"]
 
@@ -100,8 +102,17 @@ class WrappedLoss:
         return self.loss(self._all_inputs(args, inputs), step=step)
 
     def compute(self, *args: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Return the total and the report. `options` are those of `RegularizedLoss.compute`."""
-        return self.loss.compute(self._all_inputs(args, inputs), step=step, **options)
+        """Return the total and the report. `options` are those of `RegularizedLoss.compute`.
+
+        By default, `wrt` is what the inputs are computed from, so usually all parameters that require gradients.
+        """
+        by_name = self._all_inputs(args, inputs)
+        if tracks_gradients(options):
+            options["wrt"] = checked_wrt("wrap_loss", options.get("wrt"))
+            add_named("wrap_loss", by_name, options["wrt"], self.activities)
+            if options["wrt"] is None and (leaves := recorded_leaves(by_name.values())):
+                options["wrt"] = Recorded(tuple(leaves))
+        return self.loss.compute(by_name, step=step, **options)
 
     def _all_inputs(self, args: tuple[Any, ...], inputs: Mapping[str, Any] | None) -> dict[str, Any]:
         if len(args) != len(self.names):
@@ -138,8 +149,9 @@ def train_step(
     -------
     callable
         ``step(x, *targets, step=None, inputs=None, **options)`` returns the detached total and the report. `options`
-        are those of `Pipeline.compute`. A copy of the step has its own model, optimizer, transforms and
-        captures.
+        are those of `Pipeline.compute`. With ``track_grad_norms=True``, norms are by default with respect to the
+        optimizer's parameters; `wrt` also takes names of inputs. Tracking does not change the training. A copy of the
+        step has its own model, optimizer, transforms and captures.
 
     Raises
     ------
@@ -179,6 +191,8 @@ class _TrainStep:
         self, x: Any, *targets: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any
     ) -> tuple[torch.Tensor, Report]:
         self.optimizer.zero_grad(set_to_none=True)
+        if tracks_gradients(options):
+            options["wrt"] = self._recorded(options.get("wrt"))
         with self.autocast():
             total, report = self.loss.compute(self.model(x), *targets, step=step, inputs=inputs, **options)
         if self.scaler is None:
@@ -189,6 +203,11 @@ class _TrainStep:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return total.detach(), report
+
+    def _recorded(self, wrt: Any) -> Any:
+        if wrt is None:
+            wrt = tuple(param for group in self.optimizer.param_groups for param in group["params"])
+        return recorded("train_step", wrt, self.scaler)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "attached": attached_to(self.optimizer)}  # a copied optimizer has no hooks

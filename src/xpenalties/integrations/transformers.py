@@ -23,10 +23,13 @@ with require("transformers", needed_by=__name__, install="xpenalties[transformer
     from transformers import Trainer
     from transformers.models.auto import modeling_auto
 
+from .._core.checks import POSITIVE_INTEGER, check_argument
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
+from .._pipeline.wrt import Recorded
 from .._reports.report import Report
 from ._named_inputs import LazyInputs, check_inputs, select_inputs
+from ._torch_tracking import add_named, recorded
 from ._transformers_pipeline import bound_pipeline, evaluated_each_step
 from ._transformers_state import ResetOnBegin, TrainerRun
 
@@ -68,6 +71,12 @@ class PipelineLoss:
         The label of tokens that do not count, such as padding.
     prefix : str, default "penalties/"
         Prefix of the names in the Trainer's logs.
+    track_every : int, optional
+        Also report and log gradient norms, on every `track_every`-th step, see `Pipeline.compute`. By default never. It
+        needs `attach`. Each part of the loss takes one more backward pass through the model, for each batch.
+    wrt : str, tensor, module, or iterable of them, optional
+        Compute gradient norms with respect to these: inputs by name, tensors, or a module's parameters. By default
+        ``"params"``.
 
     Attributes
     ----------
@@ -84,6 +93,12 @@ class PipelineLoss:
     -----
     In an evaluation, the loss includes all penalties, whatever their `every`. Without `attach`, the pipeline gets no
     step, model or reference, and the items are those of the batch.
+
+    A gradient norm is that of one batch in one process, because norms do not add up. With gradient accumulation, the
+    batch's loss and penalties are its share of the step's. The logs have the norms divided by this share, so they do
+    not depend on the number of batches. If the model uses gradient checkpointing, pass
+    ``gradient_checkpointing_kwargs={"use_reentrant": False}``: otherwise PyTorch cannot compute these gradients, and
+    the report says so.
 
     Examples
     --------
@@ -111,6 +126,8 @@ class PipelineLoss:
         shift: bool = True,
         ignore_index: int = -100,
         prefix: str = "penalties/",
+        track_every: int | None = None,
+        wrt: Any = None,
     ) -> None:
         if not isinstance(pipe, Pipeline):
             raise TypeError(f"PipelineLoss: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
@@ -120,7 +137,13 @@ class PipelineLoss:
                 raise TypeError(f"PipelineLoss: `{name}` must be callable, got {type(fn).__qualname__}. Pass one.")
         if isinstance(reference, torch.nn.Module):
             reference.eval()
+        if track_every is not None:
+            track_every = check_argument("PipelineLoss", POSITIVE_INTEGER, "track_every", track_every)
+        elif wrt is not None:
+            raise ValueError(f"PipelineLoss: `wrt` must come with `track_every`, got {shown(wrt)} without. Pass it.")
         self.pipe = pipe
+        self.track_every = track_every
+        self.wrt = ("params",) if wrt is None else recorded("PipelineLoss", wrt).items
         self.report: Report | None = None
         self._loss = loss
         self._reference = reference
@@ -196,16 +219,26 @@ class PipelineLoss:
         if self._run is None:
             _check_needs_no_trainer(pipe, _TRAINERS - set(inputs))
         due = [p for p in pipe if p.enabled and p.is_due(step)]
-        selected = select_inputs(due, inputs, self._lazy_inputs(logits))
+        lazy = self._lazy_inputs(logits)
+        selected = select_inputs(due, inputs, lazy)
+        wrt = self._wrt(step)
+        add_named("PipelineLoss", selected, wrt, inputs, lazy)
         if self._loss is None:
             base = _cross_entropy(logits, aligned, self._ignore_index) / items
         else:
             base = self._loss(outputs, labels, num_items_in_batch=num_items_in_batch)
         bound, scaled_names = bound_pipeline(pipe, mask, items, share, logits.shape[-1])
-        total, self.report = RegularizedLoss(lambda _: base, bound).compute(selected, step=step)
+        regularized = RegularizedLoss(lambda _: base, bound)
+        total, self.report = regularized.compute(selected, step=step, track_grad_norms=wrt is not None, wrt=wrt)
         if self._run is not None and torch.is_grad_enabled():
             self._run.add(self.report, share, scaled_names)
         return total
+
+    def _wrt(self, step: Any) -> Recorded | None:
+        """Return what this step's gradient norms are with respect to, None if there are none."""
+        if self._run is None or self.track_every is None or step % self.track_every or not torch.is_grad_enabled():
+            return None
+        return recorded("PipelineLoss", self.wrt, getattr(self._run.trainer.accelerator, "scaler", None))
 
     def _aligned_labels(self, logits: Any, labels: Any, shifted: Any) -> Any:
         """Return the labels that the logits predict: shifted here, or `shifted` if the collator made them."""

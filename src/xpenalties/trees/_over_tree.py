@@ -107,9 +107,8 @@ class OverTree(HasStaticKey):
         Parameters
         ----------
         tree : pytree of arrays
-            The selected leaves must be of one framework. To track gradient norms with
-            ``compute(track_grad_norms=True)``, pass a dict of a module's parameters and not the module: only arrays in
-            the inputs are tracked.
+            The selected leaves must be of one framework. For gradient norms with respect to a PyTorch module's
+            parameters, pass the module as `wrt`: ``compute(inputs, track_grad_norms=True, wrt=module)``.
         *others : pytrees of arrays
             More trees with the same paths, if `fn` takes several arrays:
             ``over_tree("consistency")(student, teacher)``.

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..._core.pytrees import Rebuild, join_paths, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
+from ._linear import linear_or_none
 from ._programs import JaxEvaluation
 
 __all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
@@ -85,9 +86,10 @@ class JaxAutodiff(Autodiff):
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         value, pull, aux = jax.vjp(fn, leaves, has_aux=True)
-        if not again:  # an outer derivative would go through the pullbacks too
-            pull = jax.tree.map(self.stop_gradient, pull)
-        return value, aux, lambda cotangent: pull(cotangent)[0]
+        if again:
+            return value, aux, lambda cotangent: pull(cotangent)[0]
+        constant = jax.tree.map(self.stop_gradient, pull)  # else an outer derivative would go through the pullbacks too
+        return value, aux, lambda cotangent: linear_or_none(lambda ct: constant(ct)[0], cotangent)
 
     def stop_gradient(self, x: Any) -> Any:
         return jax.lax.stop_gradient(x)

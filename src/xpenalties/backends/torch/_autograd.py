@@ -19,12 +19,17 @@ __all__ = ["TorchAutodiff"]
 
 
 class TorchAutodiff(Autodiff):
+    needs_inputs = (
+        "tensors in `wrt` must require gradients, and the call must be outside torch.no_grad, torch.compile and "
+        "torch.func, got others. Or pass tensors that are among the inputs."
+    )
+
     def differentiates(self) -> bool:
         return True
 
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         if is_tracing() or torch.is_inference_mode_enabled():  # where torch.autograd records nothing
-            return _functional_vjp(fn, leaves)
+            return _functional_vjp(fn, leaves, again)
         return _eager_vjp(fn, leaves, again)
 
     def stop_gradient(self, x: Any) -> Any:
@@ -32,6 +37,20 @@ class TorchAutodiff(Autodiff):
 
     def requires_grad(self, x: Any) -> bool:
         return bool(x.requires_grad)
+
+    def is_computed(self, x: Any) -> bool:
+        return x.grad_fn is not None
+
+    def records(self, x: Any) -> bool:
+        recording = torch.is_grad_enabled() and not is_tracing() and not torch.is_inference_mode_enabled()
+        return recording and bool(x.requires_grad)
+
+    def recorded_gradient(self, value: Any, arrays: list[Any], cotangent: Any) -> list[Any]:
+        if not (value.requires_grad and any(x.requires_grad for x in arrays)):
+            return [None] * len(arrays)
+        with without_autocast(value.device.type):
+            gradients = torch.autograd.grad(value, arrays, cotangent, retain_graph=True, allow_unused=True)
+        return [_materialized(g.to_dense() if g is not None and g.is_sparse else g) for g in gradients]
 
     def weight_mask(self, weights: Any) -> Any:
         return None if _is_differentiated(weights) else weights != 0
@@ -81,11 +100,22 @@ def _is_differentiated(x: Any) -> bool:
 _COTANGENTS = WeakTensorKeyDictionary()
 
 
-def _functional_vjp(fn: OfLeaves, leaves: list[Any]) -> tuple[Any, list[Any], Pull]:
+def _functional_vjp(fn: OfLeaves, leaves: list[Any], again: bool) -> tuple[Any, list[Any], Pull]:
     """Differentiate with torch.func, which can be nested and which torch.compile can trace."""
-    value, pull_all, aux = torch.func.vjp(fn, leaves, has_aux=True)
+    depends = True
+
+    def of_leaves(leaves: list[Any]) -> tuple[Any, list[Any]]:
+        nonlocal depends
+        value, aux = fn(leaves)
+        if not again:  # a view, because requires_grad of an input is False
+            depends = bool(value.view_as(value).requires_grad)
+        return value, aux
+
+    value, pull_all, aux = torch.func.vjp(of_leaves, leaves, has_aux=True)
 
     def pull(cotangent: Any) -> list[Any]:
+        if not depends:
+            return [None] * len(leaves)
         with without_autocast(cotangent.device.type):
             return [_materialized(gradient) for gradient in pull_all(cotangent)[0]]
 

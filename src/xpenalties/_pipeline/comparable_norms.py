@@ -1,0 +1,75 @@
+"""Check that the gradient norms of one report are with respect to the same inputs, so that they can be compared."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from typing import Any
+
+from .._core.shown import listed, shown
+from .._core.warnings_for_users import callers_level
+from ..backends import in_dynamo
+from .penalty import Penalty
+from .tracked_arrays import TrackedInputs
+
+__all__ = ["are_comparable"]
+
+_WARNED: set[str] = set()  # names of pipelines
+
+
+def are_comparable(
+    pipeline: str, tracked: TrackedInputs, penalties: Iterable[Penalty], used: Mapping[str, list[bool]]
+) -> bool:
+    """Return False if two penalties have no input in common. Warn once for each pipeline.
+
+    Inputs are compared by name, so penalties that take all inputs by position are comparable.
+
+    Parameters
+    ----------
+    pipeline
+        Its name.
+    tracked
+        The inputs.
+    penalties
+        The penalties of the pipeline, and the base loss.
+    used
+        For each penalty that has a gradient, which of the traced arrays it depends on.
+    """
+    traced = in_dynamo()  # where all arrays seem to be used
+    if not traced and any(map(all, zip(*used.values(), strict=True))):  # an array that all use
+        return True
+    inputs = {penalty.name: penalty.inputs for penalty in penalties}
+    if not any(isinstance(of_penalty, (str, tuple)) for of_penalty in inputs.values()):
+        return True
+    names = tracked.names()
+    of_each: dict[str, set[Any]] = {}
+    for name, places in used.items():
+        found = {x for of_array, is_used in zip(names, places, strict=True) if is_used for x in of_array}
+        of_penalty = inputs[name]
+        if isinstance(of_penalty, (str, tuple)):
+            found &= {of_penalty} if isinstance(of_penalty, str) else set(of_penalty)
+        of_each[name] = found
+    for a, b in combinations(of_each, 2):
+        if of_each[a].isdisjoint(of_each[b]):
+            if not traced:
+                _warn_once(pipeline, f"{_described(a, of_each)}, {_described(b, of_each)}")
+            return False
+    return True
+
+
+def _warn_once(pipeline: str, found: str) -> None:
+    """Warn that norms cannot be compared, the first time for a pipeline of this name."""
+    if pipeline in _WARNED:
+        return
+    _WARNED.add(pipeline)
+    warnings.warn(
+        f"{pipeline}: gradient norms are with respect to different inputs, so you cannot compare them: {found}. Pass "
+        "`wrt`: with PyTorch a module or its parameters, else inputs that all penalties are computed from.",
+        UserWarning,
+        stacklevel=callers_level(),
+    )
+
+
+def _described(name: str, of_each: Mapping[str, set[Any]]) -> str:
+    return f"that of {shown(name)} to {listed(sorted(of_each[name], key=str))}"
