@@ -24,6 +24,8 @@ from .events import Events
 from .gradient_tracking import Gradients, Pull, TrackedInputs
 from .penalty import Penalty
 from .penalty_evaluation import EvaluationContext, PenaltyResult, constant, evaluate, evaluate_async, is_traced
+from .penalty_inputs import callables_in
+from .penalty_roles import constants_of
 from .returned_values import zero_like
 from .settings import Settings
 
@@ -76,7 +78,7 @@ class Computation:
         self._tracked = self.gradients = None
         if self._settings.track:
             by = inputs if pull is None else pull_inputs
-            self._tracked = tracked = TrackedInputs(name, by, self._settings.wrt, pull)
+            self._tracked = tracked = TrackedInputs(name, by, self._settings.wrt, pull, constants_of(penalties))
             self.gradients = Gradients(tracked.backend, tracked.arrays, conflicts=self._settings.conflicts)
         self._context = EvaluationContext(name, inputs, step, self._with_report, self._tracked)
         self._due = [] if base is None else [(base, True)]
@@ -249,7 +251,9 @@ class Computation:
             first, *others = contributions.values()
             penalties = sum(others, first)
         elif base is None:
-            penalties = zero_like(self._name, self._inputs, (p.inputs for p in self._penalties if callable(p.inputs)))
+            penalties = zero_like(
+                self._name, self._inputs, (pick for p in self._penalties for pick in callables_in(p.inputs))
+            )
         total = penalties if base is None else base if penalties is None else base + penalties
         if self._tracked is not None and self._tracked.pull is None and self.gradients is not None:
             total = self.gradients.attach(total)

@@ -34,14 +34,25 @@ class TrackedInputs:
     pull : callable or None
         Differentiates a computed value through everything that leads from `arrays` to it, for example a model. If None,
         `inputs_with` replaces `arrays` by traced arrays, and only the penalty itself is differentiated.
+
+    `constants` are names of inputs that are left out by default, unless they require gradients.
     """
 
     def __init__(
-        self, caller: str, inputs: tuple[Any, ...], wrt: tuple[str | int, ...] | None, pull: Pull | None = None
+        self,
+        caller: str,
+        inputs: tuple[Any, ...],
+        wrt: tuple[str | int, ...] | None,
+        pull: Pull | None = None,
+        constants: frozenset[str] = frozenset(),
     ) -> None:
         self.pull = pull
         self._leaves, self._rebuild = flatten_of(inputs)
         places = _places(caller, self._rebuild, len(self._leaves), inputs, wrt)
+        if wrt is None and constants and len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            fixed = tuple(name for name in inputs[0] if name in constants)
+            fixed_places = _places(caller, self._rebuild, len(self._leaves), inputs, fixed)
+            places = [i for i in places if i not in fixed_places or _requires_grad(self._leaves[i])]
         backends = _differentiable(self._leaves, places)
         libraries = {backend.library for backend in backends.values()}
         if len(libraries) > 1:  # NumPy's scalars count as numbers if there is another framework
@@ -125,6 +136,11 @@ def _differentiable(leaves: list[Any], places: list[int]) -> dict[int, Backend]:
         if backend is not None and backend.dtype(leaves[i].dtype).kind == "real":
             backends[i] = backend
     return backends
+
+
+def _requires_grad(leaf: Any) -> bool:
+    backend = backend_of(leaf)
+    return backend is not None and backend.autodiff.requires_grad(leaf)
 
 
 def _same_arrays(leaves: list[Any], places: Iterable[int]) -> dict[int, list[int]]:

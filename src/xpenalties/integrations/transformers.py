@@ -23,6 +23,7 @@ with require("transformers", needed_by=__name__, install="xpenalties[transformer
     from transformers import Trainer
     from transformers.models.auto import modeling_auto
 
+from .._pipeline.penalty_inputs import names_in
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
@@ -309,8 +310,7 @@ class _Log:
 def _check_needs_no_trainer(pipe: Pipeline, missing: frozenset[str]) -> None:
     """Check that no penalty needs the Trainer's step, or inputs that are missing without a Trainer."""
     for penalty in pipe:
-        names = {penalty.inputs} if isinstance(penalty.inputs, str) else penalty.inputs
-        needed = [] if names is None or callable(names) else sorted(missing.intersection(names))
+        needed = sorted(missing.intersection(names_in(penalty.inputs)))
         if callable(penalty.weight) or penalty.every != 1:
             needed.append("step")
         if penalty.enabled and needed:

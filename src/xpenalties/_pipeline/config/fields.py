@@ -16,7 +16,7 @@ from ...trees._over_tree import OverTree
 from ..penalty import Penalty
 from .annotation_schema import JSONSchema, reference, schema_of
 from .error_places import checked_name, checked_string
-from .inputs import inputs_definitions, read_inputs, write_inputs
+from .inputs import inputs_definitions, narrowed_inputs, read_inputs, write_inputs
 from .options import options_definitions, read_options, write_options
 from .plain_values import registered_name
 from .trees import read_patterns, tree_schema, write_patterns
@@ -134,6 +134,7 @@ _SPECIAL = (
         write=lambda caller, penalty: write_inputs(caller, penalty.inputs),
         schema=lambda: reference("inputs"),
         definitions=inputs_definitions,
+        narrowed=narrowed_inputs,
     ),
     Field(
         "options",
