@@ -94,7 +94,7 @@ PENALTIES = Pipeline(
     [
         Penalty("l1", inputs=attrgetter("weights"), weight=1e-4),
         Penalty("kl_divergence", inputs=attrgetter("batch.smoothed_labels", "log_probs"), weight=0.2),
-        Penalty("entropy", inputs=attrgetter("log_probs"), weight=fading, options={"mode": "bonus"}),
+        Penalty("entropy", inputs=attrgetter("log_probs"), weight=fading, mode="bonus"),
         Penalty("orthogonality", inputs=hidden_weights, weight=1e-3),
     ]
 )

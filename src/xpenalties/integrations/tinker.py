@@ -96,7 +96,7 @@ def custom_loss(
     --------
     >>> def negative_log_likelihood(data, logprobs):
     ...     return -torch.cat(logprobs).mean(), {"tokens": sum(map(len, logprobs))}
-    >>> pipe = Pipeline([Penalty("consistency", inputs=("logprobs", "teacher"), weight=0.5)])
+    >>> pipe = Pipeline([Penalty("consistency", inputs=("teacher", "logprobs"), weight=0.5)])
     >>> loss = custom_loss(negative_log_likelihood, pipe, targets={"teacher": ("field", "teacher_logprobs")})
     >>> field = tinker.TensorData(data=[-1.0, -2.0], dtype="float32")
     >>> datum = tinker.Datum(tinker.ModelInput.from_ints([1, 2]), {"teacher_logprobs": field})

@@ -92,7 +92,7 @@ class PipelineLoss:
     >>> model = transformers.GPT2LMHeadModel(config)
     >>> pipe = Pipeline(
     ...     [
-    ...         Penalty("entropy", inputs="logits", weight=0.1, options={"mode": "bonus", "from_logits": True}),
+    ...         Penalty("entropy", inputs="logits", weight=0.1, mode="bonus", from_logits=True),
     ...         Penalty("z_loss", inputs="logits", weight=1e-4),
     ...     ]
     ... )

@@ -63,9 +63,12 @@ def over_tree(
     >>> print(decay.explain(params))
     dense.kernel  selected, (2, 3)
     dense.bias    matches no pattern
-    >>> pipe = Pipeline([Penalty(decay, name="decay", weight=0.5, inputs="params")])
+    >>> pipe = Pipeline([Penalty("l2", tree={"match": "kernel$"}, weight=0.5, inputs="params")])
     >>> float(pipe({"params": params}))
     3.0
+    >>> old = {"dense": {"kernel": np.zeros((2, 3)), "bias": np.ones(3)}}
+    >>> float(trees.over_tree("l2")(params, center=old))
+    6.0
     """
     function = resolve_penalty(fn)
     checked = check_call_options("over_tree", function, None, {} if options is None else options)
@@ -113,7 +116,7 @@ class OverTree(HasStaticKey, HasParameters):
             the inputs are tracked.
         *others : pytrees of arrays
             More trees with the same paths, if `fn` takes several arrays:
-            ``over_tree("consistency")(student, teacher)``.
+            ``over_tree("consistency")(teacher, student)``.
         **named : pytrees of arrays, or single values
             Options of `fn` that change from call to call. A tree has a value for each selected path, such as masks of
             single parameters, ``where=masks``, or the weights to stay near, ``center=old``. An array that is no tree,
