@@ -21,8 +21,8 @@ __all__ = ["PIPELINE", "each_penalty", "row", "tracked", "whole"]
 
 PIPELINE = Pipeline(
     [
-        Penalty("kl_divergence", inputs=("teacher", "student"), weight=0.5, options={"from_logits": True}),
-        Penalty("entropy", inputs="student", weight=0.1, options={"from_logits": True, "mode": "bonus"}),
+        Penalty("kl_divergence", inputs=("teacher", "student"), weight=0.5, from_logits=True),
+        Penalty("entropy", inputs="student", weight=0.1, from_logits=True, mode="bonus"),
         Penalty("l2", inputs="student", weight=1e-6),
         Penalty("consistency", inputs=("student", "teacher"), weight=0.3),
     ]

@@ -28,7 +28,6 @@ try:
         namespace,
         schedules,
         transforms,
-        trees,
         value_and_grad,
     )
 except ModuleNotFoundError as error:
@@ -47,8 +46,8 @@ BONUS = schedules.warmup(schedules.cosine(0.1, steps=300), steps=100)
 PENALTIES = Pipeline(
     [
         Penalty("kl_divergence", name="kl", inputs=("before", "now"), weight=0.0),  # set by the controller
-        Penalty("entropy", inputs="sideways", weight=BONUS, options={"mode": "bonus"}),
-        Penalty(trees.over_tree("l2", match="weights"), name="decay", inputs="params", weight=1e-4),
+        Penalty("entropy", inputs="sideways", weight=BONUS, mode="bonus"),
+        Penalty("l2", tree={"match": "weights"}, name="decay", inputs="params", weight=1e-4),
     ]
 )
 KL = controllers.adaptive_kl(1.0, target=TARGET, gain=0.1, clip=0.5)

@@ -20,7 +20,7 @@ try:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    from xpenalties import Penalty, Pipeline, RegularizedLoss, controllers, prox, transforms, trees
+    from xpenalties import Penalty, Pipeline, RegularizedLoss, controllers, prox, transforms
     from xpenalties.integrations.jax import sown, train_step
 except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[jax,examples]" optax')
@@ -34,8 +34,8 @@ TARGET_ACCURACY = 0.93
 PENALTIES = Pipeline(
     [
         Penalty("l1", name="activities", inputs="hidden", weight=1e-4),
-        Penalty("consistency", inputs=("clean", "noisy"), weight=0.0, options={"metric": "js"}),  # the controller's
-        Penalty(trees.over_tree("l2", match="last.*(kernel|weight)"), name="decay", inputs="params", weight=1e-3),
+        Penalty("consistency", inputs=("clean", "noisy"), weight=0.0, metric="js"),  # the controller's
+        Penalty("l2", tree={"match": "last.*(kernel|weight)"}, name="decay", inputs="params", weight=1e-3),
     ]
 )
 CONTROLLER = controllers.adaptive_kl(1.0, target=TARGET, gain=0.1)

@@ -55,9 +55,7 @@ def main(argv=None):
 
     images, classes = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split((images / 16).astype(np.float32), classes, test_size=0.25, random_state=0)
-    ours = KerasRegularizer(
-        Pipeline([Penalty("group_lasso", weight=1e-3, options={"axis": -1}), Penalty("l2", weight=1e-4)])
-    )
+    ours = KerasRegularizer(Pipeline([Penalty("group_lasso", weight=1e-3, axis=-1), Penalty("l2", weight=1e-4)]))
     found = {}
     view = Table("kernel regularizer", "test accuracy", "pixels without use")
     for name, kernel, activity in (

@@ -26,7 +26,7 @@ try:
         import lightning
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        from xpenalties import Penalty, Pipeline, controllers, trees
+        from xpenalties import Penalty, Pipeline, controllers
         from xpenalties.integrations.lightning import PipelineCallback
 except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[lightning,examples]" tensorboard')
@@ -38,8 +38,8 @@ TARGET_ZEROS = 0.7
 PENALTIES = Pipeline(
     [
         Penalty("l1", name="activities", inputs="hidden", weight=3e-4),
-        Penalty(trees.over_tree("l2", match="weight"), name="decay", inputs="params", weight=1e-4),
-        Penalty("entropy", inputs="logits", options={"mode": "bonus", "from_logits": True}),
+        Penalty("l2", tree={"match": "weight"}, name="decay", inputs="params", weight=1e-4),
+        Penalty("entropy", inputs="logits", mode="bonus", from_logits=True),
     ]
 )
 

@@ -99,7 +99,7 @@ def hidden_weights(forward):
 PENALTIES = Pipeline(
     [
         Penalty("kl_divergence", name="teacher", inputs=attrgetter("batch.teacher", "student")),
-        Penalty("entropy", inputs=attrgetter("student"), weight=fading, options={"mode": "bonus"}),
+        Penalty("entropy", inputs=attrgetter("student"), weight=fading, mode="bonus"),
         Penalty("l1", inputs=attrgetter("weights"), weight=1e-4),
         Penalty("orthogonality", inputs=hidden_weights, weight=1e-3),
     ]

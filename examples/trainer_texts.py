@@ -36,7 +36,7 @@ TARGET_RATIO = 0.7  # of the forgetting without penalties
 PENALTIES = Pipeline(
     [
         # forward: tokens that are likely under the earlier model must stay likely
-        Penalty("kl_divergence", name="kl", inputs=("reference", "logits"), weight=2.0, options={"from_logits": True}),
+        Penalty("kl_divergence", name="kl", inputs=("reference", "logits"), weight=2.0, from_logits=True),
         Penalty("z_loss", inputs="logits", weight=1e-4),
     ]
 )

@@ -22,7 +22,6 @@ try:
         Pipeline,
         RegularizedLoss,
         gradient_penalty,
-        interpolated_gradient_penalty,
         namespace,
     )
 except ModuleNotFoundError as error:
@@ -49,14 +48,9 @@ def wasserstein(game):
     return xp.mean(critic(game["fake"])) - xp.mean(critic(game["real"]))
 
 
-def at_interpolates(critic, real, fake, rng):
-    """Return the gradient penalty. The generator is an input, because its numbers change from step to step."""
-    return interpolated_gradient_penalty(critic, real, fake, rng=rng)
-
-
-CRITIC_LOSS = RegularizedLoss(
-    wasserstein, Pipeline([Penalty(at_interpolates, inputs=("critic", "real", "fake", "rng"), weight=WEIGHT)])
-)
+INPUTS = {"fn": "critic", "real": "real", "fake": "fake", "rng": "rng"}  # random numbers change from step to step
+PENALTY = Penalty("interpolated_gradient_penalty", name="gradient_penalty", inputs=INPUTS, weight=WEIGHT)
+CRITIC_LOSS = RegularizedLoss(wasserstein, Pipeline([PENALTY]))
 
 
 def mean_norm(critic, points):
@@ -218,7 +212,7 @@ def train(game, *, steps, seed):
         if step % 10 == 0 or step == steps:
             norm = game.norm(real(), noise(), rng.random((BATCH, 1), dtype=np.float32))
             found = report.to_dict()
-            rows.append((step, found["loss_total"], found["regularizers"]["at_interpolates"]["value"], norm))
+            rows.append((step, found["loss_total"], found["regularizers"]["gradient_penalty"]["value"], norm))
             if step % max(steps // 10, 1) == 0:
                 print("{:6}  {:11.4f}  {:9.4f}  {:13.4f}".format(*rows[-1]))
     return rows

@@ -74,7 +74,7 @@ def test_files_as_json(good: str, capsys: pytest.CaptureFixture[str]) -> None:
                 "options": {"delta": 2.0},
             },
         ]
-        assert second == {"file": "nowhere.toml", "error": "nowhere.toml: No such file or directory"}
+        assert second == {"file": "nowhere.toml", "errors": ["nowhere.toml: No such file or directory"]}
 
 
 @bare
@@ -103,6 +103,76 @@ def test_errors_in_a_file(
     out, err = capsys.readouterr()
     assert err.startswith(message.format(path)) and err.count("\n") == 1
     assert out.startswith(f"{good}: training")
+
+
+@bare
+def test_all_errors_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its place, in the order of the file, and each once."""
+    path = tmp_path / "a.toml"
+    path.write_text("""
+version = 1
+naem = "training"
+name = 3
+
+[penalties.l1]
+wieght = 1
+wehn = 2
+inputs = { x = 1, where = 2 }
+
+[penalties.l3]
+weight = -1.0
+
+[penalties.huber]
+every = 0
+enabled = "yes"
+timeout = 3.0
+options = { delta = -1.0, dleta = 2.0, reduction = "none" }
+
+[penalties.kl]
+penalty = "kl_divergence"
+inputs = { log_p = "teacher", log_r = "student" }
+options = { direction = "forwards", temperature = 0.0 }
+
+[penalties.decay]
+penalty = "l2"
+tree = { match = "(", exclude = ")" }
+options = { clip = "x" }
+
+[penalties.good]
+penalty = "l1"
+""")
+    assert main(["check", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    expected = [
+        ": unknown key 'naem', the keys are $schema, version, name, penalties. Did you mean 'name'?",
+        ": name: must be a string, got 3.",
+        ": penalties.l1: unknown key 'wieght', the keys are",
+        ": penalties.l1: unknown key 'wehn', the keys are",
+        ": penalties.l1.inputs.x: must be a string, got 1.",
+        ": penalties.l1.inputs.where: must be a string, got 2.",
+        ": penalties.l3.penalty: no penalty is named 'l3', there are",
+        ": penalties.l3.weight: `weight` must be in [0, inf), got -1.0.",
+        ": penalties.huber.options: unknown key 'dleta', the keys are delta, reduction, normalizer. Did you mean",
+        ": penalties.huber: Penalty: `enabled` must be True or False, got 'yes'.",
+        ": penalties.huber: huber: `delta` must be in (0, inf), got -1.0.",
+        ": penalties.huber: huber: `reduction` must be one of 'sum', 'mean', got 'none'.",
+        ": penalties.huber: Penalty: `every` must be at least 1, got 0.",
+        ": penalties.kl: kl_divergence: `direction` must be one of 'forward', 'reverse', 'symmetric', got 'forwards'.",
+        ": penalties.kl: penalty 'kl': the keys of `inputs` must be parameters of kl_divergence, got 'log_r'",
+        ": penalties.kl: kl_divergence: `temperature` must be in (0, inf), got 0.0.",
+        ": penalties.decay.tree: l2: `clip` must be a number in",
+        ": penalties.decay.tree: over_tree: `match` must be a regular expression, got '('",
+        ": penalties.decay.tree: over_tree: `exclude` must be a regular expression, got ')'",
+    ]
+    lines = err.splitlines()
+    for line, part in zip(lines, expected, strict=True):
+        assert line.startswith(f"{path}{part}"), line
+    path.write_text("version = 1\nname =\n")
+    assert main(["check", str(path)]) == 1
+    assert capsys.readouterr().err == f"{path}: Invalid value (at line 2, column 7)\n"
+    assert main(["check", "--json", str(path)]) == 1
+    assert json.loads(capsys.readouterr().out)["files"][0]["errors"] == [f"{path}: Invalid value (at line 2, column 7)"]
 
 
 @bare

@@ -429,6 +429,33 @@ def test_errors(make: Callable[[], Any], message: str) -> None:
         make()
 
 
+@pytest.mark.parametrize("jit", [True, False])
+def test_inputs_by_parameter(jit: bool) -> None:
+    """A mask of rows, a tree of masks, and old parameters."""
+
+    def with_mask(params: Any, x: Any, labels: Any) -> dict[str, Any]:
+        masks = jax.tree.map(lambda p: p > 0, params)
+        old = jax.tree.map(jnp.zeros_like, params)
+        return {**forward(params, x, labels), "kept": labels != 0, "masks": masks, "old": old}
+
+    inputs = {"x": "params", "where": "masks", "center": "old"}
+    pipe = Pipeline(
+        [
+            Penalty("entropy", inputs={"log_p": "logits", "where": "kept"}, from_logits=True),
+            Penalty("l2", name="decay", tree={"match": "kernel"}, inputs=inputs),
+        ]
+    )
+    params, (x, labels) = arrays(), batches()[0]
+    loss = RegularizedLoss(cross_entropy, pipe)
+    step = train_step(with_mask, loss, optax.sgd(0.1), jit=jit, track_grad_norms=True)
+    _, _, report = step(params, optax.sgd(0.1).init(params), x, labels)
+    log_p = jax.nn.log_softmax(forward(params, x, labels)["logits"][labels != 0])
+    values = {name: float(part.value) for name, part in report.regularizers.items()}
+    assert values["entropy"] == pytest.approx(float(-(jnp.exp(log_p) * log_p).sum(-1).mean()), rel=1e-5)
+    positive = sum(float((jnp.maximum(p, 0) ** 2).sum()) for name, p in params.items() if "kernel" in name)
+    assert values["decay"] == pytest.approx(positive, rel=1e-5)
+
+
 def test_penalties_name_their_inputs() -> None:
     with pytest.raises(ValueError, match=r"^train_step: .* must name their inputs, got inputs=None for 'l1'\. Pass"):
         train_step(forward, RegularizedLoss(LOSS.base_loss, Pipeline([Penalty("l1")])), optax.sgd(0.1))

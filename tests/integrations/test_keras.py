@@ -146,6 +146,8 @@ def test_functions_of_ones_own(regularizer: Any) -> None:
             r"got others in 'l1'\. Use `pipeline\.at\(",
         ),
         (Penalty("l1", every=2), {}, ValueError, "`every` must be 1, because Keras passes no step, got others in 'l1'"),
+        (Penalty("l1", inputs="x"), {}, ValueError, r"must not name inputs, because Keras .*, got 'x' in 'l1'\. Leave"),
+        (Penalty("l1", inputs={"x": "a"}), {}, ValueError, r"must not name inputs, because Keras .*, got 'a' in 'l1'"),
         (3, {}, TypeError, "^from_config: must be a table, got 3"),
     ],
 )

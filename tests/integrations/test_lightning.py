@@ -103,6 +103,24 @@ def test_a_loss_with_an_axis() -> None:
 
 
 @pytest.mark.usefixtures("float64")
+def test_inputs_by_parameter() -> None:
+    """Arrays and masks from activities, from the batch, and from what `training_step` returns."""
+    own: Any = lambda hidden, rows: (hidden[rows] ** 2).sum()  # noqa: E731
+    rows: Any = lambda inputs: inputs["batch"][1] == 0  # noqa: E731
+    pipe = Pipeline(
+        [Penalty("l2", inputs={"x": "encoder", "where": lambda inputs: rows(inputs)[:, None]}, weight=0.01)]
+    )
+    by_hand = Pipeline([Penalty(own, name="l2", inputs=lambda inputs: (inputs["encoder"], rows(inputs)), weight=0.01)])
+    modules = Classifier(), Classifier()
+    callbacks = [PipelineCallback(each, activities="^encoder$", track_every=1) for each in (pipe, by_hand)]
+    for module, callback in zip(modules, callbacks, strict=True):
+        fitted(module, callback)
+    close(*modules)
+    norms = [callback.report.to_dict()["total_grad_norm"] for callback in callbacks if callback.report is not None]
+    assert norms[0] == pytest.approx(norms[1]) and norms[0] > 0
+
+
+@pytest.mark.usefixtures("float64")
 def test_a_batch_by_name_and_no_penalty_that_counts() -> None:
     class Named(Classifier):
         def training_step(self, batch: Any) -> Any:
@@ -344,7 +362,7 @@ def test_errors_of_a_run() -> None:
     with pytest.raises(ValueError, match=r"names other than batch, loss, params, got 'batch'\. Pass a mapping"):
         fitted(Classifier(), PipelineCallback(PIPE, activities={"batch": "encoder"}))
     with pytest.raises(
-        ValueError, match=r"'l1': the inputs must have 'hidden', got .*'hiden'\. Did you mean 'hiden'\?"
+        ValueError, match=r"^penalty 'l1' asks for the input 'hidden', .*'hiden'\. Rename 'hiden' or 'hidden'\."
     ):
         fitted(Classifier(), PipelineCallback(PIPE, activities={"hiden": "encoder"}))
     module = Classifier()

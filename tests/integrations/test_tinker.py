@@ -176,6 +176,24 @@ def test_references(target: Any, track: bool) -> None:
     assert metrics.get("penalties/consistency/grad_norm") == (pytest.approx(math.sqrt(52) / 3) if track else None)
 
 
+@pytest.mark.parametrize("track", [False, True])
+def test_inputs_by_parameter(track: bool) -> None:
+    logprobs = leaves([-1.0, -2.0], [-3.0])
+    data = data_for(logprobs, teacher=[[-1.0, -4.0], [-6.0]], share=[[0.5, 1.0], [3.0]])
+    inputs = {"a": "logprobs", "b": "teacher", "weights": "share", "normalizer": lambda data, logprobs: len(data)}
+    pipe = Pipeline([Penalty("consistency", inputs=inputs)])
+    targets = {"teacher": ("field", "teacher"), "share": ("field", "share")}
+    total, metrics = custom_loss(nothing, pipe, targets=targets, track_grad_norms=track)(data, logprobs)
+    total.backward()
+    assert total.item() == pytest.approx((1 * 4 + 3 * 9) / 2)
+    torch.testing.assert_close(torch.cat([each.grad for each in logprobs]), torch.tensor([0.0, 4.0, 18.0]) / 2)
+    norm = pytest.approx(math.hypot(4.0, 18.0) / 2)
+    assert metrics.get("penalties/consistency/grad_norm") == (norm if track else None)
+    wrong = Pipeline([Penalty("l1", inputs={"x": "logprobs", "weights": "shares"})])
+    with pytest.raises(ValueError, match=r"inputs of penalty 'l1' must be targets, got 'shares', .* mean 'share'\?"):
+        custom_loss(nothing, wrong, targets=targets)
+
+
 def test_several_log_probabilities_for_each_token() -> None:
     """As a teacher's API has them: the k most probable classes of each token."""
     student = [torch.randn(n, 3).log_softmax(-1) for n in (4, 2)]

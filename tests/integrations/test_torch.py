@@ -34,7 +34,8 @@ def test_inputs_that_are_picked() -> None:
     torch.testing.assert_close(value, ((first - second) ** 2).sum())
     named = wrap_loss(mse_loss, Pipeline([Penalty("l2", inputs="hiden")]), {"hidden": torch.ones(2)})
     with pytest.raises(
-        ValueError, match=r"must have 'hiden', got 'outputs', 'targets', 'hidden'\. Did you mean 'hidden'"
+        ValueError,
+        match=r"^penalty 'l2' asks for the input 'hiden', the inputs are 'outputs', 'targets', 'hidden'\. Rename",
     ):
         named(torch.zeros(1), torch.zeros(1))
 
@@ -115,6 +116,27 @@ def test_training_as_by_hand() -> None:
         optimizer.step()
     torch.testing.assert_close(total, by_hand.detach())
     close(ours, theirs)
+
+
+def test_inputs_by_parameter() -> None:
+    """Targets, activities and inputs of the call, as arrays and as masks."""
+    model = network()
+    inputs = {"x": "1", "where": "kept", "normalizer": lambda inputs: inputs["targets"].numel()}
+    pipe = Pipeline([Penalty("l2", inputs=inputs), Penalty("consistency", inputs={"a": "targets", "b": "outputs"})])
+    x, y, kept = torch.ones(3, 6), torch.zeros(3, 3), torch.tensor([[True], [False], [True]])
+    with capture(model, r"^1$") as activities:
+        step = train_step(model, sgd(model), wrap_loss(mse_loss, pipe, activities))
+        activities.begin()
+        outputs = model(x).detach()
+        activities.end()
+        hidden = activities["1"].detach()
+        _, report = step(x, y, inputs={"kept": kept}, track_grad_norms=True)
+    values = {name: float(part.value) for name, part in report.regularizers.items()}
+    assert values["l2"] == pytest.approx(float((hidden[[0, 2]] ** 2).sum()) / 9)
+    assert values["consistency"] == pytest.approx(float((outputs**2).mean()))
+    loss = wrap_loss(mse_loss, pipe.remove("consistency"), {"1": hidden, "keptt": kept})
+    with pytest.raises(ValueError, match=r"^penalty 'l2' asks for the input 'kept', .* Rename 'keptt' or 'kept'\."):
+        loss(outputs, y)
 
 
 def test_penalties_that_take_all_inputs() -> None:

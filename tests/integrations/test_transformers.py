@@ -206,6 +206,28 @@ def test_means_over_elements() -> None:
         torch.testing.assert_close(loss.report.regularizers["l2"].value, expected)
 
 
+def test_inputs_by_parameter() -> None:
+    """The loss masks padding and divides by the items, unless the mapping does."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 7), torch.tensor([[1, 2, 3, -100, -100], [1, 2, 3, 4, 5]])
+    rows = torch.cat([logits[0, :2], logits[1, :4]])
+    keep = torch.tensor([[True, False, False, False, False], [True, True, False, False, False]])
+    of_kept = torch.cat([logits[0, :1], logits[1, :2]])
+    for inputs, expected in (
+        ({"logits": "logits"}, (rows.logsumexp(-1) ** 2).mean()),
+        ({"logits": "logits", "where": "keep"}, (of_kept.logsumexp(-1) ** 2).sum() / 6),
+        ({"logits": "logits", "where": "keep", "normalizer": "kept"}, (of_kept.logsumexp(-1) ** 2).mean()),
+        ({"logits": "logits", "where": lambda inputs: inputs["keep"]}, (of_kept.logsumexp(-1) ** 2).mean()),
+    ):
+        loss = PipelineLoss(Pipeline([Penalty("z_loss", inputs=inputs)]))
+        loss({"logits": logits, "keep": keep, "kept": torch.tensor(3)}, labels)
+        assert loss.report is not None
+        torch.testing.assert_close(loss.report.regularizers["z_loss"].value, expected)
+    needed = PipelineLoss(Pipeline([Penalty("z_loss", inputs={"logits": "reference"})]), reference=network())
+    with pytest.raises(ValueError, match=r"whose penalty 'z_loss' needs the reference\. Call attach"):
+        needed({"logits": logits}, labels)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
 def test_a_loss_is_copied(copied: Callable[[Any], Any]) -> None:
     torch.manual_seed(0)

@@ -74,7 +74,6 @@ PUBLIC = {
     **{f"Pipeline.{name}": getattr(xpenalties.Pipeline, name) for name in ("from_config", "to_config")},
 }
 WITHOUT = {
-    "Penalty",
     "PenaltyReport",
     "Report",
     "schedules",

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from .._core.shown import shorten, shown
+from .._pipeline.config.reader import load_or_errors
 from .._pipeline.config.schema import config_schema
 from .._pipeline.pipeline import Pipeline
 from .output import print_checks, print_failures, print_file, print_installed, print_json, print_versions
@@ -74,19 +75,19 @@ def check_files(args: argparse.Namespace) -> int:
     else:
         for file in files:
             print_file(file)
-    return 1 if any("error" in file for file in files) else 0
+    return 1 if any("errors" in file for file in files) else 0
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Return the content of a file, or its error."""
+    """Return the content of a file, or its errors."""
     try:
-        pipeline = Pipeline.from_config(path)
+        pipeline, errors = load_or_errors(path, Pipeline)
     except OSError as error:
-        return {"file": path, "error": f"{path}: {error.strerror or error}"}
-    except (TypeError, ValueError) as error:
-        return {"file": path, "error": " ".join(str(error).split())}
+        return {"file": path, "errors": [f"{path}: {error.strerror or error}"]}
     except Exception as error:  # noqa: BLE001 - from a module that --import names; the other files are read too
-        return {"file": path, "error": f"{path}: {type(error).__qualname__}: {shorten(str(error))}"}
+        return {"file": path, "errors": [f"{path}: {type(error).__qualname__}: {shorten(str(error))}"]}
+    if pipeline is None:
+        return {"file": path, "errors": [" ".join(str(error).split()) for error in errors]}
     entries = zip(pipeline, pipeline.to_config()["penalties"], strict=True)
     penalties = [{"name": penalty.name, "weight": 1.0, **entry} for penalty, entry in entries]
     return {"file": path, "name": pipeline.name, "penalties": penalties}

@@ -64,9 +64,10 @@ def print_failures(failures: list[str]) -> None:
 
 
 def print_file(file: dict[str, Any]) -> None:
-    """Print the penalties of a file, or its error to stderr."""
-    if "error" in file:
-        print(printable(file["error"]), file=sys.stderr)
+    """Print the penalties of a file, or its errors to stderr, one on each line."""
+    if "errors" in file:
+        for error in file["errors"]:
+            print(printable(error), file=sys.stderr)
         return
     rows = [("name", "weight", "more")]
     for penalty in file["penalties"]:

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 from .._arrays.borrowed_autodiff import arrays_are_borrowed
 from .._core.pytrees import node
 from .._core.shown import shown
+from .._penalties.parameters import HasParameters, Parameters
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.wrt import checked_wrt, needs_graph
@@ -120,7 +121,7 @@ def _builder(method: Callable[Concatenate[Pipeline, P], Pipeline]) -> Callable[C
 
 
 @node(leaves=("target",), static=("_total", "_reported"))
-class Compiled(HasTarget):
+class Compiled(HasTarget, HasParameters):
     """A compiled pipeline or loss, see `compile`. You call it in the same way. It is immutable too.
 
     Penalties run one after another, and their errors are raised. For threads, timeouts and event loops, use the
@@ -198,6 +199,10 @@ class Compiled(HasTarget):
     add = _builder(Pipeline.add)
     remove = _builder(Pipeline.remove)
     at = _builder(Pipeline.at)
+
+    def _call_parameters(self) -> Parameters:
+        """Return the parameters of `target`."""
+        return self.target._call_parameters()
 
     def _arrays(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return everything that may hold arrays: weights and inputs."""

@@ -55,7 +55,7 @@ def register(name: str, fn: Any = None, /) -> Any:
     >>> @register("distance")
     ... def distance(x, *, target=0.0):
     ...     return l1(x - target, reduction="mean")
-    >>> pipe = Pipeline([Penalty("distance", weight=0.1, options={"target": 2.0})])
+    >>> pipe = Pipeline([Penalty("distance", weight=0.1, target=2.0)])
     >>> float(pipe(np.asarray([1.0, 3.0])))
     0.1
     >>> pipe.to_config()

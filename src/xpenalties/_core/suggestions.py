@@ -7,16 +7,22 @@ from difflib import get_close_matches
 
 from .dynamo import in_dynamo
 
-__all__ = ["did_you_mean"]
+__all__ = ["did_you_mean", "nearest"]
 
 
 def did_you_mean(value: object, valid: Iterable[object]) -> str:
     """Return " Did you mean ...?" with the nearest valid name, or an empty string if none is near."""
+    name = nearest(value, valid)
+    return "" if name is None else f" Did you mean {name!r}?"
+
+
+def nearest(value: object, valid: Iterable[object]) -> str | None:
+    """Return the valid name that is most like `value`, or None if none is near."""
     if in_dynamo():  # pragma: no cover - coverage cannot see what Dynamo traces; test_compiled has these errors
-        return ""
+        return None
     if not isinstance(value, str) or len(value) > 100:  # no name is this long, and the comparison would be slow
-        return ""
+        return None
     names = [str(name) for name in valid]
     beginnings = [name for name in names if value and name.startswith(value)]
     close = beginnings or get_close_matches(value, names, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return close[0] if close else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
 
 from .._core.checks import POSITIVE, one_of
-from ..backends import Backend, array_beside, common_backend, is_array_beside
+from .._core.dynamo import in_dynamo
+from .._core.shown import shown
+from ..backends import Backend, array_beside, common_backend, flatten_of, is_array, is_array_beside, parameters_of
 from .spec import Spec
 
 __all__ = ["Call", "check"]
@@ -49,7 +51,10 @@ def check(call: Call) -> tuple[Call, Backend]:
         options = spec.check_options(options)
     if reduction not in _REDUCTIONS:
         spec.check("reduction", reduction, one_of(_REDUCTIONS))
-    backend = common_backend(spec.name, spec.arrays, arrays)
+    try:
+        backend = common_backend(spec.name, spec.arrays, arrays)
+    except TypeError as error:
+        raise (_tree_error(spec, arrays) or error) from None
     if normalizer is not None:
         normalizer = _checked_normalizer(spec, arrays[0], normalizer)
     if where is not None or weights is not None:
@@ -57,6 +62,24 @@ def check(call: Call) -> tuple[Call, Backend]:
     if functions or options or not (where is weights is normalizer is None):
         call = Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions)
     return call, backend
+
+
+def _tree_error(spec: Spec, arrays: tuple[Any, ...]) -> TypeError | None:
+    """Return the error for a tree of arrays in place of an array, or None if there is no tree."""
+    if in_dynamo() or spec.functions:  # pragma: no cover - Dynamo's trace, which no coverage sees
+        return None
+    for name, x in zip(spec.arrays, arrays, strict=True):
+        leaves = list(x) if isinstance(x, Iterator) else flatten_of(parameters_of(x))[0]
+        if is_array(x) or not any(map(is_array, leaves)):
+            continue
+        one = next((key for key in x if isinstance(key, str)), None) if isinstance(x, Mapping) else None
+        remedy = "" if one is None else f" To take one of them, pass inputs={shown(one)} to the Penalty."
+        return TypeError(
+            f"{spec.name}: `{name}` must be an array, got {type(x).__module__}.{type(x).__qualname__}. To sum over the "
+            f"arrays of a tree or module, use trees.over_tree({spec.name!r}), or in a pipeline "
+            f"Penalty({spec.name!r}, tree={{}}).{remedy}"
+        )
+    return None
 
 
 def _checked_normalizer(spec: Spec, first: Any, normalizer: Any) -> Any:

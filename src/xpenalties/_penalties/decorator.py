@@ -132,7 +132,8 @@ def value_and_metrics(
     assert spec is not None
     options = dict(options)
     reduction = options.pop("reduction", spec.reduction)
-    where, weights, normalizer = (options.pop(name, None) for name in SHARED[1:])
+    where, weights = options.pop("where", None), options.pop("weights", None)
+    normalizer = options.pop("normalizer", None)
     value, figures = evaluate(Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics=True))
     return value, dict(zip(METRICS, figures, strict=True))
 

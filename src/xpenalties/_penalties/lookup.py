@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 from .._core.checks import POSITIVE, one_of
@@ -33,7 +34,7 @@ def resolve_penalty(fn: Any) -> Callable[..., Any]:
 
 
 def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: Any) -> dict[str, Any]:
-    """Check the options for `fn` when a `Penalty` is made. `inputs` takes the first arguments of `fn`."""
+    """Check the options for `fn` when a `Penalty` is made. `inputs` are a mapping, or take the first arguments."""
     if not isinstance(options, Mapping):
         raise TypeError(f"penalty {shown(name)}: `options` must be a mapping, got {shown(options)}. Pass a dict.")
     options = dict(options)
@@ -42,6 +43,18 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
         shared: dict[str, Any] = {key: options[key] for key in SHARED if key in options}
         if "reduction" in shared:
             spec.check("reduction", shared["reduction"], one_of(("sum", "mean")))  # "none" returns no scalar
+        for key in SHARED[1:]:
+            if isinstance(shared.get(key), str):
+                takes = ", ".join(f"{name!r}: ..." for name in (*spec.functions, *spec.arrays))
+                raise TypeError(
+                    f"{spec.name}: `{key}` must be an array, got {shown(shared[key])}. If that is the name of an "
+                    f"input, pass inputs={{{takes}, {key!r}: {shown(shared[key])}}}."
+                )
+        if isinstance(shared.get("weights"), Real) and not is_array(shared["weights"]):
+            raise TypeError(
+                f"{spec.name}: `weights` must be an array, got {shown(shared['weights'])}. It has a factor for each "
+                "term; the weight of a Penalty is `weight`."
+            )
         for key in ("where", "weights"):
             if shared.get(key) is not None:
                 common_backend(spec.name, [key], [shared[key]])
@@ -56,7 +69,7 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return options
     positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    arrays = len(inputs) if isinstance(inputs, tuple) else 1  # the inputs take the first arguments
+    arrays = 0 if isinstance(inputs, dict) else len(inputs) if isinstance(inputs, tuple) else 1
     taken = {p.name for i, p in enumerate(positional) if i < arrays or p.kind is p.POSITIONAL_ONLY}
     valid = [key for key in parameters if key not in taken]
     for key in options:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .._core.checks import Check, check_argument
 from .._core.registry import PENALTIES
 from .._core.suggestions import did_you_mean
+from ..backends import is_array
 
 __all__ = ["SHARED", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
 
@@ -57,8 +58,15 @@ class Spec:
             for name, value in options.items():
                 checked[name] = self.checks[name](name, value)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{self.name}: {error}") from None
+            remedy = self._remedy_for_array() if name == "temperature" and is_array(value) else ""
+            raise type(error)(f"{self.name}: {error}{remedy}") from None
         return checked
+
+    def _remedy_for_array(self) -> str:
+        """Say what to do in place of a temperature that is an array. For linear layers, hidden states are divided."""
+        divided = [f"{name} / t" if not name.startswith("weight") else name for name in self.arrays]
+        options = ", from_logits=True" if "from_logits" in self.checks else ""
+        return f" To learn or anneal it, divide by it: {self.name}({', '.join(divided)}{options})."
 
     def check(self, name: str, value: Any, check: Check) -> Any:
         """Check one value. Returns it as `check` does; errors name the penalty."""

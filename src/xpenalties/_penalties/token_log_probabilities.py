@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, Literal, overload
 
 from .._arrays.numerics import linear
 from .._core.checks import Positive, check_argument, checks_of
 from .._core.types import Array
-from ..backends import Backend, common_backend
+from ..backends import Backend, common_backend, is_array
 from ..backends._blocks import BLOCK_SIZE
 from ..backends._work import Work
 from .linear_layers import layers_check
@@ -90,6 +91,11 @@ def linear_log_probabilities(
     """
     arrays = (hidden, weight, tokens)
     backend = common_backend(_NAME, ("hidden", "weight", "tokens"), arrays)
+    if is_array(temperature) and not isinstance(temperature, Real):
+        raise TypeError(
+            f"{_NAME}: `temperature` must be a number in (0, inf), got {type(temperature).__qualname__}. To learn or "
+            f"anneal it, divide by it: {_NAME}(hidden / t, weight, tokens)."
+        )
     temperature = check_argument(_NAME, _CHECKS["temperature"], "temperature", temperature)
     with_entropy = check_argument(_NAME, _CHECKS["with_entropy"], "with_entropy", with_entropy)
     _check(backend, *arrays)

@@ -25,6 +25,8 @@ from .events import Events
 from .gradient_tracking import Gradients
 from .penalty import Penalty
 from .penalty_evaluation import EvaluationContext, PenaltyResult, constant, evaluate, evaluate_async, is_traced
+from .penalty_inputs import callables_in
+from .penalty_roles import constants_of
 from .returned_values import zero_like
 from .settings import Settings
 from .tracked_arrays import TrackedInputs, tracked_arrays
@@ -75,7 +77,8 @@ class Computation:
         self.regularizer_total: Any = None
         self._tracked = self._gradients = None
         if self._settings.track:
-            self._tracked = tracked = tracked_arrays(name, inputs, self._settings.wrt)
+            constants = constants_of(penalties) if self._settings.wrt is None else frozenset()
+            self._tracked = tracked = tracked_arrays(name, inputs, self._settings.wrt, constants)
             self._gradients = Gradients(tracked.backend, tracked.arrays, conflicts=self._settings.conflicts)
         self._context = EvaluationContext(name, inputs, step, self._with_report, self._tracked)
         self._due = [] if base is None else [(base, True)]
@@ -252,7 +255,9 @@ class Computation:
             first, *others = contributions.values()
             penalties = sum(others, first)
         elif base is None:
-            penalties = zero_like(self._name, self._inputs, (p.inputs for p in self._penalties if callable(p.inputs)))
+            penalties = zero_like(
+                self._name, self._inputs, (pick for p in self._penalties for pick in callables_in(p.inputs))
+            )
         total = penalties if base is None else base if penalties is None else base + penalties
         if isinstance(self._tracked, TrackedInputs) and self._gradients is not None:
             total = self._gradients.attach(total)

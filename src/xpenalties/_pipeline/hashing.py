@@ -5,14 +5,9 @@ JAX recompiles a function if the static part of a pytree among its arguments has
 
 from __future__ import annotations
 
-import inspect
-from operator import attrgetter
-from typing import Any
-
-from .._core.hash_key import HasStaticKey
 from .penalty import Penalty
 
-__all__ = ["Static", "hashable"]
+__all__ = ["Static"]
 
 
 class Static:
@@ -21,7 +16,7 @@ class Static:
     def __init__(self, penalties: tuple[Penalty, ...], name: str) -> None:
         self.penalties = penalties
         self.name = name
-        self.key = (name, *map(_static_key, penalties))
+        self.key = (name, *(penalty.static_key() for penalty in penalties))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Static) and self.key == other.key
@@ -31,25 +26,3 @@ class Static:
 
     def __repr__(self) -> str:
         return f"{self.name}: {list(self.penalties)!r}"
-
-
-def _static_key(penalty: Penalty) -> tuple[Any, ...]:
-    schedule = penalty.weight if callable(penalty.weight) else None
-    options = tuple((name, hashable(value)) for name, value in sorted(penalty.options.items()))
-    callables = (hashable(penalty.fn), hashable(schedule), hashable(penalty.inputs))
-    flags = (penalty.differentiable, penalty.enabled, penalty.every, penalty.timeout, penalty.on_error)
-    return *callables, penalty.name, options, *flags
-
-
-def hashable(value: Any) -> Any:
-    """Return a hash key: by value for strings, numbers, tuples and functions; by identity for all other objects."""
-    if isinstance(value, (str, int, float)):
-        return type(value), value  # with the type, because 1 == True
-    if isinstance(value, tuple):
-        return type(value), *map(hashable, value)
-    if isinstance(value, HasStaticKey):  # a schedule, or a penalty over trees
-        return type(value), *map(hashable, value.static_key())
-    if isinstance(value, attrgetter):
-        return value.__reduce__()  # its class and names
-    by_value = inspect.isroutine(value) or isinstance(value, type)  # of other objects, == may compare arrays
-    return value if by_value else id(value)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Never
 
 from .._arrays.scalars import check_weight
 from .._core.checks import Positive, PositiveInteger, check_argument, checks_of, one_of
+from .._core.hash_key import hashable
 from .._core.registry import RESERVED
-from .._core.shown import listed, shown
-from .._core.suggestions import did_you_mean
+from .._core.shown import shown
 from .._penalties.lookup import check_call_options, resolve_penalty
+from .._penalties.parameters import Parameters, check_parameters
 from .._penalties.spec import spec_of
 from ..backends import backend_of
 from ..schedules._definition import At
+from .penalty_inputs import Inputs, check_count, checked_inputs, input_of
+from .penalty_options import check_options_of_tree, check_positional, over_tree_with, with_keywords
 
 __all__ = ["ON_ERROR", "RESERVED", "Penalty"]
 
-Inputs = None | str | tuple[str, ...] | Callable[..., Any]
-
 ON_ERROR = one_of(("raise", "drop"))
+_NO_OPTIONS: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Penalty:
     """A penalty in a pipeline: a function, its inputs, its options and its weight.
 
@@ -36,11 +39,16 @@ class Penalty:
         Default: the name passed as `fn`, or the name of the function.
     weight : number, 0-d array or callable, default 1.0
         Finite and >= 0. An array may be learned. A callable is a schedule, called with the step.
-    inputs : None, str, tuple of str or callable
-        None: all arguments of the pipeline. Names: keys of the mapping that is the pipeline's only argument. A
-        callable: takes the arguments of the pipeline, and returns an array or a tuple of arrays.
+    inputs : None, str, tuple of str, mapping or callable
+        None: all arguments of the pipeline. Names: keys of the mapping that is the pipeline's only argument. A mapping:
+        from the parameters of `fn` to these names, ``{"x": "hidden", "where": "mask"}``. A callable: takes the
+        arguments of the pipeline, and returns an array or a tuple of arrays. In a mapping, a callable may replace a
+        name.
     options : mapping
-        Keyword arguments of `fn`.
+        Options of `fn`, the same in each call. You can also pass them as keywords.
+    tree : mapping, optional
+        Make it a penalty over a tree, as `trees.over_tree` does, with its arguments `match` and `exclude`. An empty
+        mapping selects all leaves. Penalties made by `over_tree` need no `tree`.
     differentiable : bool, default True
         Whether gradients flow through this penalty. Its value counts in the total either way.
     enabled : bool, default True
@@ -54,13 +62,35 @@ class Penalty:
     on_error : {"raise", "drop"}, optional
         "drop": if the penalty fails or times out, it contributes 0, with a RuntimeWarning and the reason in the report.
         Default: the `on_error` of the computation. Inside jax.jit and torch.compile, errors are always raised.
+    **keywords
+        Options of `fn`: ``temperature=2.0`` instead of ``options={"temperature": 2.0}``. Use `options` for an option
+        that has the name of a parameter above, and for a function that takes any keyword.
 
     Raises
     ------
     TypeError
-        If an argument has the wrong type, or `fn` does not have an option.
+        If an argument has the wrong type, or `fn` does not have an option, or a parameter that `inputs` names.
     ValueError
         If the penalty is unknown, the weight is negative, NaN or infinite, or an argument or option has a wrong value.
+
+    Notes
+    -----
+    Two penalties are equal if all their arguments are. Numbers, names, functions and schedules are compared by value,
+    arrays and other objects by identity.
+
+    Examples
+    --------
+    >>> inputs = {"log_p": "teacher", "log_q": "student", "where": "mask"}
+    >>> distill = Penalty("kl_divergence", weight=0.5, inputs=inputs, from_logits=True)
+    >>> decay = Penalty("l2", weight=0.1, inputs="params", tree={"match": "kernel$"})
+    >>> batch = {
+    ...     "teacher": np.asarray([[1.0, 0.0], [np.nan, np.nan]]),
+    ...     "student": np.asarray([[0.0, 1.0], [0.0, 0.0]]),
+    ...     "mask": np.asarray([True, False]),
+    ...     "params": {"kernel": np.ones((2, 3)), "bias": np.ones(3)},
+    ... }
+    >>> round(float(Pipeline([distill, decay])(batch)), 6)
+    0.831059
     """
 
     fn: str | Callable[..., Any]
@@ -74,35 +104,55 @@ class Penalty:
     every: PositiveInteger = 1
     timeout: Positive | None = None
     on_error: Literal["raise", "drop"] | None = None
+    _parameters: ClassVar[Parameters | None] = None  # of `fn`; set on an instance whose `inputs` are a mapping
 
-    def __post_init__(self) -> None:
-        name: Any = self.name
-        if isinstance(self.fn, str):
-            name = name or self.fn
-        fn = resolve_penalty(self.fn)
-        object.__setattr__(self, "fn", fn)
-        for flag in ("differentiable", "enabled"):
-            if not isinstance(getattr(self, flag), bool):
-                raise TypeError(
-                    f"Penalty: `{flag}` must be True or False, got {shown(getattr(self, flag))}. Pass a bool."
-                )
+    def __init__(
+        self,
+        fn: str | Callable[..., Any],
+        *positional: Never,
+        name: str = "",
+        weight: Any = 1.0,
+        inputs: Inputs = None,
+        options: Mapping[str, Any] = _NO_OPTIONS,
+        tree: Mapping[str, Any] | None = None,
+        differentiable: bool = True,
+        enabled: bool = True,
+        every: int = 1,
+        timeout: float | None = None,
+        on_error: Literal["raise", "drop"] | None = None,
+        **keywords: Any,
+    ) -> None:
+        check_positional(positional)
+        default = fn if isinstance(fn, str) and tree is None else ""
+        function = resolve_penalty(fn)
+        options = with_keywords(function, options, keywords, _ARGUMENTS)
+        if tree is not None:
+            function, options = over_tree_with(function, tree, options), {}
+        values = {
+            "fn": function,
+            "differentiable": _flag("differentiable", differentiable),
+            "enabled": _flag("enabled", enabled),
+            "every": every,
+            "timeout": timeout,
+            "on_error": on_error,
+        }
         for option, check in _CHECKS.items():
-            object.__setattr__(self, option, check_argument("Penalty", check, option, getattr(self, option)))
-        name = name or getattr(self.fn, "__name__", "<unnamed>")
+            values[option] = check_argument("Penalty", check, option, values[option])
+        name = name or default or getattr(function, "__name__", "<unnamed>")
         if not isinstance(name, str) or name.startswith("<") or name in RESERVED:
             raise ValueError(
                 f"Penalty: `name` must be a string other than a report's own names, got {shown(name)}. Give one."
             )
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "weight", check_weight(f"penalty {shown(name)}", self.weight))
-        if not (self.inputs is None or isinstance(self.inputs, str) or callable(self.inputs)):
-            if not isinstance(self.inputs, Iterable) or not all(isinstance(key, str) for key in self.inputs):
-                raise TypeError(
-                    f"penalty {shown(name)}: `inputs` must be names or a callable, got {shown(self.inputs)}. "
-                    "Pass strings."
-                )
-            object.__setattr__(self, "inputs", tuple(self.inputs))
-        object.__setattr__(self, "options", check_call_options(name, fn, self.inputs, self.options))
+        values["name"] = name
+        values["weight"] = check_weight(f"penalty {shown(name)}", weight)
+        values["inputs"] = inputs = checked_inputs(name, inputs)
+        check_options_of_tree(name, function, options)
+        values["options"] = options = check_call_options(name, function, inputs, options)
+        if isinstance(inputs, dict):
+            values["_parameters"] = parameters = check_parameters(name, function, inputs, options)
+            values["inputs"] = parameters.in_order(inputs)
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
 
     def __repr__(self) -> str:
         """Return the call that makes this penalty, without default arguments."""
@@ -142,26 +192,54 @@ class Penalty:
             return due
         return True if due else False  # noqa: SIM210 - torch.compile leaves bool() of a symbol undecided
 
-    def arguments(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Pick the arguments of `fn` from `given`, the arguments of the pipeline."""
-        if self.inputs is None:
-            return given
-        if callable(self.inputs):
-            out = self.inputs(*given)
-            return out if isinstance(out, tuple) else (out,)
-        if len(given) != 1 or not isinstance(given[0], Mapping):
-            kinds = ", ".join(type(argument).__qualname__ for argument in given)
-            raise TypeError(
-                f"penalty {shown(self.name)}: named `inputs` need one mapping, got {kinds}. Pass a dict of arrays."
-            )
-        names = (self.inputs,) if isinstance(self.inputs, str) else self.inputs
-        for name in names:
-            if name not in given[0]:
-                raise ValueError(
-                    f"penalty {shown(self.name)}: the inputs must have {shown(name)}, got {listed(given[0])}."
-                    + did_you_mean(name, given[0])
-                )
-        return tuple([given[0][name] for name in names])
+    def arguments(self, given: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Pick the inputs of `fn` from `given`, the arguments of the pipeline: by position, and by keyword."""
+        inputs = self.inputs
+        if inputs is None:
+            check_count(self.name, self.fn, given)
+            return given, {}
+        if isinstance(inputs, Mapping):
+            assert self._parameters is not None
+            named = {parameter: input_of(self.name, source, given) for parameter, source in inputs.items()}
+            return self._parameters.split(named)
+        if callable(inputs):
+            out = inputs(*given)
+            return out if isinstance(out, tuple) else (out,), {}
+        names = (inputs,) if isinstance(inputs, str) else inputs
+        return tuple([input_of(self.name, name, given) for name in names]), {}
+
+    def static_key(self) -> tuple[Any, ...]:
+        """Return a hashable key of everything except a weight that is not a schedule."""
+        schedule = self.weight if callable(self.weight) else None
+        parts = (self.fn, schedule, self.inputs, self.name, self.options, self.timeout)
+        return *map(hashable, parts), self.differentiable, self.enabled, self.every, self.on_error
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all arguments: arrays and objects by identity, anything else by value."""
+        if not isinstance(other, Penalty):
+            return NotImplemented
+        return self is other or self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        return hashable(self.weight), self.static_key()
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"Penalty: `{name}` must be True or False, got {shown(value)}. Pass a bool.")
+    return value
+
+
+def _without_positional(function: Any) -> None:
+    """Hide the parameter that only exists to refuse arguments by position with an error of its own."""
+    signature = inspect.signature(function)
+    shown_parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    function.__signature__ = signature.replace(parameters=shown_parameters)
+
+
+_without_positional(Penalty.__init__)
 _CHECKS = checks_of(Penalty, ["every", "timeout", "on_error"])
+_ARGUMENTS = (*(argument.name for argument in fields(Penalty)), "tree")

@@ -10,13 +10,14 @@ from .._core.shown import shown
 from .._penalties.decorator import value_and_metrics
 from .._penalties.spec import spec_of
 from ..backends import Backend, backend_of, flatten_of, in_dynamo, is_array
-from .penalty import Penalty
+from .penalty import RESERVED, Penalty
 from .returned_values import as_metric, as_scalar, factor_for, unpack
 from .tracked_arrays import TrackedGraph, TrackedInputs
 
 __all__ = ["EvaluationContext", "PenaltyResult", "constant", "evaluate", "evaluate_async", "is_traced"]
 
 Metrics = Mapping[str, Any]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # by position, and by keyword
 #: Calls a function, on this thread or another, and awaits the result.
 CallAndAwait = Callable[[Callable[[], Any]], Awaitable[Any]]
 
@@ -76,7 +77,7 @@ def evaluate(context: EvaluationContext, penalty: Penalty, due: Any) -> PenaltyR
 async def evaluate_async(context: EvaluationContext, penalty: Penalty, call_and_await: CallAndAwait) -> PenaltyResult:
     """Evaluate one penalty, which may be a coroutine, on an event loop. Nothing is traced or tracked there."""
     weight: Any = "a schedule"
-    arguments: tuple[Any, ...] = ()
+    arguments: Arguments = (), {}
     inputs: tuple[Any, ...] = ()
 
     def call() -> Any:
@@ -131,12 +132,14 @@ def _value_and_metrics(
     return value, {**metrics, **dict(zip(names, arrays, strict=True))}
 
 
-def _call(penalty: Penalty, arguments: tuple[Any, ...], *, with_metrics: bool) -> Any:
+def _call(penalty: Penalty, arguments: Arguments, *, with_metrics: bool) -> Any:
     """Call a penalty. A built-in one also returns its metrics, if they are requested."""
     assert callable(penalty.fn)
+    by_position, by_keyword = arguments
+    options = {**penalty.options, **by_keyword}
     if with_metrics and spec_of(penalty.fn) is not None:
-        return value_and_metrics(penalty.fn, arguments, dict(penalty.options))
-    return penalty.fn(*arguments, **penalty.options)
+        return value_and_metrics(penalty.fn, by_position, options)
+    return penalty.fn(*by_position, **options)
 
 
 def _checked(
@@ -218,7 +221,11 @@ def _add_note(context: EvaluationContext, penalty: Penalty, weight: Any, error: 
     if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
         return
     shapes = ", ".join(map(_described, context.inputs)) or "none"
-    error.add_note(f"In penalty {shown(penalty.name)} of {shown(context.pipeline)}, weight {weight}, inputs {shapes}.")
+    if penalty.name in RESERVED:
+        error.add_note(f"In the base loss of {shown(context.pipeline)}, inputs {shapes}.")
+    else:
+        note = f"In penalty {shown(penalty.name)} of {shown(context.pipeline)}, weight {weight}, inputs {shapes}."
+        error.add_note(note)
 
 
 def constant(x: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .._core.pytrees import register
 from .._core.shown import listed, shorten, shown
 from .._core.suggestions import did_you_mean
+from .._penalties.parameters import HasParameters, Parameters
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation
@@ -17,6 +18,7 @@ from .config.reader import load
 from .config.writer import save
 from .hashing import Static
 from .penalty import Penalty
+from .penalty_inputs import callables_in, names_in
 from .settings import Settings
 
 __all__ = ["Pipeline"]
@@ -24,7 +26,7 @@ __all__ = ["Pipeline"]
 
 @register
 @dataclass(frozen=True, init=False, eq=False)
-class Pipeline:
+class Pipeline(HasParameters):
     """A named, weighted sum of penalties: sum of weight_i * penalty_i.
 
     A pipeline is immutable: methods that change it return a new one. On JAX it is a pytree whose leaves are the
@@ -75,9 +77,9 @@ class Pipeline:
         names: set[str] = set()
         for penalty in members:
             if not isinstance(penalty, Penalty):
-                raise TypeError(
-                    f"Pipeline: each of `penalties` must be a Penalty, got {type(penalty).__qualname__}. Wrap it."
-                )
+                remedy = f"Pass Pipeline({{{penalty!r}: weight}})" if isinstance(penalty, str) else "Pass Penalty(...)"
+                got = shown(penalty) if isinstance(penalty, str) else type(penalty).__qualname__
+                raise TypeError(f"Pipeline: each of `penalties` must be a Penalty, got {got}. {remedy}.")
             if penalty.name in names:
                 raise ValueError(f"Pipeline: names must be unique, got {shown(penalty.name)} twice. Give one a `name`.")
             names.add(penalty.name)
@@ -213,6 +215,23 @@ class Pipeline:
         """Return a copy with one more penalty at the end."""
         return Pipeline((*self.penalties, penalty), name=self.name)
 
+    def __add__(self, other: Pipeline) -> Pipeline:
+        """Return a pipeline with the penalties of both, and this one's name. Their names must differ."""
+        if not isinstance(other, Pipeline):
+            return NotImplemented
+        return Pipeline((*self.penalties, *other.penalties), name=self.name)
+
+    __or__ = __add__
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether names and penalties are equal, in the same order. See `Penalty`."""
+        if not isinstance(other, Pipeline):
+            return NotImplemented
+        return self is other or (self.name, self.penalties) == (other.name, other.penalties)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.penalties))
+
     def remove(self, *names: str) -> Pipeline:
         """Return a copy without these penalties."""
         self._check_names(names)
@@ -235,7 +254,8 @@ class Pipeline:
           ``{"schedule": "warmup", "after": 0.1, "steps": 1000}``. `after` may be another schedule, and `pieces` are
           pairs of step and value.
         - `inputs`: a name or a list of names; ``{"attributes": "batch.images"}``, one or a list, for attributes of the
-          pipeline's only argument (operator.attrgetter); or ``{"function": name}``.
+          pipeline's only argument (operator.attrgetter); ``{"function": name}``; or a table from the function's
+          parameters to any of these except lists: ``{"log_p": "teacher", "log_q": "student", "where": "mask"}``.
         - `tree`: ``{"match": ..., "exclude": ...}``, both optional, makes it a penalty over a tree, like `over_tree`.
         - `options`: numbers, strings and booleans. For your own function, also tables and lists. Lists arrive as
           tuples.
@@ -295,6 +315,13 @@ class Pipeline:
          'weight': {'schedule': 'cosine', 'start': 0.1, 'steps': 100}, 'every': 4}]}
         """
         return save(self.penalties, self.name, path)
+
+    def _call_parameters(self) -> Parameters:
+        """Return the names of the inputs that the enabled penalties ask for, and `step`."""
+        enabled = [penalty for penalty in self.penalties if penalty.enabled]
+        names = tuple(dict.fromkeys(name for penalty in enabled for name in names_in(penalty.inputs)))
+        takes_any = any(penalty.inputs is None or callables_in(penalty.inputs) for penalty in enabled)
+        return Parameters(names, names, ("step",), takes_any=takes_any, in_mapping=True)
 
     def _replace(self, change: Callable[[Penalty], Penalty]) -> Pipeline:
         return Pipeline([change(p) for p in self.penalties], name=self.name)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .._core.hash_key import hashable
 from .._core.pytrees import node
+from .._penalties.parameters import HasParameters, Parameters
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation
-from .hashing import hashable
 from .penalty import Penalty
 from .pipeline import Pipeline
 from .settings import Settings
@@ -20,7 +21,7 @@ __all__ = ["RegularizedLoss"]
 
 @node(leaves=("pipeline",), static=("base_loss", "_base"), key=lambda loss: hashable(loss.base_loss))
 @dataclass(frozen=True, eq=False)
-class RegularizedLoss:
+class RegularizedLoss(HasParameters):
     """A base loss plus the penalties of a pipeline: base + sum of weight_i * penalty_i.
 
     It is immutable, and on JAX a pytree like `Pipeline`.
@@ -130,6 +131,19 @@ class RegularizedLoss:
         """
         settings = Settings.of(self.pipeline.name, timeout=timeout, on_error=on_error, asynchronous=True)
         return await self._computation(inputs, step, settings).total_and_report_async()
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether base losses and pipelines are equal. See `Penalty`."""
+        if not isinstance(other, RegularizedLoss):
+            return NotImplemented
+        return (self._base, self.pipeline) == (other._base, other.pipeline)
+
+    def __hash__(self) -> int:
+        return hash((self._base, self.pipeline))
+
+    def _call_parameters(self) -> Parameters:
+        """Return the parameters of the pipeline. The base loss may take any other input."""
+        return self.pipeline._call_parameters()._replace(takes_any=True)
 
     def _computation(self, inputs: tuple[Any, ...], step: Any, settings: Settings | None) -> Computation:
         pipe, base = self.pipeline, self._base

@@ -7,10 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+from .._core.shown import shown
 from ..backends import array_beside, backend_of, common_backend, flatten_of, is_array, is_array_beside
-from .penalty import Penalty
+from .penalty import RESERVED, Penalty
 
-__all__ = ["as_metric", "as_scalar", "factor_for", "unpack", "zero_like"]
+__all__ = ["as_metric", "as_scalar", "factor_for", "label_of", "unpack", "zero_like"]
+
+
+def label_of(penalty: Penalty) -> str:
+    """Return what errors call a penalty. Only the base loss has a reserved name."""
+    return "base loss" if penalty.name in RESERVED else f"penalty {shown(penalty.name)}"
 
 
 def unpack(penalty: Penalty, out: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -19,7 +25,7 @@ def unpack(penalty: Penalty, out: Any) -> tuple[Any, Mapping[str, Any]]:
         return out, {}
     if len(out) != 2 or not isinstance(out[1], Mapping):
         got = ", ".join(type(part).__qualname__ for part in out)
-        raise TypeError(f"penalty {penalty.name!r}: must return a value or (value, dict), got ({got}).")
+        raise TypeError(f"{label_of(penalty)}: must return a value or (value, dict), got ({got}).")
     return out
 
 
@@ -28,7 +34,7 @@ def as_scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
     if isinstance(value, Real) and not isinstance(value, bool):
         array = _an_array(inputs)
         if array is None and not is_array(value):
-            raise _no_array(f"penalty {penalty.name!r}")
+            raise _no_array(label_of(penalty))
         if array is not None and not is_array_beside(value, array):
             value = _zero(array) + float(value)
     backend = backend_of(value)
@@ -37,18 +43,15 @@ def as_scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
-            raise TypeError(
-                f"penalty {penalty.name!r}: must return a value, got an awaitable {got}. Use `compute_async`."
-            )
-        raise TypeError(f"penalty {penalty.name!r}: must return a 0-d array, got {got}. Return one.")
+            raise TypeError(f"{label_of(penalty)}: must return a value, got an awaitable {got}. Use `compute_async`.")
+        raise TypeError(f"{label_of(penalty)}: must return a 0-d array, got {got}. Return one.")
     if tuple(value.shape) != ():
         raise ValueError(
-            f"penalty {penalty.name!r}: must return a scalar, got shape {tuple(value.shape)}. "
-            "Reduce it with sum or mean."
+            f"{label_of(penalty)}: must return a scalar, got shape {tuple(value.shape)}. Reduce it with sum or mean."
         )
     kind, working = backend.dtype(value.dtype)[:2]
     if kind in ("complex", "bool"):
-        raise TypeError(f"penalty {penalty.name!r}: must return a real value, got {value.dtype}. Take its abs.")
+        raise TypeError(f"{label_of(penalty)}: must return a real value, got {value.dtype}. Take its abs.")
     if kind == "other":  # integers, such as a count
         array = _an_array(inputs)
         working = _zero(value if array is None else array).dtype
@@ -60,7 +63,7 @@ def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
     if type(weight) is float or not is_array(weight):
         return weight
     weight = array_beside(weight, value)
-    backend = common_backend(f"penalty {penalty.name!r}", ("value", "weight"), (value, weight))
+    backend = common_backend(label_of(penalty), ("value", "weight"), (value, weight))
     return weight if weight.dtype == value.dtype else backend.xp.astype(weight, value.dtype)
 
 
@@ -70,11 +73,11 @@ def as_metric(penalty: Penalty, name: str, metric: Any) -> Any:
         return float(metric)
     if not is_array(metric) or tuple(metric.shape) != ():
         got = f"shape {tuple(metric.shape)}" if is_array(metric) else type(metric).__qualname__
-        raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be a number or a 0-d array, got {got}.")
+        raise TypeError(f"{label_of(penalty)}: metric {name!r} must be a number or a 0-d array, got {got}.")
     backend = backend_of(metric)
     assert backend is not None
     if backend.dtype(metric.dtype).kind == "complex":
-        raise TypeError(f"penalty {penalty.name!r}: metric {name!r} must be real, got {metric.dtype}. Take its abs.")
+        raise TypeError(f"{label_of(penalty)}: metric {name!r} must be real, got {metric.dtype}. Take its abs.")
     return backend.autodiff.stop_gradient(metric)
 
 

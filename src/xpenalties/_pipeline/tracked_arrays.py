@@ -7,7 +7,7 @@ model, with respect to any tensor of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -154,11 +154,21 @@ class TrackedGraph(Tracked):
         return self.gradient(value, pull)
 
 
-def tracked_arrays(caller: str, inputs: tuple[Any, ...], wrt: Wrt) -> TrackedInputs | TrackedGraph:
-    """Return the arrays to differentiate with respect to, among the inputs or on a graph."""
+def tracked_arrays(
+    caller: str, inputs: tuple[Any, ...], wrt: Wrt, constants: frozenset[str] = frozenset()
+) -> TrackedInputs | TrackedGraph:
+    """Return the arrays to differentiate with respect to, among the inputs or on a graph.
+
+    `constants` are names of inputs that are left out if `wrt` is None, unless they require gradients.
+    """
     leaves, rebuild = flatten_of(inputs)
     if wrt is None or isinstance(wrt, PulledBack):
-        backends = _differentiable(caller, leaves, range(len(leaves)), "")
+        places: Iterable[int] = range(len(leaves))
+        if constants and len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            names = tuple(name for name in inputs[0] if name in constants)
+            fixed = {i for part in chosen_inputs(caller, leaves, rebuild, inputs, names) for i in part.places or ()}
+            places = [i for i in places if i not in fixed or _requires_grad(leaves[i])]
+        backends = _differentiable(caller, leaves, places, "")
         if isinstance(wrt, PulledBack):
             return TrackedInputs(leaves, rebuild, backends, wrt.label, wrt)
         requiring = {i: backend for i, backend in backends.items() if backend.autodiff.requires_grad(leaves[i])}
@@ -178,6 +188,11 @@ def tracked_arrays(caller: str, inputs: tuple[Any, ...], wrt: Wrt) -> TrackedInp
     shown_items = tuple(item if isinstance(item, (str, int)) else "arrays" for item in items)
     backends = _differentiable(caller, leaves, places, f" in {shown(shown_items)}")
     return TrackedInputs(leaves, rebuild, backends, label)
+
+
+def _requires_grad(leaf: Any) -> bool:
+    backend = backend_of(leaf)
+    return backend is not None and backend.autodiff.requires_grad(leaf)
 
 
 def _joined(chosen: list[Chosen]) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from .._core.shown import listed, shown
-from .._core.suggestions import did_you_mean
 from .._penalties.spec import spec_of
 from .._pipeline.penalty import Penalty
+from .._pipeline.penalty_inputs import callables_in, missing_input, names_in
 from ..trees._over_tree import OverTree
 
 __all__ = ["LazyInputs", "check_inputs", "lookup", "select_inputs"]
@@ -58,10 +57,9 @@ def select_inputs(penalties: Iterable[Penalty], *sources: Mapping[str, Any]) -> 
     for penalty in penalties:
         if not penalty.enabled:
             continue
-        if penalty.inputs is None or callable(penalty.inputs):
+        if penalty.inputs is None or callables_in(penalty.inputs):
             takes_all = True
-            continue
-        for name in (penalty.inputs,) if isinstance(penalty.inputs, str) else penalty.inputs:
+        for name in names_in(penalty.inputs):
             named[name] = lookup(f"penalty {penalty.name!r}", name, *sources)
     if not takes_all:
         return named
@@ -77,7 +75,4 @@ def lookup(user: str, name: str, *sources: Mapping[str, Any]) -> Any:
     for source in sources:
         if name in source:
             return source[name]
-    available = [other for source in sources for other in source]
-    raise ValueError(
-        f"{user}: the inputs must have {shown(name)}, got {listed(available)}." + did_you_mean(name, available)
-    )
+    raise missing_input(user, name, [other for source in sources for other in source])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from .._penalties.spec import spec_of
 from .._pipeline.penalty import Penalty
+from .._pipeline.penalty_inputs import callables_in, names_in
 from .._pipeline.pipeline import Pipeline
 
 __all__ = ["bound_pipeline", "evaluated_each_step"]
@@ -32,9 +34,12 @@ def evaluated_each_step(pipe: Pipeline) -> Pipeline:
 
 def _per_token(penalty: Penalty, mask: Any, items: Any, classes: int) -> Penalty | None:
     """Mask a built-in penalty of logits and divide it by the items. Return None for any other penalty."""
-    names = {penalty.inputs} if isinstance(penalty.inputs, str) else penalty.inputs
-    spec = spec_of(penalty.fn)
-    if spec is None or names is None or callable(names) or not _PER_TOKEN.issuperset(names):
+    inputs, spec = penalty.inputs, spec_of(penalty.fn)
+    if spec is None or spec.functions or inputs is None or callables_in(inputs):
+        return None
+    named = inputs if isinstance(inputs, Mapping) else {}
+    arrays = [named[name] for name in spec.arrays] if named else names_in(inputs)
+    if not _PER_TOKEN.issuperset(arrays):
         return None
     shape = spec.shape_of_terms(penalty.options)
     if shape == "rows":
@@ -44,7 +49,8 @@ def _per_token(penalty: Penalty, mask: Any, items: Any, classes: int) -> Penalty
         options = {"where": mask[..., None], "normalizer": items * classes if is_mean else items}
     else:
         return None
-    return replace(penalty, options={**options, **penalty.options})
+    defaults = {name: value for name, value in options.items() if name not in named}
+    return replace(penalty, options={**defaults, **penalty.options})
 
 
 def _scaled(penalty: Penalty, share: Any) -> Penalty:

@@ -83,7 +83,7 @@ def train_step(
     >>> pipe = Pipeline(
     ...     [
     ...         Penalty("l1", inputs="hidden", weight=0.01),
-    ...         Penalty(trees.over_tree("l2", match="second"), name="decay", inputs="params", weight=0.1),
+    ...         Penalty("l2", tree={"match": "second"}, name="decay", inputs="params", weight=0.1),
     ...     ]
     ... )
     >>> loss = RegularizedLoss(lambda inputs: jax.numpy.mean(inputs["error"] ** 2), pipe)

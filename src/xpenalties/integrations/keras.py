@@ -16,7 +16,9 @@ from .._core.optional import require
 with require("Keras 3", needed_by=__name__, install="xpenalties[keras]", remedy=", and PyTorch or JAX"):
     import keras
 
+from .._core.shown import listed
 from .._pipeline.penalty import Penalty
+from .._pipeline.penalty_inputs import names_in
 from .._pipeline.pipeline import Pipeline
 
 __all__ = ["KerasRegularizer"]
@@ -41,8 +43,8 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
     Raises
     ------
     TypeError, ValueError
-        As for `Penalty` and `Pipeline.from_config`. Also if a weight is a schedule, because Keras passes no step, or if
-        `weight` or options are passed with a penalty that has its own.
+        As for `Penalty` and `Pipeline.from_config`. Also if a weight is a schedule, because Keras passes no step, if a
+        penalty names its inputs, or if `weight` or options are passed with a penalty that has its own.
 
     Notes
     -----
@@ -85,6 +87,11 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
                 raise ValueError(
                     "KerasRegularizer: weights must be numbers, and `every` must be 1, because Keras passes "
                     f"no step, got others in {member.name!r}. Use `pipeline.at(step)`."
+                )
+            if names_in(member.inputs):
+                raise ValueError(
+                    "KerasRegularizer: penalties must not name inputs, because Keras passes one array, got "
+                    f"{listed(names_in(member.inputs))} in {member.name!r}. Leave `inputs` out."
                 )
 
     def __call__(self, x: Any) -> Any:

@@ -87,7 +87,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
     ...
     ...     def configure_optimizers(self):
     ...         return torch.optim.SGD(self.parameters(), lr=0.1)
-    >>> decay = Penalty(trees.over_tree("l2", match="weight"), name="decay", inputs="params", weight=0.01)
+    >>> decay = Penalty("l2", tree={"match": "weight"}, name="decay", inputs="params", weight=0.01)
     >>> pipe = Pipeline([Penalty("l1", inputs="hidden", weight=0.1), decay])
     >>> callback = PipelineCallback(pipe, activities={"hidden": "net.1"})
     >>> quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

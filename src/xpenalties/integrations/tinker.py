@@ -26,6 +26,7 @@ from .._core.concurrency import Task, on_threads
 from .._core.suggestions import did_you_mean
 from .._pipeline.computation import is_coroutine_function
 from .._pipeline.penalty import Penalty
+from .._pipeline.penalty_inputs import Inputs, Source, names_in
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.settings import Settings
@@ -95,7 +96,7 @@ def custom_loss(
     --------
     >>> def negative_log_likelihood(data, logprobs):
     ...     return -torch.cat(logprobs).mean(), {"tokens": sum(map(len, logprobs))}
-    >>> pipe = Pipeline([Penalty("consistency", inputs=("logprobs", "teacher"), weight=0.5)])
+    >>> pipe = Pipeline([Penalty("consistency", inputs=("teacher", "logprobs"), weight=0.5)])
     >>> loss = custom_loss(negative_log_likelihood, pipe, targets={"teacher": ("field", "teacher_logprobs")})
     >>> field = tinker.TensorData(data=[-1.0, -2.0], dtype="float32")
     >>> datum = tinker.Datum(tinker.ModelInput.from_ints([1, 2]), {"teacher_logprobs": field})
@@ -272,16 +273,24 @@ def _check_lengths(name: str, values: list[Any], logprobs: list[Any]) -> None:
             )
 
 
-def _inputs_from_batch(penalty: Penalty) -> Callable[..., Any]:
-    """Make a function that picks the penalty's inputs from the arguments of the bound loss."""
+def _inputs_from_batch(penalty: Penalty) -> Inputs:
+    """Return the penalty's inputs as callables that pick them from the arguments of the bound loss."""
     inputs = penalty.inputs
-    if callable(inputs):
-        return partial(_with_data, inputs)
-    return partial(_targets, _input_names(penalty))
+    if isinstance(inputs, Mapping):
+        return {parameter: _from_batch(source) for parameter, source in inputs.items()}
+    return _from_batch(inputs) if callable(inputs) else partial(_targets, _input_names(penalty))
+
+
+def _from_batch(source: Source) -> Callable[..., Any]:
+    return partial(_with_data, source) if callable(source) else partial(_target, source)
 
 
 def _with_data(fn: Callable[..., Any], logprobs: Any, batch: _Batch) -> Any:
     return fn(batch.data, logprobs)
+
+
+def _target(name: str, logprobs: Any, batch: _Batch) -> Any:
+    return batch.target(name, logprobs)
 
 
 def _targets(names: tuple[str, ...], logprobs: Any, batch: _Batch) -> tuple[Any, ...]:
@@ -289,10 +298,7 @@ def _targets(names: tuple[str, ...], logprobs: Any, batch: _Batch) -> tuple[Any,
 
 
 def _input_names(penalty: Penalty) -> tuple[str, ...]:
-    inputs = penalty.inputs
-    if inputs is None:
-        return ("logprobs",)
-    return (inputs,) if isinstance(inputs, str) else inputs if isinstance(inputs, tuple) else ()
+    return ("logprobs",) if penalty.inputs is None else names_in(penalty.inputs)
 
 
 def _checked_source(name: str, source: Any) -> Any:

@@ -24,6 +24,7 @@ with require("transformers", needed_by=__name__, install="xpenalties[transformer
     from transformers.models.auto import modeling_auto
 
 from .._core.checks import POSITIVE_INTEGER, check_argument
+from .._pipeline.penalty_inputs import names_in
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.wrt import Recorded
@@ -106,7 +107,7 @@ class PipelineLoss:
     >>> model = transformers.GPT2LMHeadModel(config)
     >>> pipe = Pipeline(
     ...     [
-    ...         Penalty("entropy", inputs="logits", weight=0.1, options={"mode": "bonus", "from_logits": True}),
+    ...         Penalty("entropy", inputs="logits", weight=0.1, mode="bonus", from_logits=True),
     ...         Penalty("z_loss", inputs="logits", weight=1e-4),
     ...     ]
     ... )
@@ -342,8 +343,7 @@ class _Log:
 def _check_needs_no_trainer(pipe: Pipeline, missing: frozenset[str]) -> None:
     """Check that no penalty needs the Trainer's step, or inputs that are missing without a Trainer."""
     for penalty in pipe:
-        names = {penalty.inputs} if isinstance(penalty.inputs, str) else penalty.inputs
-        needed = [] if names is None or callable(names) else sorted(missing.intersection(names))
+        needed = sorted(missing.intersection(names_in(penalty.inputs)))
         if callable(penalty.weight) or penalty.every != 1:
             needed.append("step")
         if penalty.enabled and needed:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._arrays.numerics import sum_scalars
 from .._core.hash_key import HasStaticKey
 from .._penalties.lookup import check_call_options, resolve_penalty
+from .._penalties.parameters import HasParameters, Parameters, call_parameters_of
 from .._penalties.spec import Spec, spec_of
 from ..backends import backend_of, is_array
-from ._selection import Patterns, PatternsLike, Selected, Selection, check_unique, leaves_at
+from ._selection import Patterns, PatternsLike, Selected, Selection, check_unique, leaves_at, values_at
 
 __all__ = ["OverTree", "over_tree"]
 
@@ -62,9 +63,12 @@ def over_tree(
     >>> print(decay.explain(params))
     dense.kernel  selected, (2, 3)
     dense.bias    matches no pattern
-    >>> pipe = Pipeline([Penalty(decay, name="decay", weight=0.5, inputs="params")])
+    >>> pipe = Pipeline([Penalty("l2", tree={"match": "kernel$"}, weight=0.5, inputs="params")])
     >>> float(pipe({"params": params}))
     3.0
+    >>> old = {"dense": {"kernel": np.zeros((2, 3)), "bias": np.ones(3)}}
+    >>> float(trees.over_tree("l2")(params, center=old))
+    6.0
     """
     function = resolve_penalty(fn)
     checked = check_call_options("over_tree", function, None, {} if options is None else options)
@@ -89,7 +93,7 @@ def _factors(spec: Spec | None, options: Mapping[str, Any]) -> tuple[float, floa
 
 
 @dataclass(frozen=True, eq=False)
-class OverTree(HasStaticKey):
+class OverTree(HasStaticKey, HasParameters):
     """A penalty on trees, made by `over_tree`."""
 
     fn: Callable[..., Any]
@@ -101,7 +105,7 @@ class OverTree(HasStaticKey):
     def __name__(self) -> str:
         return f"{getattr(self.fn, '__name__', type(self.fn).__name__)}_over_tree"
 
-    def __call__(self, tree: Any, /, *others: Any) -> Any:
+    def __call__(self, tree: Any, /, *others: Any, **named: Any) -> Any:
         """Sum `fn` over the selected leaves.
 
         Parameters
@@ -111,7 +115,11 @@ class OverTree(HasStaticKey):
             parameters, pass the module as `wrt`: ``compute(inputs, track_grad_norms=True, wrt=module)``.
         *others : pytrees of arrays
             More trees with the same paths, if `fn` takes several arrays:
-            ``over_tree("consistency")(student, teacher)``.
+            ``over_tree("consistency")(teacher, student)``.
+        **named : pytrees of arrays, or single values
+            Options of `fn` that change from call to call. A tree has a value for each selected path, such as masks of
+            single parameters, ``where=masks``, or the weights to stay near, ``center=old``. An array that is no tree,
+            or a number, is the same for each leaf, such as `normalizer`.
 
         Returns
         -------
@@ -123,47 +131,75 @@ class OverTree(HasStaticKey):
         ValueError
             If a pattern that is not optional matches nothing, no leaf is selected, or another tree lacks a path.
         TypeError
-            If the arrays are of several frameworks.
+            If the arrays are of several frameworks, or an option is passed here and to `over_tree`.
         """
-        selected, rows = self._rows(tree, others)
+        selected, rows = self._rows(tree, others, named)
         if not rows:
             return selected.zero()
         values: list[Any] = []
         fused: frozenset[int] = frozenset()
-        if self.factors is not None and not others:
+        if self.factors is not None and not (others or named):
             arrays = selected.arrays()
             backend = backend_of(arrays[0])
             assert backend is not None
             values, fused = backend.evaluation.power_sum(*self.factors, arrays)
-        return sum_scalars(values + [self._value(*row) for i, row in enumerate(rows) if i not in fused])
+        return sum_scalars(values + [self._value(row) for i, row in enumerate(rows) if i not in fused])
 
     def static_key(self) -> tuple[Any, ...]:
         """Return a hashable key that is equal for two penalties that compute the same function."""
         return self.fn, self.patterns.key(), self.options
 
-    def by_path(self, tree: Any, /, *others: Any) -> dict[str, Any]:
+    def _call_parameters(self) -> Parameters:
+        """Return the parameters of `fn`. Trees are passed to those of arrays, values or trees to its options."""
+        inner = call_parameters_of(self.fn)
+        trees, keyword = inner.positional, inner.keyword
+        if not trees:  # `fn` takes its first argument by position, too
+            trees, keyword = keyword[:1], keyword[1:]
+        own = dict(self.options)
+        required = (name for name in inner.required if name not in own)
+        keyword = tuple(key for key in keyword if key not in own)
+        return Parameters(trees, tuple(required), keyword, inner.fixed, inner.takes_any)
+
+    def by_path(self, tree: Any, /, *others: Any, **named: Any) -> dict[str, Any]:
         """Return the penalty of each selected leaf, a 0-d array, by path."""
-        selected, rows = self._rows(tree, others)
+        selected, rows = self._rows(tree, others, named)
         check_unique("by_path", "tree", selected.array_paths())
-        return {path: self._value(path, arrays) for path, arrays in rows}
+        return {row.path: self._value(row) for row in rows}
 
     def explain(self, tree: Any) -> Selection:
         """Describe which leaves are selected, why others are not, and which patterns match nothing."""
         return self.patterns.explain(tree)
 
-    def _rows(self, tree: Any, others: tuple[Any, ...]) -> tuple[Selected, list[tuple[str, tuple[Any, ...]]]]:
-        """Return the selection and, for each selected leaf, its path and the arrays to pass to `fn`."""
+    def _rows(self, tree: Any, others: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Selected, list[_Row]]:
+        """Return the selection and, for each selected leaf, its path and the arguments of `fn`."""
+        twice = next((name for name in named if name in dict(self.options)), None)
+        if twice is not None:
+            raise TypeError(f"over_tree: `{twice}` must be passed once, got it in the call and in `options`. Drop one.")
         selected = self.patterns.select("over_tree", "tree", tree)
         columns = [leaves_at("over_tree", selected, other, f"others[{i}]") for i, other in enumerate(others)]
-        return selected, list(zip(selected.array_paths(), zip(selected.arrays(), *columns, strict=True), strict=True))
+        options = {name: values_at("over_tree", selected, value, name) for name, value in named.items()}
+        paths, arrays = selected.array_paths(), zip(selected.arrays(), *columns, strict=True)
+        rows = [
+            _Row(path, row, {name: values[i] for name, values in options.items()})
+            for i, (path, row) in enumerate(zip(paths, arrays, strict=True))
+        ]
+        return selected, rows
 
-    def _value(self, path: str, arrays: tuple[Any, ...]) -> Any:
+    def _value(self, row: _Row) -> Any:
         try:
-            value = self.fn(*arrays, **dict(self.options))
+            value = self.fn(*row.arrays, **dict(self.options), **row.named)
             if not is_array(value) or tuple(value.shape) != ():
                 got = f"shape {tuple(value.shape)}" if is_array(value) else type(value).__qualname__
                 raise TypeError(f"over_tree: `fn` must return a 0-d array, got {got}. Sum it.")
             return value
         except Exception as error:
-            error.add_note(f"in {self.__name__}, at {path!r}")
+            error.add_note(f"in {self.__name__}, at {row.path!r}")
             raise
+
+
+class _Row(NamedTuple):
+    """A selected leaf: its path, and the arguments of the function for it."""
+
+    path: str
+    arrays: tuple[Any, ...]
+    named: dict[str, Any]

@@ -14,7 +14,17 @@ from .._core.suggestions import did_you_mean
 from ..backends import backend_of, common_backend, flatten_with_paths_of, parameters_of
 from ._patterns import Pattern, PatternsLike, as_patterns
 
-__all__ = ["Patterns", "PatternsLike", "Selected", "Selection", "as_nest", "check_unique", "check_visible", "leaves_at"]
+__all__ = [
+    "Patterns",
+    "PatternsLike",
+    "Selected",
+    "Selection",
+    "as_nest",
+    "check_unique",
+    "check_visible",
+    "leaves_at",
+    "values_at",
+]
 
 
 @dataclass(frozen=True)
@@ -233,6 +243,14 @@ def leaves_at(caller: str, selected: Selected, other: Any, argument: str) -> lis
                 + did_you_mean(path, by_path)
             )
     return [by_path[path] for path in selected.array_paths()]
+
+
+def values_at(caller: str, selected: Selected, value: Any, argument: str) -> list[Any]:
+    """Return the values of an option at the selected paths: the leaves of a tree, or `value` itself for each."""
+    nest = as_nest(value)
+    _, _, paths = flatten_with_paths_of(nest)
+    is_tree = paths != [""] and value is not None
+    return leaves_at(caller, selected, nest, argument) if is_tree else [value] * len(selected.indices)
 
 
 def check_unique(caller: str, argument: str, paths: list[str]) -> None:

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("custom_names")
 
 
 def test_every_argument_of_a_penalty_has_a_field() -> None:
-    _, *arguments = inspect.signature(Penalty).parameters  # the first one, `fn`, is `penalty` and `tree`
+    # `fn` is `penalty`, and the keywords are `options`
+    arguments = [name for name in inspect.signature(Penalty).parameters if name not in ("fn", "tree", "keywords")]
     assert [field.name for field in FIELDS] == ["penalty", "tree", *arguments]
     assert list(config_schema()["$defs"]["penalty"]["properties"]) == ["penalty", "tree", *arguments]
 

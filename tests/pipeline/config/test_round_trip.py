@@ -22,7 +22,7 @@ from tests.helpers.harness import Framework, close
 from tests.helpers.samples import L1, X, mine, pair
 from tests.project.test_examples import example
 from xpenalties import Penalty, Pipeline, register, schedules
-from xpenalties._core.registry import RESERVED
+from xpenalties._core.registry import PENALTIES, RESERVED
 from xpenalties.trees import Pattern, over_tree
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "quickstart.toml"
@@ -96,8 +96,21 @@ pattern = st.lists(text.map(re.escape) | criteria, min_size=1, max_size=2)
 tree = st.none() | st.fixed_dictionaries({}, optional={"match": pattern, "exclude": pattern})
 
 
-def penalty_of(fn: tuple[str, dict[str, Any]], tree: dict[str, Any] | None, **arguments: Any) -> Penalty:
+source = text | st.just(both) | text.map(attrgetter)
+ARRAYS = {"a pair": ("x", "y"), "kl_divergence": ("log_p", "log_q")}
+
+
+def penalty_of(
+    fn: tuple[str, dict[str, Any]],
+    tree: dict[str, Any] | None,
+    sources: list[Any] | None,
+    **arguments: Any,
+) -> Penalty:
+    """If there are sources, the inputs are a mapping: of the arrays and, for penalties of this package, of the mask."""
     name, options = fn
+    if sources is not None:
+        parameters = *ARRAYS.get(name, ("x",)), *(("where",) if name in PENALTIES else ())
+        arguments["inputs"] = dict(zip(parameters, sources, strict=False))
     if tree is None:
         return Penalty(name, options=options, **arguments)
     return Penalty(over_tree(name, **tree, options=options), **arguments)
@@ -107,6 +120,7 @@ penalty = st.builds(
     penalty_of,
     function,
     tree,
+    st.none() | st.lists(source, min_size=3, max_size=3),
     weight=number | schedule,
     inputs=inputs,
     differentiable=st.booleans(),
@@ -147,6 +161,7 @@ def test_the_data_is_short() -> None:
             Penalty("l1", name="sparse", weight=schedules.warmup(halving, steps=10), every=4, on_error="drop"),
             Penalty(mine, inputs=attrgetter("batch.x"), differentiable=False, enabled=False, timeout=2),
             Penalty(pair, inputs=both, options={"scale": 2}),
+            Penalty("l2", name="kept", inputs={"x": "a", "where": attrgetter("batch.mask"), "weights": both}),
         ],
         name="training",
     )
@@ -175,9 +190,25 @@ def test_the_data_is_short() -> None:
                 "timeout": 2.0,
             },
             {"penalty": "a pair", "name": "pair", "inputs": {"function": "both"}, "options": {"scale": 2}},
+            {
+                "penalty": "l2",
+                "name": "kept",
+                "inputs": {"x": "a", "where": {"attributes": "batch.mask"}, "weights": {"function": "both"}},
+            },
         ],
     }
     assert Pipeline().to_config() == {"version": 1, "penalties": []}
+
+
+def test_parameters_whose_names_pick_inputs() -> None:
+    """They have a meaning of their own in a file, so that they cannot be written."""
+    for name in ("attributes", "function"):
+        pipe = Pipeline([Penalty(anything, name="p", inputs={"x": "a", name: "b"})])
+        message = (
+            rf"^penalty 'p': `inputs` must not have the key '{name}' in a configuration, where it picks inputs\. Re"
+        )
+        with pytest.raises(ValueError, match=message):
+            pipe.to_config()
 
 
 def test_names_may_be_keys() -> None:

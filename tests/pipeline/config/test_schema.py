@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("custom_names")
 # not refused by the schema: numbers that JSON does not have, and rules about two values
 NOT_IN_SCHEMA = {"pattern", "names", "weight nan", "weight too long", "argument nan", "own option", "own option inf"}
 NOT_JSON = {"weight callable", "argument callable", "inputs callable", "own option of a kind", "own option's key"}
-NOT_JSON.add("by name, 3")
+NOT_JSON |= {"by name, 3", "inputs by parameter, key 3"}
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name not in NOT_JSON])
@@ -101,6 +101,24 @@ PATTERNS: list[Any] = [  # the tables of trees
 ]
 
 
+BY_PARAMETER: list[Any] = [  # the tables of inputs
+    {"attributes": "a"},
+    {"attributes": []},
+    {"function": "both"},
+    {"function": "l"},
+    {"function": "both", "x": "a"},
+    {},
+    {"x": "a"},
+    {"x": "a", "where": {"attributes": "batch.mask"}, "weights": "w", "normalizer": {"function": "both"}},
+    {"x": ["a"]},
+    {"x": 3},
+    {"x": "a", "reduction": "b"},
+    {"where": "a"},
+    {"x": {"attributes": []}},
+    {"fn": "a", "x": "b", "projections": "c", "rng": "key"},
+]
+
+
 def tables_of(**keys: list[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Draw a table with any of these keys, each with one of its values."""
     return st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in keys.items()})
@@ -111,7 +129,7 @@ tables = tables_of(
     penalty=["l1", "huber", "anything", "jacobian_penalty", "l3", None],
     name=["a", "", "<a>", "loss_total", 3],
     weight=weights,
-    inputs=[None, "a", ["a"], [3], 3, {"attributes": "a"}, {"attributes": []}, {"function": "both"}, {"function": "l"}],
+    inputs=[None, "a", ["a"], [3], 3, *BY_PARAMETER],
     options=[{}, {"delta": 2}, {"reduction": "mean"}, {"where": None}, None],
     tree=[{}, {"match": "a"}, {"match": ["a", "b"], "exclude": "c"}, {"match": []}, {"typo": "a"}, None, *PATTERNS],
     differentiable=[True, 1],
@@ -170,6 +188,6 @@ def test_the_schema_describes_and_has_the_defaults() -> None:
 
 def test_the_schema_without_registered_names() -> None:
     REGISTERED.clear()
-    assert "function" not in json.dumps(config_schema()["$defs"]["inputs"])
+    assert "function" not in json.dumps(config_schema()["$defs"]["picked_inputs"])
     assert not VALIDATOR().is_valid(entry(inputs={"function": "both"}))
     assert VALIDATOR().is_valid(entry(inputs={"attributes": ["a.b", "c"]}))

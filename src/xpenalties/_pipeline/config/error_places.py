@@ -12,12 +12,14 @@ from ..._core.shown import shorten, shown
 from ..._core.suggestions import did_you_mean
 
 __all__ = [
+    "Mistakes",
     "check_keys",
     "checked_name",
     "checked_scalar",
     "checked_string",
     "checked_table",
     "errors_at",
+    "key_errors",
     "not_too_deep",
     "place_of_key",
 ]
@@ -90,11 +92,41 @@ def checked_name(place: str, value: Any, kind: str, names: Iterable[str]) -> str
 
 def check_keys(place: str, table: Mapping[str, Any], keys: Iterable[str], *required: str) -> None:
     """Raise if `table` has a key other than `keys`, or lacks a required one."""
+    errors = key_errors(place, table, keys, *required)
+    if errors:
+        raise errors[0]
+
+
+def key_errors(place: str, table: Mapping[str, Any], keys: Iterable[str], *required: str) -> list[Exception]:
+    """Return an error for each key of `table` that is not one of `keys`, and for each required key that it lacks."""
     keys = tuple(keys)
-    for key in table:
-        if key not in keys:
-            listed = ", ".join(keys) or "none"
-            raise ValueError(f"{place}: unknown key {shown(key)}, the keys are {listed}.{did_you_mean(key, keys)}")
-    for key in required:
-        if key not in table:
-            raise ValueError(f"{place}: `{key}` is missing. Add it.")
+    listed = ", ".join(keys) or "none"
+    unknown: list[Exception] = [
+        ValueError(f"{place}: unknown key {shown(key)}, the keys are {listed}.{did_you_mean(key, keys)}")
+        for key in table
+        if key not in keys
+    ]
+    return unknown + [ValueError(f"{place}: `{key}` is missing. Add it.") for key in required if key not in table]
+
+
+class Mistakes:
+    """The errors of a configuration in the order of its keys, so that all of them can be reported at once."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Add the TypeError or ValueError that the block raises."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            self.add([error])
+
+    def add(self, errors: Iterable[Exception]) -> None:
+        """Add errors, each message once."""
+        said = {str(error) for error in self.errors}
+        for error in errors:
+            if str(error) not in said:
+                said.add(str(error))
+                self.errors.append(error)

@@ -16,7 +16,7 @@ from ...trees._over_tree import OverTree
 from ..penalty import Penalty
 from .annotation_schema import JSONSchema, reference, schema_of
 from .error_places import checked_name, checked_string
-from .inputs import inputs_definitions, read_inputs, write_inputs
+from .inputs import inputs_definitions, narrowed_inputs, read_inputs, write_inputs
 from .options import options_definitions, read_options, write_options
 from .plain_values import registered_name
 from .trees import read_patterns, tree_schema, write_patterns
@@ -50,6 +50,8 @@ class Field(NamedTuple):
     narrowed
         Takes the spec of a built-in penalty. Returns a narrower schema for it, False to forbid the key, or None to add
         nothing.
+    by_key
+        Whether `read` also takes a part of a table, so that each key's error can be found.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Field(NamedTuple):
     schema: Callable[[], JSONSchema]
     definitions: Callable[[], dict[str, JSONSchema]] = _no_definitions
     narrowed: Callable[[Spec], JSONSchema | bool | None] = _not_narrowed
+    by_key: bool = False
 
 
 def _data_field(name: str) -> Field:
@@ -111,6 +114,7 @@ _SPECIAL = (
         write=lambda caller, penalty: write_patterns(penalty.fn) if isinstance(penalty.fn, OverTree) else None,
         schema=tree_schema,
         narrowed=lambda spec: False if spec.functions else None,  # penalties of functions cannot go over trees
+        by_key=True,
     ),
     Field(
         "name",
@@ -134,6 +138,8 @@ _SPECIAL = (
         write=lambda caller, penalty: write_inputs(caller, penalty.inputs),
         schema=lambda: reference("inputs"),
         definitions=inputs_definitions,
+        narrowed=narrowed_inputs,
+        by_key=True,
     ),
     Field(
         "options",
@@ -142,6 +148,7 @@ _SPECIAL = (
         schema=lambda: {"type": "object"},
         definitions=options_definitions,
         narrowed=lambda spec: reference(f"options_{spec.name}"),
+        by_key=True,
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Inputs in a configuration: names, attributes of the pipeline's argument, or a registered function."""
+"""Inputs in a configuration: names, attributes of the pipeline's argument, a function, or any by parameter."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
-from ..._core.registry import REGISTERED
+from ..._core.registry import PENALTIES, REGISTERED
 from ..._core.shown import shown
-from .annotation_schema import JSONSchema, table_schema
-from .error_places import check_keys, checked_name, checked_string
+from ..._penalties.parameters import call_parameters_of
+from ..._penalties.spec import Spec
+from .annotation_schema import JSONSchema, reference, table_schema
+from .error_places import check_keys, checked_name, checked_string, place_of_key
 from .plain_values import registered_name
 
-__all__ = ["inputs_definitions", "read_inputs", "write_inputs"]
+__all__ = ["inputs_definitions", "narrowed_inputs", "read_inputs", "write_inputs"]
+
+_PICKS = ("attributes", "function")  # a table with one of these keys is no mapping from parameters
 
 
 def read_inputs(place: str, value: Any) -> Any:
@@ -25,8 +29,20 @@ def read_inputs(place: str, value: Any) -> Any:
         raise TypeError(
             f"{place}: must be a name, a list of names or a table, got {shown(value)}. Put names in quotes."
         )
-    table = value
-    check_keys(place, table, ("attributes", "function"))
+    if any(key in value for key in _PICKS):
+        return _read_pick(place, value)
+    if not value:
+        raise ValueError(f"{place}: must not be empty. Write parameter = name, or leave it out.")
+    return {key: _read_source(place_of_key(place, checked_string(place, key)), each) for key, each in value.items()}
+
+
+def _read_source(place: str, value: Any) -> Any:
+    """Convert the input of one parameter: a name, or a table that picks it."""
+    return _read_pick(place, value) if isinstance(value, Mapping) else checked_string(place, value)
+
+
+def _read_pick(place: str, table: Mapping[str, Any]) -> Any:
+    check_keys(place, table, _PICKS)
     if len(table) != 1:
         raise ValueError(
             f"{place}: must have one key, `attributes` or `function`, got {len(table)}. Write one of them."
@@ -45,6 +61,14 @@ def _read_attributes(place: str, value: Any) -> attrgetter[Any]:
 
 def write_inputs(caller: str, inputs: Any) -> Any:
     """Convert `inputs` to data."""
+    if isinstance(inputs, Mapping):
+        ambiguous = next((key for key in _PICKS if key in inputs), None)
+        if ambiguous is not None:
+            raise ValueError(
+                f"{caller}: `inputs` must not have the key {ambiguous!r} in a configuration, where it picks inputs. "
+                "Rename the parameter."
+            )
+        return {key: write_inputs(caller, source) for key, source in inputs.items()}
     if isinstance(inputs, attrgetter):
         paths: Any = inputs.__reduce__()[1]
         return {"attributes": paths[0] if len(paths) == 1 else list(paths)}
@@ -54,7 +78,7 @@ def write_inputs(caller: str, inputs: Any) -> Any:
 
 
 def inputs_definitions() -> dict[str, JSONSchema]:
-    """Describe inputs. The key "function" exists only if a function is registered."""
+    """Describe inputs, for any penalty and for each built-in one. "function" exists only if one is registered."""
     text = {"type": "string"}
     texts = {"type": "array", "items": text}
     function = {"function": {"enum": [*REGISTERED], "description": "A registered function."}} if REGISTERED else {}
@@ -63,4 +87,27 @@ def inputs_definitions() -> dict[str, JSONSchema]:
         "anyOf": [text, {**texts, "minItems": 1}],
     }
     picked = table_schema({"attributes": attributes, **function}) | {"minProperties": 1, "maxProperties": 1}
-    return {"inputs": {"anyOf": [text, texts, picked, {"type": "null"}]}}
+    by_parameter = {
+        "type": "object",
+        "propertyNames": {"not": {"enum": [*_PICKS]}},
+        "additionalProperties": reference("input"),
+        "minProperties": 1,
+    }
+    several = [text, texts, reference("picked_inputs"), {"type": "null"}]
+    return {
+        "inputs": {"anyOf": [*several, by_parameter]},
+        "input": {"anyOf": [text, reference("picked_inputs")]},
+        "picked_inputs": picked,
+        **{f"inputs_{name}": {"anyOf": [*several, _by_parameter_of(function)]} for name, function in PENALTIES.items()},
+    }
+
+
+def narrowed_inputs(spec: Spec) -> JSONSchema:
+    """Describe the inputs of a built-in penalty."""
+    return reference(f"inputs_{spec.name}")
+
+
+def _by_parameter_of(function: Any) -> JSONSchema:
+    """Describe a mapping from the parameters of a built-in penalty to inputs."""
+    parameters = call_parameters_of(function)
+    return table_schema({name: reference("input") for name in parameters.of_inputs()}, *parameters.required)

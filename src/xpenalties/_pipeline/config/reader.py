@@ -1,24 +1,26 @@
 """Make pipelines from configurations. Data is checked key by key, so that errors can name the place.
 
 A place is a string: "a.toml: penalties[1].weight". Arguments that `Penalty` or a schedule checks are not checked here.
+After an error, the rest of the configuration is still checked, so that all errors can be listed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
 from ..._core.registry import PENALTIES
 from ..._core.shown import shown
-from ..._penalties.spec import spec_of
+from ..._penalties.spec import Spec, spec_of
 from ...trees._over_tree import over_tree
 from ..penalty import Penalty
-from .error_places import check_keys, checked_string, checked_table, errors_at, not_too_deep, place_of_key
-from .fields import FIELDS, VERSION
+from .error_places import Mistakes, checked_string, checked_table, errors_at, key_errors, not_too_deep, place_of_key
+from .fields import FIELDS, VERSION, Field
 from .toml_and_json import read
 
-__all__ = ["load"]
+__all__ = ["load", "load_or_errors"]
 
 _DOCUMENT_KEYS = ("$schema", "version", "name", "penalties")
 _PENALTY_KEYS = tuple(field.name for field in FIELDS)
@@ -27,20 +29,37 @@ T = TypeVar("T")
 
 
 def load(source: Any, make: Callable[..., T]) -> T:
-    """Read `source`, data or a file, and return `make(penalties, name=...)`."""
-    if isinstance(source, (str, PathLike)):
-        place, data = str(fspath(source)), read(source)
-    else:
-        place, data = "from_config", source
+    """Read `source`, data or a file, and return `make(penalties, name=...)`. Raise the first error."""
+    pipeline, errors = load_or_errors(source, make)
+    if pipeline is None:
+        raise errors[0]
+    return pipeline
+
+
+def load_or_errors(source: Any, make: Callable[..., T]) -> tuple[T | None, list[Exception]]:
+    """Read `source` like `load`. Return the pipeline, or None and all errors."""
+    mistakes = Mistakes()
+    pipeline = None
+    with mistakes.caught():
+        if isinstance(source, (str, PathLike)):
+            place, data = str(fspath(source)), read(source)
+        else:
+            place, data = "from_config", source
+        pipeline = _pipeline(place, data, make, mistakes)
+    return None if mistakes.errors else pipeline, mistakes.errors
+
+
+def _pipeline(place: str, data: Any, make: Callable[..., T], mistakes: Mistakes) -> T:
     if isinstance(data, (list, tuple)):
         data = {"version": VERSION, "penalties": data}
     document = checked_table(place, data)
     _check_version(place, document)
-    check_keys(place, document, _DOCUMENT_KEYS, "penalties")
+    mistakes.add(key_errors(place, document, _DOCUMENT_KEYS, "penalties"))
     for key in ("$schema", "name"):
-        checked_string(f"{place}: {key}", document.get(key, ""))
-    penalties = list(_penalties(f"{place}: penalties", document["penalties"]))
-    name = {"name": document["name"]} if "name" in document else {}
+        with mistakes.caught():
+            checked_string(f"{place}: {key}", document.get(key, ""))
+    penalties = list(_penalties(f"{place}: penalties", document.get("penalties", []), mistakes))
+    name = {"name": document["name"]} if isinstance(document.get("name"), str) else {}
     with errors_at(place):
         return make(penalties, **name)
 
@@ -57,40 +76,83 @@ def _check_version(place: str, document: Mapping[str, Any]) -> None:
         )
 
 
-def _penalties(place: str, value: Any) -> Iterator[Penalty]:
+def _penalties(place: str, value: Any, mistakes: Mistakes) -> Iterator[Penalty]:
+    """Return the penalties that have no mistakes."""
     if isinstance(value, Mapping):
-        for name, entry in value.items():
-            checked_string(f"{place}: name", name)
-            yield _penalty_by_name(place_of_key(place, name), entry, name)
+        tables = (_table_by_name(place, name, entry, mistakes) for name, entry in value.items())
     elif isinstance(value, (list, tuple)):
-        for i, entry in enumerate(value):
-            table = checked_table(f"{place}[{i}]", entry)
-            check_keys(f"{place}[{i}]", table, _PENALTY_KEYS, "penalty")
-            yield _penalty(f"{place}[{i}]", table)
+        tables = (_table(f"{place}[{i}]", entry, mistakes) for i, entry in enumerate(value))
     else:
         raise TypeError(f"{place}: must be a list or a table of penalties, got {shown(value)}. Write [] for none.")
+    for at, table in filter(None, tables):
+        before = len(mistakes.errors)
+        penalty = _penalty(at, table, mistakes)
+        if penalty is not None and len(mistakes.errors) == before:
+            yield penalty
 
 
-def _penalty_by_name(place: str, entry: Any, name: str) -> Penalty:
-    """Return the penalty called `name`. Its entry is a weight, or a table without the key `name`."""
-    is_weight = not isinstance(entry, Mapping) or "schedule" in entry
-    table = {"weight": entry} if is_weight else entry
-    check_keys(place, table, [*(key for key in _PENALTY_KEYS if key != "name"), "schedule"])
-    return _penalty(place, {"penalty": name, **table, "name": name})
+def _table(place: str, entry: Any, mistakes: Mistakes) -> tuple[str, Mapping[str, Any]] | None:
+    """Return the place and the table of a penalty in a list."""
+    with mistakes.caught():
+        table = checked_table(place, entry)
+        mistakes.add(key_errors(place, table, _PENALTY_KEYS, "penalty"))
+        return place, table
+    return None
 
 
-def _penalty(place: str, table: Mapping[str, Any]) -> Penalty:
-    name = table["penalty"]
+def _table_by_name(place: str, name: Any, entry: Any, mistakes: Mistakes) -> tuple[str, Mapping[str, Any]] | None:
+    """Return the place and the table of the penalty called `name`. Its entry is a weight, or a table without a name."""
+    with mistakes.caught():
+        place = place_of_key(place, checked_string(f"{place}: name", name))
+        is_weight = not isinstance(entry, Mapping) or "schedule" in entry
+        table = {"weight": entry} if is_weight else entry
+        mistakes.add(key_errors(place, table, [*(key for key in _PENALTY_KEYS if key != "name"), "schedule"]))
+        return place, {"penalty": name, **table, "name": name}
+    return None
+
+
+def _penalty(place: str, table: Mapping[str, Any], mistakes: Mistakes) -> Penalty | None:
+    """Return the penalty, or None after a mistake."""
+    name = table.get("penalty")
     spec = spec_of(PENALTIES.get(name)) if isinstance(name, str) else None  # a wrong name is refused below
-    args = {}
+    args: dict[str, Any] = {}
     for field in FIELDS:
         if field.name in table:
-            field_place = f"{place}.{field.name}"
-            with not_too_deep(field_place):
-                args[field.name] = field.read(field_place, table[field.name], spec)
+            _read_field(f"{place}.{field.name}", field, table[field.name], spec, args, mistakes)
+    if "penalty" not in args:
+        return None
     function: Any = args.pop("penalty")
     if "tree" in args:
-        with errors_at(f"{place}.tree"):
-            function = over_tree(function, **args.pop("tree"), options=args.pop("options", None))
-    with errors_at(place):
-        return Penalty(function, **args)
+        tree = {**args.pop("tree"), "options": args.pop("options", {})}
+        function = _called(f"{place}.tree", partial(over_tree, function), tree, mistakes)
+    return None if function is None else _called(place, partial(Penalty, function), args, mistakes)
+
+
+def _read_field(
+    place: str, field: Field, value: Any, spec: Spec | None, args: dict[str, Any], mistakes: Mistakes
+) -> None:
+    """Read a field into `args`. After an error, read its keys one by one, and go on with those that are right."""
+    with mistakes.caught(), not_too_deep(place):
+        try:
+            args[field.name] = field.read(place, value, spec)
+        except (TypeError, ValueError) as error:
+            mistakes.add([error])
+            parts: dict[str, Any] = {}
+            for key in value if field.by_key and isinstance(value, Mapping) else ():
+                with mistakes.caught():
+                    part = field.read(place, {key: value[key]}, spec)
+                    parts.update(part if field.name != "inputs" else {})  # some parameters need an input
+            args.update({field.name: parts} if parts else {})
+
+
+def _called(place: str, make: Callable[..., T], args: dict[str, Any], mistakes: Mistakes) -> T | None:
+    """Return `make(**args)`. After an error, pass the arguments one by one, to find the other errors."""
+    with mistakes.caught(), errors_at(place):
+        return make(**args)
+    named = {"name": args["name"]} if "name" in args else {}
+    for name, value in args.items():
+        values = [{key: value[key]} for key in value] if name == "options" else [value]
+        for each in values:
+            with mistakes.caught(), errors_at(place):
+                make(**{**named, name: each})
+    return None
