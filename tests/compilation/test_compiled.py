@@ -304,6 +304,31 @@ def test_tracked(fw: Framework, programs: Programs, wrt: Any) -> None:
     assert programs.count == 1
 
 
+@jit
+def test_tracked_penalties_that_do_not_depend(fw: Framework, programs: Programs) -> None:
+    other = fw.array(X)
+    plain = Pipeline(
+        [
+            Penalty("l1", inputs="a"),
+            Penalty("l2", inputs="b"),
+            Penalty(lambda a: 3.0, name="number", inputs="a"),
+            Penalty(lambda a: xp.l1(other), name="elsewhere", inputs="a"),
+            Penalty(lambda a: xp.namespace(a).sum(xp.namespace(a).astype(a > 0, a.dtype)), name="count", inputs="a"),
+        ]
+    )
+    inputs = {"a": fw.array(X), "b": fw.array(Y)}
+    compiled = programs(plain)
+    for _ in range(2):
+        total, report = compiled.compute(inputs, track_grad_norms=True, wrt="a")
+        want, wanted = plain.compute(inputs, track_grad_norms=True, wrt="a")
+        assert float(total) == pytest.approx(float(want), rel=1e-12)
+        same_report(report, wanted)
+        assert [part.grad_norm is None for part in report.regularizers.values()] == [False, True, True, True, True]
+        assert [part.error for part in report.regularizers.values()] == [None, *["does not depend on wrt (a)"] * 4]
+    _, report = compiled.disable("l1").compute(inputs, track_grad_norms=True, wrt="a")
+    assert report.total_grad_norm is None
+
+
 # functions
 
 

@@ -181,6 +181,72 @@ def test_wrt(fw: Framework) -> None:
     assert part_of(report, "p")["grad_norm"] == pytest.approx(given, rel=1e-12)
 
 
+def test_arrays_that_are_inputs(fw: Framework) -> None:
+    """They are found by identity, on frameworks without a graph too."""
+    a, b = fw.array(X), fw.array(3 * X)
+    inputs = {"a": a, "b": {"deep": b}, "c": fw.array(X.copy())}
+    pipe = Pipeline([Penalty(lambda data: xp.l2(data["a"]) + xp.l2(data["b"]["deep"]), name="p")], name="training")
+    both = math.sqrt(NORM2**2 + (3 * NORM2) ** 2)
+    cases: tuple[tuple[Any, float, str], ...] = (
+        (a, NORM2, "a"),
+        (b, 3 * NORM2, "arrays"),
+        (inputs["b"], 3 * NORM2, "b"),
+        ([a, b], both, "a, arrays"),
+        ({"any": {"tree": [b, a, a]}}, both, "arrays"),
+        (["b", a], both, "b, a"),
+    )
+    for wrt, want, label in cases:
+        _, report = pipe.compute(inputs, track_grad_norms=True, wrt=wrt)
+        assert part_of(report, "p")["grad_norm"] == pytest.approx(want, rel=1e-12)
+        assert report.wrt == label
+    message = "tensors in `wrt` must require" if fw.name == "torch" else "arrays in `wrt` must be among the inputs, "
+    for wrt in (fw.array(X.copy()), [a, fw.array(X.copy())]):
+        with pytest.raises(ValueError, match=f"^training: {message}"):
+            pipe.compute(inputs, track_grad_norms=True, wrt=wrt)
+
+
+@pytest.mark.needs("jit")
+def test_compiled_with_arrays(fw: Framework) -> None:
+    a, b = fw.array(X), fw.array(3 * X)
+    pipe = xp.compile(Pipeline([Penalty("l2", inputs="a"), Penalty("l1", inputs="b")]))
+    _, report = pipe.compute({"a": a, "b": b}, track_grad_norms=True, wrt=a)
+    assert part_of(report, "l2")["grad_norm"] == pytest.approx(NORM2, rel=1e-12)
+    assert part_of(report, "l1")["grad_norm"] is None and report.wrt == "a"
+
+
+def test_inputs_that_differ(fw: Framework) -> None:
+    """Norms with respect to inputs that two penalties do not share cannot be compared: there is one warning."""
+    inputs = {"a": fw.array(X), "b": fw.array(3 * X), "c": {"deep": fw.array(X.copy())}}
+    name = f"differing {fw}"
+    pipe = Pipeline([Penalty("l2", inputs="a"), Penalty("l1", inputs="b")], name=name)
+    message = rf"^{name}: gradient norms are with respect to different inputs, so you cannot compare them: "
+    with pytest.warns(UserWarning, match=message + "that of 'l2' to 'a', that of 'l1' to 'b'. Pass `wrt`") as caught:
+        _, report = pipe.compute(inputs, track_grad_norms=True)
+    assert caught[0].filename == __file__
+    for _ in range(2):  # no second warning
+        _, report = pipe.compute(inputs, track_grad_norms=True)
+        assert report.wrt == "different inputs" and "grad norm (different inputs)" in str(report)
+    for options in ({"wrt": ("a", "b")}, {"wrt": "a"}):
+        _, report = pipe.compute(inputs, track_grad_norms=True, **options)
+        assert report.wrt == ", ".join(options["wrt"])
+    shared = Penalty("consistency", inputs=("a", "b"))
+    alike = [
+        Pipeline([Penalty("l2", inputs="a"), shared]),
+        Pipeline([Penalty("l2", inputs="a"), Penalty("l1", inputs="b", differentiable=False)]),
+        Pipeline([Penalty("l2", inputs="a"), Penalty(lambda x: 1.0, name="constant", inputs="b")]),
+        Pipeline([Penalty(lambda data: xp.l2(data["a"]), name="a"), Penalty(lambda data: xp.l1(data["b"]), name="b")]),
+    ]
+    for other in alike:
+        assert other.compute(inputs, track_grad_norms=True)[1].wrt == "inputs"
+    loss = RegularizedLoss(
+        lambda data: xp.l1(data["c"]["deep"]), Pipeline([Penalty("l2", inputs="a")], name=name + "2")
+    )
+    with pytest.warns(UserWarning, match=r"that of 'base_loss' to 'c', that of 'l2' to 'a'"):
+        assert loss.compute(inputs, track_grad_norms=True)[1].wrt == "different inputs"
+    by_position = Pipeline([Penalty(lambda a, b: xp.l2(a), name="a"), Penalty(lambda a, b: xp.l1(b), name="b")])
+    assert by_position.compute(fw.array(X), fw.array(X), track_grad_norms=True)[1].wrt == "inputs"
+
+
 @dataclass
 class Both:
     params: dict[str, Any]

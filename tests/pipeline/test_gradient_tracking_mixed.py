@@ -83,6 +83,16 @@ def test_borrowed_for_a_base_loss(strict: Framework) -> None:
 
 
 @needs_strict
+def test_arrays_of_wrt_are_not_borrowed(strict: Framework) -> None:
+    x = strict.array(X)
+    message = r"^p: `wrt` must name inputs, because another library differentiates arrays of array-api-strict, got arr"
+    with pytest.raises(ValueError, match=message):
+        Pipeline({"l1": 1.0}, name="p").compute(x, track_grad_norms=True, wrt=x)
+    _, report = Pipeline({"l1": 1.0}).compute(x, track_grad_norms=True, wrt=0)
+    assert report.wrt == "input 0" and float(report.total_grad_norm) == 2.0
+
+
+@needs_strict
 def test_borrowed_where_there_is_no_gradient(strict: Framework) -> None:
     def outside(x: Any) -> float:
         return float(np.linalg.norm(x.detach().numpy() if hasattr(x, "detach") else np.from_dlpack(x)))
@@ -92,7 +102,8 @@ def test_borrowed_where_there_is_no_gradient(strict: Framework) -> None:
 
     total, report = Pipeline([Penalty(outside), Penalty("l1")]).compute(strict.array(X), track_grad_norms=True)
     assert float(total) == pytest.approx(math.sqrt(L2) + L1)
-    assert float(report.regularizers["outside"].grad_norm) == 0.0  # a constant to PyTorch, as it was detached
+    outside = report.regularizers["outside"]  # a constant to PyTorch, as it was detached
+    assert outside.grad_norm is None and outside.error == "does not depend on wrt (inputs)"
     with pytest.raises(ZeroDivisionError, match="mine") as caught:
         Pipeline([Penalty(failing)]).compute(strict.array(X), track_grad_norms=True)
     notes = caught.value.__notes__

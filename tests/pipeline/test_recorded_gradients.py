@@ -212,6 +212,15 @@ def test_frozen_parameters_do_not_count() -> None:
     assert found["activity"] is None and report.regularizers["activity"].error == "does not depend on wrt (params)"
 
 
+def test_sharded_parameters() -> None:
+    """FSDP computes with copies of them."""
+    trained = Trained()
+    trained.model[2].weight.full_tensor = lambda: None  # as a DTensor has
+    _, report = PIPE.compute(trained.inputs, track_grad_norms=True, wrt=trained.model[2])
+    reason = "does not depend on wrt (params), or FSDP has replaced its sharded parameters by copies"
+    assert report.regularizers["activity"].error == reason and report.regularizers["sparse"].error is None
+
+
 def test_a_gradient_that_fails() -> None:
     torch = torch_()
     trained = Trained()

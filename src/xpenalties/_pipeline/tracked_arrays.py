@@ -136,9 +136,11 @@ class TrackedGraph(Tracked):
 
     def reason(self) -> str:
         """Return why a value has no gradient norm."""
-        if any(map(self.backend.autodiff.requires_grad, self.arrays)):
-            return super().reason()
-        return f"no array of wrt ({self.label}) requires a gradient"
+        if not any(map(self.backend.autodiff.requires_grad, self.arrays)):
+            return f"no array of wrt ({self.label}) requires a gradient"
+        if any(hasattr(x, "full_tensor") for x in self.arrays):  # a DTensor of PyTorch
+            return f"{super().reason()}, or FSDP has replaced its sharded parameters by copies"
+        return super().reason()
 
     def gradient_of(self, value: Any) -> list[Any]:
         """Return the gradient of a computed value, and keep the graph. None for arrays that are not in it."""
