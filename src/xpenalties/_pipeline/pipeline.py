@@ -124,7 +124,8 @@ class Pipeline(HasParameters):
         wrt : str, int or iterable of them, optional
             The inputs to differentiate with respect to: names in the mapping or dataclass, or positions. Default: all
             floating-point arrays; on PyTorch, only those that require gradients, if any do. An array that occurs twice
-            counts once. Ignored if gradients are not tracked, so that you can pass it together with
+            counts once. An input that penalties only use as `where`, `weights` or `normalizer` is left out, unless it
+            requires a gradient. Ignored if gradients are not tracked, so that you can pass it together with
             ``track_grad_norms=history.wants(step)``.
         gradient_conflicts : bool, default False
             Also report the cosines between the penalties' gradients. This turns on `track_grad_norms`.
