@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,12 +151,7 @@ def test_functions_of_users(fw: Framework) -> None:
 
 
 def test_callables_in_a_mapping(fw: Framework) -> None:
-    @dataclass
-    class Batch:
-        hidden: Any
-        mask: Any
-
-    given = Batch(fw.array(np.asarray([1.0, -2.0])), fw.array(np.asarray([True, False])))
+    given = SimpleNamespace(hidden=fw.array(np.asarray([1.0, -2.0])), mask=fw.array(np.asarray([True, False])))
     inputs = {"x": attrgetter("hidden"), "where": lambda batch: batch.mask}
     pipe = Pipeline([Penalty("l1", inputs=inputs)])
     assert float(pipe(given)) == 1.0
