@@ -197,6 +197,8 @@ def test_over_trees(fw: Framework) -> None:
     assert float(Pipeline([pulled])(given)) == 10.0
     apart = Pipeline([Penalty("consistency", tree={}, inputs={"b": "old", "a": "params"})])
     assert float(apart(given)) == 2.5 + 4.0
+    each_leaf = over_tree(Pipeline({"l1": 1.0, "l2": 1.0}))
+    assert float(Pipeline([Penalty(each_leaf, name="p", inputs={"tree": "params"})])(given)) == 6.0 + 14.0
     by_path = over_tree("l2").by_path(params, center=old)
     assert {path: float(value) for path, value in by_path.items()} == {"a": 5.0, "b.0": 4.0}
     with pytest.raises(ValueError, match=r"over_tree: `where` must have 'b\.0' too, got 'a'\."):
