@@ -53,7 +53,7 @@ def test_what_is_logged() -> None:
             seen.append(dict(trainer.callback_metrics))
 
     callback = PipelineCallback(PIPE, activities="^encoder$", prefix="train/")
-    with pytest.raises(ValueError, match="the inputs must have 'hidden'"):
+    with pytest.raises(ValueError, match="asks for the input 'hidden'"):
         fitted(Classifier(), callback, data=batches(1))
     pipe = PIPE.remove("l1").add(Penalty(lambda x: (x.sum(), {"n": 3}), name="own", inputs="encoder"))
     callback = PipelineCallback(pipe, activities="^encoder$", prefix="train/")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,12 +151,7 @@ def test_functions_of_users(fw: Framework) -> None:
 
 
 def test_callables_in_a_mapping(fw: Framework) -> None:
-    @dataclass
-    class Batch:
-        hidden: Any
-        mask: Any
-
-    given = Batch(fw.array(np.asarray([1.0, -2.0])), fw.array(np.asarray([True, False])))
+    given = SimpleNamespace(hidden=fw.array(np.asarray([1.0, -2.0])), mask=fw.array(np.asarray([True, False])))
     inputs = {"x": attrgetter("hidden"), "where": lambda batch: batch.mask}
     pipe = Pipeline([Penalty("l1", inputs=inputs)])
     assert float(pipe(given)) == 1.0
@@ -201,6 +197,8 @@ def test_over_trees(fw: Framework) -> None:
     assert float(Pipeline([pulled])(given)) == 10.0
     apart = Pipeline([Penalty("consistency", tree={}, inputs={"b": "old", "a": "params"})])
     assert float(apart(given)) == 2.5 + 4.0
+    each_leaf = over_tree(Pipeline({"l1": 1.0, "l2": 1.0}))
+    assert float(Pipeline([Penalty(each_leaf, name="p", inputs={"tree": "params"})])(given)) == 6.0 + 14.0
     by_path = over_tree("l2").by_path(params, center=old)
     assert {path: float(value) for path, value in by_path.items()} == {"a": 5.0, "b.0": 4.0}
     with pytest.raises(ValueError, match=r"over_tree: `where` must have 'b\.0' too, got 'a'\."):

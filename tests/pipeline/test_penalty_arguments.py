@@ -127,7 +127,9 @@ def test_trees_in_place_of_arrays(fw: Framework) -> None:
         Pipeline([Penalty("l1", inputs="params")])({"params": [x]})
     with pytest.raises(TypeError, match=r"^kl_divergence: `log_q` must be an array.* trees\.over_tree\('kl_dive"):
         xp.kl_divergence(x, [x])  # type: ignore[type-var]
-    for other in ([1.0], [], {}, "text"):
+    with pytest.raises(TypeError, match=r"^gradient_penalty: `x` must be an array, got builtins\.list\. Pass a"):
+        xp.gradient_penalty(xp.l1, [x])  # type: ignore[type-var]
+    for other in ([1.0], [], {}, "text", iter([])):
         with pytest.raises(TypeError, match=r"^l1: `x` must be an array, got builtins\.\w+\. Pass a NumPy, CuPy,"):
             xp.l1(other)  # type: ignore[type-var]
 

@@ -299,3 +299,13 @@ def test_torch_backward(fw: Framework) -> None:
     x = fw.array(X).requires_grad_()
     LOSS.compute(x, track_grad_norms=True)[0].backward()
     close(fw, x.grad, 3 * X**2 + 0.5 * np.sign(X) + 4 * X)
+
+
+def test_equality(fw: Framework) -> None:
+    def base(x: Any) -> Any:
+        return xp.l2(x)
+
+    one, other = RegularizedLoss(base, Pipeline({"l1": 0.5})), RegularizedLoss(base, Pipeline({"l1": 0.5}))
+    assert one == other and hash(one) == hash(other)
+    assert one != RegularizedLoss(xp.l2, one.pipeline) and one != RegularizedLoss(base, Pipeline({"l1": 1.0}))
+    assert one != one.pipeline

@@ -36,3 +36,14 @@ def pipelines(x: F64) -> None:
     assert_type(pipe(x), Any)
     assert_type(pipe.compute(x), tuple[Any, xp.Report])
     assert_type(pipe.with_weights(l1=0.2), xp.Pipeline)
+    assert_type(pipe + pipe, xp.Pipeline)
+    assert_type(pipe | pipe, xp.Pipeline)
+
+
+def penalties() -> None:
+    xp.Penalty("kl_divergence", weight=0.5, inputs={"log_p": "teacher", "log_q": "student"}, from_logits=True)
+    xp.Penalty("l2", tree={"match": "weight$"}, inputs={"x": "params", "where": lambda batch: batch.mask})
+    xp.Penalty("l1", 0.1)  # type: ignore[arg-type]
+    xp.Penalty("l1", every="2")  # type: ignore[arg-type]
+    xp.Penalty("l1", inputs={"x": 3})  # type: ignore[dict-item]
+    xp.Penalty("l1", on_error="dropp")  # type: ignore[arg-type]

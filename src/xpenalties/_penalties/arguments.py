@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -66,10 +67,12 @@ def check(call: Call) -> tuple[Call, Backend]:
 
 def _tree_error(spec: Spec, arrays: tuple[Any, ...]) -> TypeError | None:
     """Return the error for a tree of arrays in place of an array, or None if there is no tree."""
-    if in_dynamo() or spec.functions:  # pragma: no cover - Dynamo's trace, which no coverage sees
+    if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
+        return None
+    if spec.functions:  # it cannot go over trees
         return None
     for name, x in zip(spec.arrays, arrays, strict=True):
-        leaves = list(x) if isinstance(x, Iterator) else flatten_of(parameters_of(x))[0]
+        leaves = list(islice(x, 100)) if isinstance(x, Iterator) else flatten_of(parameters_of(x))[0]
         if is_array(x) or not any(map(is_array, leaves)):
             continue
         one = next((key for key in x if isinstance(key, str)), None) if isinstance(x, Mapping) else None

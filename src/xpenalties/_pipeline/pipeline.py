@@ -127,9 +127,10 @@ class Pipeline(HasParameters):
             gradients count. On other frameworks, arrays must be among the inputs, and the other inputs are constants.
 
             Default: all floating-point arrays among the inputs; on PyTorch, only those that require gradients, if any
-            do. Each input is then independent of the others, and an array that occurs twice counts once. In eager
-            PyTorch, the total reuses these gradients and needs no other backward pass, unless it depends on anything
-            else. If two penalties have no input in common, there is a warning.
+            do. Each input is then independent of the others, and an array that occurs twice counts once. An input that
+            penalties only use as `where`, `weights` or `normalizer` is left out, unless it requires a gradient. In
+            eager PyTorch, the total reuses these gradients and needs no other backward pass, unless it depends on
+            anything else. If two penalties have no input in common, there is a warning.
 
             Ignored if gradients are not tracked, so that you can pass it together with
             ``track_grad_norms=history.wants(step)``.

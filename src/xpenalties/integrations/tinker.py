@@ -59,7 +59,8 @@ def custom_loss(
         A custom loss of the SDK. It is called with the data and a list of their log-probabilities, and returns a scalar
         or ``(scalar, metrics)``.
     pipe : Pipeline
-        The `inputs` of its penalties are names of targets, or callables of the loss's arguments. None: "logprobs".
+        The `inputs` of its penalties are names of targets, callables of the loss's arguments, or mappings of parameters
+        to these. None: "logprobs".
     targets : mapping of str, optional
         Inputs of penalties, by name, in addition to "logprobs" and "probs". Each is ``("field", key)``, for a field of
         each datum's `loss_fn_inputs`; a list of tensors, one for each datum; a callable of the loss's arguments that

@@ -49,7 +49,7 @@ def wrap_loss(
     loss_fn : callable
         A loss like those of `torch.nn` and `torch.nn.functional`: it takes `names` by position and returns a scalar.
     pipe : Pipeline
-        The `inputs` of its penalties are names.
+        The `inputs` of its penalties are names, or mappings of parameters to names.
     activities : mapping, optional
         More inputs, looked up in each call: a `Capture`, or any other mapping.
     names : tuple of str

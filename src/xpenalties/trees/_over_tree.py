@@ -152,6 +152,8 @@ class OverTree(HasStaticKey, HasParameters):
     def _call_parameters(self) -> Parameters:
         """Return the parameters of `fn`. Trees are passed to those of arrays, values or trees to its options."""
         inner = call_parameters_of(self.fn)
+        if inner.in_mapping:  # a pipeline, which gets each leaf
+            return Parameters(("tree",), ("tree",))
         trees, keyword = inner.positional, inner.keyword
         if not trees:  # `fn` takes its first argument by position, too
             trees, keyword = keyword[:1], keyword[1:]
