@@ -4,7 +4,7 @@ The mathematics of each penalty is written once, against the Python array API st
 which framework computes it: NumPy, CuPy, PyTorch, JAX, or any other library that follows the standard.
 """
 
-from importlib.metadata import version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import controllers, prox, schedules, transforms, trees
 from ._arrays import finite as _finite
@@ -35,7 +35,8 @@ from ._pipeline.regularized_loss import *  # noqa: F403
 from ._reports import history as _history
 from ._reports.history import *  # noqa: F403
 from ._reports.report import PenaltyReport, Report
-from .backends import namespace, register_loaded
+from .backends import namespace
+from .backends import register_loaded as _register_loaded
 from .backends._blocks import block_size
 
 __all__ = [
@@ -69,6 +70,26 @@ __all__ = [
     "namespace",
     "to_like",
 ]
-__version__ = version("xpenalties")
+__version__: str
 
-register_loaded()
+if not _TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+    def __getattr__(name: str) -> object:
+        """Return an attribute that takes time to import."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("xpenalties")
+        if name == "integrations":
+            from importlib import import_module
+
+            return import_module("xpenalties.integrations")
+        raise AttributeError(f"module 'xpenalties' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    special = (name for name in globals() if name.startswith("__"))
+    return sorted({*__all__, "backends", "integrations", "telemetry", "__version__", *special})
+
+
+_register_loaded()

@@ -72,11 +72,11 @@ PUBLIC = {
         for name in module.__all__
     },
     **{f"Pipeline.{name}": getattr(xpenalties.Pipeline, name) for name in ("from_config", "to_config")},
+    **{f"Report.{name}": getattr(xpenalties.Report, name) for name in ("mean", "brief")},
 }
 WITHOUT = {
     "Penalty",
     "PenaltyReport",
-    "Report",
     "schedules",
     "controllers",
     "prox",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import accumulate
-from textwrap import wrap
 from unicodedata import category, east_asian_width
 
 __all__ = ["padded", "printable", "shortened", "width_of", "wrapped"]
@@ -35,6 +34,8 @@ def padded(text: str, width: int) -> str:
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     """Break text into lines of at most `width` columns, and indent all but the first. Empty text has no lines."""
+    from textwrap import wrap
+
     return wrap(text, width if width_of(text) == len(text) else width // 2, subsequent_indent=indent)
 
 

@@ -13,8 +13,6 @@ from .._core.suggestions import did_you_mean
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation
-from .config.reader import load
-from .config.writer import save
 from .hashing import Static
 from .penalty import Penalty
 from .settings import Settings
@@ -50,10 +48,10 @@ class Pipeline:
     11.5
     >>> total, report = pipe.compute(x)
     >>> print(report)
-    penalty  value  weight  contribution
-    ------------------------------------
-    l1           3     0.5           1.5
-    l2           5       2            10
+    penalty  value  weight  contribution   share
+    --------------------------------------------
+    l1           3     0.5           1.5  13.0 %
+    l2           5     2            10    87.0 %
     total                           11.5
     """
 
@@ -261,6 +259,8 @@ class Pipeline:
         >>> pipe["l1"].weight(50)
         0.05
         """
+        from .config.reader import load  # here, because few programs read files
+
         return load(source, cls)
 
     def to_config(self, path: str | PathLike[str] | None = None, /) -> dict[str, Any]:
@@ -287,6 +287,8 @@ class Pipeline:
         {'version': 1, 'name': 'training', 'penalties': [{'penalty': 'l1',
          'weight': {'schedule': 'cosine', 'start': 0.1, 'steps': 100}, 'every': 4}]}
         """
+        from .config.writer import save
+
         return save(self.penalties, self.name, path)
 
     def _replace(self, change: Callable[[Penalty], Penalty]) -> Pipeline:

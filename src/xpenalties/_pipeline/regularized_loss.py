@@ -46,10 +46,10 @@ class RegularizedLoss:
     >>> data = {"prediction": np.asarray([1.0, 3.0]), "target": np.asarray([1.0, 1.0])}
     >>> total, report = loss.compute(data)
     >>> print(report)
-    penalty    value  weight  contribution
-    --------------------------------------
-    base loss      2
-    l2            10     0.1             1
+    penalty    value  weight  contribution   share
+    ----------------------------------------------
+    base loss      2     1               2  66.7 %
+    l2            10     0.1             1  33.3 %
     total                                3
     >>> report.to_dict()["base_loss"]["custom"]
     {'largest': 2.0}

@@ -19,6 +19,13 @@ class TorchTracing(Tracing):
     def is_tracing(self, x: Any) -> bool:
         return is_tracing()
 
+    def has_value(self, x: Any) -> bool:
+        while torch._C._functorch.is_functorch_wrapped_tensor(x):
+            if torch._C._functorch.is_batchedtensor(x):
+                return False
+            x = torch._C._functorch.get_unwrapped(x)
+        return x.device.type != "meta"
+
     def compiles(self) -> bool:
         return not is_tracing()  # inside torch.func nothing can be compiled
 
