@@ -70,7 +70,7 @@ def check_files(args: argparse.Namespace) -> int:
     _import_modules(args)
     files = [_read(path) for path in args.files]
     if args.json:
-        print_json({"files": files})
+        print_json({"files": [{key: value for key, value in file.items() if key != "pipeline"} for file in files]})
     else:
         for file in files:
             print_file(file)
@@ -78,7 +78,7 @@ def check_files(args: argparse.Namespace) -> int:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Return the content of a file, or its error."""
+    """Return the pipeline in a file and its configuration, or its error."""
     try:
         pipeline = Pipeline.from_config(path)
     except OSError as error:
@@ -89,7 +89,7 @@ def _read(path: str) -> dict[str, Any]:
         return {"file": path, "error": f"{path}: {type(error).__qualname__}: {shorten(str(error))}"}
     entries = zip(pipeline, pipeline.to_config()["penalties"], strict=True)
     penalties = [{"name": penalty.name, "weight": 1.0, **entry} for penalty, entry in entries]
-    return {"file": path, "name": pipeline.name, "penalties": penalties}
+    return {"file": path, "name": pipeline.name, "penalties": penalties, "pipeline": pipeline}
 
 
 def write_schema(args: argparse.Namespace) -> int:

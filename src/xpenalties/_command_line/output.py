@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
 from .._core.registry import PENALTIES
-from .._core.terminal_text import padded, printable, width_of, wrapped
+from .._core.terminal_text import printable, table
+from .._pipeline.pipeline_table import as_text
 from .self_check import Check, Installed
 
 __all__ = ["print_checks", "print_failures", "print_file", "print_installed", "print_json", "print_versions"]
@@ -38,7 +38,7 @@ def print_installed(installed: list[Installed]) -> None:
         devices = "broken, see below" if framework.error else ", ".join(framework.devices) or "no device"
         autodiff, dtypes = framework.autodiff or "none", ", ".join(framework.dtypes)
         rows.append((framework.name, framework.version, devices, autodiff, dtypes))
-    print(f"\n{_table(rows, (16, 14, 22, 18, 22))}\n")
+    print(f"\n{table(rows)}\n")
     for framework in installed:
         if framework.note:
             print(fill(f"{framework.name}: {framework.note}", _WIDTH, subsequent_indent="  "))
@@ -54,7 +54,7 @@ def print_checks(checks: list[Check]) -> None:
         penalties = f"{len({check.penalty for check in group})} of {len(PENALTIES)}"
         rows.append((*place, penalties, str(len(group)), str(sum(not check.passed for check in group))))
     if checks:
-        print(f"\n{_table(rows, (16, 22, 8, 9, 6, 6))}\n")
+        print(f"\n{table(rows)}\n")
 
 
 def print_failures(failures: list[str]) -> None:
@@ -68,25 +68,4 @@ def print_file(file: dict[str, Any]) -> None:
     if "error" in file:
         print(printable(file["error"]), file=sys.stderr)
         return
-    rows = [("name", "weight", "more")]
-    for penalty in file["penalties"]:
-        more = [
-            f"{key} = {json.dumps(value)}"
-            for key, value in penalty.items()
-            if key not in ("name", "weight") and (key, value) != ("penalty", penalty["name"])
-        ]
-        rows.append((penalty["name"], json.dumps(penalty["weight"]), ", ".join(more)))
-    print(f"{printable(file['file'])}: {printable(file['name'])}\n\n{_table(rows, (24, 30, 42))}\n")
-
-
-def _table(rows: Sequence[tuple[str, ...]], widest: tuple[int, ...]) -> str:
-    """Align rows in columns, with a line under the first row. Cells that are too wide are wrapped."""
-    cells = [[wrapped(printable(cell), width) or [""] for cell, width in zip(row, widest, strict=True)] for row in rows]
-    widths = [max(width_of(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(padded(part, width) for part, width in zip(parts, widths, strict=True)).rstrip()
-        for row in cells
-        for parts in zip_longest(*row, fillvalue="")
-    ]
-    lines.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
-    return "\n".join(lines)
+    print(as_text(f"{file['file']}: {file['name']}", file["pipeline"]), end="\n\n")

@@ -145,7 +145,7 @@ class Compiled(HasTarget):
         self._reported = reported
 
     def __repr__(self) -> str:
-        return f"compile({self.target!r})"
+        return f"Compiled: {self.target!r}"
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
         """Return the total, a differentiable 0-d array.

@@ -15,13 +15,14 @@ from ..backends import register_loaded
 from .computation import Computation
 from .hashing import Static
 from .penalty import Penalty
+from .pipeline_table import as_html, as_text
 from .settings import Settings
 
 __all__ = ["Pipeline"]
 
 
 @register
-@dataclass(frozen=True, init=False, eq=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Pipeline:
     """A named, weighted sum of penalties: sum of weight_i * penalty_i.
 
@@ -290,6 +291,16 @@ class Pipeline:
         from .config.writer import save
 
         return save(self.penalties, self.name, path)
+
+    def __repr__(self) -> str:
+        """Return a table of the penalties."""
+        return as_text(self._title(), self.penalties)
+
+    def _repr_html_(self) -> str:
+        return as_html(self._title(), self.penalties)
+
+    def _title(self) -> str:
+        return f"Pipeline {shown(self.name)}"
 
     def _replace(self, change: Callable[[Penalty], Penalty]) -> Pipeline:
         return Pipeline([change(p) for p in self.penalties], name=self.name)

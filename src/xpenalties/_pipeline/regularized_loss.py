@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .._core.pytrees import node
+from .._core.shown import shown_function
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation
@@ -19,7 +20,7 @@ __all__ = ["RegularizedLoss"]
 
 
 @node(leaves=("pipeline",), static=("base_loss", "_base"), key=lambda loss: hashable(loss.base_loss))
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RegularizedLoss:
     """A base loss plus the penalties of a pipeline: base + sum of weight_i * penalty_i.
 
@@ -72,6 +73,10 @@ class RegularizedLoss:
         base = Penalty(self.base_loss, name="base loss")
         object.__setattr__(base, "name", "base_loss")  # no penalty may have this name
         object.__setattr__(self, "_base", base)
+
+    def __repr__(self) -> str:
+        """Return the name of the base loss, and the pipeline as a table."""
+        return f"RegularizedLoss of {shown_function(self.base_loss)} and {self.pipeline!r}"
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
         """Return the total, a differentiable 0-d array.

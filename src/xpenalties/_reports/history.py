@@ -123,6 +123,9 @@ class GradientHistory:
         self._reports.clear()
         self._calls = 0
 
+    def __repr__(self) -> str:
+        return f"GradientHistory(every={self._every}, maxlen={self._reports.maxlen})"
+
     def __len__(self) -> int:
         return len(self._reports)
 
