@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import controllers, prox, schedules, transforms, trees
 from ._arrays import finite as _finite
+from ._arrays import value_checks as _value_checks
 from ._arrays.conversion import to_like
 from ._arrays.finite import *  # noqa: F403
 from ._arrays.gradients import grad, grad_norm, value_and_grad
+from ._arrays.value_checks import *  # noqa: F403
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import divergences as _divergences
@@ -48,6 +50,7 @@ __all__ = [
     *_representations.__all__,
     *_gradient_penalties.__all__,
     *_finite.__all__,
+    *_value_checks.__all__,
     "grad",
     "grad_norm",
     "value_and_grad",

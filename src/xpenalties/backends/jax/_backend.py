@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import array_api_compat
@@ -112,6 +113,12 @@ class JaxTracing(Tracing):
     def compiles(self) -> bool:
         return True  # also for tracers: under jax.grad and jax.vmap a program stays one program
 
+    def raise_unless(self, valid: Any, message: str, error: Callable[[], Exception]) -> None:
+        if isinstance(valid, jax.core.Tracer):
+            jax.debug.callback(partial(_raise_unless, message), valid)
+        else:
+            super().raise_unless(valid, message, error)
+
     def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
         shapes = jax.eval_shape(compute)  # shapes only, so that nothing runs if it is not due
         return jax.lax.cond(due, compute, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
@@ -142,6 +149,11 @@ class JaxExchange(Exchange):
         """Enable 64 bits. Otherwise JAX would cast to 32 bits, and the owner would get 32-bit results."""
         switch: AbstractContextManager[Any] = jax.enable_x64(True)
         return switch
+
+
+def _raise_unless(message: str, valid: Any) -> None:
+    if not valid:
+        raise ValueError(message)
 
 
 def parameters_of(module: Any) -> Any:
