@@ -8,6 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tomllib
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,24 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert stopped.value.code == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("usage: python -m xpenalties")
+
+
+@bare
+def test_as_a_console_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has its own name in messages, and finds modules in the working directory too."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["scripts"] == {"xpenalties": f"{main.__module__}:{main.__name__}"}
+    monkeypatch.setattr(sys, "argv", ["/some/bin/xpenalties"])
+    with pytest.raises(SystemExit):
+        main(["nothing"])
+    assert capsys.readouterr().err.startswith("usage: xpenalties [")
+    (tmp_path / "of_the_script.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert main(["schema", "--import", "of_the_script"]) == 0
+    assert sys.path[0] == str(tmp_path)
 
 
 @bare

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import sys
 import time
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -12,8 +15,8 @@ from typing import Any
 from .._core.shown import shorten, shown
 from .._pipeline.config.schema import config_schema
 from .._pipeline.pipeline import Pipeline
-from .output import print_checks, print_failures, print_file, print_installed, print_json, print_versions
-from .self_check import FRAMEWORKS, Check, Installed, check, look
+from .output import print_checks, print_failures, print_file, print_installed, print_json, print_versions, show_status
+from .self_check import FRAMEWORKS, Check, Framework, Installed, check, look
 
 __all__ = ["VERSION", "check_files", "check_penalties", "write_schema"]
 
@@ -23,17 +26,31 @@ VERSION = version("xpenalties")
 def check_penalties(args: argparse.Namespace) -> int:
     """Show which frameworks are installed, and check every penalty on each."""
     start = time.perf_counter()
-    present = [framework for framework in FRAMEWORKS if framework.is_installed()]
-    installed = [look(framework) for framework in present]
-    checks = [result for pair in zip(present, installed, strict=True) for result in check(*pair)]
-    seconds = round(time.perf_counter() - start, 1)
-    failures = _failures(args.require, installed, checks)
     versions = {
         "xpenalties": VERSION,
         "Python": platform.python_version(),
         "array-api-compat": version("array-api-compat"),
     }
-    if args.json:
+    with_text = not args.json
+    if with_text:
+        print_versions(versions)
+    present = [framework for framework in FRAMEWORKS if framework.is_installed()]
+    installed = [_look(framework) for framework in present]
+    if with_text:
+        print_installed(installed)
+    checks: list[Check] = []
+    for framework, one in zip(present, installed, strict=True):
+        results = check(framework, one, partial(_show_progress, framework.name))
+        show_status("")
+        if with_text:
+            print_checks(results, with_header=not checks)
+        checks += results
+    seconds = round(time.perf_counter() - start, 1)
+    failures = _failures(args.require, installed, checks)
+    if with_text:
+        print_failures(failures)
+        print(f"\n{len(checks)} checks in {seconds} s, {len(failures)} failures.")
+    else:
         document = {
             "versions": versions,
             "frameworks": [framework.as_dict() for framework in installed],
@@ -42,13 +59,18 @@ def check_penalties(args: argparse.Namespace) -> int:
             "seconds": seconds,
         }
         print_json(document)
-    else:
-        print_versions(versions)
-        print_installed(installed)
-        print_checks(checks)
-        print_failures(failures)
-        print(f"{len(checks)} checks in {seconds} s, {len(failures)} failures.")
     return 1 if failures else 0
+
+
+def _look(framework: Framework) -> Installed:
+    show_status(f"Importing {framework.name} ...")
+    installed = look(framework)
+    show_status("")
+    return installed
+
+
+def _show_progress(name: str, done: int, total: int) -> None:
+    show_status(f"Checking {name}: {done} of {total} ...")
 
 
 def _failures(required: list[str], installed: list[Installed], checks: list[Check]) -> list[str]:
@@ -101,6 +123,8 @@ def write_schema(args: argparse.Namespace) -> int:
 
 def _import_modules(args: argparse.Namespace) -> None:
     """Import the modules of `--import`. Exit with the usage message if a module does not exist."""
+    if os.getcwd() not in sys.path:  # `python -m` adds it, the console script does not
+        sys.path.insert(0, os.getcwd())
     for name in args.modules:
         if not all(part.isidentifier() for part in name.split(".")):
             args.parser.error(f"--import must name a module by its full name, got {shown(name)}.")
