@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import pydoc
 import subprocess
 import sys
 
@@ -31,6 +32,11 @@ def test_nothing_else_is_in_the_namespace() -> None:
     assert inspect.ismodule(xp.integrations) and xp.integrations.__name__ == "xpenalties.integrations"
     with pytest.raises(AttributeError, match=r"^module 'xpenalties' has no attribute 'l3'"):
         xp.l3  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_help_shows_methods_for_users_only() -> None:
+    for cls in (Pipeline, xp.RegularizedLoss, xp.Report, xp.PenaltyReport, xp.Compiled):
+        assert "tree_" not in pydoc.render_doc(cls, renderer=pydoc.plaintext)
 
 
 def test_the_import_leaves_out_what_few_programs_need() -> None:

@@ -331,16 +331,16 @@ class Pipeline:
                 return penalty
         raise KeyError(self._unknown(name))
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
+    def _tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
         """Return the leaves, which are the weights that are not schedules, and the rest."""
         return tuple(p.weight for p in self.penalties if not callable(p.weight)), Static(self.penalties, self.name)
 
-    def tree_keys(self) -> tuple[str, ...]:
+    def _tree_keys(self) -> tuple[str, ...]:
         """Return the name of each leaf."""
         return tuple(p.name for p in self.penalties if not callable(p.weight))
 
     @classmethod
-    def tree_unflatten(cls, static: Static, weights: Iterable[Any]) -> Pipeline:
+    def _tree_unflatten(cls, static: Static, weights: Iterable[Any]) -> Pipeline:
         """Return a pipeline with other weights, unchecked: JAX also passes tracers and placeholders."""
         new = iter(weights)
         pipeline = object.__new__(cls)

@@ -264,10 +264,10 @@ def find(cls: type) -> Backend | None:
 # not register_dataclass, which sorts names: a report keeps the order of penalties and metrics through a jit
 def _register(cls: Any) -> None:
     def with_keys(node: Any) -> tuple[Any, Any]:
-        children, static = node.tree_flatten()
-        return list(zip(map(jax.tree_util.DictKey, node.tree_keys()), children, strict=True)), static
+        children, static = node._tree_flatten()
+        return list(zip(map(jax.tree_util.DictKey, node._tree_keys()), children, strict=True)), static
 
-    jax.tree_util.register_pytree_with_keys(cls, with_keys, cls.tree_unflatten, cls.tree_flatten)
+    jax.tree_util.register_pytree_with_keys(cls, with_keys, cls._tree_unflatten, cls._tree_flatten)
 
 
 watch_nodes(_register)
