@@ -249,3 +249,12 @@ def test_errors_of_arrays(fw: Framework) -> None:
             controller.step(controller.init(), x)
         with pytest.raises(TypeError, match=r"^adaptive_kl: `like` must be a real floating-point array, got"):
             controller.init(like=x)
+
+
+def test_repr_shows_how_it_is_made() -> None:
+    controller = adaptive_kl(0.2, target=6.0)
+    assert repr(controller) == "adaptive_kl(0.2, target=6.0, gain=0.1, clip=0.2)"
+    bounded = target_entropy(0.01, target=-1.0, rate=0.5, minimum=1e-3, maximum=1.0)
+    assert repr(bounded) == "target_entropy(0.01, target=-1.0, rate=0.5, minimum=0.001, maximum=1.0)"
+    for made in (controller, bounded):
+        assert eval(repr(made), globals()) == made

@@ -4,13 +4,15 @@ The mathematics of each penalty is written once, against the Python array API st
 which framework computes it: NumPy, CuPy, PyTorch, JAX, or any other library that follows the standard.
 """
 
-from importlib.metadata import version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import controllers, prox, schedules, transforms, trees
 from ._arrays import finite as _finite
+from ._arrays import value_checks as _value_checks
 from ._arrays.conversion import to_like
 from ._arrays.finite import *  # noqa: F403
 from ._arrays.gradients import grad, grad_norm, value_and_grad
+from ._arrays.value_checks import *  # noqa: F403
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import divergences as _divergences
@@ -35,7 +37,8 @@ from ._pipeline.regularized_loss import *  # noqa: F403
 from ._reports import history as _history
 from ._reports.history import *  # noqa: F403
 from ._reports.report import PenaltyReport, Report
-from .backends import namespace, register_loaded
+from .backends import namespace
+from .backends import register_loaded as _register_loaded
 from .backends._blocks import block_size
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     *_representations.__all__,
     *_gradient_penalties.__all__,
     *_finite.__all__,
+    *_value_checks.__all__,
     "grad",
     "grad_norm",
     "value_and_grad",
@@ -69,6 +73,26 @@ __all__ = [
     "namespace",
     "to_like",
 ]
-__version__ = version("xpenalties")
+__version__: str
 
-register_loaded()
+if not _TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+    def __getattr__(name: str) -> object:
+        """Return an attribute that takes time to import."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("xpenalties")
+        if name == "integrations":
+            from importlib import import_module
+
+            return import_module("xpenalties.integrations")
+        raise AttributeError(f"module 'xpenalties' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    special = (name for name in globals() if name.startswith("__"))
+    return sorted({*__all__, "backends", "integrations", "telemetry", "__version__", *special})
+
+
+_register_loaded()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -34,7 +34,7 @@ _BOUND = number_in(Interval(_LEAST, _LARGEST))
 _RANGE = 1e8  # the default bounds are `initial` divided and multiplied by this
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Controller(ABC):
     """A pair of pure functions, `init` and `step`. Made by `adaptive_kl` and `target_entropy`."""
 
@@ -43,6 +43,13 @@ class Controller(ABC):
     #: The least and the largest weight that `step` returns. A weight of 0 or infinity could never change again.
     minimum: float
     maximum: float
+
+    def __repr__(self) -> str:
+        """Return the call that makes this controller, without default bounds."""
+        defaults = dict(zip(("minimum", "maximum"), _default_bounds(self.initial), strict=True))
+        values = {field.name: getattr(self, field.name) for field in (*fields(self)[4:], *fields(self)[2:4])}
+        named = [f"{name}={value!r}" for name, value in values.items() if value != defaults.get(name)]
+        return f"{self.name}({', '.join([repr(self.initial), *named])})"
 
     def init(self, like: Any = None) -> State:
         """Return the first state.
@@ -128,7 +135,7 @@ def _namespace(x: Any) -> Any:
     return PythonNamespace if backend is None else backend.xp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _AdaptiveKL(Controller):
     target: float
     gain: float
@@ -142,7 +149,7 @@ class _AdaptiveKL(Controller):
         return 1 + self.gain * error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _TargetEntropy(Controller):
     target: float
     rate: float
@@ -154,14 +161,19 @@ class _TargetEntropy(Controller):
 def _bounds(caller: str, initial: Any, minimum: Any, maximum: Any) -> tuple[float, float, float]:
     """Check the first weight and its bounds, and fill in their defaults."""
     initial = check_argument(caller, POSITIVE, "initial", initial)
-    minimum = max(initial / _RANGE, _LEAST) if minimum is None else check_argument(caller, _BOUND, "minimum", minimum)
-    maximum = min(initial * _RANGE, _LARGEST) if maximum is None else check_argument(caller, _BOUND, "maximum", maximum)
+    least, largest = _default_bounds(initial)
+    minimum = least if minimum is None else check_argument(caller, _BOUND, "minimum", minimum)
+    maximum = largest if maximum is None else check_argument(caller, _BOUND, "maximum", maximum)
     if not minimum <= initial <= maximum:
         raise ValueError(
             f"{caller}: `initial` must be between `minimum` and `maximum`, got {initial!r}, {minimum!r} and "
             f"{maximum!r}. Move the bound."
         )
     return initial, minimum, maximum
+
+
+def _default_bounds(initial: float) -> tuple[float, float]:
+    return max(initial / _RANGE, _LEAST), min(initial * _RANGE, _LARGEST)
 
 
 def adaptive_kl(

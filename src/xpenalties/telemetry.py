@@ -5,16 +5,16 @@ Without handlers, nothing is measured. Handlers run on the thread that computes,
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from threading import Lock
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import logging
 
 __all__ = ["Event", "LoggingHandler", "add_handler", "remove_handler"]
-
-_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # fields may be arrays, which have no usable == or hash
@@ -146,11 +146,13 @@ class LoggingHandler:
     ----------
     logger : logging.Logger, optional
         By default the logger "xpenalties".
-    level : int, default logging.INFO
+    level : int, default 20, which is logging.INFO
         Level of the lines with numbers. Exceptions are logged as errors, with their traceback.
     """
 
-    def __init__(self, logger: logging.Logger | None = None, level: int = logging.INFO) -> None:
+    def __init__(self, logger: logging.Logger | None = None, level: int = 20) -> None:
+        import logging  # here, because few programs need it
+
         self.logger = logging.getLogger("xpenalties") if logger is None else logger
         self.level = level
 
@@ -189,7 +191,11 @@ def emit(event: Event) -> None:
         try:
             handler(event)
         except Exception:
-            _LOGGER.exception("handler %r failed at a %r of %r", handler, event.kind, event.pipeline)
+            import logging
+
+            logging.getLogger(__name__).exception(
+                "handler %r failed at a %r of %r", handler, event.kind, event.pipeline
+            )
 
 
 def next_computation() -> int:

@@ -8,6 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tomllib
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,9 @@ def test_a_file_is_shown(good: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert err == ""
     lines = out.splitlines()
     assert lines[0] == f"{good}: training"
-    assert lines[2].split() == ["name", "weight", "more"]
-    assert lines[4].split(maxsplit=2) == ["l1", "1.0", 'inputs = "weights"']
-    assert 'penalty = "huber", options = {"delta":' in lines[5]
-    assert '"schedule": "linear",' in lines[5]
+    assert lines[2].split() == ["name", "penalty", "weight", "inputs", "options"]
+    assert lines[4].split() == ["l1", "l1", "1", "weights"]
+    assert " ".join(lines[5].split()) == "smooth huber linear(start=0.0, end=0.5, steps=10, begin=0) all delta=2.0"
     assert max(map(len, lines[1:])) <= 100
 
 
@@ -200,12 +200,12 @@ def test_names_that_a_terminal_cannot_show(tmp_path: Path, monkeypatch: pytest.M
         assert main(["check", str(path)]) == 0
         shown[encoding] = raw.getvalue().decode(encoding).splitlines()[2:]
     assert shown["utf-8"] == [
-        "name    weight  more",
-        "-" * 30,
-        "\u7f5a" * 3 + '  0.5     penalty = "l1"',
-        'a[31m   0.5     penalty = "l1"',
-        '        0.5     penalty = "l1"',
-        'e\u0301       0.5     penalty = "l1"',
+        "name    penalty  weight  inputs  options",
+        "-" * 40,
+        "\u7f5a" * 3 + "  l1       0.5     all",
+        "a[31m   l1       0.5     all",
+        "        l1       0.5     all",
+        "e\u0301       l1       0.5     all",
         "",
     ]
     assert shown["ascii"][2].startswith("\\u7f5a" * 3)
@@ -265,7 +265,7 @@ def test_registered_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "no penalty is named 'roughness'" in capsys.readouterr().err
     try:
         assert main(["check", str(path), "--import", "of_my_own"]) == 0
-        assert "roughness  1.0\n" in capsys.readouterr().out
+        assert "roughness  1       all\n" in capsys.readouterr().out
         assert main(["schema", "--import", "of_my_own"]) == 0
         assert "roughness" in capsys.readouterr().out
     finally:
@@ -311,6 +311,24 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert stopped.value.code == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("usage: python -m xpenalties")
+
+
+@bare
+def test_as_a_console_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has its own name in messages, and finds modules in the working directory too."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["scripts"] == {"xpenalties": f"{main.__module__}:{main.__name__}"}
+    monkeypatch.setattr(sys, "argv", ["/some/bin/xpenalties"])
+    with pytest.raises(SystemExit):
+        main(["nothing"])
+    assert capsys.readouterr().err.startswith("usage: xpenalties [")
+    (tmp_path / "of_the_script.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert main(["schema", "--import", "of_the_script"]) == 0
+    assert sys.path[0] == str(tmp_path)
 
 
 @bare

@@ -143,6 +143,42 @@ def test_a_wrong_penalty_fails(
     assert f"FAILED {framework.name}, " in text and text.endswith(f" {len(failed)} failures.\n")
 
 
+def test_rows_do_not_look_like_failures(
+    fw: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the widest dtype has all penalties. In the others, one stands for all."""
+    framework = of_module(fw.row["module"])
+    only(monkeypatch, framework)
+    assert main([]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (head,) = (i for i, line in enumerate(lines) if line[:1] == ["self-check"])
+    rows = {line[2]: line[3:-2] for line in lines[head + 2 :] if len(line) > 4 and line[0] == framework.name}
+    everything = ["18", "of", str(len(PENALTIES))] if fw.name == "dask" else ["all", str(len(PENALTIES))]
+    assert rows == {dtype: everything if dtype == fw.row["dtypes"][-1] else ["l1"] for dtype in fw.row["dtypes"]}
+
+
+def test_progress_on_a_terminal(fw: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    framework = of_module(fw.row["module"])
+    only(monkeypatch, framework)
+    rows(monkeypatch, "l1")
+    assert main([]) == 0
+    assert capsys.readouterr().err == ""  # not a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for arguments in ([], ["--json"]):
+        assert main(arguments) == 0
+        out, err = capsys.readouterr()
+        runs = len(_self_check._reference()) + len(fw.row["dtypes"]) - 1
+        wanted = [
+            f"Importing {framework.name} ...",
+            "",
+            *(f"Checking {framework.name}: {i} of {runs} ..." for i in range(1, runs + 1)),
+            "",
+        ]
+        assert err.split("\r\x1b[K")[1:] == wanted and "Checking" not in out
+    monkeypatch.setattr(sys, "stderr", None)  # as in a program without a console
+    assert main([]) == 0
+
+
 def test_a_wrong_gradient_fails(fw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the array, and has the element with the largest error."""
     framework = of_module(fw.row["module"])
@@ -224,7 +260,7 @@ def test_without_any_framework(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert main([]) == 0
     out, err = capsys.readouterr()
     assert "No framework was found. Install one, such as pip install 'xpenalties[numpy]'.\n" in out
-    assert out.endswith("0 checks in 0.0 s, 0 failures.\n") and err == ""
+    assert out.endswith("\n0 checks in 0.0 s, 0 failures.\n") and err == ""
     assert main(["--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert list(document) == ["versions", "frameworks", "checks", "failures", "seconds"]

@@ -700,5 +700,5 @@ def test_compiled_once() -> None:
     compiled = xp.compile(NUMBERS)
     again = xp.compile(compiled)
     assert isinstance(again, xp.Compiled) and again.target is NUMBERS
-    assert repr(compiled) == f"compile({NUMBERS!r})"
-    assert repr(xp.compile(RegularizedLoss(base, NUMBERS))).startswith("compile(RegularizedLoss(base_loss=")
+    assert repr(compiled) == f"Compiled: {NUMBERS!r}"
+    assert repr(xp.compile(RegularizedLoss(base, NUMBERS))).startswith("Compiled: RegularizedLoss of base and Pipeline")

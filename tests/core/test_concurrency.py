@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.helpers.clocks import GRACE, PATIENCE, Clock
-from xpenalties._core import concurrency
-from xpenalties._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_event_loop, on_threads
+from xpenalties._core import concurrency, event_loop
+from xpenalties._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_threads
+from xpenalties._core.event_loop import on_event_loop
 
 T = TypeVar("T")
 Run = Callable[[Sequence[Task]], list[Outcome]]
@@ -83,7 +84,8 @@ def gate() -> Iterator[Gate]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that timeouts go by."""
     clock = Clock()
-    monkeypatch.setattr(concurrency, "monotonic", clock)
+    for module in (concurrency, event_loop):
+        monkeypatch.setattr(module, "monotonic", clock)
     return clock
 
 

@@ -66,7 +66,7 @@ def test_a_class_by_its_attributes(registered: list[type]) -> None:
     again = rebuild(iter(range(6)))
     assert again == Found(0, {"z": 1, "a": [2, 3]}, {"r": {"c": 4, "b": 5}}, "n") and list(again.parts) == ["z", "a"]
 
-    structure = found.tree_flatten()[1]
+    structure = found._tree_flatten()[1]
     same, *others = (
         Found(7, {"z": 8, "a": 9}, {"r": {"c": 0, "b": 0}}, "n"),
         Found(1, {"a": 2, "z": 3}, {"r": {"c": 5, "b": 6}}, "n"),
@@ -74,11 +74,11 @@ def test_a_class_by_its_attributes(registered: list[type]) -> None:
         Found(1, {"z": 2, "a": 3}, None, "n"),
         Found(1, {"z": 2, "a": 3}, {"r": {"c": 5, "b": 6}}, "other"),
     )
-    assert structure == same.tree_flatten()[1] and hash(structure) == hash(same.tree_flatten()[1])  # type: ignore[attr-defined]
-    assert all(structure != other.tree_flatten()[1] for other in others) and structure != "n"  # type: ignore[attr-defined]
+    assert structure == same._tree_flatten()[1] and hash(structure) == hash(same._tree_flatten()[1])  # type: ignore[attr-defined]
+    assert all(structure != other._tree_flatten()[1] for other in others) and structure != "n"  # type: ignore[attr-defined]
     assert "'n'" in repr(structure)
     empty: Any = Found(None, {}, None, "n")
-    assert empty.tree_keys() == ("value",) and Found.tree_unflatten(empty.tree_flatten()[1], [None]) == empty  # type: ignore[attr-defined]
+    assert empty._tree_keys() == ("value",) and Found._tree_unflatten(empty._tree_flatten()[1], [None]) == empty  # type: ignore[attr-defined]
 
 
 def test_a_key_says_what_is_equal() -> None:
@@ -87,9 +87,9 @@ def test_a_key_says_what_is_equal() -> None:
         def __init__(self, x: Any, scale: float) -> None:
             self.x, self.scale = x, scale
 
-    one, near, far = (Scaled(1, scale).tree_flatten()[1] for scale in (1.0, 1.1, 2.0))  # type: ignore[attr-defined]
+    one, near, far = (Scaled(1, scale)._tree_flatten()[1] for scale in (1.0, 1.1, 2.0))  # type: ignore[attr-defined]
     assert one == near != far
-    assert Scaled.tree_unflatten(near, [3]).scale == 1.1  # type: ignore[attr-defined]
+    assert Scaled._tree_unflatten(near, [3]).scale == 1.1  # type: ignore[attr-defined]
 
 
 def test_who_watches_is_told_of_those_before_and_after(registered: list[type]) -> None:

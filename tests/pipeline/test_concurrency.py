@@ -20,7 +20,7 @@ from tests.helpers.clocks import GRACE, PATIENCE, Clock
 from tests.helpers.harness import Framework, close
 from tests.helpers.samples import L1, L2, X, mine, with_metrics
 from xpenalties import Penalty, Pipeline, RegularizedLoss, telemetry
-from xpenalties._core import concurrency
+from xpenalties._core import concurrency, event_loop
 
 SEVERAL = Pipeline(
     [
@@ -317,7 +317,8 @@ def test_timeouts(fw: Framework, execution: str) -> None:
 @pytest.mark.parametrize("execution", ["threads", "async"])
 def test_a_base_loss_has_no_timeout(fw: Framework, monkeypatch: pytest.MonkeyPatch, execution: str) -> None:
     clock = Clock()
-    monkeypatch.setattr(concurrency, "monotonic", clock)
+    for module in (concurrency, event_loop):
+        monkeypatch.setattr(module, "monotonic", clock)
 
     def base(x: Any) -> float:
         clock.forward(2 * PATIENCE)
@@ -478,7 +479,7 @@ def test_coroutines_need_no_threads(fw: Framework, monkeypatch: pytest.MonkeyPat
         async def __call__(self, x: Any) -> float:
             return 2.0
 
-    monkeypatch.setattr(concurrency, "_start_thread", lambda *args: pytest.fail("a thread was started"))
+    monkeypatch.setattr(event_loop, "start_thread", lambda *args: pytest.fail("a thread was started"))
     pipe = Pipeline(
         [Penalty(later), Penalty(partial(later), name="partial"), Penalty(Service(), name="s"), Penalty("l1")]
     )

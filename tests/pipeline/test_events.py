@@ -17,7 +17,7 @@ from tests.helpers.clocks import PATIENCE
 from tests.helpers.harness import Framework
 from tests.helpers.samples import L1, L2, X, with_metrics
 from xpenalties import Penalty, Pipeline, RegularizedLoss, backends, telemetry
-from xpenalties._core import concurrency
+from xpenalties._core import concurrency, event_loop
 from xpenalties._pipeline import events as _events
 from xpenalties.telemetry import Event
 
@@ -239,7 +239,7 @@ def test_a_coroutine_that_fails(fw: Framework, seen: list[Event]) -> None:
 def test_timeouts(
     fw: Framework, seen: list[Event], clock: Clock, monkeypatch: pytest.MonkeyPatch, execution: str, on_error: str
 ) -> None:
-    begun, release, start = threading.Event(), threading.Event(), concurrency._start_thread
+    begun, release, start = threading.Event(), threading.Event(), concurrency.start_thread
 
     def slow(x: Any) -> float:
         clock.forward(100.0)
@@ -251,7 +251,8 @@ def test_timeouts(
         start(name, *args)
         assert name != "slow" or begun.wait(PATIENCE)  # before its timeout, however busy the machine
 
-    monkeypatch.setattr(concurrency, "_start_thread", started)
+    for module in (concurrency, event_loop):
+        monkeypatch.setattr(module, "start_thread", started)
     pipe = Pipeline([Penalty("l1", timeout=PATIENCE), Penalty(slow)])
     options = {"timeout": 0.02, "on_error": on_error}
     before = set(threading.enumerate())

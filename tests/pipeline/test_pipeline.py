@@ -157,11 +157,12 @@ def test_repr_shows_how_it_was_made(fw: Framework) -> None:
         ],
         name="training",
     )
-    assert repr(pipe) == (
-        "Pipeline(penalties=(Penalty('l1', weight=0.5, inputs=('a',), enabled=False), "
-        "Penalty(mine, name='p', differentiable=False), Penalty('huber', options={'delta': 2.0}), Penalty(mine)), "
-        "name='training')"
-    )
+    assert [repr(penalty) for penalty in pipe] == [
+        "Penalty('l1', weight=0.5, inputs=('a',), enabled=False)",
+        "Penalty(mine, name='p', differentiable=False)",
+        "Penalty('huber', options={'delta': 2.0})",
+        "Penalty(mine)",
+    ]
 
 
 def test_inputs_that_are_an_object(fw: Framework) -> None:

@@ -101,7 +101,7 @@ def test_schema_with_tracking(fw: Framework) -> None:
     assert cosines["base_loss"]["l1"] == cosines["l1"]["base_loss"] == pytest.approx(cosine, rel=1e-12)
     lines = str(report).splitlines()
     assert lines[2].startswith("base loss") and len(lines) == 6 and lines[0].endswith("grad norm weighted")
-    assert lines[2].split()[-1] == f"{float(np.linalg.norm(3 * X**2)):.6g}" and lines[-1].split()[-1] == f"{total:.6g}"
+    assert lines[2].split()[-1] == f"{float(np.linalg.norm(3 * X**2)):.4g}" and lines[-1].split()[-1] == f"{total:.4g}"
 
 
 def test_flat(fw: Framework) -> None:
@@ -175,9 +175,7 @@ def test_wrong_arguments(fw: Framework) -> None:
             RegularizedLoss(cubes, bad)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         LOSS.pipeline = Pipeline()  # type: ignore[misc]
-    assert repr(LOSS).startswith("RegularizedLoss(base_loss=<function cubes") and repr(LOSS).endswith(
-        f"pipeline={BOTH!r})"
-    )
+    assert repr(LOSS) == f"RegularizedLoss of cubes and {BOTH!r}"
 
 
 def test_wrong_returns(fw: Framework) -> None:

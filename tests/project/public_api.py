@@ -32,7 +32,7 @@ def _lines(name: str, value: Any) -> Iterator[str]:
     if inspect.isclass(value):
         yield f"class {name}{_signature(value)}"
         for member in sorted(dir(value)):
-            if member == "__call__" or not member.startswith(("_", "tree_")):  # tree_*: the pytree protocol
+            if member == "__call__" or not member.startswith("_"):
                 yield from _member(
                     f"{name}.{member}", inspect.getattr_static(value, member), getattr(value, member, None)
                 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import pydoc
+import subprocess
 import sys
 
 import pytest
@@ -20,6 +22,32 @@ def test_public_names() -> None:
     found = {name: getattr(xp, name) for name in xp.__all__}
     assert [name for name, value in found.items() if not (callable(value) or inspect.ismodule(value))] == []
     assert len(set(xp.__all__)) == len(xp.__all__)
+
+
+def test_nothing_else_is_in_the_namespace() -> None:
+    listed = {name for name in dir(xp) if not name.startswith("__")}
+    assert listed == {*xp.__all__, "backends", "integrations", "telemetry"}
+    assert listed == {name for name in (*vars(xp), "integrations") if not name.startswith("_")}
+    assert {"__version__", "__doc__", "__all__"} <= set(dir(xp))
+    assert inspect.ismodule(xp.integrations) and xp.integrations.__name__ == "xpenalties.integrations"
+    with pytest.raises(AttributeError, match=r"^module 'xpenalties' has no attribute 'l3'"):
+        xp.l3  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_help_shows_methods_for_users_only() -> None:
+    for cls in (Pipeline, xp.RegularizedLoss, xp.Report, xp.PenaltyReport, xp.Compiled):
+        assert "tree_" not in pydoc.render_doc(cls, renderer=pydoc.plaintext)
+
+
+def test_the_import_leaves_out_what_few_programs_need() -> None:
+    modules = ["asyncio", "difflib", "email", "html", "importlib.metadata", "json", "logging", "secrets", "ssl"]
+    program = f"""
+import sys
+before = set(sys.modules)
+import xpenalties
+print(sorted(set({modules}) & set(sys.modules) - before))"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
 
 
 def test_no_framework_is_imported() -> None:

@@ -47,6 +47,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted(page for page in DOCS.rglob("*.md") if page.relative_to(DOCS).parts[0] not in BUILT),
 ]
+NOTEBOOKS = [path for pattern in ("*.md", "*.md.in") for path in (DOCS / "notebooks").glob(pattern)]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -72,10 +73,10 @@ PUBLIC = {
         for name in module.__all__
     },
     **{f"Pipeline.{name}": getattr(xpenalties.Pipeline, name) for name in ("from_config", "to_config")},
+    **{f"Report.{name}": getattr(xpenalties.Report, name) for name in ("mean", "brief")},
 }
 WITHOUT = {
     "PenaltyReport",
-    "Report",
     "schedules",
     "controllers",
     "prox",
@@ -99,7 +100,7 @@ WITHOUT -= {"telemetry.add_handler"}
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_docstring(name: str) -> None:
-    names = {each: getattr(xpenalties, each) for each in xpenalties.__all__}
+    names = {"xpen": xpenalties, **{each: getattr(xpenalties, each) for each in xpenalties.__all__}}
     of_jax = name.startswith("integrations.jax.")  # there is a train_step for PyTorch too
     for module in INTEGRATIONS:
         names |= {each: getattr(module, each) for each in module.__all__ if of_jax or "jax" not in module.__name__}
@@ -108,6 +109,15 @@ def test_docstring(name: str) -> None:
     with quiet():
         ran = run(PUBLIC[name].__doc__, name, {**names, "np": np})
     assert (ran == 0) == (name in WITHOUT)
+
+
+def test_there_is_one_alias_and_no_name_that_shadows_a_builtin() -> None:
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (*PAGES, *NOTEBOOKS)}
+    texts |= {name: value.__doc__ for name, value in PUBLIC.items()}
+    aliases = {alias for text in texts.values() for alias in re.findall(r"import xpenalties as (\w+)", text)}
+    assert aliases == {"xpen"}
+    shadowing = re.compile(r"from xpenalties import (\([^)]*|[^#\n]*)\bcompile\b|>>> (.*[ (])?compile\(")
+    assert [name for name, text in texts.items() if shadowing.search(text)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

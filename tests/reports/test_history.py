@@ -314,3 +314,8 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     ) as caught:
         history.plot()
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+def test_repr_shows_how_it_is_made() -> None:
+    assert repr(GradientHistory(every=10)) == "GradientHistory(every=10, maxlen=1000)"
+    assert repr(GradientHistory(maxlen=None)) == "GradientHistory(every=1, maxlen=None)"

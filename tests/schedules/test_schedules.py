@@ -390,7 +390,8 @@ def test_a_pipeline_follows(fw: Framework) -> None:
             assert float(total) == pytest.approx(share * L1 + 0.5 * L2, rel=1e-6)
             assert float(report.regularizers["l1"].weight) == pytest.approx(share)
     assert float(pipe.at(5)(fw.array(X))) == pytest.approx(0.5 * L1 + 0.5 * L2)
-    assert "weight=linear(start=0.0, end=1.0, steps=10, begin=0)" in repr(pipe)
+    assert "linear(start=0.0, end=1.0, steps=10, begin=0)" in repr(pipe)
+    assert repr(pipe["l1"]) == "Penalty('l1', weight=linear(start=0.0, end=1.0, steps=10, begin=0))"
 
 
 @pytest.mark.only("jax", reason="is about JAX's pytrees")

@@ -95,7 +95,7 @@ def test_in_a_pipeline(fw: Framework) -> None:
 
 def test_equal_pipelines_are_one_program() -> None:
     def static(**given: Any) -> Any:
-        return Pipeline([Penalty(over_tree("l2", **given), name="decay")]).tree_flatten()[1]
+        return Pipeline([Penalty(over_tree("l2", **given), name="decay")])._tree_flatten()[1]
 
     assert static(match="a", options={"clip": 1.0}) == static(match=["a"], options={"clip": 1})
     assert hash(static(match="a")) == hash(static(match="a"))

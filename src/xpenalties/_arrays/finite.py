@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from .._core.types import Array
-from ..backends import common_backend
+from ..backends import Backend, common_backend
 
 __all__ = ["check_finite"]
 
@@ -51,12 +52,18 @@ def check_finite(x: Array, /) -> Array:
         ) from error
     nan = int(xp.sum(xp.astype(xp.isnan(x), xp.int32)))
     inf = int(xp.sum(xp.astype(~finite, xp.int32))) - nan
-    position = int(xp.argmax(xp.astype(~xp.reshape(finite, (-1,)), xp.int32)))
-    index: list[int] = []
-    for length in reversed(x.shape):
-        position, index_on_axis = divmod(position, length)
-        index.insert(0, index_on_axis)
     raise ValueError(
         f"check_finite: `x` must be finite, got {nan} NaN and {inf} Inf of {math.prod(x.shape)} "
-        f"elements, the first at {tuple(index)}."
+        f"elements, the first at {first_index(backend, ~finite)}."
     )
+
+
+def first_index(backend: Backend, mask: Any) -> tuple[int, ...]:
+    """Return the index of the first element that is true."""
+    xp = backend.xp
+    position = int(xp.argmax(xp.astype(xp.reshape(mask, (-1,)), xp.int32)))
+    index: list[int] = []
+    for length in reversed(mask.shape):
+        position, index_on_axis = divmod(position, length)
+        index.insert(0, index_on_axis)
+    return tuple(index)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import sys
 import time
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -13,8 +16,8 @@ from .._core.shown import shorten, shown
 from .._pipeline.config.reader import load_or_errors
 from .._pipeline.config.schema import config_schema
 from .._pipeline.pipeline import Pipeline
-from .output import print_checks, print_failures, print_file, print_installed, print_json, print_versions
-from .self_check import FRAMEWORKS, Check, Installed, check, look
+from .output import print_checks, print_failures, print_file, print_installed, print_json, print_versions, show_status
+from .self_check import FRAMEWORKS, Check, Framework, Installed, check, look
 
 __all__ = ["VERSION", "check_files", "check_penalties", "write_schema"]
 
@@ -24,17 +27,31 @@ VERSION = version("xpenalties")
 def check_penalties(args: argparse.Namespace) -> int:
     """Show which frameworks are installed, and check every penalty on each."""
     start = time.perf_counter()
-    present = [framework for framework in FRAMEWORKS if framework.is_installed()]
-    installed = [look(framework) for framework in present]
-    checks = [result for pair in zip(present, installed, strict=True) for result in check(*pair)]
-    seconds = round(time.perf_counter() - start, 1)
-    failures = _failures(args.require, installed, checks)
     versions = {
         "xpenalties": VERSION,
         "Python": platform.python_version(),
         "array-api-compat": version("array-api-compat"),
     }
-    if args.json:
+    with_text = not args.json
+    if with_text:
+        print_versions(versions)
+    present = [framework for framework in FRAMEWORKS if framework.is_installed()]
+    installed = [_look(framework) for framework in present]
+    if with_text:
+        print_installed(installed)
+    checks: list[Check] = []
+    for framework, one in zip(present, installed, strict=True):
+        results = check(framework, one, partial(_show_progress, framework.name))
+        show_status("")
+        if with_text:
+            print_checks(results, with_header=not checks)
+        checks += results
+    seconds = round(time.perf_counter() - start, 1)
+    failures = _failures(args.require, installed, checks)
+    if with_text:
+        print_failures(failures)
+        print(f"\n{len(checks)} checks in {seconds} s, {len(failures)} failures.")
+    else:
         document = {
             "versions": versions,
             "frameworks": [framework.as_dict() for framework in installed],
@@ -43,13 +60,18 @@ def check_penalties(args: argparse.Namespace) -> int:
             "seconds": seconds,
         }
         print_json(document)
-    else:
-        print_versions(versions)
-        print_installed(installed)
-        print_checks(checks)
-        print_failures(failures)
-        print(f"{len(checks)} checks in {seconds} s, {len(failures)} failures.")
     return 1 if failures else 0
+
+
+def _look(framework: Framework) -> Installed:
+    show_status(f"Importing {framework.name} ...")
+    installed = look(framework)
+    show_status("")
+    return installed
+
+
+def _show_progress(name: str, done: int, total: int) -> None:
+    show_status(f"Checking {name}: {done} of {total} ...")
 
 
 def _failures(required: list[str], installed: list[Installed], checks: list[Check]) -> list[str]:
@@ -71,7 +93,7 @@ def check_files(args: argparse.Namespace) -> int:
     _import_modules(args)
     files = [_read(path) for path in args.files]
     if args.json:
-        print_json({"files": files})
+        print_json({"files": [{key: value for key, value in file.items() if key != "pipeline"} for file in files]})
     else:
         for file in files:
             print_file(file)
@@ -79,7 +101,7 @@ def check_files(args: argparse.Namespace) -> int:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Return the content of a file, or its errors."""
+    """Return the pipeline in a file and its configuration, or its errors."""
     try:
         pipeline, errors = load_or_errors(path, Pipeline)
     except OSError as error:
@@ -90,7 +112,7 @@ def _read(path: str) -> dict[str, Any]:
         return {"file": path, "errors": [" ".join(str(error).split()) for error in errors]}
     entries = zip(pipeline, pipeline.to_config()["penalties"], strict=True)
     penalties = [{"name": penalty.name, "weight": 1.0, **entry} for penalty, entry in entries]
-    return {"file": path, "name": pipeline.name, "penalties": penalties}
+    return {"file": path, "name": pipeline.name, "penalties": penalties, "pipeline": pipeline}
 
 
 def write_schema(args: argparse.Namespace) -> int:
@@ -102,6 +124,8 @@ def write_schema(args: argparse.Namespace) -> int:
 
 def _import_modules(args: argparse.Namespace) -> None:
     """Import the modules of `--import`. Exit with the usage message if a module does not exist."""
+    if os.getcwd() not in sys.path:  # `python -m` adds it, the console script does not
+        sys.path.insert(0, os.getcwd())
     for name in args.modules:
         if not all(part.isidentifier() for part in name.split(".")):
             args.parser.error(f"--import must name a module by its full name, got {shown(name)}.")

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
 from .._core.registry import PENALTIES
-from .._core.terminal_text import padded, printable, width_of, wrapped
+from .._core.terminal_text import padded, printable, shortened, table
+from .._pipeline.pipeline_table import as_text
 from .self_check import Check, Installed
 
-__all__ = ["print_checks", "print_failures", "print_file", "print_installed", "print_json", "print_versions"]
+__all__ = [
+    "print_checks",
+    "print_failures",
+    "print_file",
+    "print_installed",
+    "print_json",
+    "print_versions",
+    "show_status",
+]
 
 _WIDTH = 100
+_WIDTHS = (16, 22, 8, 16, 6, 6)  # of the columns of the self-check, which is printed row by row
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -25,7 +34,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 def print_versions(versions: Mapping[str, str]) -> None:
     """Print versions on one line."""
-    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    print(", ".join(f"{name} {version}" for name, version in versions.items()), flush=True)
 
 
 def print_installed(installed: list[Installed]) -> None:
@@ -38,23 +47,42 @@ def print_installed(installed: list[Installed]) -> None:
         devices = "broken, see below" if framework.error else ", ".join(framework.devices) or "no device"
         autodiff, dtypes = framework.autodiff or "none", ", ".join(framework.dtypes)
         rows.append((framework.name, framework.version, devices, autodiff, dtypes))
-    print(f"\n{_table(rows, (16, 14, 22, 18, 22))}\n")
+    print(f"\n{table(rows)}\n")
     for framework in installed:
         if framework.note:
             print(fill(f"{framework.name}: {framework.note}", _WIDTH, subsequent_indent="  "))
 
 
-def print_checks(checks: list[Check]) -> None:
-    """Print a table with one line for each framework, device and dtype."""
+def print_checks(checks: list[Check], *, with_header: bool) -> None:
+    """Print the rows of a table, one for each device and dtype of a framework, with or without its header."""
     groups: dict[tuple[str, str, str], list[Check]] = {}
     for check in checks:
         groups.setdefault((check.backend, check.device, check.dtype), []).append(check)
-    rows = [("self-check", "device", "dtype", "penalties", "checks", "failed")]
+    if checks and with_header:
+        print()
+        _print_row("self-check", "device", "dtype", "penalties", "checks", "failed")
+        print("-" * (sum(_WIDTHS) + 2 * len(_WIDTHS) - 2))
     for place, group in groups.items():
-        penalties = f"{len({check.penalty for check in group})} of {len(PENALTIES)}"
-        rows.append((*place, penalties, str(len(group)), str(sum(not check.passed for check in group))))
-    if checks:
-        print(f"\n{_table(rows, (16, 22, 8, 9, 6, 6))}\n")
+        failed = sum(not check.passed for check in group)
+        _print_row(*place, _penalties({check.penalty for check in group}), str(len(group)), str(failed))
+
+
+def _penalties(names: set[str]) -> str:
+    """Say which penalties were checked. One stands for all in dtypes that differ in precision only."""
+    if len(names) == 1:
+        return names.pop()
+    return f"all {len(names)}" if len(names) == len(PENALTIES) else f"{len(names)} of {len(PENALTIES)}"
+
+
+def _print_row(*cells: str) -> None:
+    row = (padded(shortened(printable(cell), width), width) for cell, width in zip(cells, _WIDTHS, strict=True))
+    print("  ".join(row).rstrip(), flush=True)  # before the next framework, which may take seconds
+
+
+def show_status(text: str) -> None:
+    """Show a line of progress on a terminal. It replaces the last one; an empty text removes it."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def print_failures(failures: list[str]) -> None:
@@ -69,25 +97,4 @@ def print_file(file: dict[str, Any]) -> None:
         for error in file["errors"]:
             print(printable(error), file=sys.stderr)
         return
-    rows = [("name", "weight", "more")]
-    for penalty in file["penalties"]:
-        more = [
-            f"{key} = {json.dumps(value)}"
-            for key, value in penalty.items()
-            if key not in ("name", "weight") and (key, value) != ("penalty", penalty["name"])
-        ]
-        rows.append((penalty["name"], json.dumps(penalty["weight"]), ", ".join(more)))
-    print(f"{printable(file['file'])}: {printable(file['name'])}\n\n{_table(rows, (24, 30, 42))}\n")
-
-
-def _table(rows: Sequence[tuple[str, ...]], widest: tuple[int, ...]) -> str:
-    """Align rows in columns, with a line under the first row. Cells that are too wide are wrapped."""
-    cells = [[wrapped(printable(cell), width) or [""] for cell, width in zip(row, widest, strict=True)] for row in rows]
-    widths = [max(width_of(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(padded(part, width) for part, width in zip(parts, widths, strict=True)).rstrip()
-        for row in cells
-        for parts in zip_longest(*row, fillvalue="")
-    ]
-    lines.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
-    return "\n".join(lines)
+    print(as_text(f"{file['file']}: {file['name']}", file["pipeline"]), end="\n\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from .commands import VERSION, check_files, check_penalties, write_schema
 from .self_check import FRAMEWORKS
@@ -14,7 +16,7 @@ __all__ = ["parser"]
 def parser() -> argparse.ArgumentParser:
     """Return the parser. Its result `args` has the command as `args.run`, which takes `args` and returns the status."""
     main = argparse.ArgumentParser(
-        prog="python -m xpenalties",
+        prog="xpenalties" if Path(sys.argv[0]).stem == "xpenalties" else "python -m xpenalties",
         description="Show what is installed, and check every penalty on it. Exit status 1 if a check fails.",
     )
     main.add_argument("--version", action="version", version=f"xpenalties {VERSION}")

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
@@ -40,6 +43,7 @@ class Installed:
     accelerator: str | None = None  # a second device to check on, in float32: not all have float64
     note: str = ""
     staged: Callable[[Any], Any] = lambda fn: fn  # compiles a function, if its operations would compile one by one
+    workers: int = 1  # threads to check on; above 1 if most of the time goes into compiling, outside Python's lock
     name: str = ""
     version: str = ""
     autodiff: str = ""  # empty if there is none; `note` then says what to do
@@ -109,8 +113,13 @@ def look(framework: Framework) -> Installed:
     return installed
 
 
-def check(framework: Framework, installed: Installed) -> list[Check]:
-    """Check all rows on the default device and on an accelerator. Check the first row in every dtype."""
+def check(
+    framework: Framework, installed: Installed, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Check]:
+    """Check all rows on the default device and on an accelerator. Check the first row in every dtype.
+
+    `progress` is called with the number of rows that are done and of all rows.
+    """
     if not installed.devices:
         return []
     xp = import_module(framework.namespace)
@@ -122,7 +131,22 @@ def check(framework: Framework, installed: Installed) -> list[Check]:
         runs += [(row, installed.accelerator, installed.accelerator, "float32") for row in rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # on dask, NumPy warns of a masked -inf - -inf
-        return [result for run in runs for result in _checks(xp, installed, *run)]
+        checks: list[Check] = []
+        with _mapped(installed.workers, lambda run: list(_checks(xp, installed, *run)), runs) as results:
+            for done, result in enumerate(results, start=1):
+                checks += result
+                progress(done, len(runs))
+        return checks
+
+
+@contextmanager
+def _mapped(workers: int, function: Callable[[Any], Any], values: list[Any]) -> Iterator[Iterator[Any]]:
+    """Yield the results of a function in order, computed on threads if there are several workers."""
+    if workers == 1:
+        yield map(function, values)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield pool.map(function, values)
 
 
 @cache
@@ -225,7 +249,7 @@ def _jax() -> Installed:
     def staged(fn: Any) -> Any:  # by default, matrix products on a GPU are less precise than float32
         return jax.default_matmul_precision("highest")(jax.jit(fn))
 
-    return Installed(dtypes, devices, note=note, staged=staged)
+    return Installed(dtypes, devices, note=note, staged=staged, workers=os.cpu_count() or 1)
 
 
 def _cupy() -> Installed:

@@ -77,13 +77,13 @@ def compile(target: Any, /, *, torch: Mapping[str, Any] | None = None, jax: Mapp
 
     Examples
     --------
-    >>> pipeline = compile(Pipeline([Penalty("l1", weight=lambda step: 0.1 * step), Penalty("l2")]))
+    >>> pipeline = xpen.compile(Pipeline([Penalty("l1", weight=lambda step: 0.1 * step), Penalty("l2")]))
     >>> x = np.asarray([1.0, -2.0])  # JAX's and PyTorch's arrays would compile
     >>> [round(float(pipeline(x, step=step)), 2) for step in range(3)]
     [5.0, 5.3, 5.6]
     >>> float(pipeline.with_weights(l1=1.0)(x))
     8.0
-    >>> float(compile(kl_divergence)(np.log([0.5, 0.5]), np.log([0.5, 0.5])))
+    >>> float(xpen.compile(kl_divergence)(np.log([0.5, 0.5]), np.log([0.5, 0.5])))
     0.0
     """
     for name, options in (("torch", torch), ("jax", jax)):
@@ -135,7 +135,7 @@ class Compiled(HasTarget, HasParameters):
 
     Examples
     --------
-    >>> pipeline = compile(Pipeline({"l1": 0.5, "l2": 2.0}))
+    >>> pipeline = xpen.compile(Pipeline({"l1": 0.5, "l2": 2.0}))
     >>> total, report = pipeline.disable("l2").compute(np.asarray([1.0, -2.0]))
     >>> float(total), report.regularizers["l1"].weight
     (1.5, 0.5)
@@ -147,7 +147,7 @@ class Compiled(HasTarget, HasParameters):
         self._reported = reported
 
     def __repr__(self) -> str:
-        return f"compile({self.target!r})"
+        return f"Compiled: {self.target!r}"
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
         """Return the total, a differentiable 0-d array.

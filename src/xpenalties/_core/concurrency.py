@@ -1,17 +1,13 @@
-"""Run independent calls at the same time, on threads or on an event loop, each with its own time limit.
+"""Run independent calls at the same time on threads, each with its own time limit. `event_loop` awaits them instead.
 
 The standard library's thread pools do not fit: a thread that hangs keeps its place in the pool, and keeps the
 interpreter from exiting. Here each call has its own daemon thread. Python cannot stop a thread, so a running one is
 waited for, even if another call fails. Only a thread that times out is abandoned: it may go on running, but its result
 is dropped and the next call takes its place.
-
-On the event loop, asyncio.TaskGroup does not fit. In Python 3.11 and 3.12 it forgets that it was cancelled if one of
-its tasks fails at the same time, and a KeyboardInterrupt in a task ends the loop and leaves the other tasks running.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import inspect
 import math
@@ -24,11 +20,23 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, NamedTuple
-from weakref import ref
 
 from .shown import shown
 
-__all__ = ["CallAndAwait", "CoroutineTask", "Outcome", "Task", "on_event_loop", "on_threads"]
+__all__ = [
+    "CallAndAwait",
+    "CoroutineTask",
+    "Outcome",
+    "Task",
+    "attempt",
+    "close",
+    "fails",
+    "in_order",
+    "limit_of",
+    "on_threads",
+    "outcome_of",
+    "start_thread",
+]
 
 #: Calls a function (on a thread if the task is blocking) and awaits its result if it is awaitable.
 CallAndAwait = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -87,24 +95,7 @@ def on_threads(tasks: Sequence[Task], *, max_workers: int | None) -> list[Outcom
         Maximum number of threads; None means the number of CPUs. A thread that timed out does not count, even if it
         still runs.
     """
-    return _in_order(tasks, _run_on_threads(tasks, max_workers or os.cpu_count() or 1))
-
-
-async def on_event_loop(tasks: Sequence[Task]) -> list[Outcome]:
-    """Run all tasks together on the running event loop. Returns their outcomes in the order of `tasks`.
-
-    If a call returns an awaitable, it is awaited within the same time limit. If a task that is not optional fails, or
-    the caller is cancelled, the other coroutines are cancelled and awaited, and running threads are waited for. Then
-    the first error in the order of `tasks` is raised, with the other errors as notes. A BaseException that is not an
-    Exception, such as CancelledError, is raised instead.
-
-    Parameters
-    ----------
-    tasks : sequence of Task
-        Each runs with the caller's context variables. A call on the loop's thread cannot be interrupted: if it takes
-        longer than its timeout, it times out when it returns.
-    """
-    return _in_order(tasks, await _run_on_event_loop(tasks))
+    return in_order(tasks, _run_on_threads(tasks, max_workers or os.cpu_count() or 1))
 
 
 def _run_on_threads(tasks: Sequence[Task], places: int) -> dict[int, Outcome]:
@@ -115,115 +106,31 @@ def _run_on_threads(tasks: Sequence[Task], places: int) -> dict[int, Outcome]:
     while waiting or deadlines:
         while waiting and len(deadlines) < places:
             i, task = waiting.popleft()
-            _start_thread(task.name, partial(_refusing_awaitables, task), lambda *end, i=i: ended.put((i, *end)))
-            deadlines[i] = monotonic() + _limit_of(task)
+            start_thread(task.name, partial(_refusing_awaitables, task), lambda *end, i=i: ended.put((i, *end)))
+            deadlines[i] = monotonic() + limit_of(task)
         remaining = max(0.0, min(deadlines.values()) - monotonic())
         try:
             i, result, error, seconds = ended.get(timeout=min(remaining, threading.TIMEOUT_MAX))
         except Empty:
             now = monotonic()
             overdue = [i for i, deadline in deadlines.items() if deadline <= now]
-            new = {i: _outcome(tasks[i], None, None, late=True) for i in overdue}
+            new = {i: outcome_of(tasks[i], None, None, late=True) for i in overdue}
         else:
             if i not in deadlines:  # abandoned
                 continue
             # by the clock of its own thread, because this thread may wake up late
-            new = {i: _outcome(tasks[i], result, error, late=seconds > _limit_of(tasks[i]))}
+            new = {i: outcome_of(tasks[i], result, error, late=seconds > limit_of(tasks[i]))}
         for i, outcome in new.items():
             if not isinstance(outcome, Outcome):
                 raise outcome
             del deadlines[i]
             outcomes[i] = outcome
-            if _fails(tasks[i], outcome):
+            if fails(tasks[i], outcome):
                 waiting.clear()
     return outcomes
 
 
-async def _run_on_event_loop(tasks: Sequence[Task]) -> dict[int, Outcome]:
-    runs = {asyncio.create_task(_run(task), name=task.name): i for i, task in enumerate(tasks)}
-    outcomes: dict[int, Outcome] = {}
-    pending, stopped = set(runs), False
-    interrupt: BaseException | None = None
-    while pending:
-        stop = False
-        try:
-            finished, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError as cancelled:
-            finished, stop = set(), True
-            interrupt = interrupt or cancelled
-        for run in sorted(finished, key=runs.__getitem__):
-            i, outcome = runs[run], asyncio.CancelledError() if run.cancelled() else run.result()
-            if isinstance(outcome, Outcome):
-                outcomes[i] = outcome
-                stop = stop or _fails(tasks[i], outcome)
-            elif not (stopped and isinstance(outcome, asyncio.CancelledError)):
-                stop, interrupt = True, interrupt or outcome
-        if stop and not stopped:  # only once: a second cancellation would interrupt their cleanup
-            stopped = True
-            for run in pending:
-                run.cancel()
-    if interrupt is not None:
-        raise interrupt
-    return outcomes
-
-
-async def _run(task: Task) -> Outcome | BaseException:
-    """Run one task. Errors are returned: a raised KeyboardInterrupt would end the loop and abandon the other tasks."""
-    began = monotonic()
-    async with asyncio.timeout(task.timeout) as timeout:
-        # weak, to break a cycle: the error's traceback holds the timeout, which holds the asyncio.Task and its result
-        call_and_await = partial(_call_and_await, task, ref(timeout))
-        awaitable = task.call(call_and_await) if isinstance(task, CoroutineTask) else call_and_await(task.call)
-        result, error = await _attempt_async(awaitable)
-    try:
-        return _outcome(task, result, error, late=timeout.expired() or monotonic() - began > _limit_of(task))
-    finally:
-        del error, timeout  # see _in_order
-
-
-async def _call_and_await(task: Task, timeout: ref[asyncio.Timeout], call: Callable[[], Any]) -> Any:
-    """Call a function (on a thread if `task` is blocking) and await its result if it is awaitable."""
-    result, error = await _attempt_on_thread(task.name, timeout, call) if task.blocking else _attempt(call)
-    if error is None:
-        return await result if inspect.isawaitable(result) else result
-    try:
-        raise error
-    finally:
-        del error  # see _in_order
-
-
-async def _attempt_on_thread(
-    name: str, timeout: ref[asyncio.Timeout], call: Callable[[], Any]
-) -> tuple[Any, BaseException | None]:
-    """Call a function on a thread, and wait for it unless `timeout` expires."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-    cancelled: asyncio.CancelledError | None = None
-
-    def on_end(result: Any, error: BaseException | None, _seconds: float) -> None:
-        try:
-            loop.call_soon_threadsafe(ended.set_result, (result, error))
-        except RuntimeError:  # the thread was abandoned, and the loop is closed
-            _close(result)
-
-    _start_thread(name, call, on_end)
-    while not ended.done():
-        try:
-            await asyncio.wait([ended])  # `wait` can be cancelled and awaited again, the future cannot
-        except asyncio.CancelledError as request:
-            cancelled = request
-            limit = timeout()
-            if limit is not None and limit.expired():
-                ended.add_done_callback(lambda ended: _close(ended.result()[0]))
-                return None, cancelled
-    result, error = ended.result()
-    if cancelled is not None and inspect.isawaitable(result):
-        _close(result)
-        return None, cancelled
-    return result, error
-
-
-def _start_thread(name: str, call: Callable[[], Any], on_end: OnEnd) -> None:
+def start_thread(name: str, call: Callable[[], Any], on_end: OnEnd) -> None:
     """Run `call` on a thread with the caller's context variables, and call `on_end` from there."""
     arguments = contextvars.copy_context(), call, on_end
     try:
@@ -234,20 +141,13 @@ def _start_thread(name: str, call: Callable[[], Any], on_end: OnEnd) -> None:
 
 def _work(context: contextvars.Context, call: Callable[[], Any], on_end: OnEnd) -> None:
     began = monotonic()
-    on_end(*context.run(_attempt, call), monotonic() - began)
-    del on_end  # see _in_order
+    on_end(*context.run(attempt, call), monotonic() - began)
+    del on_end  # see in_order
 
 
-def _attempt(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def attempt(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     try:
         return call(), None
-    except BaseException as error:  # noqa: BLE001 - the caller raises it
-        return None, error
-
-
-async def _attempt_async(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    try:
-        return await awaitable, None
     except BaseException as error:  # noqa: BLE001 - the caller raises it
         return None, error
 
@@ -255,7 +155,7 @@ async def _attempt_async(awaitable: Awaitable[Any]) -> tuple[Any, BaseException 
 def _refusing_awaitables(task: Task) -> Any:
     result = task.call()
     if inspect.isawaitable(result):
-        _close(result)
+        close(result)
         raise TypeError(
             f"{task.name!r} must return a value on threads, got an awaitable {type(result).__qualname__}. "
             "Use compute_async."
@@ -263,15 +163,20 @@ def _refusing_awaitables(task: Task) -> Any:
     return result
 
 
-def _close(result: Any) -> None:
+def close(result: Any) -> None:
     """Close a coroutine that will not be awaited, to avoid Python's warning."""
     if inspect.iscoroutine(result):
         result.close()
 
 
-def _outcome(task: Task, result: Any, error: BaseException | None, *, late: bool) -> Outcome | BaseException:
-    """Return the outcome of a task, or a BaseException that is not an Exception, for the caller to raise."""
-    if late and (error is None or isinstance(error, (Exception, asyncio.CancelledError))):
+def outcome_of(
+    task: Task, result: Any, error: BaseException | None, *, late: bool, cancelled: bool = False
+) -> Outcome | BaseException:
+    """Return the outcome of a task, or a BaseException that is not an Exception, for the caller to raise.
+
+    If the task is `late`, it timed out, unless such a BaseException ended it. `cancelled` says that its timeout did.
+    """
+    if late and (cancelled or error is None or isinstance(error, Exception)):
         overdue = TimeoutError(f"{task.name!r} took longer than its timeout of {task.timeout:g} s.")
         overdue.__cause__ = error  # shows where the task was cancelled
         return Outcome(error=overdue)
@@ -280,15 +185,15 @@ def _outcome(task: Task, result: Any, error: BaseException | None, *, late: bool
     return error
 
 
-def _limit_of(task: Task) -> float:
+def limit_of(task: Task) -> float:
     return math.inf if task.timeout is None else task.timeout
 
 
-def _fails(task: Task, outcome: Outcome) -> bool:
+def fails(task: Task, outcome: Outcome) -> bool:
     return outcome.error is not None and not task.optional
 
 
-def _in_order(tasks: Sequence[Task], outcomes: dict[int, Outcome]) -> list[Outcome]:
+def in_order(tasks: Sequence[Task], outcomes: dict[int, Outcome]) -> list[Outcome]:
     """Return the outcomes in the order of the tasks, or raise the first error of a task that is not optional."""
     failure: Exception | None = None
     for i, task in enumerate(tasks):

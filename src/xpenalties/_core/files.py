@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         yield target
         return
-    new = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    new = target.with_name(f".{os.urandom(8).hex()}{target.suffix}")
     try:
         yield new
         if target.exists():

@@ -56,26 +56,29 @@ def node(
     attributes = _Attributes(leaves, mappings, static, key)
 
     def decorate(cls: Any) -> Any:
-        def tree_flatten(self: Any) -> tuple[tuple[Any, ...], _Structure]:
+        def _tree_flatten(self: Any) -> tuple[tuple[Any, ...], _Structure]:
             """Return the children and the structure."""
             return attributes.children(self), attributes.structure(self)
 
-        def tree_keys(self: Any) -> tuple[str, ...]:
+        def _tree_keys(self: Any) -> tuple[str, ...]:
             """Return the names of the children."""
             return attributes.names(self)
 
-        def tree_unflatten(cls: type, structure: _Structure, children: Iterable[Any]) -> Any:
+        def _tree_unflatten(cls: type, structure: _Structure, children: Iterable[Any]) -> Any:
             """Return an instance with other children."""
             return attributes.instance(cls, structure, children)
 
-        cls.tree_flatten, cls.tree_keys, cls.tree_unflatten = tree_flatten, tree_keys, classmethod(tree_unflatten)
+        cls._tree_flatten, cls._tree_keys, cls._tree_unflatten = _tree_flatten, _tree_keys, classmethod(_tree_unflatten)
         return register(cls)
 
     return decorate
 
 
 def register(cls: C) -> C:
-    """Register a class with `tree_flatten`, `tree_keys` and `tree_unflatten` as a pytree, here and in JAX."""
+    """Register a class with `_tree_flatten`, `_tree_keys` and `_tree_unflatten` as a pytree, here and in JAX.
+
+    The names begin with an underscore so that `help` does not show them between the methods for users.
+    """
     NODES.append(cls)
     for watcher in _watchers:
         watcher(cls)
@@ -233,11 +236,14 @@ def _taken_apart(tree: Any) -> _Inner | None:
         return _Inner(getattr(tree, "_fields", range(len(tree))), list(tree), tree._make)
     if isinstance(tree, (list, tuple)):
         return _Inner(range(len(tree)), list(tree), type(tree))
-    if hasattr(tree, "tree_flatten") and not isinstance(tree, type):  # a pipeline or a report, as JAX sees it
+    if hasattr(tree, "_tree_flatten") and not isinstance(tree, type):  # a class of this package
+        children, static = tree._tree_flatten()
+        unflatten = tree._tree_unflatten
+        return _Inner(tree._tree_keys(), list(children), lambda new: unflatten(static, new))
+    if hasattr(tree, "tree_flatten") and not isinstance(tree, type):  # a class that a user registered with JAX
         children, static = tree.tree_flatten()
         unflatten = tree.tree_unflatten
-        names = tree.tree_keys() if hasattr(tree, "tree_keys") else range(len(children))
-        return _Inner(names, list(children), lambda new: unflatten(static, new))
+        return _Inner(range(len(children)), list(children), lambda new: unflatten(static, new))
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         fields = [field.name for field in dataclasses.fields(tree) if hasattr(tree, field.name)]
         values = [getattr(tree, name) for name in fields]

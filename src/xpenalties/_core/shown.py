@@ -1,12 +1,15 @@
-"""Show a user's value in an error message, even if it is too large to print, or if its `repr` fails."""
+"""Show a user's value in a message or a repr, even if it is too large to print, or if its `repr` fails."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
+from inspect import isroutine
+from typing import Any
 
 from .dynamo import in_dynamo
 
-__all__ = ["LONGEST", "listed", "shorten", "shown"]
+__all__ = ["LONGEST", "function_name", "listed", "shorten", "shown", "shown_function"]
 
 LONGEST = 200  # characters
 
@@ -21,6 +24,26 @@ def shown(value: object) -> str:
         if isinstance(value, int):
             return f"an integer of {value.bit_length()} bits"
         return f"{type(value).__qualname__} that cannot be printed"
+
+
+def function_name(fn: Any) -> str:
+    """Return the name of a function, also of the one inside a functools.partial, or "" if it has none."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    name = getattr(fn, "__name__", "")
+    return name if isinstance(name, str) else ""
+
+
+def shown_function(fn: Any) -> str:
+    """Return the name of a plain function or class, as in the source, or the repr of any other callable."""
+    if isinstance(fn, partial):
+        arguments = [
+            shown_function(fn.func),
+            *map(shown, fn.args),
+            *(f"{k}={shown(v)}" for k, v in fn.keywords.items()),
+        ]
+        return f"partial({', '.join(arguments)})"
+    return function_name(fn) if isroutine(fn) or isinstance(fn, type) else shown(fn)
 
 
 def listed(values: Iterable[object]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from .dynamo import in_dynamo
 
@@ -22,6 +21,8 @@ def nearest(value: object, valid: Iterable[object]) -> str | None:
         return None
     if not isinstance(value, str) or len(value) > 100:  # no name is this long, and the comparison would be slow
         return None
+    from difflib import get_close_matches  # here, because only errors need it
+
     names = [str(name) for name in valid]
     beginnings = [name for name in names if value and name.startswith(value)]
     close = beginnings or get_close_matches(value, names, n=1, cutoff=0.5)

@@ -7,11 +7,13 @@ here count columns, so tables stay aligned without a dependency such as rich.
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
-from textwrap import wrap
+from collections.abc import Sequence
+from itertools import accumulate, zip_longest
 from unicodedata import category, east_asian_width
 
-__all__ = ["padded", "printable", "shortened", "width_of", "wrapped"]
+__all__ = ["padded", "printable", "shortened", "table", "width_of", "wrapped"]
+
+_WIDEST = 100  # columns of a table
 
 
 def printable(text: str) -> str:
@@ -35,6 +37,8 @@ def padded(text: str, width: int) -> str:
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     """Break text into lines of at most `width` columns, and indent all but the first. Empty text has no lines."""
+    from textwrap import wrap
+
     return wrap(text, width if width_of(text) == len(text) else width // 2, subsequent_indent=indent)
 
 
@@ -48,3 +52,26 @@ def shortened(text: str, width: int) -> str:
 
 def _start(text: str, width: int) -> str:
     return text[: bisect_right(list(accumulate(map(_columns, text))), width)]
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Align rows in columns, with a line under the first row. In a wide table, the widest cells are wrapped."""
+    lines = [[printable(cell) for cell in row] for row in rows]
+    widths = _fitted([max(map(width_of, column)) for column in zip(*lines, strict=True)])
+    cells = [[wrapped(cell, width) or [""] for cell, width in zip(row, widths, strict=True)] for row in lines]
+    widths = [max(width_of(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
+    result = [
+        "  ".join(padded(part, width) for part, width in zip(parts, widths, strict=True)).rstrip()
+        for row in cells
+        for parts in zip_longest(*row, fillvalue="")
+    ]
+    result.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
+    return "\n".join(result)
+
+
+def _fitted(widths: list[int]) -> list[int]:
+    """Narrow the widest columns until the table fits."""
+    widths = [min(width, _WIDEST) for width in widths]
+    while sum(widths) + 2 * len(widths) - 2 > _WIDEST:
+        widths[widths.index(max(widths))] -= 1
+    return widths

@@ -16,7 +16,7 @@ from .._core.registry import PENALTIES
 from .arguments import Call
 from .evaluation import evaluate
 from .reduction import METRICS
-from .spec import SHARED, Extra, Reduction, Shape, Spec, spec_of
+from .spec import SHARED, Distributions, Extra, Reduction, Shape, Spec, spec_of
 
 __all__ = ["Shared", "penalty", "value_and_metrics"]
 
@@ -43,8 +43,8 @@ _SHARED_DOC = """
         True for the terms to keep. The others add exactly 0 to the value and the gradient, even if they are NaN.
     weights : array of numbers >= 0, broadcastable to the terms, optional
         Factor of each term. A weight of 0 masks its term, unless you differentiate with respect to the weights. The
-        gradient is then the term, so a learned weight can start at 0. Values are not checked: the term of a negative
-        weight is subtracted, and "mean" divides by the sum of all weights.
+        gradient is then the term, so a learned weight can start at 0. Values are not checked unless you call
+        `set_value_checks`: the term of a negative weight is subtracted, and "mean" divides by the sum of all weights.
     normalizer : number > 0 or 0-d array, optional
         Divisor that replaces the one of `reduction`: "sum" and "mean" return sum / normalizer, and "none" returns
         terms / normalizer. If it is an array, 0 / 0 is 0, and its value is not checked: a negative normalizer changes
@@ -60,6 +60,7 @@ def penalty(
     extras: tuple[Extra, ...] = (),
     check_arrays: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None,
     matrices: tuple[str, ...] = (),
+    distributions: Callable[[Mapping[str, Any]], Distributions | None] = lambda options: None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Turn a formula into a public penalty.
 
@@ -81,6 +82,9 @@ def penalty(
     matrices : tuple of str
         Names of arrays that are linear maps, shared by all rows, of shape [classes, features]. `check_arrays` must then
         check the shapes of all arrays.
+    distributions : callable of the options
+        Returns which log-probabilities the arrays hold, for `set_value_checks`: "complete" if those of each row sum to
+        1, "partial" if they may sum to less, "elements" if there are no rows, or None if the arrays hold anything else.
     """
 
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:
@@ -102,6 +106,7 @@ def penalty(
             complex=complex,
             extras=frozenset(extras),
             check_arrays=check_arrays,
+            distributions=distributions,
         )
 
         @wraps(formula)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from collections.abc import Mapping
+from typing import Any, Literal, Unpack
 
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
@@ -10,11 +11,16 @@ from .decorator import Shared, penalty
 from .jensen_shannon import jensen_shannon
 from .kullback_leibler import kl
 from .log_probabilities import logsumexp, negative_entropy
+from .spec import Distributions
 
 __all__ = ["kl_divergence", "js_divergence", "entropy", "z_loss"]
 
 
-@penalty(terms="rows", reduction="mean")
+def _distributions(options: Mapping[str, Any]) -> Distributions | None:
+    return None if options["from_logits"] or options["temperature"] != 1 else "complete"
+
+
+@penalty(terms="rows", reduction="mean", distributions=_distributions)
 def kl_divergence(
     log_p: Array,
     log_q: Array,
@@ -27,6 +33,9 @@ def kl_divergence(
     **shared: Unpack[Shared],
 ) -> Array:
     r"""Kullback-Leibler divergence between two distributions over classes.
+
+    .. warning:: Values are not checked. If you pass probabilities, or logits without ``from_logits=True``, the result
+       is a plausible, wrong number. Use `set_value_checks` to find such calls.
 
     Each term is :math:`KL(P\|Q) = \sum_i p_i (\log p_i - \log q_i)` for "forward", :math:`KL(Q\|P)` for "reverse", and
     the mean of both for "symmetric".
@@ -86,7 +95,7 @@ def kl_divergence(
     return kl(log_p, log_q, direction=direction, axis=axis, temperature=temperature, from_logits=from_logits)
 
 
-@penalty(terms="rows", reduction="mean")
+@penalty(terms="rows", reduction="mean", distributions=_distributions)
 def js_divergence(
     log_p: Array,
     log_q: Array,
@@ -99,6 +108,9 @@ def js_divergence(
     **shared: Unpack[Shared],
 ) -> Array:
     r"""Jensen-Shannon divergence between two distributions over classes, with adjustable weights.
+
+    .. warning:: Values are not checked. If you pass probabilities, or logits without ``from_logits=True``, the result
+       is a plausible, wrong number. Use `set_value_checks` to find such calls.
 
     Each term is :math:`\beta KL(P\|M) + (1 - \beta) KL(Q\|M)` with :math:`M = \beta P + (1 - \beta) Q`.
 
@@ -145,7 +157,7 @@ def js_divergence(
     return jensen_shannon(log_p, log_q, beta=beta, axis=axis, temperature=temperature, from_logits=from_logits)
 
 
-@penalty(terms="rows", reduction="mean")
+@penalty(terms="rows", reduction="mean", distributions=_distributions)
 def entropy(
     log_p: Array,
     /,
@@ -158,6 +170,9 @@ def entropy(
     **shared: Unpack[Shared],
 ) -> Array:
     r"""Shannon entropy of a distribution over classes, as a penalty or a bonus to add to a loss.
+
+    .. warning:: Values are not checked. If you pass probabilities, or logits without ``from_logits=True``, the result
+       is a plausible, wrong number. Use `set_value_checks` to find such calls.
 
     Each term is :math:`H = -\sum_i p_i \log p_i` for "penalty", which sharpens the distribution, and :math:`-H` for
     "bonus", which rewards exploration.

@@ -12,10 +12,12 @@ from types import NoneType
 from typing import Any
 
 from .._arrays.borrowed_autodiff import autodiff_backend_of, call_borrowed
+from .._arrays.value_checks import VALUE_CHECKS
 from ..backends import Backend, backend_of
 from ..backends._blocks import BLOCK_SIZE
 from ..backends._work import Work
 from .arguments import Call, check
+from .checked_values import check_values
 from .preparation import prepare
 from .ragged import evaluate_ragged
 from .reduction import Terms, metrics, reduce
@@ -61,8 +63,10 @@ def _in_program(call: Call, backend: Backend) -> Any:
     """Evaluate a call as a compiled program, one for each penalty, set of options, and shapes.
 
     The normalizer is traced, because it changes from batch to batch. A call that cannot be traced is evaluated without
-    a program, so that its error names the arguments and not tracers.
+    a program, so that its error names the arguments and not tracers. So is a call whose values are checked.
     """
+    if VALUE_CHECKS.enabled:
+        return _value(call, backend)
     spec, arrays, reduction, where, weights, normalizer, options, with_metrics, _ = call
     for x in (*arrays, where, weights):
         if x is not None and backend_of(x) is not backend:
@@ -91,6 +95,8 @@ def _value(call: Call, backend: Backend) -> Any:
     if type(call.options.get("axis")) is tuple:
         call = with_one_axis(call, backend)
     backend, work, mask, weights = prepare(call, backend)
+    if VALUE_CHECKS.enabled:
+        check_values(call, backend, work, mask, weights)
     empty = 0 in call.arrays[0].shape
     terms = _no_terms(backend, work, mask, weights) if empty else _terms(call, backend, work, mask, weights)
     value, total = reduce(call, terms)

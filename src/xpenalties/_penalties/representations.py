@@ -14,7 +14,7 @@ from ..backends._fast_path import guards_are_skipped
 from .decorator import Shared, penalty
 from .jensen_shannon import jensen_shannon
 from .kullback_leibler import kl
-from .spec import Shape
+from .spec import Distributions, Shape
 from .spectral_norm import squared_spectral_distance
 
 __all__ = ["orthogonality", "covariance", "consistency", "output_magnitude"]
@@ -194,7 +194,11 @@ def _consistency_terms(options: Mapping[str, Any]) -> Shape:
     return "elements" if options["metric"] in ("mse", "l1") else "rows"
 
 
-@penalty(terms=_consistency_terms, reduction="mean")
+def _consistency_distributions(options: Mapping[str, Any]) -> Distributions | None:
+    return "complete" if options["metric"] in ("kl", "js") else None
+
+
+@penalty(terms=_consistency_terms, reduction="mean", distributions=_consistency_distributions)
 def consistency(
     a: Array,
     b: Array,

@@ -11,13 +11,15 @@ from .._core.registry import PENALTIES
 from .._core.suggestions import did_you_mean
 from ..backends import is_array
 
-__all__ = ["SHARED", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
+__all__ = ["SHARED", "Distributions", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
 
 Shape = Literal["elements", "rows", "matrices", "samples", "whole"]
 Reduction = Literal["sum", "mean", "none"]
 Extra = Literal[
     "mask", "eps"
 ]  # what a formula may request: the mask over its arrays (None: all), the eps of their dtype
+#: What the arrays hold: log-probabilities of all classes, of some classes, or of single elements.
+Distributions = Literal["complete", "partial", "elements"]
 SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
 
 
@@ -39,6 +41,8 @@ class Spec:
     check_arrays: (
         Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None
     )  # the formula's own check of arrays and options
+
+    distributions: Callable[[Mapping[str, Any]], Distributions | None]  # of the options; None: no log-probabilities
 
     def shape_of_terms(self, options: Mapping[str, Any]) -> Shape:
         """Return what a term belongs to, for given options."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
 from .._arrays.numerics import exp_minus_tangent, log1p_minus_tangent, stop_gradient
@@ -11,13 +12,18 @@ from ..backends import namespace
 from .decorator import Shared, penalty
 from .kullback_leibler import class_terms, kl
 from .log_probabilities import is_log_zero, support, zero_outside_support
+from .spec import Distributions
 
 __all__ = ["topk_kl_divergence", "sampled_kl"]
 
 _LARGEST_LOGIT = 256.0  # up to this size of logits, `z - logsumexp(z)` is as exact as topk_kl_divergence assumes
 
 
-@penalty(terms="rows", reduction="mean", extras=("eps",))
+def _of_top_k(options: Mapping[str, Any]) -> Distributions:
+    return "complete" if options["tail"] == "included" else "partial"
+
+
+@penalty(terms="rows", reduction="mean", extras=("eps",), distributions=_of_top_k)
 def topk_kl_divergence(
     log_p: Array,
     log_q: Array,
@@ -28,6 +34,9 @@ def topk_kl_divergence(
     **shared: Unpack[Shared],
 ) -> Array:
     r"""KL divergence from the log-probabilities of only k classes, such as a teacher's API returns.
+
+    .. warning:: Values are not checked. If you pass probabilities or logits, the result is a plausible, wrong number.
+       Use `set_value_checks` to find such calls.
 
     Each term is :math:`\sum_{i \le k} p_i (\log p_i - \log q_i)`; `tail` sets what happens to all other classes.
 
@@ -112,7 +121,7 @@ def _rest_term(rest_p: Any, rest_q: Any, change: Any, *, rounding: float) -> Any
     return xp.where(both, of_both, of_one)
 
 
-@penalty(terms="elements", reduction="mean")
+@penalty(terms="elements", reduction="mean", distributions=lambda options: "elements")
 def sampled_kl(
     log_p: Array,
     log_q: Array,
@@ -123,6 +132,9 @@ def sampled_kl(
     **shared: Unpack[Shared],
 ) -> Array:
     r"""Monte Carlo estimate of KL(P||Q) from the log-probabilities of tokens sampled from P.
+
+    .. warning:: Values are not checked. If you pass probabilities or logits, the result is a plausible, wrong number.
+       Use `set_value_checks` to find such calls.
 
     With :math:`r = \log q - \log p`, each term is :math:`-r` for "k1", :math:`r^2 / 2` for "k2" and
     :math:`e^r - 1 - r` for "k3".

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import telemetry
 from .._arrays.borrowed_autodiff import autodiff_backend_of, call_borrowed
-from .._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_event_loop, on_threads
+from .._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_threads
 from .._core.warnings_for_users import callers_level
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
@@ -114,6 +114,8 @@ class Computation:
 
     async def total_and_report_async(self) -> tuple[Any, Report]:
         """Compute both on an event loop: await coroutines together, and run calls that may block on threads."""
+        from .._core.event_loop import on_event_loop  # imports asyncio
+
         with self._events or nullcontext():
             self._refuse_traces("compute_async")
             modes = self._modes()

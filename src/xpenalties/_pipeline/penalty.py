@@ -11,7 +11,7 @@ from .._arrays.scalars import check_weight
 from .._core.checks import Positive, PositiveInteger, check_argument, checks_of, one_of
 from .._core.hash_key import hashable
 from .._core.registry import RESERVED
-from .._core.shown import shown
+from .._core.shown import function_name, shown, shown_function
 from .._penalties.lookup import check_call_options, resolve_penalty
 from .._penalties.parameters import Parameters, check_parameters
 from .._penalties.spec import spec_of
@@ -138,7 +138,7 @@ class Penalty:
         }
         for option, check in _CHECKS.items():
             values[option] = check_argument("Penalty", check, option, values[option])
-        name = name or default or getattr(function, "__name__", "<unnamed>")
+        name = name or default or function_name(function) or "<unnamed>"
         if not isinstance(name, str) or name.startswith("<") or name in RESERVED:
             raise ValueError(
                 f"Penalty: `name` must be a string other than a report's own names, got {shown(name)}. Give one."
@@ -157,13 +157,12 @@ class Penalty:
     def __repr__(self) -> str:
         """Return the call that makes this penalty, without default arguments."""
         spec = spec_of(self.fn)
-        name = getattr(self.fn, "__name__", "")
-        arguments = [repr(spec.name) if spec else name or repr(self.fn)]
+        arguments = [repr(spec.name) if spec else shown_function(self.fn)]
         for parameter in fields(self)[1:]:
             value = getattr(self, parameter.name)
-            default: Any = {"name": name, "options": {}}.get(parameter.name, parameter.default)
+            default: Any = {"name": function_name(self.fn), "options": {}}.get(parameter.name, parameter.default)
             if value is not default and not (isinstance(value, (str, bool, float, dict)) and value == default):
-                arguments.append(f"{parameter.name}={value!r}")
+                arguments.append(f"{parameter.name}={shown_function(value) if callable(value) else repr(value)}")
         return f"Penalty({', '.join(arguments)})"
 
     def weight_at(self, step: Any) -> Any:

@@ -14,18 +14,17 @@ from .._penalties.parameters import HasParameters, Parameters
 from .._reports.report import Report
 from ..backends import register_loaded
 from .computation import Computation
-from .config.reader import load
-from .config.writer import save
 from .hashing import Static
 from .penalty import Penalty
 from .penalty_inputs import callables_in, names_in
+from .pipeline_table import as_html, as_text
 from .settings import Settings
 
 __all__ = ["Pipeline"]
 
 
 @register
-@dataclass(frozen=True, init=False, eq=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Pipeline(HasParameters):
     """A named, weighted sum of penalties: sum of weight_i * penalty_i.
 
@@ -52,10 +51,10 @@ class Pipeline(HasParameters):
     11.5
     >>> total, report = pipe.compute(x)
     >>> print(report)
-    penalty  value  weight  contribution
-    ------------------------------------
-    l1           3     0.5           1.5
-    l2           5       2            10
+    penalty  value  weight  contribution   share
+    --------------------------------------------
+    l1           3     0.5           1.5  13.0 %
+    l2           5     2            10    87.0 %
     total                           11.5
     """
 
@@ -289,6 +288,8 @@ class Pipeline(HasParameters):
         >>> pipe["l1"].weight(50)
         0.05
         """
+        from .config.reader import load  # here, because few programs read files
+
         return load(source, cls)
 
     def to_config(self, path: str | PathLike[str] | None = None, /) -> dict[str, Any]:
@@ -315,7 +316,19 @@ class Pipeline(HasParameters):
         {'version': 1, 'name': 'training', 'penalties': [{'penalty': 'l1',
          'weight': {'schedule': 'cosine', 'start': 0.1, 'steps': 100}, 'every': 4}]}
         """
+        from .config.writer import save
+
         return save(self.penalties, self.name, path)
+
+    def __repr__(self) -> str:
+        """Return a table of the penalties."""
+        return as_text(self._title(), self.penalties)
+
+    def _repr_html_(self) -> str:
+        return as_html(self._title(), self.penalties)
+
+    def _title(self) -> str:
+        return f"Pipeline {shown(self.name)}"
 
     def _call_parameters(self) -> Parameters:
         """Return the names of the inputs that the enabled penalties ask for, and `step`."""
@@ -353,16 +366,16 @@ class Pipeline(HasParameters):
                 return penalty
         raise KeyError(self._unknown(name))
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
+    def _tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
         """Return the leaves, which are the weights that are not schedules, and the rest."""
         return tuple(p.weight for p in self.penalties if not callable(p.weight)), Static(self.penalties, self.name)
 
-    def tree_keys(self) -> tuple[str, ...]:
+    def _tree_keys(self) -> tuple[str, ...]:
         """Return the name of each leaf."""
         return tuple(p.name for p in self.penalties if not callable(p.weight))
 
     @classmethod
-    def tree_unflatten(cls, static: Static, weights: Iterable[Any]) -> Pipeline:
+    def _tree_unflatten(cls, static: Static, weights: Iterable[Any]) -> Pipeline:
         """Return a pipeline with other weights, unchecked: JAX also passes tracers and placeholders."""
         new = iter(weights)
         pipeline = object.__new__(cls)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from .._core.hash_key import hashable
 from .._core.pytrees import node
+from .._core.shown import shown_function
 from .._penalties.parameters import HasParameters, Parameters
 from .._reports.report import Report
 from ..backends import register_loaded
@@ -20,7 +21,7 @@ __all__ = ["RegularizedLoss"]
 
 
 @node(leaves=("pipeline",), static=("base_loss", "_base"), key=lambda loss: hashable(loss.base_loss))
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RegularizedLoss(HasParameters):
     """A base loss plus the penalties of a pipeline: base + sum of weight_i * penalty_i.
 
@@ -47,10 +48,10 @@ class RegularizedLoss(HasParameters):
     >>> data = {"prediction": np.asarray([1.0, 3.0]), "target": np.asarray([1.0, 1.0])}
     >>> total, report = loss.compute(data)
     >>> print(report)
-    penalty    value  weight  contribution
-    --------------------------------------
-    base loss      2
-    l2            10     0.1             1
+    penalty    value  weight  contribution   share
+    ----------------------------------------------
+    base loss      2     1               2  66.7 %
+    l2            10     0.1             1  33.3 %
     total                                3
     >>> report.to_dict()["base_loss"]["custom"]
     {'largest': 2.0}
@@ -73,6 +74,10 @@ class RegularizedLoss(HasParameters):
         base = Penalty(self.base_loss, name="base loss")
         object.__setattr__(base, "name", "base_loss")  # no penalty may have this name
         object.__setattr__(self, "_base", base)
+
+    def __repr__(self) -> str:
+        """Return the name of the base loss, and the pipeline as a table."""
+        return f"RegularizedLoss of {shown_function(self.base_loss)} and {self.pipeline!r}"
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
         """Return the total, a differentiable 0-d array.

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import operator
 import os
 from collections import deque
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core.checks import POSITIVE, check_argument
-from .._core.files import replacing
 from .._core.optional import require
 from .._core.pytrees import flatten
 from .._core.shown import shown
 from ..backends import backend_of
-from .report import Report, to_floats
+from .figures import to_floats
+from .report import Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,6 +123,9 @@ class GradientHistory:
         self._reports.clear()
         self._calls = 0
 
+    def __repr__(self) -> str:
+        return f"GradientHistory(every={self._every}, maxlen={self._reports.maxlen})"
+
     def __len__(self) -> int:
         return len(self._reports)
 
@@ -151,6 +152,10 @@ class GradientHistory:
         path : str or path-like
             An existing file is overwritten.
         """
+        import csv
+
+        from .._core.files import replacing
+
         rows = self.rows()
         with replacing(path) as new, open(new, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, _columns(rows))
@@ -205,13 +210,14 @@ class GradientHistory:
             import matplotlib  # noqa: F401
         if not self._reports:
             raise ValueError("GradientHistory.plot: a report must have been kept, got none. Append one first.")
+        from .._core.files import replacing
         from .plot import draw
 
         figure = draw(self.steps, [report for _, report in self._read()], width)
         if title is not None:
             figure.suptitle(title)
         if path is not None:
-            suffix = "" if Path(path).suffix else f".{figure.canvas.get_default_filetype()}"
+            suffix = "" if os.path.splitext(path)[1] else f".{figure.canvas.get_default_filetype()}"
             with replacing(f"{os.fspath(path)}{suffix}") as new:
                 figure.savefig(new, dpi=150)
         return figure

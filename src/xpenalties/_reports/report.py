@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._core.pytrees import flatten, node
-from .._core.shown import shown
-from ..backends import Backend, backend_of
-from .table import as_html, as_text
+from .._core.shown import listed, shown
+from .._core.suggestions import did_you_mean
+from .._core.terminal_text import printable
+from .figures import contribution_of, json_safe, paths, to_floats, tracer_of
+from .table import as_text, shares
 
-__all__ = ["PenaltyReport", "Report", "to_floats"]
+__all__ = ["PenaltyReport", "Report"]
 
 
 @node(
@@ -56,7 +56,9 @@ class PenaltyReport:
 class Report:
     """The report of `Pipeline.compute`. Its arrays are detached, 0-d and still on their device.
 
-    It is a JAX pytree, so a jitted function can return it.
+    ``print(report)`` shows a table. It is a JAX pytree, so a jitted function can return it; inside that function, its
+    numbers cannot be read. It can be read like a mapping of names to `PenaltyReport`, as ``report["l1"]`` or
+    ``dict(report)``: first "base_loss", if there is one, then the penalties.
 
     Attributes
     ----------
@@ -78,6 +80,14 @@ class Report:
         What the gradient norms are with respect to, as in the table's header: "params", names of inputs, "inputs" for
         all of them, or "different inputs" if the norms of two penalties have no input in common, so that you cannot
         compare them. None if no norms were computed.
+
+    Examples
+    --------
+    >>> total, report = Pipeline({"l1": 0.5, "l2": 2.0}).compute(np.asarray([1.0, -2.0]))
+    >>> float(report["l1"].contribution)
+    1.5
+    >>> report.brief()
+    'loss 11.5 l1 13% l2 87%'
     """
 
     loss_total: Any
@@ -87,6 +97,136 @@ class Report:
     total_grad_norm: Any = None
     gradient_conflicts: Mapping[str, Mapping[str, Any]] | None = None
     wrt: str | None = None
+
+    def _parts(self) -> dict[str, PenaltyReport]:
+        base = {} if self.base_loss is None else {"base_loss": self.base_loss}
+        return {**base, **self.regularizers}
+
+    def __getitem__(self, name: str) -> PenaltyReport:
+        parts = self._parts()
+        if name not in parts:
+            raise KeyError(
+                f"Report: no penalty is named {shown(name)}, there are {listed(parts)}.{did_you_mean(name, parts)}"
+            )
+        return parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts())
+
+    def __len__(self) -> int:
+        return len(self._parts())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts()
+
+    def __bool__(self) -> bool:
+        return True  # a report of no penalty still has a total
+
+    def keys(self) -> KeysView[str]:
+        """Return the names: "base_loss", if there is one, then the penalties."""
+        return self._parts().keys()
+
+    def values(self) -> ValuesView[PenaltyReport]:
+        """Return the `PenaltyReport` of each part of the loss."""
+        return self._parts().values()
+
+    def items(self) -> ItemsView[str, PenaltyReport]:
+        """Return pairs of name and `PenaltyReport`."""
+        return self._parts().items()
+
+    @property
+    def share(self) -> dict[str, float]:
+        """The share of each part in the loss: its contribution divided by the sum of all magnitudes, as plain floats.
+
+        A part that is subtracted has a negative share. The base loss is "base_loss". All shares are 0 if all
+        contributions are, and NaN if one is NaN or infinite. Reading them moves the contributions off the device, in
+        one transfer.
+        """
+        parts = self._parts()
+        contributions = [contribution_of(part) for part in parts.values()]
+        values = shares(to_floats(contributions))
+        return {name: value for name, value in zip(parts, values, strict=True) if value is not None}
+
+    def brief(self) -> str:
+        """Return one short line for a progress bar: the total, and the share of each penalty.
+
+        Reading the numbers waits for the device, so do not call this at each step of a fast loop.
+
+        Examples
+        --------
+        >>> pipe = Pipeline([Penalty("entropy", weight=0.1, options={"mode": "bonus", "from_logits": True})])
+        >>> loss = RegularizedLoss(lambda logits: (logits * logits).mean(), pipe)
+        >>> loss.compute(np.asarray([[1.0, -1.0]]))[1].brief()
+        'loss 0.963 entropy -4%'
+        """
+        total, *contributions = to_floats([self.loss_total, *map(contribution_of, self._parts().values())])
+        parts = zip(self._parts(), shares(contributions), strict=True)
+        texts = [
+            f"{printable(name)} {share:z.0%}" for name, share in parts if name != "base_loss" and share is not None
+        ]
+        return " ".join([f"loss {total:z.3g}", *texts])
+
+    @staticmethod
+    def mean(
+        reports: Iterable[Report],
+        weights: Iterable[Any] | None = None,
+        *,
+        gather: Callable[[Any], Sequence[Any]] | None = None,
+    ) -> Report:
+        """Return the mean of several reports, such as those of an epoch, with plain floats in it.
+
+        It adds up: the mean total is the sum of the mean contributions. So a penalty that is missing in a report, as
+        with `every`, counts there with `weight` and `contribution` 0. All other figures are means over the reports that
+        have them, and the metrics "min" and "max" are the least and the largest.
+
+        Parameters
+        ----------
+        reports : iterable of Report
+            They are read in one transfer.
+        weights : iterable of numbers or 0-d arrays >= 0, optional
+            A weight for each report, such as its number of tokens if the penalties are means over tokens. A report with
+            weight 0 is left out, even if it holds NaN. Default: all have the same weight.
+        gather : callable, optional
+            For a mean over several processes: takes one picklable object, and returns a list of the objects of all
+            processes. Each process must call `mean`, but their reports may differ.
+
+        Returns
+        -------
+        Report
+
+        Raises
+        ------
+        TypeError
+            If one of `reports` is not a `Report` or comes from a function that is being traced, or if a weight is not a
+            number.
+        ValueError
+            If there are no reports, a weight is negative or not finite, or the weights do not match the reports or are
+            all 0.
+
+        Examples
+        --------
+        >>> pipe = Pipeline([Penalty("l1"), Penalty("l2", weight=0.5, every=2)])
+        >>> reports = [pipe.compute(np.asarray([1.0, -2.0]), step=step)[1] for step in range(4)]
+        >>> print(Report.mean(reports))
+        penalty  value  weight  contribution   share
+        --------------------------------------------
+        l1           3     1             3    54.5 %
+        l2           5     0.5           2.5  45.5 %
+        total                            5.5
+        """
+        from .mean import means_of
+
+        members = list(reports)
+        for report in members:
+            if not isinstance(report, Report):
+                raise TypeError(
+                    f"Report.mean: each of `reports` must be a Report, got {type(report).__qualname__}. Pass the "
+                    "second results of `compute`."
+                )
+        means = means_of(members, weights, gather)
+        base, parts = means.pop("base_loss"), means.pop("regularizers")
+        parts = {name: PenaltyReport(**figures) for name, figures in parts.items()}
+        return Report(base_loss=None if base is None else PenaltyReport(**base), regularizers=parts, **means)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a nested dict of plain floats, moved off the device in one transfer.
@@ -99,6 +239,8 @@ class Report:
 
         Raises
         ------
+        TypeError
+            If the report comes from a function that is being traced, as by jax.jit. Return it from the function first.
         ValueError
             If the report is stacked over several steps, as by jax.lax.scan or jax.vmap. Index it first.
         """
@@ -146,8 +288,10 @@ class Report:
         **options
             For `json.dumps`, such as ``indent=2``.
         """
+        import json
+
         leaves, rebuild = flatten(self.to_dict())
-        return json.dumps(rebuild(iter([_json_safe(leaf) for leaf in leaves])), **{"allow_nan": False, **options})
+        return json.dumps(rebuild(iter([json_safe(leaf) for leaf in leaves])), **{"allow_nan": False, **options})
 
     def flat(self, prefix: str = "", *, floats: bool = True) -> dict[str, Any]:
         """Return a flat dict of floats for experiment loggers: "l1/value", "l1/weight", "loss_total", ...
@@ -167,7 +311,7 @@ class Report:
         nested = self.to_dict() if floats else self._nested()
         nested.update(nested.pop("regularizers"))
         figures: dict[str, Any] = {}
-        for path, value in _paths(nested):
+        for path, value in paths(nested):
             if path in figures:
                 raise ValueError(
                     f"Report.flat: two figures must not have one name, got {shown(path)} twice. Rename one."
@@ -176,46 +320,18 @@ class Report:
         return {prefix + path: value for path, value in figures.items() if value is not None}
 
     def __str__(self) -> str:
-        return as_text(self.to_dict(), self._errors(), self.wrt)
+        return self._placeholder() or as_text(self.to_dict(), self._errors(), self.wrt)
 
     def _repr_html_(self) -> str:
-        return as_html(self.to_dict(), self._errors(), self.wrt)
+        from .html_table import as_html
+
+        return self._placeholder() or as_html(self.to_dict(), self._errors(), self.wrt)
+
+    def _placeholder(self) -> str:
+        """Return a text to show instead of numbers if they are being traced, else ""."""
+        tracer = tracer_of(flatten(self)[0])
+        return f"This Report is traced by {tracer}: return it from the function to read it." if tracer else ""
 
     def _errors(self) -> list[tuple[str, str]]:
         reports = [("base loss", self.base_loss), *self.regularizers.items()]
         return [(name, report.error) for name, report in reports if report is not None and report.error is not None]
-
-
-def to_floats(leaves: list[Any]) -> list[Any]:
-    """Convert 0-d arrays to floats, in one transfer for each library. Leave anything else as it is."""
-    floats = list(leaves)
-    by_backend: dict[Backend, list[int]] = {}
-    for i, leaf in enumerate(leaves):
-        backend = backend_of(leaf)
-        if backend is not None:
-            if tuple(leaf.shape) != ():
-                raise ValueError(
-                    f"Report: figures must be 0-d to be read, got shape {tuple(leaf.shape)}. Index "
-                    "stacked reports first, for example jax.tree.map(lambda figure: figure[-1], report)."
-                )
-            by_backend.setdefault(backend, []).append(i)
-    for backend, places in by_backend.items():
-        for i, value in zip(places, backend.to_floats([leaves[i] for i in places]), strict=True):
-            floats[i] = value
-    return floats
-
-
-def _json_safe(leaf: Any) -> Any:
-    if not isinstance(leaf, float) or math.isfinite(leaf):
-        return leaf
-    return "NaN" if math.isnan(leaf) else "Infinity" if leaf > 0 else "-Infinity"
-
-
-def _paths(nested: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    paths = []
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            paths += _paths(value, f"{path}{name}/")
-        else:
-            paths.append((path + str(name), value))
-    return paths

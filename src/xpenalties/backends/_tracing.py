@@ -30,6 +30,14 @@ class Tracing:
         """Return True if the framework can compile, here and now."""
         return False
 
+    def raise_unless(self, valid: Any, message: str, error: Callable[[], Exception]) -> None:
+        """Raise the error that `error()` makes unless `valid`, a boolean 0-d array, is true.
+
+        If it is being traced, the error is raised when the program runs, and only has the `message`.
+        """
+        if not bool(valid):
+            raise error()
+
     def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
         """Return the arrays of `compute` if `due`, a traced boolean, is true; otherwise zeros."""
         return [self.xp.where(due, x, self.xp.zeros_like(x)) for x in compute()]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from .._arrays.numerics import sum_scalars
 from .._core.hash_key import HasStaticKey
+from .._core.shown import function_name, shown_function
 from .._penalties.lookup import check_call_options, resolve_penalty
 from .._penalties.parameters import HasParameters, Parameters, call_parameters_of
 from .._penalties.spec import Spec, spec_of
@@ -92,7 +93,7 @@ def _factors(spec: Spec | None, options: Mapping[str, Any]) -> tuple[float, floa
     return _POWERS[spec.name](options.get("l1_ratio", 0.5))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OverTree(HasStaticKey, HasParameters):
     """A penalty on trees, made by `over_tree`."""
 
@@ -103,7 +104,14 @@ class OverTree(HasStaticKey, HasParameters):
 
     @property
     def __name__(self) -> str:
-        return f"{getattr(self.fn, '__name__', type(self.fn).__name__)}_over_tree"
+        return f"{function_name(self.fn) or type(self.fn).__name__}_over_tree"
+
+    def __repr__(self) -> str:
+        """Return the call that makes this penalty, without default arguments."""
+        spec = spec_of(self.fn)
+        arguments = {**self.patterns.arguments(), **({"options": dict(self.options)} if self.options else {})}
+        texts = [repr(spec.name) if spec else shown_function(self.fn), *(f"{k}={v!r}" for k, v in arguments.items())]
+        return f"over_tree({', '.join(texts)})"
 
     def __call__(self, tree: Any, /, *others: Any, **named: Any) -> Any:
         """Sum `fn` over the selected leaves.

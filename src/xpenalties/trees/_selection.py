@@ -96,6 +96,12 @@ class Patterns:
         excluded = as_patterns(caller, "exclude", exclude)
         return cls(None if match is None else as_patterns(caller, "match", match), excluded)
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the options `match` and `exclude` that make these patterns, without defaults."""
+        given = {"match": self.match or (), "exclude": self.exclude}
+        lists = {name: [pattern.simplest() for pattern in patterns] for name, patterns in given.items() if patterns}
+        return {name: patterns[0] if len(patterns) == 1 else patterns for name, patterns in lists.items()}
+
     def key(self) -> tuple[Any, ...]:
         """Return a hashable key that is equal for equal patterns."""
         match = None if self.match is None else tuple(pattern.key() for pattern in self.match)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import array_api_compat
@@ -114,6 +115,12 @@ class JaxTracing(Tracing):
     def compiles(self) -> bool:
         return True  # also for tracers: under jax.grad and jax.vmap a program stays one program
 
+    def raise_unless(self, valid: Any, message: str, error: Callable[[], Exception]) -> None:
+        if isinstance(valid, jax.core.Tracer):
+            jax.debug.callback(partial(_raise_unless, message), valid)
+        else:
+            super().raise_unless(valid, message, error)
+
     def when(self, due: Any, compute: Callable[[], list[Any]]) -> list[Any]:
         shapes = jax.eval_shape(compute)  # shapes only, so that nothing runs if it is not due
         return jax.lax.cond(due, compute, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
@@ -144,6 +151,11 @@ class JaxExchange(Exchange):
         """Enable 64 bits. Otherwise JAX would cast to 32 bits, and the owner would get 32-bit results."""
         switch: AbstractContextManager[Any] = jax.enable_x64(True)
         return switch
+
+
+def _raise_unless(message: str, valid: Any) -> None:
+    if not valid:
+        raise ValueError(message)
 
 
 def parameters_of(module: Any) -> Any:
@@ -254,10 +266,10 @@ def find(cls: type) -> Backend | None:
 # not register_dataclass, which sorts names: a report keeps the order of penalties and metrics through a jit
 def _register(cls: Any) -> None:
     def with_keys(node: Any) -> tuple[Any, Any]:
-        children, static = node.tree_flatten()
-        return list(zip(map(jax.tree_util.DictKey, node.tree_keys()), children, strict=True)), static
+        children, static = node._tree_flatten()
+        return list(zip(map(jax.tree_util.DictKey, node._tree_keys()), children, strict=True)), static
 
-    jax.tree_util.register_pytree_with_keys(cls, with_keys, cls.tree_unflatten, cls.tree_flatten)
+    jax.tree_util.register_pytree_with_keys(cls, with_keys, cls._tree_unflatten, cls._tree_flatten)
 
 
 watch_nodes(_register)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,27 @@ TENSORS = (torch.Tensor, torch.nn.Parameter)
 class TorchTracing(Tracing):
     def is_tracing(self, x: Any) -> bool:
         return is_tracing()
+
+    def has_value(self, x: Any) -> bool:
+        while torch._C._functorch.is_functorch_wrapped_tensor(x):
+            if torch._C._functorch.is_batchedtensor(x):
+                return False
+            x = torch._C._functorch.get_unwrapped(x)
+        return x.device.type != "meta"
+
+    def raise_unless(self, valid: Any, message: str, error: Callable[[], Exception]) -> None:
+        if torch.compiler.is_compiling():
+            if not torch._C._functorch.is_batchedtensor(valid):  # the assertion has no batching rule
+                torch._assert_async(valid, message)
+        elif torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:  # jit.trace, make_fx, fake tensors
+            torch._assert_async(valid, message)
+        elif torch._C._functorch.is_functorch_wrapped_tensor(valid):
+            while torch._C._functorch.is_functorch_wrapped_tensor(valid):
+                valid = torch._C._functorch.get_unwrapped(valid)
+            if valid.device.type != "meta" and not bool(valid.all()):
+                raise ValueError(message)
+        elif valid.device.type != "meta":
+            super().raise_unless(valid, message, error)
 
     def compiles(self) -> bool:
         return not is_tracing()  # inside torch.func nothing can be compiled
