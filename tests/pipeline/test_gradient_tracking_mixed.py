@@ -85,7 +85,7 @@ def test_borrowed_for_a_base_loss(strict: Framework) -> None:
 @needs_strict
 def test_arrays_of_wrt_are_not_borrowed(strict: Framework) -> None:
     x = strict.array(X)
-    message = r"^p: `wrt` must name inputs, because another library differentiates arrays of array-api-strict, got arr"
+    message = r"^p: `wrt` must name inputs, because another library differentiates arrays of array_api_strict, got arr"
     with pytest.raises(ValueError, match=message):
         Pipeline({"l1": 1.0}, name="p").compute(x, track_grad_norms=True, wrt=x)
     _, report = Pipeline({"l1": 1.0}).compute(x, track_grad_norms=True, wrt=0)

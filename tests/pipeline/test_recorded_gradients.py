@@ -268,6 +268,18 @@ def test_penalties_in_blocks() -> None:
     assert float(report.regularizers["kl_divergence"].grad_norm) == pytest.approx(float(by_hand), rel=1e-6)
 
 
+def test_autocast_does_not_reach_backward_passes() -> None:
+    torch = torch_()
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(40, 30)
+    outputs = layer(torch.randn(20, 40))  # in float32
+    pipe = Pipeline({"l2": 0.5})
+    _, want = pipe.compute(outputs, track_grad_norms=True, wrt=layer)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, report = pipe.compute(outputs, track_grad_norms=True, wrt=layer)
+    assert float(report.total_grad_norm) == float(want.total_grad_norm) > 0
+
+
 def test_on_threads() -> None:
     trained = Trained()
     want = found_norms(LOSS.compute(trained.inputs, track_grad_norms=True, wrt=trained.model)[1])
