@@ -456,6 +456,26 @@ def test_inputs_by_parameter(jit: bool) -> None:
     assert values["decay"] == pytest.approx(positive, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["equinox", "flax"])
+def test_trees_of_modules_by_parameter(kind: str) -> None:
+    """A mask for each parameter, and the parameters to stay near."""
+    if kind == "equinox":
+        module: Any = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
+        arrays = eqx.filter(module, eqx.is_array)
+    else:
+        module = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+        arrays = nnx.state(module)
+    inputs = {"x": "module", "where": "masks", "center": "old"}
+    pipe = Pipeline([Penalty("l2", tree={}, inputs=inputs)])
+    given = {
+        "module": module,
+        "masks": jax.tree.map(lambda p: p > 0, arrays),
+        "old": jax.tree.map(jnp.ones_like, arrays),
+    }
+    expected = sum(float((jnp.where(p > 0, p - 1, 0) ** 2).sum()) for p in jax.tree.leaves(arrays))
+    assert expected > 0 and float(pipe(given)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_penalties_name_their_inputs() -> None:
     with pytest.raises(ValueError, match=r"^train_step: .* must name their inputs, got inputs=None for 'l1'\. Pass"):
         train_step(forward, RegularizedLoss(LOSS.base_loss, Pipeline([Penalty("l1")])), optax.sgd(0.1))
