@@ -201,11 +201,14 @@ def doctest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def docs(session: nox.Session) -> None:
-    """Build the site strictly: run each page, list each public name, follow each link."""
+    """Build the site strictly: run each page, list each public name, follow each link.
+
+    Outputs of cells are kept in docs/_build as long as neither the cells nor the package change, except in CI.
+    """
     session.install("-e", ".[examples]", *group("site"), *group("integrations"), *newest(REQUIRED))
     built = ROOT / "docs" / "_build"
-    shutil.rmtree(built, ignore_errors=True)
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", str(built / "html"))
+    shutil.rmtree(built / "html", ignore_errors=True)
+    session.run("sphinx-build", "-W", "--keep-going", "-j", "auto", "-b", "html", "docs", str(built / "html"))
     session.run("python", "docs/check_links.py", str(built / "html"))
 
 

@@ -91,3 +91,22 @@ def test_a_matrix_of_ones_own(tmp_path: Path) -> None:
     assert found.returncode == 1 and "KeyError: 'cupy'" in found.stdout
     found = run("nox", "--list")
     assert found.returncode == 0 and all(f"* {name}" in found.stdout for name in ("numpy", "torch", "jax", "strict"))
+
+
+def test_notebooks_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    from notebook_files import notebook
+
+    text = (
+        "---\nfile_format: mystnb\n---\n\n# Title\n\n"
+        "See [this](../guide/pipelines.md#x), [that](../../examples/a.py), [it](https://a.b).\n\n"
+        "```{code-cell}\n:tags: [hide-input]\n\nfrom figures import show\n```\n\nMore.\n"
+    )
+    cells = notebook(text, "notebooks/name")["cells"]
+    assert [cell["cell_type"] for cell in cells] == ["code", "markdown", "code", "markdown"]
+    assert cells[0]["source"].startswith("%pip install") and "/raw/main/docs/figures.py" in cells[0]["source"]
+    assert "](https://xpenalties.github.io/xpenalties/guide/pipelines.html#x)" in cells[1]["source"]
+    assert "](https://github.com/xpenalties/xpenalties/blob/main/examples/a.py)" in cells[1]["source"]
+    assert "](https://a.b)" in cells[1]["source"] and "file_format" not in cells[1]["source"]
+    assert cells[2]["source"] == "from figures import show" and cells[2]["outputs"] == []
+    assert "figures.py" not in notebook("# Title\n", "notebooks/name")["cells"][0]["source"]

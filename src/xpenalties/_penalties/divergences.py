@@ -28,8 +28,8 @@ def kl_divergence(
 ) -> Array:
     r"""Kullback-Leibler divergence between two distributions over classes.
 
-    Each term is :math:`KL(P\|Q) = \sum_i p_i (\log p_i - \log q_i)` for "forward", :math:`KL(Q\|P)` for "reverse", and
-    the mean of both for "symmetric".
+    Each term is :math:`\mathrm{KL}(P\,\|\,Q) = \sum_i p_i (\log p_i - \log q_i)` for "forward",
+    :math:`\mathrm{KL}(Q\,\|\,P)` for "reverse", and the mean of both for "symmetric".
 
     Parameters
     ----------
@@ -100,7 +100,8 @@ def js_divergence(
 ) -> Array:
     r"""Jensen-Shannon divergence between two distributions over classes, with adjustable weights.
 
-    Each term is :math:`\beta KL(P\|M) + (1 - \beta) KL(Q\|M)` with :math:`M = \beta P + (1 - \beta) Q`.
+    Each term is :math:`\beta \mathrm{KL}(P\,\|\,M) + (1 - \beta) \mathrm{KL}(Q\,\|\,M)` with
+    :math:`M = \beta P + (1 - \beta) Q`.
 
     Parameters
     ----------
