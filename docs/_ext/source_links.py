@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ __all__ = ["linkcode_resolve", "setup"]
 @cache
 def lines_of(module: str, name: str) -> str | None:
     """The path and the lines of a public name, as in an address of GitHub. None for a constant."""
-    value: Any = sys.modules.get(module)
+    value: Any = import_module(module)
     for part in name.split("."):
         value = inspect.getattr_static(value, part, None)
     value = getattr(value, "fget", None) or getattr(value, "__func__", None) or value

@@ -110,3 +110,34 @@ def test_notebooks_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "](https://a.b)" in cells[1]["source"] and "file_format" not in cells[1]["source"]
     assert cells[2]["source"] == "from figures import show" and cells[2]["outputs"] == []
     assert "figures.py" not in notebook("# Title\n", "notebooks/name")["cells"][0]["source"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "file"),
+    [
+        ("xpenalties", "kl_divergence", "_penalties/divergences.py"),
+        ("xpenalties", "Pipeline.compute", "_pipeline/pipeline.py"),
+        ("xpenalties", "Pipeline.from_config", "_pipeline/pipeline.py"),
+        ("xpenalties.trees", "over_tree", "trees/_over_tree.py"),
+    ],
+)
+def test_links_to_the_source(monkeypatch: pytest.MonkeyPatch, module: str, name: str, file: str) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    from source_links import linkcode_resolve
+
+    address = linkcode_resolve("py", {"module": module, "fullname": name})
+    prefix = f"https://github.com/xpenalties/xpenalties/blob/main/src/xpenalties/{file}#L"
+    assert address is not None and address.startswith(prefix)
+    first, last = map(int, address.removeprefix(prefix).split("-L"))
+    lines = (PACKAGE / file).read_text("utf-8").splitlines()[first - 1 : last]
+    assert any(line.lstrip().startswith(f"def {name.rpartition('.')[2]}(") for line in lines)
+    assert sum(line.lstrip().startswith("def ") for line in lines) <= 2
+
+
+def test_what_has_no_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    from source_links import linkcode_resolve
+
+    assert linkcode_resolve("py", {"module": "xpenalties", "fullname": "missing"}) is None
+    assert linkcode_resolve("py", {"module": "xpenalties", "fullname": "__version__"}) is None
+    assert linkcode_resolve("c", {"module": "", "fullname": "x"}) is None
