@@ -141,3 +141,18 @@ def test_what_has_no_source(monkeypatch: pytest.MonkeyPatch) -> None:
     assert linkcode_resolve("py", {"module": "xpenalties", "fullname": "missing"}) is None
     assert linkcode_resolve("py", {"module": "xpenalties", "fullname": "__version__"}) is None
     assert linkcode_resolve("c", {"module": "", "fullname": "x"}) is None
+
+
+COLUMN = 100  # characters of code fit into the site's column
+FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
+
+
+def test_code_fits_into_the_column() -> None:
+    """ruff formats blocks of Python at 88; sessions with prompts, and other languages, are wrapped by hand."""
+    docs = ROOT / "docs"
+    long = {}
+    for page in (docs / "index.md", *docs.glob("guide/*.md"), *docs.glob("start/*.md")):
+        for _, language, code in FENCE.findall(page.read_text("utf-8")):
+            if language.startswith("{code-block}") or not language.startswith("{"):
+                long |= {line: page.name for line in code.splitlines() if len(line) > COLUMN}
+    assert long == {}
