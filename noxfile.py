@@ -2,7 +2,7 @@
 
 Plain `nox` is what a change has to pass, in minutes. `nox -t full` runs everything: also the oldest versions, other
 interpreters, all rows of tests/matrix/cases.py, the integrations, the site, and full coverage. `nox -t ci` is the part
-of `full` that .ci/run has time for after plain `nox`.
+of `full` that .ci/run has time for after plain `nox`. `nox -t portable` is what CI runs on each system and interpreter.
 
 backend_matrix/backends.toml is the only list of backends and their requirements. Each session has its own environment.
 Sessions that run tests write coverage data and results under their own names, over those of their last run. Plain `nox`
@@ -28,7 +28,8 @@ COVERAGE = ROOT / ".coverage-data"  # not next to .coverage, where `coverage rep
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 ROWS: list[dict[str, Any]] = tomllib.loads((ROOT / "backend_matrix" / "backends.toml").read_text("utf-8"))["backend"]
 REQUIRED = [row for row in ROWS if row["required"]]
-PYTHON = ROWS[0]["python"][0]
+PYTHONS = ROWS[0]["python"]
+PYTHON = PYTHONS[0]
 ONCE = f"{ROWS[0]['name']}-{PYTHON}"  # runs the tests that do not depend on a backend
 ONE_FRAMEWORK = "not mixed and not integrations and not docs"  # the others need more packages
 COMPILED = [row for row in REQUIRED if row["jit"]]  # these take the longest
@@ -36,6 +37,7 @@ OTHERS = [row for row in ROWS if row not in COMPILED]
 ONE_THREAD = ("OMP_NUM_THREADS", "1")  # each session has one core, and more threads slow it down
 FULL = "full"
 CI = "ci"
+PORTABLE = "portable"
 
 nox.needs_version = ">=2026.10.20"
 nox.options.allow_parallel = True  # except sessions that read other sessions' files
@@ -149,6 +151,7 @@ def define(rows: Iterable[dict[str, Any]]) -> None:
         # even a list of one puts the version into the session's name
         python = row["python"] if len(row["python"]) > 1 else row["python"][0]
         tags = [FULL] if row["required"] or "needs" in row else [FULL, CI]
+        tags += [PORTABLE] if row is ROWS[0] else []
         backend = "none" if "needs" in row and not has_cuda() else None  # no environment for a skipped session
         nox.session(name=row["name"], python=python, tags=tags, venv_backend=backend)(tests_of(row))
 
@@ -198,11 +201,14 @@ def doctest(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def docs(session: nox.Session) -> None:
-    """Build the site strictly: run each page, list each public name, follow each link."""
+    """Build the site strictly: run each page, list each public name, follow each link.
+
+    Outputs of cells are kept in docs/_build as long as neither the cells nor the package change, except in CI.
+    """
     session.install("-e", ".[examples]", *group("site"), *group("integrations"), *newest(REQUIRED))
     built = ROOT / "docs" / "_build"
-    shutil.rmtree(built, ignore_errors=True)
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", str(built / "html"))
+    shutil.rmtree(built / "html", ignore_errors=True)
+    session.run("sphinx-build", "-W", "--keep-going", "-j", "auto", "-b", "html", "docs", str(built / "html"))
     session.run("python", "docs/check_links.py", str(built / "html"))
 
 
@@ -211,15 +217,21 @@ define(OTHERS)
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel, check their metadata, and try the installed wheel."""
-    dist = Path(session.create_tmp()) / "dist"
+    """Build sdist and wheel into dist/, check their metadata, and try the installed wheel.
+
+    The release workflow passes a tag, as in `nox -s build -- v0.1.0`. It must match the version and the changelog.
+    """
+    dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     session.install(*group("build"))
     session.run("python", "-m", "build", "--outdir", str(dist))
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     session.install(f"{next(dist.glob('*.whl'))}[numpy]", *group("tests"))
     session.run("python", "-c", "import xpenalties as x; assert 'site-packages' in x.__file__, x.__file__")
-    session.run("pytest", "tests", "-m", "smoke", env={"XPENALTIES_TEST_BACKENDS": "numpy"})
+    env = {"XPENALTIES_TEST_BACKENDS": "numpy", "XPENALTIES_TEST_DIST": str(dist)}
+    if session.posargs:
+        [env["XPENALTIES_TEST_TAG"]] = session.posargs
+    session.run("pytest", "tests", "-m", "smoke", env=env)
 
 
 @nox.session(tags=[FULL])
@@ -229,7 +241,7 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
-@nox.session(python=PYTHON, tags=[FULL, CI])
+@nox.session(python=PYTHONS, tags=[FULL, CI, PORTABLE])
 def bare(session: nox.Session) -> None:
     """Test the installed package with its runtime dependency only, without any framework."""
     run_tests(session, [".", *group("run")], "", "bare", results=False, spread=False)

@@ -64,8 +64,12 @@ class Matrix:
         count = self.cells.get((function, backend, column), Count())
         if sum(count):
             return str(count)
-        lacking = self.lacks(backend, column)
-        return f"n/a[^{backend}-{lacking}]" if lacking else HOLE
+        return "n/a" if self.lacks(backend, column) else HOLE
+
+    def reasons(self, backends: Iterable[str], column: str) -> list[str]:
+        """Return a line for each backend that lacks the feature of a column."""
+        lacking = [(name, self.lacks(name, column)) for name in backends]
+        return [f"- n/a on `{name}`: {self.rows[name][f'no_{key}']}." for name, key in lacking if key]
 
     def holes(self, backends: Iterable[str]) -> list[str]:
         """Return the cells of `backends` that should have a result and have none."""
@@ -86,19 +90,16 @@ def render(rows: Sequence[Row], sessions: Sequence[Row], matrix: Matrix, shown: 
         f"Results of {date}. Written by `nox`, do not edit.",
         "",
         "**✓ n**: all n checks in the backend's sessions passed. **✗ f/n**: f of n failed.",
-        f"**n/a**: the framework lacks it. {HOLE}: no check ran.",
+        f"**n/a**: the framework lacks it, for the reason below the table. {HOLE}: no check ran.",
     ]
     for column, (heading, _) in COLUMNS.items():
         cells = [[f"`{name}`", *(matrix.cell(name, backend, column) for backend in shown)] for name in matrix.functions]
         lines += ["", f"## {heading}", "", *table(["", *shown], cells)]
+        if reasons := matrix.reasons(shown, column):
+            lines += ["", *reasons]
     ran = [[f"`{each['session']}`", versions(each), total(each, "passed"), total(each, "failed")] for each in sessions]
     lines += ["", "## Sessions", "", *table(["", "versions", "passed", "failed"], ran)]
     lines += ["", "## Did not run", "", *did_not_run(rows, {each["session"] for each in sessions})]
-    lines.append("")
-    for backend in shown:
-        for key in ("jit", "autodiff"):
-            if not matrix.rows[backend][key]:
-                lines.append(f"[^{backend}-{key}]: {matrix.rows[backend]['no_' + key]}.")
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,8 @@
 """Sphinx's configuration; `nox -s docs` builds the site, and a warning fails it."""
 
+import hashlib
 import os
 import sys
-from importlib.metadata import version as version_of
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -18,21 +18,31 @@ PROFILE.mkdir(parents=True, exist_ok=True)
 )
 os.environ["IPYTHONDIR"] = str(PROFILE.parent)
 
-project = "xpenalties"
-author = "The xpenalties developers"
+from addresses import BRANCH, PROJECT, SITE, SOURCE  # noqa: E402 - in _ext
+from source_links import linkcode_resolve  # noqa: E402, F401 - sphinx.ext.linkcode calls it
+
+project = PROJECT["name"]
+author = PROJECT["authors"][0]["name"]
 copyright = author
-version = release = version_of(project)
+version = release = PROJECT["version"]
 
 extensions = [
     "myst_nb",
     "numpydoc",
     "sphinx.ext.autodoc",
+    "sphinx.ext.githubpages",
+    "sphinx.ext.linkcode",
     "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxext.opengraph",
+    "math_font",
     "mathml",
+    "notebook_files",
     "pages",
     "reference",
     "repository",
     "same_notebook",
+    "source_links",
 ]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb"}
 exclude_patterns = ["_build", "_ext", "pictures", "**/.ipynb_checkpoints"]
@@ -44,9 +54,20 @@ myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_block", "attrs_inl
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 
-nb_execution_mode = "force"
+
+def _digest_of_what_cells_import() -> str:
+    """A name for the outputs of the cells: it changes with the package, and with what else of the project they use."""
+    digest = hashlib.sha256()
+    for pattern in ("src/**/*.py", "docs/*.py", "tests/project/*.py"):
+        for path in sorted(HERE.parent.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+nb_execution_mode = "force" if os.environ.get("CI") else "cache"
+nb_execution_cache_path = str(HERE / "_build" / f"outputs-{_digest_of_what_cells_import()}")
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600  # seconds for a cell; _ext/pages.py limits the whole page
+nb_execution_timeout = 1800  # seconds for a cell: only a cell that hangs fails, not one on a busy machine
 nb_execution_show_tb = True
 nb_merge_streams = True
 nb_render_markdown_format = "myst"  # with tables
@@ -56,15 +77,30 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings describe types
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
+python_maximum_signature_line_length = 60  # longer ones have a line for each parameter
 
 html_theme = "furo"
 html_title = f"{project} {version}"
+html_baseurl = SITE
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sphinx = False
 html_copy_source = False
-html_theme_options = {"navigation_with_keys": True}
+html_theme_options = {
+    "navigation_with_keys": True,
+    "source_repository": SOURCE,
+    "source_branch": BRANCH,
+    "source_directory": "docs/",
+    "footer_icons": [{"name": "GitHub", "url": SOURCE, "html": "GitHub", "class": ""}],
+}
+ogp_site_url = SITE
+ogp_site_name = project
+ogp_image = "_static/card.png"
+ogp_image_alt = False
+ogp_social_cards = {"enable": False}
+ogp_enable_meta_description = True
 pygments_style = "a11y-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and output

@@ -187,7 +187,7 @@ def adaptive_kl(
 ) -> Controller:
     r"""Control a weight so that a KL divergence stays near a target.
 
-    Each step multiplies the weight by :math:`1 + g \, \mathrm{clip}(KL / \text{target} - 1, -c, c)`.
+    Each step multiplies the weight by :math:`1 + g \, \mathrm{clip}(\mathrm{KL} / \text{target} - 1, -c, c)`.
 
     Parameters
     ----------

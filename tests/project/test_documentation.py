@@ -91,3 +91,68 @@ def test_a_matrix_of_ones_own(tmp_path: Path) -> None:
     assert found.returncode == 1 and "KeyError: 'cupy'" in found.stdout
     found = run("nox", "--list")
     assert found.returncode == 0 and all(f"* {name}" in found.stdout for name in ("numpy", "torch", "jax", "strict"))
+
+
+def test_notebooks_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    from notebook_files import notebook
+
+    text = (
+        "---\nfile_format: mystnb\n---\n\n# Title\n\n"
+        "See [this](../guide/pipelines.md#x), [that](../../examples/a.py), [it](https://a.b).\n\n"
+        "```{code-cell}\n:tags: [hide-input]\n\nfrom figures import show\n```\n\nMore.\n"
+    )
+    cells = notebook(text, "notebooks/name")["cells"]
+    assert [cell["cell_type"] for cell in cells] == ["code", "markdown", "code", "markdown"]
+    assert cells[0]["source"].startswith("%pip install") and "/raw/main/docs/figures.py" in cells[0]["source"]
+    assert "](https://xpenalties.github.io/xpenalties/guide/pipelines.html#x)" in cells[1]["source"]
+    assert "](https://github.com/xpenalties/xpenalties/blob/main/examples/a.py)" in cells[1]["source"]
+    assert "](https://a.b)" in cells[1]["source"] and "file_format" not in cells[1]["source"]
+    assert cells[2]["source"] == "from figures import show" and cells[2]["outputs"] == []
+    assert "figures.py" not in notebook("# Title\n", "notebooks/name")["cells"][0]["source"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "file"),
+    [
+        ("xpenalties", "kl_divergence", "_penalties/divergences.py"),
+        ("xpenalties", "Pipeline.compute", "_pipeline/pipeline.py"),
+        ("xpenalties", "Pipeline.from_config", "_pipeline/pipeline.py"),
+        ("xpenalties.trees", "over_tree", "trees/_over_tree.py"),
+    ],
+)
+def test_links_to_the_source(monkeypatch: pytest.MonkeyPatch, module: str, name: str, file: str) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    from source_links import linkcode_resolve
+
+    address = linkcode_resolve("py", {"module": module, "fullname": name})
+    prefix = f"https://github.com/xpenalties/xpenalties/blob/main/src/xpenalties/{file}#L"
+    assert address is not None and address.startswith(prefix)
+    first, last = map(int, address.removeprefix(prefix).split("-L"))
+    lines = (PACKAGE / file).read_text("utf-8").splitlines()[first - 1 : last]
+    assert any(line.lstrip().startswith(f"def {name.rpartition('.')[2]}(") for line in lines)
+    assert sum(line.lstrip().startswith("def ") for line in lines) <= 2
+
+
+def test_what_has_no_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    from source_links import linkcode_resolve
+
+    assert linkcode_resolve("py", {"module": "xpenalties", "fullname": "missing"}) is None
+    assert linkcode_resolve("py", {"module": "xpenalties", "fullname": "__version__"}) is None
+    assert linkcode_resolve("c", {"module": "", "fullname": "x"}) is None
+
+
+COLUMN = 100  # characters of code fit into the site's column
+FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
+
+
+def test_code_fits_into_the_column() -> None:
+    """ruff formats blocks of Python at 88; sessions with prompts, and other languages, are wrapped by hand."""
+    docs = ROOT / "docs"
+    long = {}
+    for page in (docs / "index.md", *docs.glob("guide/*.md"), *docs.glob("start/*.md")):
+        for _, language, code in FENCE.findall(page.read_text("utf-8")):
+            if language.startswith("{code-block}") or not language.startswith("{"):
+                long |= {line: page.name for line in code.splitlines() if len(line) > COLUMN}
+    assert long == {}

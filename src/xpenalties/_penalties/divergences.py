@@ -37,8 +37,8 @@ def kl_divergence(
     .. warning:: Values are not checked. If you pass probabilities, or logits without ``from_logits=True``, the result
        is a plausible, wrong number. Use `set_value_checks` to find such calls.
 
-    Each term is :math:`KL(P\|Q) = \sum_i p_i (\log p_i - \log q_i)` for "forward", :math:`KL(Q\|P)` for "reverse", and
-    the mean of both for "symmetric".
+    Each term is :math:`\mathrm{KL}(P\,\|\,Q) = \sum_i p_i (\log p_i - \log q_i)` for "forward",
+    :math:`\mathrm{KL}(Q\,\|\,P)` for "reverse", and the mean of both for "symmetric".
 
     Parameters
     ----------
@@ -112,7 +112,8 @@ def js_divergence(
     .. warning:: Values are not checked. If you pass probabilities, or logits without ``from_logits=True``, the result
        is a plausible, wrong number. Use `set_value_checks` to find such calls.
 
-    Each term is :math:`\beta KL(P\|M) + (1 - \beta) KL(Q\|M)` with :math:`M = \beta P + (1 - \beta) Q`.
+    Each term is :math:`\beta \mathrm{KL}(P\,\|\,M) + (1 - \beta) \mathrm{KL}(Q\,\|\,M)` with
+    :math:`M = \beta P + (1 - \beta) Q`.
 
     Parameters
     ----------

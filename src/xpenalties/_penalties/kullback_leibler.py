@@ -4,7 +4,7 @@ The sum of p log(p / q) cancels if P and Q are close: in float32, half of the va
 both distributions sum to 1, there are formulas whose summands are all >= 0. Let d = log q - log p, centered so that the
 sum of p d is 0, and :math:`g(d) = e^d - 1 - d`. Then
 
-.. math:: KL(P\|Q) = \log \sum_i p_i e^{d_i} = \log(1 + \sum_i p_i g(d_i)).
+.. math:: \mathrm{KL}(P\,\|\,Q) = \log \sum_i p_i e^{d_i} = \log(1 + \sum_i p_i g(d_i)).
 
 A constant that is added to all of d drops out. So d can be the difference of the logits, which is exact if they are
 close. An error of the center changes the value only by the square of that error. The same holds for the sum of p g(r)

@@ -211,7 +211,8 @@ def consistency(
     r"""Distance between two outputs that should agree, such as those for an input and its augmentation.
 
     Each term is :math:`(a - b)^2` for "mse", :math:`|a - b|` for "l1", :math:`1 - \cos(a, b)` for "cosine", the mean of
-    :math:`KL(A\|B)` and :math:`KL(B\|A)` for "kl", and the Jensen-Shannon divergence for "js".
+    :math:`\mathrm{KL}(A\,\|\,B)` and :math:`\mathrm{KL}(B\,\|\,A)` for "kl", and the Jensen-Shannon divergence for
+    "js".
 
     Parameters
     ----------

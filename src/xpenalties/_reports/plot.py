@@ -116,7 +116,7 @@ def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
     cycle = [style for style in cycle if _is_colored(style)] or cycle
     fixed = {
         "base_loss": {"color": ink, "linestyle": "--"},
-        "total_grad_norm": {"color": ink, "linestyle": "-", "linewidth": 4, "alpha": 0.25, "zorder": 1},
+        "total_grad_norm": {"color": ink, "linestyle": "-", "linewidth": 4, "alpha": 0.5, "zorder": 1},
     }
     penalties = [name for name in dict.fromkeys(names) if name not in fixed]
     styles: dict[str, dict[str, Any]] = {}
