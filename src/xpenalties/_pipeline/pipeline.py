@@ -17,7 +17,7 @@ from .computation import Computation
 from .hashing import Static
 from .penalty import Penalty
 from .penalty_inputs import callables_in, names_in
-from .pipeline_table import as_html, as_text
+from .pipeline_table import as_html, as_text, title_of
 from .settings import Settings
 
 __all__ = ["Pipeline"]
@@ -322,13 +322,10 @@ class Pipeline(HasParameters):
 
     def __repr__(self) -> str:
         """Return a table of the penalties."""
-        return as_text(self._title(), self.penalties)
+        return as_text(title_of(self.name), self.penalties)
 
     def _repr_html_(self) -> str:
-        return as_html(self._title(), self.penalties)
-
-    def _title(self) -> str:
-        return f"Pipeline {shown(self.name)}"
+        return as_html(title_of(self.name), self.penalties)
 
     def _call_parameters(self) -> Parameters:
         """Return the names of the inputs that the enabled penalties ask for, and `step`."""
