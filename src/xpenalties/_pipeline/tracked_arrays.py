@@ -133,10 +133,11 @@ class TrackedGraph(Tracked):
     ) -> None:
         super().__init__(arrays, backend, label)
         self._scale = scale
+        self._is_recorded = any(map(backend.autodiff.requires_grad, arrays))
 
     def reason(self) -> str:
         """Return why a value has no gradient norm."""
-        if not any(map(self.backend.autodiff.requires_grad, self.arrays)):
+        if not self._is_recorded:
             return f"no array of wrt ({self.label}) requires a gradient"
         if any(hasattr(x, "full_tensor") for x in self.arrays):  # a DTensor of PyTorch
             return f"{super().reason()}, or FSDP has replaced its sharded parameters by copies"
@@ -144,6 +145,8 @@ class TrackedGraph(Tracked):
 
     def gradient_of(self, value: Any) -> list[Any]:
         """Return the gradient of a computed value, and keep the graph. None for arrays that are not in it."""
+        if not self._is_recorded:
+            return [None] * len(self.arrays)
         autodiff = self.backend.autodiff
         if self._scale is None:
             return self.gradient(value, lambda cotangent: autodiff.recorded_gradient(value, self.arrays, cotangent))
@@ -215,12 +218,18 @@ def _places(caller: str, leaves: list[Any], part: Chosen) -> list[int]:
     """Return the places of the arrays among the leaves of the inputs."""
     if part.places is not None:
         return part.places
-    places = [i for i, leaf in enumerate(leaves) if any(leaf is x for x in part.arrays)]
-    if len(places) < len(part.arrays) and not all(any(x is leaf for leaf in leaves) for x in part.arrays):
+    if in_dynamo():  # pragma: no cover - Dynamo's trace; id() would recompile for each new array
+        found = [[i for i, leaf in enumerate(leaves) if leaf is x] for x in part.arrays]
+    else:
+        by_id: dict[int, list[int]] = {}
+        for i, leaf in enumerate(leaves):
+            by_id.setdefault(id(leaf), []).append(i)
+        found = [by_id.get(id(x), []) for x in part.arrays]
+    if not all(found):
         backend = backend_of(part.arrays[0])
         assert backend is not None
         raise ValueError(f"{caller}: {backend.autodiff.needs_inputs}")
-    return places
+    return [i for places in found for i in places]
 
 
 def _differentiable(caller: str, leaves: list[Any], places: Iterable[int], where: str) -> dict[int, Backend]:

@@ -46,7 +46,7 @@ class TorchAutodiff(Autodiff):
         return recording and bool(x.requires_grad)
 
     def recorded_gradient(self, value: Any, arrays: list[Any], cotangent: Any) -> list[Any]:
-        if not (value.requires_grad and any(x.requires_grad for x in arrays)):
+        if not value.requires_grad:
             return [None] * len(arrays)
         with without_autocast(value.device.type):
             gradients = torch.autograd.grad(value, arrays, cotangent, retain_graph=True, allow_unused=True)
