@@ -51,10 +51,10 @@ class PipelineLoss:
     in all batches of the optimizer's step. After `attach`, also ``"reference"``, the reference's logits, and
     ``"params"``, the model's parameters by path, for `over_tree`. The step is the Trainer's `global_step`.
 
-    Built-in penalties whose `inputs` are logits or reference are masked by the labels and divided by the number of
-    items, like the loss, unless their options override it. (A "mean" over elements is also divided by the number of
-    classes.) All other penalties are scaled by the batch's share of the items: with gradient accumulation, they count
-    once for all batches of a step.
+    Built-in penalties whose arrays are logits or reference are masked by the labels and divided by the number of items,
+    like the loss, unless their options or a mapping of `inputs` set `where` or `normalizer`. (A "mean" over elements is
+    also divided by the number of classes.) All other penalties are scaled by the batch's share of the items: with
+    gradient accumulation, they count once for all batches of a step.
 
     Parameters
     ----------
