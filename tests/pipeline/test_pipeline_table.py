@@ -112,7 +112,9 @@ def test_html() -> None:
 
 def test_a_loss_shows_its_base_loss() -> None:
     pipe = Pipeline({"l1": 1.0})
-    assert repr(RegularizedLoss(mine, pipe)) == f"RegularizedLoss of mine and {pipe!r}"
+    loss = RegularizedLoss(mine, pipe)
+    assert repr(loss) == f"RegularizedLoss of mine and {pipe!r}"
+    assert loss._repr_html_() == pipe._repr_html_().replace("<p>", "<p>RegularizedLoss of mine and ")
 
 
 def test_a_partial_has_the_name_of_its_function() -> None:

@@ -15,7 +15,7 @@ from ..backends import register_loaded
 from .computation import Computation
 from .hashing import Static
 from .penalty import Penalty
-from .pipeline_table import as_html, as_text
+from .pipeline_table import as_html, as_text, title_of
 from .settings import Settings
 
 __all__ = ["Pipeline"]
@@ -294,13 +294,10 @@ class Pipeline:
 
     def __repr__(self) -> str:
         """Return a table of the penalties."""
-        return as_text(self._title(), self.penalties)
+        return as_text(title_of(self.name), self.penalties)
 
     def _repr_html_(self) -> str:
-        return as_html(self._title(), self.penalties)
-
-    def _title(self) -> str:
-        return f"Pipeline {shown(self.name)}"
+        return as_html(title_of(self.name), self.penalties)
 
     def _replace(self, change: Callable[[Penalty], Penalty]) -> Pipeline:
         return Pipeline([change(p) for p in self.penalties], name=self.name)

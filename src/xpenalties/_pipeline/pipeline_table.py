@@ -12,7 +12,7 @@ from .._penalties.spec import spec_of
 from ..trees._over_tree import OverTree
 from .penalty import Penalty
 
-__all__ = ["as_html", "as_text"]
+__all__ = ["as_html", "as_text", "title_of"]
 
 _COLUMNS = ("name", "penalty", "weight", "inputs", "options")
 _LONGEST = 60  # characters of the value of one option
@@ -22,6 +22,11 @@ _TABLE = "border-collapse:collapse;color:inherit;text-align:left"
 _HEAD = "text-align:left;background:none;border-bottom:1px solid currentColor"
 _ROW = "background:none;color:inherit"
 _CELL = "text-align:left;font-weight:normal;max-width:24em;overflow-wrap:anywhere"
+
+
+def title_of(name: str) -> str:
+    """Return the title of a pipeline's table."""
+    return f"Pipeline {shown(name)}"
 
 
 def as_text(title: str, penalties: Iterable[Penalty]) -> str:

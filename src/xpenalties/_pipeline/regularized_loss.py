@@ -14,6 +14,7 @@ from .computation import Computation
 from .hashing import hashable
 from .penalty import Penalty
 from .pipeline import Pipeline
+from .pipeline_table import as_html, as_text, title_of
 from .settings import Settings
 
 __all__ = ["RegularizedLoss"]
@@ -76,7 +77,13 @@ class RegularizedLoss:
 
     def __repr__(self) -> str:
         """Return the name of the base loss, and the pipeline as a table."""
-        return f"RegularizedLoss of {shown_function(self.base_loss)} and {self.pipeline!r}"
+        return as_text(self._title(), self.pipeline)
+
+    def _repr_html_(self) -> str:
+        return as_html(self._title(), self.pipeline)
+
+    def _title(self) -> str:
+        return f"RegularizedLoss of {shown_function(self.base_loss)} and {title_of(self.pipeline.name)}"
 
     def __call__(self, *inputs: Any, step: Any = None) -> Any:
         """Return the total, a differentiable 0-d array.
