@@ -75,7 +75,7 @@ __all__ = [
 ]
 __version__: str
 
-if not _TYPE_CHECKING:  # a type checker would take any name for an attribute
+if not _TYPE_CHECKING:  # pragma: no branch - a type checker would take any name for an attribute
 
     def __getattr__(name: str) -> object:
         """Return an attribute that takes time to import."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 import xpenalties as xp
 from tests.helpers.harness import Framework
+from tests.helpers.processes import on_two_processes
 from xpenalties import check_log_probabilities, set_value_checks
 from xpenalties._arrays.value_checks import VALUE_CHECKS
 
@@ -124,14 +126,25 @@ def test_tracers_of_torch(fw: Framework) -> None:
     good, bad = fw.array(LOG_P), fw.array(P)
     exported = torch.export.export(Module(), (good,)).module()
     gradient = torch.func.grad(Module())
+    traced = torch.fx.experimental.proxy_tensor.make_fx(Module())(good)
     compiled_gradient = torch.compile(torch.func.grad(Module()), fullgraph=True, backend="aot_eager")
-    for program in (exported, gradient, compiled_gradient):
+    for program in (exported, traced, gradient, compiled_gradient):
         program(good)
         assert "must hold log-probabilities, got rows of something" in fails(lambda program=program: program(bad))
     assert Module()(torch.zeros(2, 3, device="meta")).device.type == "meta"
     assert torch.func.vmap(Module())(torch.zeros(2, 3, device="meta")).shape == (2,)
     mapped = torch.compile(torch.func.vmap(Module()), fullgraph=True, backend="aot_eager")
     assert mapped(bad).shape == (2,)  # the one place where nothing is checked
+
+
+@pytest.mark.only("torch", reason="is about PyTorch's sharded tensors")
+def test_all_processes_agree_on_a_sharded_tensor(fw: Framework, tmp_path: Path) -> None:
+    on_two_processes("arrays.checked_processes", tmp_path)
+    for rank in (0, 1):
+        good, bad = (tmp_path / f"{rank}.txt").read_text("utf-8").splitlines()
+        assert good == "1.3863" and bad.startswith(
+            "entropy: `log_p` must hold log-probabilities, got rows of something"
+        )
 
 
 # the switch

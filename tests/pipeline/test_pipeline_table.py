@@ -13,6 +13,7 @@ import xpenalties as xp
 from tests.helpers.harness import Framework
 from tests.helpers.samples import mine, pair
 from xpenalties import Penalty, Pipeline, RegularizedLoss, schedules, trees
+from xpenalties._pipeline import pipeline_table
 
 
 def made(weight: Any = 0.25) -> Pipeline:
@@ -69,6 +70,12 @@ def test_wide_tables_are_wrapped() -> None:
     lines = repr(pipe).splitlines()
     assert max(map(len, lines)) <= 100 and all(map(str.isprintable, lines))
     assert "center='aaaa" in repr(pipe) and repr(pipe).count("a") < 500
+
+
+def test_inputs_by_parameter() -> None:
+    assert pipeline_table._inputs({"log_p": "teacher", "where": attrgetter("mask")}) == (
+        "log_p=teacher, where=operator.attrgetter('mask')"
+    )
 
 
 class Cells(HTMLParser):

@@ -109,6 +109,8 @@ def test_what_is_refused() -> None:
 def test_gathering_is_the_mean_of_all_reports() -> None:
     """A process may have no report, or penalties that another lacks."""
     here, there = report_of(("a", 1.0), ("b", 2.0), total=3.0), report_of(("a", 5.0), ("c", 3.0), total=8.0)
+    for report, least in ((here, 2.0), (there, 1.0)):
+        report["a"].metrics["min"] = least  # type: ignore[index]
     states: list[Any] = []
     for reports in ([here], [there, there], []):
         with pytest.raises(TypeError):
@@ -117,7 +119,7 @@ def test_gathering_is_the_mean_of_all_reports() -> None:
     want = Report.mean([here, there, there])
     assert mean == want and list(mean) == ["a", "b", "c"]
     assert mean["b"].contribution == pytest.approx(2 / 3) and mean["b"].value == 2.0
-    assert mean["a"].metrics == {"m" * 200: 1.0}
+    assert mean["a"].metrics == {"m" * 200: 1.0, "min": 1.0}
 
 
 @pytest.mark.only("torch", reason="starts processes with PyTorch's launcher")

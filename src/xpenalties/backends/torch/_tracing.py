@@ -28,18 +28,22 @@ class TorchTracing(Tracing):
         return x.device.type != "meta"
 
     def raise_unless(self, valid: Any, message: str, error: Callable[[], Exception]) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():  # pragma: no cover - coverage cannot see what Dynamo traces
             if not torch._C._functorch.is_batchedtensor(valid):  # the assertion has no batching rule
                 torch._assert_async(valid, message)
-        elif torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:  # jit.trace, make_fx, fake tensors
+            return
+        if torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:  # jit.trace, make_fx, fake tensors
             torch._assert_async(valid, message)
-        elif torch._C._functorch.is_functorch_wrapped_tensor(valid):
-            while torch._C._functorch.is_functorch_wrapped_tensor(valid):
-                valid = torch._C._functorch.get_unwrapped(valid)
-            if valid.device.type != "meta" and not bool(valid.all()):
-                raise ValueError(message)
-        elif valid.device.type != "meta":
+            return
+        plain = valid
+        while torch._C._functorch.is_functorch_wrapped_tensor(plain):
+            plain = torch._C._functorch.get_unwrapped(plain)
+        if hasattr(plain, "full_tensor"):  # a DTensor, whose bool() would be that of this process alone
+            plain = plain.full_tensor()
+        if plain is valid and plain.device.type != "meta":
             super().raise_unless(valid, message, error)
+        elif plain.device.type != "meta" and not bool(plain.all()):  # `error` could not read its arrays
+            raise ValueError(message)
 
     def compiles(self) -> bool:
         return not is_tracing()  # inside torch.func nothing can be compiled
