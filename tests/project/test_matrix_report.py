@@ -135,7 +135,7 @@ def test_what_did_not_run_has_a_reason(reported: Reported) -> None:
     reported.run("numpy")
     listed = reported.text.partition("## Did not run\n")[2]
     assert "- `cupy`: needs a CUDA device\n" in listed
-    assert f"- `oldest(torch)`: {ROWS['torch']['no_oldest']}\n" in listed
+    assert f"- `oldest(cupy)`: {ROWS['cupy']['no_oldest']}\n" in listed
     assert "- `numpy-3.13`: no results in this run\n" in listed
     assert "- `numpy-3.11`" not in listed
 

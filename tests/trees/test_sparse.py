@@ -38,6 +38,7 @@ def embedding_gradients(torch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @pytest.mark.only("torch", reason="is about PyTorch's sparse tensors")
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")  # before PyTorch 2.13
 @pytest.mark.parametrize("make", [transforms.clip, transforms.clip_by_global_norm])
 @pytest.mark.parametrize("limit", [0.05, 100.0])
 def test_clipping_keeps_gradients_sparse(fw: Framework, make: Callable[..., Any], limit: float) -> None:

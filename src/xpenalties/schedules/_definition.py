@@ -145,6 +145,10 @@ class Schedule(HasStaticKey):
         """Return a key that is equal for schedules with the same values."""
         return self.name, self.arguments
 
+    def __hash__(self) -> int:
+        # before PyTorch 2.13, torch.compile hashes a schedule made in a traced function before it has its fields
+        return hash((getattr(self, "name", None), getattr(self, "arguments", None)))
+
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments)})"
 
