@@ -28,6 +28,7 @@ from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
 from ._named_inputs import LazyInputs, check_inputs, select_inputs
 from ._transformers_pipeline import bound_pipeline, evaluated_each_step
+from ._transformers_reference import check_reference
 from ._transformers_state import ResetOnBegin, TrainerRun
 
 __all__ = ["PipelineLoss"]
@@ -138,9 +139,9 @@ class PipelineLoss:
         Raises
         ------
         ValueError
-            If the Trainer has another `compute_loss_func`, or its model is the reference. If `shift` is True and the
-            model does not predict the next token. If label smoothing is on, which the Trainer does not pass on. If
-            `ignore_index` is not the Trainer's.
+            If the Trainer has another `compute_loss_func`. If the reference is the Trainer's model, or calls it. If
+            `shift` is True and the model does not predict the next token. If label smoothing is on, which the Trainer
+            does not pass on. If `ignore_index` is not the Trainer's.
         """
         self._check_trainer(trainer)
         run = TrainerRun(trainer)
@@ -154,10 +155,7 @@ class PipelineLoss:
                 "PipelineLoss: the Trainer's `compute_loss_func` must be this loss, got "
                 f"{shown(trainer.compute_loss_func)}. Pass it to the Trainer."
             )
-        if trainer.model is self._reference:
-            raise ValueError(
-                "PipelineLoss: `reference` must not be the trained model, got the Trainer's model. Pass a copy of it."
-            )
+        check_reference(self._reference, trainer.model)
         if self._shift:
             _check_predicts_next_token(trainer.model)
         if self._ignore_index != -100:
