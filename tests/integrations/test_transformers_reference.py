@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
+from xpenalties import Penalty, Pipeline, kl_divergence
 
 integration("transformers", "accelerate")
 
+import torch
 from torch import nn
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its imports' own
-    from tests.integrations.trainer_training import PIPE, network, trainer
+    from tests.integrations.trainer_training import PIPE, VOCABULARY, network, trainer
     from xpenalties.integrations.transformers import PipelineLoss
 
 pytestmark = [pytest.mark.integrations, pytest.mark.usefixtures("quietly")]
@@ -84,6 +86,28 @@ def test_a_copy_that_calls_the_trained_model(replace: Callable[[Any], None], tmp
     trainer(model, PipelineLoss(PIPE, reference=before), tmp_path)
     replace(before)  # calls its own modules only
     trainer(model, PipelineLoss(PIPE, reference=before), tmp_path)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_packed_sequences_are_apart(wrapped: bool, tmp_path: Path) -> None:
+    """The reference sees two sequences in one row as the model does: each for itself."""
+    model, reference = network(), network(seed=3)
+    if wrapped:
+        by_method(reference)
+    ids = torch.randint(1, VOCABULARY, (1, 8))
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4]])
+    labels = torch.where(positions == 0, -100, ids)
+    options = {"from_logits": True, "reduction": "sum", "normalizer": None}
+    pipe = Pipeline([Penalty("kl_divergence", inputs=("logits", "reference"), options=options)])
+    loss = PipelineLoss(pipe, reference=reference)
+    made = trainer(model, loss, tmp_path)
+    made.compute_loss(model, {"input_ids": ids, "position_ids": positions, "labels": labels})
+    assert loss.report is not None
+    expected = sum(
+        kl_divergence(model(part).logits[:, :-1], reference(part).logits[:, :-1], **options)
+        for part in (ids[:, :3], ids[:, 3:])
+    )
+    torch.testing.assert_close(loss.report.regularizers["kl_divergence"].value, expected.detach())
 
 
 def test_a_reference_that_has_the_model(tmp_path: Path) -> None:

@@ -43,50 +43,65 @@ def penalties(logits: Any, reference: Any, mask: Any) -> dict[str, Any]:
     return {name: term[mask].sum() for name, term in terms.items()}
 
 
-def step(trainer: Any) -> tuple[Any, dict[str, Any], list[Any], Any]:
-    """Return the loss of one optimizer's step, its gradients, batches and number of items."""
+def trainer_of_trl(path: Path, options: dict[str, Any], **more: Any) -> Any:
+    data = {"train_dataset": completions(), "processing_class": tokenizer()}
+    return SFTTrainer(network(), SFTConfig(str(path), **options), **data, **more)
+
+
+def compare(trainer: Any, theirs: Any, reference: Any, weights: dict[str, float]) -> None:
+    """Compare a step's loss and gradients with TRL's own loss plus penalties by hand."""
+    theirs.model.load_state_dict(trainer.model.state_dict())
     batches, items = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 2, torch.device("cpu"))
-    trainer.current_gradient_accumulation_steps = len(batches)
-    total = sum(trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=items) for batch in batches)
-    return (*loss_and_gradients(trainer.model, total), batches, items)
+    total, expected = 0.0, 0.0
+    for each in (trainer, theirs):
+        each.model.train()
+        each.current_gradient_accumulation_steps = len(batches)
+    for batch in batches:
+        total = total + trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=items)
+        expected = expected + theirs.compute_loss(theirs.model, dict(batch), num_items_in_batch=items)
+        inputs = {"use_cache": False, **{name: x for name, x in batch.items() if name != "labels"}}
+        with torch.no_grad():
+            of_reference = reference(**inputs).logits[:, :-1]
+        sums = penalties(theirs.model(**inputs).logits[:, :-1], of_reference, batch["labels"][:, 1:] != -100)
+        expected = expected + sum(weight * sums[name] / items for name, weight in weights.items())
+    found, wanted = (loss_and_gradients(each.model, loss) for each, loss in ((trainer, total), (theirs, expected)))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] > theirs.evaluate(theirs.train_dataset)["eval_loss"]
 
 
 @pytest.mark.parametrize("kind", BATCHES)
-@pytest.mark.parametrize("by", ["recipe", "compute_loss_func"])
-def test_as_trl_plus_penalties_by_hand(kind: str, by: str, tmp_path: Path) -> None:
-    options = {**OPTIONS, "gradient_accumulation_steps": 2, **BATCHES[kind]}
-    reference = network(seed=3)
+def test_as_trl_plus_penalties_by_hand(kind: str, tmp_path: Path) -> None:
+    options, reference = {**OPTIONS, "gradient_accumulation_steps": 2, **BATCHES[kind]}, network(seed=3)
+    theirs = trainer_of_trl(tmp_path, options)
     names = run("trl_sft.py", reference=reference, arguments=SFTConfig(str(tmp_path), **options))
-    trainer, model = names["trainer"], names["model"]
-    logs = trainer.state.log_history
-    assert trainer.state.global_step == 2 and {f"penalties/{name}/value" for name in WEIGHTS} <= set(logs[0])
+    ours = names["trainer"]
+    assert ours.state.global_step == 2
+    assert {f"penalties/{name}/value" for name in WEIGHTS} <= set(ours.state.log_history[0])
+    compare(ours, theirs, reference, WEIGHTS)
+    loss = names["PipelineLoss"](names["pipeline"], reference=reference)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`compute_loss_func` is deprecated and will be removed in v2")
+        ours = trainer_of_trl(tmp_path, options, compute_loss_func=loss)
+    loss.attach(ours)
+    compare(ours, theirs, reference, WEIGHTS)
 
-    data = {"train_dataset": completions(), "processing_class": tokenizer()}
-    theirs = SFTTrainer(network(), SFTConfig(str(tmp_path), **options), **data)
-    theirs.model.load_state_dict(model.state_dict())
-    if by == "compute_loss_func":
-        loss = names["PipelineLoss"](names["pipeline"], reference=reference)
-        arguments = SFTConfig(str(tmp_path), **options)
-        with pytest.warns(FutureWarning, match="`compute_loss_func` is deprecated and will be removed in v2"):
-            trainer = SFTTrainer(network(), arguments, compute_loss_func=loss, **data)
-        loss.attach(trainer)
-        trainer.model.load_state_dict(model.state_dict())
-    trainer.model.train()
-    total, gradients, batches, items = step(trainer)
 
-    expected = 0.0
-    for batch in batches:
-        expected = expected + theirs.compute_loss(theirs.model, dict(batch), num_items_in_batch=items)
-        inputs = {name: x for name, x in batch.items() if name != "labels"}
-        mask = batch["labels"][:, 1:] != -100
-        with torch.no_grad():
-            of_reference = reference(**inputs).logits[:, :-1]
-        sums = penalties(theirs.model(**inputs).logits[:, :-1], of_reference, mask)
-        expected = expected + sum(weight * sums[name] / items for name, weight in WEIGHTS.items())
-    wanted, wanted_gradients = loss_and_gradients(theirs.model, expected)
-    torch.testing.assert_close(total, wanted)
-    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-4, atol=1e-6)
-    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] > theirs.evaluate(theirs.train_dataset)["eval_loss"]
+@pytest.mark.parametrize("kind", BATCHES)
+def test_without_logits(kind: str, tmp_path: Path) -> None:
+    options, reference = {**OPTIONS, "gradient_accumulation_steps": 2, **BATCHES[kind]}, network(seed=3)
+    theirs = trainer_of_trl(tmp_path, options)
+    names = run("trl_sft_without_logits.py", reference=reference, arguments=SFTConfig(str(tmp_path), **options))
+    ours = names["trainer"]
+    logged = ours.state.log_history[0]
+    assert -2.4 < logged["penalties/entropy_bonus"] < 0
+    assert logged["penalties/kl"] > 0
+    compare(ours, theirs, reference, {"kl": 0.1, "entropy": 0.01})
+    batch = next(iter(ours.get_train_dataloader()))
+    alone = ours.compute_loss(ours.model, dict(batch))
+    with pytest.warns(FutureWarning, match="`return_outputs=True`, and the logits it passes .* are deprecated"):
+        again, outputs = ours.compute_loss(ours.model, dict(batch), return_outputs=True)
+    torch.testing.assert_close(again, alone)
+    assert outputs.logits.shape[:2] == batch["labels"].shape
 
 
 def test_a_copy_after_the_trainer(tmp_path: Path) -> None:

@@ -1,16 +1,17 @@
-"""Check that a reference model is not the model that is trained, under Hugging Face's Trainer."""
+"""Check a reference model and how it is called, under Hugging Face's Trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from inspect import signature
 from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 
-__all__ = ["check_reference"]
+__all__ = ["check_reference", "without_cache"]
 
 
 def check_reference(reference: Callable[..., Any] | None, model: torch.nn.Module) -> None:
@@ -33,6 +34,17 @@ def check_reference(reference: Callable[..., Any] | None, model: torch.nn.Module
                 f"Trainer's model{name and f', at {name!r}'}. Copy the model before a Trainer changes it, or load it "
                 "again."
             )
+
+
+def without_cache(reference: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments for a call of the reference, which turn off its cache if it has one.
+
+    The Trainer turns off the cache of its model. With a cache, models do not keep sequences apart that are packed into
+    one row.
+    """
+    if isinstance(reference, torch.nn.Module) and "use_cache" in signature(reference.forward).parameters:
+        return {"use_cache": False, **arguments}
+    return dict(arguments)
 
 
 def _modules_called_by(forward: Any) -> Iterator[torch.nn.Module]:

@@ -28,7 +28,7 @@ from .._pipeline.regularized_loss import RegularizedLoss
 from .._reports.report import Report
 from ._named_inputs import LazyInputs, check_inputs, select_inputs
 from ._transformers_pipeline import bound_pipeline, evaluated_each_step
-from ._transformers_reference import check_reference
+from ._transformers_reference import check_reference, without_cache
 from ._transformers_state import ResetOnBegin, TrainerRun
 
 __all__ = ["PipelineLoss"]
@@ -61,8 +61,9 @@ class PipelineLoss:
         labels, divided by the items.
     reference : torch.nn.Module or callable, optional
         A frozen model. It takes the model's keyword arguments, and returns outputs with logits. A module is put into
-        evaluation mode and moved to the logits' device. For adapters, pass a function that calls the model without
-        them. It runs without gradients, and only if a penalty that is due names it or picks its own inputs.
+        evaluation mode, moved to the logits' device, and called without a cache, as the Trainer calls its model. For
+        adapters, pass a function that calls the model without them. It runs without gradients, and only if a penalty
+        that is due names it or picks its own inputs.
     shift : bool, default True
         Whether logits predict the next label, as in causal models. Pass False for classifiers and masked models.
     ignore_index : int, default -100
@@ -266,7 +267,7 @@ class PipelineLoss:
         if isinstance(reference, torch.nn.Module):
             reference.to(logits.device)  # does nothing if it is there already
         with torch.no_grad():
-            result = _logits("`reference`", reference(**run.called_with))
+            result = _logits("`reference`", reference(**without_cache(reference, run.called_with)))
         if result.shape != logits.shape:
             raise ValueError(
                 f"PipelineLoss: the logits of `reference` must have the model's shape, got {tuple(result.shape)} "
