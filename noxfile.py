@@ -31,7 +31,7 @@ REQUIRED = [row for row in ROWS if row["required"]]
 PYTHONS = ROWS[0]["python"]
 PYTHON = PYTHONS[0]
 ONCE = f"{ROWS[0]['name']}-{PYTHON}"  # runs the tests that do not depend on a backend
-ONE_FRAMEWORK = "not mixed and not integrations and not docs"  # the others need more packages
+ONE_FRAMEWORK = "not mixed and not integrations and not trainers and not docs"  # the others need more packages
 COMPILED = [row for row in REQUIRED if row["jit"]]  # these take the longest
 OTHERS = [row for row in ROWS if row not in COMPILED]
 ONE_THREAD = ("OMP_NUM_THREADS", "1")  # each session has one core, and more threads slow it down
@@ -187,6 +187,16 @@ def integrations(session: nox.Session) -> None:
     requirements = ["-e", ".[examples]", *group("tests"), *group("integrations"), *newest(REQUIRED)]
     session.env["XPENALTIES_TEST_INTEGRATIONS"] = "1"  # a missing package is an error
     run_tests(session, requirements, ",".join(row["name"] for row in REQUIRED), "integrations", results=False)
+
+
+@nox.session(python=PYTHON, tags=[FULL])
+def trainers(session: nox.Session) -> None:
+    """Test the recipes of docs/guide/trainers.md with TRL."""
+    names = ("numpy", "torch")
+    rows = [row for row in REQUIRED if row["name"] in names]
+    requirements = ["-e", ".[transformers]", *group("tests"), *group("trainers"), *newest(rows)]
+    session.env["XPENALTIES_TEST_TRAINERS"] = "1"  # a missing package is an error
+    run_tests(session, requirements, ",".join(names), "trainers", results=False)
 
 
 @nox.session(python=PYTHON, tags=[FULL])

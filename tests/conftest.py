@@ -47,14 +47,14 @@ def selected(module: str, *, reason: str) -> Any:
     return import_module(module)
 
 
-def integration(*modules: str, backends: tuple[str, ...] = ("torch",)) -> None:
-    """Skip a module of tests if its packages are not installed. In the session `integrations`, they must be."""
+def integration(*modules: str, backends: tuple[str, ...] = ("torch",), session: str = "integrations") -> None:
+    """Skip a module of tests if its packages are not installed. In their session, they must be."""
     if not set(backends) <= set(SELECTED):
         pytest.skip(f"needs {' and '.join(backends)}", allow_module_level=True)
-    if os.environ.get("XPENALTIES_TEST_INTEGRATIONS") is None:
+    if os.environ.get(f"XPENALTIES_TEST_{session.upper()}") is None:
         for module in modules:
             if find_spec(module) is None:
-                pytest.skip(f"needs {module}: the session `integrations` has it", allow_module_level=True)
+                pytest.skip(f"needs {module}: the session `{session}` has it", allow_module_level=True)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ MARKERS = (
     "full: too slow for the default sessions",
     "docs: runs the examples of docstrings and pages",
     "integrations: needs the packages of the integrations, in one environment",
+    "trainers: needs TRL",
     "mixed: needs several frameworks in one environment",
     "newest: is about this package's own code only, and runs at the newest versions",
     "bare: runs with the runtime dependency only",

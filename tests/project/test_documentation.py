@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROWS, SELECTED
+from tests.helpers.recipes import files_of
 
 if not {row["name"] for row in ROWS if row["required"]} <= set(SELECTED):
     pytest.skip("wants all of the frameworks", allow_module_level=True)
@@ -19,7 +20,6 @@ if not {row["name"] for row in ROWS if row["required"]} <= set(SELECTED):
 pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "xpenalties"
-RECIPE = re.compile(r"^```\{code-block\} \w+\n:caption: (\S+)\n\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_what_is_in_the_reference_is_described(reference) -> None:
 
 
 def test_a_matrix_of_ones_own(tmp_path: Path) -> None:
-    files = dict(RECIPE.findall((ROOT / "docs" / "guide" / "backends.md").read_text("utf-8")))
+    files = files_of("backends")
     assert set(files) == {"backends.toml", "conftest.py", "test_roughness.py", "noxfile.py"}
     for name, content in files.items():
         (tmp_path / name).write_text(content, "utf-8")

@@ -32,6 +32,7 @@ from .._reports.report import Report
 from ._named_inputs import LazyInputs, check_inputs, select_inputs
 from ._torch_tracking import add_named, recorded
 from ._transformers_pipeline import bound_pipeline, evaluated_each_step
+from ._transformers_reference import check_reference, without_cache
 from ._transformers_state import ResetOnBegin, TrainerRun
 
 __all__ = ["PipelineLoss"]
@@ -64,8 +65,9 @@ class PipelineLoss:
         labels, divided by the items.
     reference : torch.nn.Module or callable, optional
         A frozen model. It takes the model's keyword arguments, and returns outputs with logits. A module is put into
-        evaluation mode and moved to the logits' device. For adapters, pass a function that calls the model without
-        them. It runs without gradients, and only if a penalty that is due names it or picks its own inputs.
+        evaluation mode, moved to the logits' device, and called without a cache, as the Trainer calls its model. For
+        adapters, pass a function that calls the model without them. It runs without gradients, and only if a penalty
+        that is due names it or picks its own inputs.
     shift : bool, default True
         Whether logits predict the next label, as in causal models. Pass False for classifiers and masked models.
     ignore_index : int, default -100
@@ -162,9 +164,9 @@ class PipelineLoss:
         Raises
         ------
         ValueError
-            If the Trainer has another `compute_loss_func`, or its model is the reference. If `shift` is True and the
-            model does not predict the next token. If label smoothing is on, which the Trainer does not pass on. If
-            `ignore_index` is not the Trainer's.
+            If the Trainer has another `compute_loss_func`. If the reference is the Trainer's model, or calls it. If
+            `shift` is True and the model does not predict the next token. If label smoothing is on, which the Trainer
+            does not pass on. If `ignore_index` is not the Trainer's.
         """
         self._check_trainer(trainer)
         run = TrainerRun(trainer)
@@ -178,10 +180,7 @@ class PipelineLoss:
                 "PipelineLoss: the Trainer's `compute_loss_func` must be this loss, got "
                 f"{shown(trainer.compute_loss_func)}. Pass it to the Trainer."
             )
-        if trainer.model is self._reference:
-            raise ValueError(
-                "PipelineLoss: `reference` must not be the trained model, got the Trainer's model. Pass a copy of it."
-            )
+        check_reference(self._reference, trainer.model)
         if self._shift:
             _check_predicts_next_token(trainer.model)
         if self._ignore_index != -100:
@@ -302,7 +301,7 @@ class PipelineLoss:
         if isinstance(reference, torch.nn.Module):
             reference.to(logits.device)  # does nothing if it is there already
         with torch.no_grad():
-            result = _logits("`reference`", reference(**run.called_with))
+            result = _logits("`reference`", reference(**without_cache(reference, run.called_with)))
         if result.shape != logits.shape:
             raise ValueError(
                 f"PipelineLoss: the logits of `reference` must have the model's shape, got {tuple(result.shape)} "
