@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["leave", "on_two_processes"]
+__all__ = ["both_processes_of_jax", "leave", "on_two_processes"]
 
 
 def on_two_processes(module: str, *arguments: object) -> None:
@@ -23,6 +24,27 @@ def on_two_processes(module: str, *arguments: object) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr[-4000:]
+
+
+def both_processes_of_jax(module: str, *arguments: object) -> None:
+    """Run a test module as two processes of JAX. It gets its rank and the coordinator's address before `arguments`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", f"tests.{module}"]
+    runs = [
+        subprocess.Popen(
+            [*command, str(rank), address, *map(str, arguments)],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    errors = [run.communicate(timeout=1200)[1] for run in runs]  # far more than it takes on a busy machine
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(errors)[-4000:]
 
 
 def leave() -> None:

@@ -10,19 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tests.helpers.made_reports import WEIGHTS, reports_of
 from tests.helpers.processes import leave
-from xpenalties import Penalty, Pipeline, Report
-
-__all__ = ["PIPE", "WEIGHTS", "reports_of"]
-
-PIPE = Pipeline([Penalty("l1", weight=0.5), Penalty("l2", every=2)])
-WEIGHTS = ([1.0, 2.0, 3.0], [4.0, 0.0])  # of the reports of each process
-
-
-def reports_of(rank: int) -> list[Report]:
-    """Return the reports of one process: three of the first process, two of the second."""
-    x = torch.tensor([[1.0, -2.0], [3.0, 4.0]][rank])
-    return [PIPE.compute(x + step, step=step)[1] for step in range(len(WEIGHTS[rank]))]
+from xpenalties import Report
 
 
 def gather(state: Any) -> list[Any]:
@@ -35,7 +25,7 @@ def main(out: Path) -> None:
     """Write the mean, as JSON, to a file for each process."""
     dist.init_process_group("gloo")
     rank = int(os.environ["RANK"])
-    mean = Report.mean(reports_of(rank), WEIGHTS[rank], gather=gather)
+    mean = Report.mean(reports_of(torch.tensor, rank), WEIGHTS[rank], gather=gather)
     (out / f"{rank}.json").write_text(mean.to_json(), "utf-8")
     leave()
 

@@ -13,8 +13,8 @@ import pytest
 
 import xpenalties as xp
 from tests.helpers.harness import Framework
-from tests.helpers.made_reports import report_of
-from tests.helpers.processes import on_two_processes
+from tests.helpers.made_reports import WEIGHTS, report_of, reports_of
+from tests.helpers.processes import both_processes_of_jax, on_two_processes
 from tests.helpers.samples import L1, L2, X
 from xpenalties import Penalty, Pipeline, RegularizedLoss, Report
 
@@ -122,14 +122,16 @@ def test_gathering_is_the_mean_of_all_reports() -> None:
     assert mean["a"].metrics == {"m" * 200: 1.0, "min": 1.0}
 
 
-@pytest.mark.only("torch", reason="starts processes with PyTorch's launcher")
+@pytest.mark.only("torch", "jax", reason="is about their processes")
 def test_two_processes(fw: Framework, tmp_path: Path) -> None:
-    from tests.reports.mean_processes import WEIGHTS, reports_of
-
-    on_two_processes("reports.mean_processes", tmp_path)
+    if fw.name == "torch":
+        on_two_processes("reports.mean_processes", tmp_path)
+        reports = [report for rank in (0, 1) for report in reports_of(fw.module.tensor, rank)]
+    else:
+        both_processes_of_jax("reports.mean_processes_jax", tmp_path)
+        reports = [report for rank in (0, 1) for report in reports_of(fw.module.numpy.asarray, rank)]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text("utf-8")) for rank in (0, 1))
-    want = Report.mean([*reports_of(0), *reports_of(1)], [*WEIGHTS[0], *WEIGHTS[1]]).to_dict()
-    assert first == second == want
+    assert first == second == Report.mean(reports, [*WEIGHTS[0], *WEIGHTS[1]]).to_dict()
     assert first["regularizers"]["l1"]["value"] == pytest.approx((1 * 3 + 2 * 3 + 3 * 3 + 4 * 7) / 10)
 
 
