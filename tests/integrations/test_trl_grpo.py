@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
+from tests.helpers.processes import on_two_processes
 from xpenalties import Penalty, Pipeline
 
 integration("trl", session="trainers")
@@ -72,21 +73,30 @@ def compare(trainer: Any, inputs: list[Any]) -> Any:
     return loss
 
 
-@pytest.mark.parametrize("loss_type", ["dapo", "cispo"])
-@pytest.mark.parametrize("iterations", [1, 2])
-def test_kl_as_trl(loss_type: str, iterations: int, tmp_path: Path) -> None:
-    names = trained(tmp_path, loss_type=loss_type, num_iterations=iterations)
+def as_trl(path: Path, **options: Any) -> None:
+    """Train, and compare a step's KL divergence with TRL's."""
+    names = trained(path, **options)
     trainer, kl = names["trainer"], names["kl"]
     logs = trainer.state.log_history
     assert trainer.state.global_step == 2 and {"penalties/kl", "penalties/entropy_bonus"} <= set(logs[0])
     assert logs[0]["penalties/entropy_bonus"] == pytest.approx(-logs[0]["entropy"], rel=0.2)  # TRL's is of each batch
     trainer.pipeline = Pipeline([Penalty(kl, weight=BETA)])
     inputs = batches(trainer)
-    assert ("old_per_token_logps" in inputs[0]) == (iterations == 2)
+    assert ("old_per_token_logps" in inputs[0]) == (trainer.num_iterations == 2)
     with_kl = compare(trainer, inputs)
     trainer.pipeline = Pipeline()
     without = sum(trainer._compute_loss(trainer.model, each) for each in inputs)
     assert abs(with_kl - without) > 0.01
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "cispo"])
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_kl_as_trl(loss_type: str, iterations: int, tmp_path: Path) -> None:
+    as_trl(tmp_path, loss_type=loss_type, num_iterations=iterations)
+
+
+def test_kl_as_trl_on_several_processes(tmp_path: Path) -> None:
+    on_two_processes("integrations.trl_processes", "trl_grpo.py", tmp_path / "two.pt")
 
 
 def test_entropy_bonus_as_trl(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
+from tests.helpers.processes import on_two_processes
 
 integration("trl", session="trainers")
 
@@ -20,6 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its imports' own
     from trl import SFTConfig, SFTTrainer
 
+    from tests.integrations.trl_processes import sft
     from tests.integrations.trl_training import OPTIONS, completions, loss_and_gradients, network, run, tokenizer
 
 pytestmark = [pytest.mark.trainers, pytest.mark.usefixtures("quietly")]
@@ -102,6 +104,20 @@ def test_without_logits(kind: str, tmp_path: Path) -> None:
         again, outputs = ours.compute_loss(ours.model, dict(batch), return_outputs=True)
     torch.testing.assert_close(again, alone)
     assert outputs.logits.shape[:2] == batch["labels"].shape
+
+
+@pytest.mark.parametrize("recipe", ["trl_sft.py", "trl_sft_without_logits.py"])
+def test_several_processes_as_one(recipe: str, tmp_path: Path) -> None:
+    """Parameters and logs, where two processes train on halves of what one trains on."""
+    out = tmp_path / "two.pt"
+    on_two_processes("integrations.trl_processes", recipe, out)
+    two, made = torch.load(out, weights_only=False), sft(recipe, out)
+    for name, mine in made.model.named_parameters():
+        torch.testing.assert_close(two["parameters"][name], mine, rtol=1e-4, atol=1e-5, msg=name)
+    for theirs, ours in zip(two["logs"][:2], made.state.log_history[:2], strict=True):
+        logged = {name for name in ours if name == "loss" or name.startswith("penalties/")}
+        assert len(logged) > 2
+        assert {name: theirs[name] for name in logged} == pytest.approx({name: ours[name] for name in logged}, rel=1e-4)
 
 
 def test_a_copy_after_the_trainer(tmp_path: Path) -> None:
