@@ -111,6 +111,7 @@ def penalty_of(
     if sources is not None:
         parameters = *ARRAYS.get(name, ("x",)), *(("where",) if name in PENALTIES else ())
         arguments["inputs"] = dict(zip(parameters, sources, strict=False))
+        options = {option: value for option, value in options.items() if option not in parameters}  # not both
     if tree is None:
         return Penalty(name, options=options, **arguments)
     return Penalty(over_tree(name, **tree, options=options), **arguments)
