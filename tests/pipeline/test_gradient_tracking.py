@@ -250,6 +250,9 @@ def test_inputs_that_differ(fw: Framework) -> None:
     callables = [Penalty(lambda data: xp.l2(data["a"]), name="a"), Penalty("l1", inputs="b")]
     with pytest.warns(UserWarning, match=r"that of 'a' to 'a', that of 'l1' to 'b'"):
         _, report = Pipeline(callables, name=name + "3").compute(inputs, track_grad_norms=True)
+    mapped = [Penalty("l2", inputs={"x": "a", "weights": "d"}), Penalty("l1", inputs={"x": lambda data: data["b"]})]
+    with pytest.warns(UserWarning, match=r"that of 'l2' to 'a', that of 'l1' to 'b'"):
+        _, report = Pipeline(mapped, name=name + "4").compute(inputs, track_grad_norms=True)
     by_position = Pipeline([Penalty(lambda a, b: xp.l2(a), name="a"), Penalty(lambda a, b: xp.l1(b), name="b")])
     assert by_position.compute(fw.array(X), fw.array(X), track_grad_norms=True)[1].wrt == "inputs"
 
