@@ -216,7 +216,7 @@ def test_compiled_with_arrays(fw: Framework) -> None:
 
 def test_inputs_that_differ(fw: Framework) -> None:
     """Norms with respect to inputs that two penalties do not share cannot be compared: there is one warning."""
-    inputs = {"a": fw.array(X), "b": fw.array(3 * X), "c": {"deep": fw.array(X.copy())}}
+    inputs = {"a": fw.array(X), "b": fw.array(3 * X), "c": {"deep": fw.array(X.copy())}, "d": fw.array(2 * X)}
     name = f"differing {fw}"
     pipe = Pipeline([Penalty("l2", inputs="a"), Penalty("l1", inputs="b")], name=name)
     message = rf"^{name}: gradient norms are with respect to different inputs, so you cannot compare them: "
@@ -231,6 +231,10 @@ def test_inputs_that_differ(fw: Framework) -> None:
         assert report.wrt == ", ".join(options["wrt"])
     shared = Penalty("consistency", inputs=("a", "b"))
     alike = [
+        Pipeline(
+            [Penalty("consistency", inputs=pair, name="-".join(pair)) for pair in (("a", "b"), ("b", "d"), ("a", "d"))]
+        ),
+        Pipeline([Penalty("l2", inputs="a"), Penalty(lambda data: xp.l1(data["a"]) + xp.l1(data["b"]), name="both")]),
         Pipeline([Penalty("l2", inputs="a"), shared]),
         Pipeline([Penalty("l2", inputs="a"), Penalty("l1", inputs="b", differentiable=False)]),
         Pipeline([Penalty("l2", inputs="a"), Penalty(lambda x: 1.0, name="constant", inputs="b")]),
@@ -243,6 +247,12 @@ def test_inputs_that_differ(fw: Framework) -> None:
     )
     with pytest.warns(UserWarning, match=r"that of 'base_loss' to 'c', that of 'l2' to 'a'"):
         assert loss.compute(inputs, track_grad_norms=True)[1].wrt == "different inputs"
+    callables = [Penalty(lambda data: xp.l2(data["a"]), name="a"), Penalty("l1", inputs="b")]
+    with pytest.warns(UserWarning, match=r"that of 'a' to 'a', that of 'l1' to 'b'"):
+        _, report = Pipeline(callables, name=name + "3").compute(inputs, track_grad_norms=True)
+    mapped = [Penalty("l2", inputs={"x": "a", "weights": "d"}), Penalty("l1", inputs={"x": lambda data: data["b"]})]
+    with pytest.warns(UserWarning, match=r"that of 'l2' to 'a', that of 'l1' to 'b'"):
+        _, report = Pipeline(mapped, name=name + "4").compute(inputs, track_grad_norms=True)
     by_position = Pipeline([Penalty(lambda a, b: xp.l2(a), name="a"), Penalty(lambda a, b: xp.l1(b), name="b")])
     assert by_position.compute(fw.array(X), fw.array(X), track_grad_norms=True)[1].wrt == "inputs"
 

@@ -201,6 +201,17 @@ def test_parameters_in_a_closure() -> None:
     assert float(report.regularizers["closure"].grad_norm) == pytest.approx(want, rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient norms are with respect to different inputs")
+def test_parameters_that_are_no_inputs() -> None:
+    """Without `wrt`, only inputs count. The reason says that there is more."""
+    _, report = LOSS.compute(Trained().inputs, track_grad_norms=True)
+    assert report.regularizers["sparse"].error == (
+        "does not depend on wrt (inputs), but on other tensors that require gradients. Pass these as `wrt`"
+    )
+    assert report.regularizers["data"].error == "does not depend on wrt (inputs)"
+    assert report.wrt == "different inputs" and report.regularizers["activity"].error is None
+
+
 def test_frozen_parameters_do_not_count() -> None:
     trained = Trained()
     trained.model[0].requires_grad_(False)

@@ -93,6 +93,14 @@ def test_gradients_at_the_ends_of_float16(fw: Framework) -> None:
     assert norms[2] == math.inf
 
 
+def test_float16_that_a_penalty_does_not_depend_on(fw: Framework) -> None:
+    x, y = fw.array(np.ones(2), "float16"), fw.array(np.ones(2), "float32")
+    pipe = Pipeline([Penalty("l2", inputs="x"), Penalty("l1", inputs="y")])
+    _, report = pipe.compute({"x": x, "y": y}, track_grad_norms=True, wrt=("x", "y"))
+    norms = [float(part.grad_norm) for part in report.regularizers.values()]
+    assert norms == pytest.approx([8**0.5, 2**0.5], rel=1e-3)
+
+
 @pytest.mark.only("torch", reason="is about autocast")
 @pytest.mark.parametrize("name", ["covariance", "orthogonality", "linear_kl_divergence"])
 def test_autocast(fw: Framework, name: str) -> None:

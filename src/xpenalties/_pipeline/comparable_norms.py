@@ -11,6 +11,7 @@ from .._core.shown import listed, shown
 from .._core.warnings_for_users import callers_level
 from ..backends import in_dynamo
 from .penalty import Penalty
+from .penalty_inputs import callables_in, names_in
 from .tracked_arrays import TrackedInputs
 
 __all__ = ["are_comparable"]
@@ -40,15 +41,14 @@ def are_comparable(
     if not traced and any(map(all, zip(*used.values(), strict=True))):  # an array that all use
         return True
     inputs = {penalty.name: penalty.inputs for penalty in penalties}
-    if not any(isinstance(of_penalty, (str, tuple)) for of_penalty in inputs.values()):
+    if not any(map(names_in, inputs.values())):
         return True
     names = tracked.names()
     of_each: dict[str, set[Any]] = {}
     for name, places in used.items():
         found = {x for of_array, is_used in zip(names, places, strict=True) if is_used for x in of_array}
-        of_penalty = inputs[name]
-        if isinstance(of_penalty, (str, tuple)):
-            found &= {of_penalty} if isinstance(of_penalty, str) else set(of_penalty)
+        if inputs[name] is not None and not callables_in(inputs[name]):
+            found &= set(names_in(inputs[name]))
         of_each[name] = found
     for a, b in combinations(of_each, 2):
         if of_each[a].isdisjoint(of_each[b]):

@@ -220,7 +220,7 @@ class Computation:
             return None, None, result.error
         norm, weighted = self._gradients.add(penalty.name, result.gradient, result.factor)
         result.gradient.clear()  # it is as large as the inputs
-        return norm, weighted, self._tracked.reason() if norm is None else None
+        return norm, weighted, self._tracked.reason(result.value) if norm is None else None
 
     def _drop(self, penalty: Penalty, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"

@@ -42,7 +42,7 @@ class Tracked:
         self.label = label
         self._underflow = [i for i, x in enumerate(arrays) if backend.dtype(x.dtype).underflows and 0 not in x.shape]
 
-    def reason(self) -> str:
+    def reason(self, value: Any) -> str:
         """Return why a value whose gradient is None for each array has no gradient norm."""
         return f"does not depend on wrt ({self.label})"
 
@@ -118,6 +118,13 @@ class TrackedInputs(Tracked):
         inputs: tuple[Any, ...] = self._rebuild(iter(leaves))
         return inputs
 
+    def reason(self, value: Any) -> str:
+        """Return why a value has no gradient norm."""
+        backend = None if in_dynamo() else backend_of(value)
+        if backend is not None and backend.autodiff.requires_grad(value):
+            return f"{super().reason(value)}, but on other tensors that require gradients. Pass these as `wrt`"
+        return super().reason(value)
+
     def pulled_back(self, pull: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
         """Return a function that pulls gradients with respect to `self.traced` back to `self.arrays`."""
         assert self.back is not None
@@ -135,13 +142,13 @@ class TrackedGraph(Tracked):
         self._scale = scale
         self._is_recorded = any(map(backend.autodiff.requires_grad, arrays))
 
-    def reason(self) -> str:
+    def reason(self, value: Any) -> str:
         """Return why a value has no gradient norm."""
         if not self._is_recorded:
             return f"no array of wrt ({self.label}) requires a gradient"
         if any(hasattr(x, "full_tensor") for x in self.arrays):  # a DTensor of PyTorch
-            return f"{super().reason()}, or FSDP has replaced its sharded parameters by copies"
-        return super().reason()
+            return f"{super().reason(value)}, or FSDP has replaced its sharded parameters by copies"
+        return super().reason(value)
 
     def gradient_of(self, value: Any) -> list[Any]:
         """Return the gradient of a computed value, and keep the graph. None for arrays that are not in it."""
