@@ -1,7 +1,7 @@
 """Train a small classifier of handwritten digits on 60 labels, without penalties and with them.
 
     python examples/quickstart.py [--backend numpy|torch|jax] [--epochs N] [--seed N] [--config PATH]
-                                  [--track [--plot PATH]]
+                                  [--track [--plot PATH] [--style NAME]]
 
 The penalties bring in what 60 labels do not say: the opinion of a teacher about images without a label, and what
 good weights look like. The model, the loss and the optimizer are the same code for all frameworks; `framework` contains
@@ -237,6 +237,7 @@ def main(argv=None):
     parser.add_argument(
         "--plot", metavar="PATH", default="quickstart.png", help="file of the plot (default: %(default)s)"
     )
+    parser.add_argument("--style", default="default", help="matplotlib style of the plot, such as dark_background")
     args = parser.parse_args(argv)
     if args.track and find_spec("matplotlib") is None:
         sys.exit('matplotlib is missing: pip install "xpenalties[plot]"')
@@ -252,7 +253,10 @@ def main(argv=None):
     penalized = accuracy(train("with penalties", train_data, penalties, history=history, **options), test_data)
     print(f"{args.backend}: {time.perf_counter() - began:.1f} s")
     if history is not None:
-        history.plot(args.plot, title=f"A classifier of digits and its penalties, by step ({args.backend})")
+        from matplotlib import style
+
+        with style.context(args.style):
+            history.plot(args.plot, title=f"A classifier of digits and its penalties, by step ({args.backend})")
         print(f"the penalties over the steps: {args.plot}")
     print(f"test accuracy without penalties {plain:.1%}, with penalties {penalized:.1%}")
     return plain, penalized
