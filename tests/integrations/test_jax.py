@@ -447,13 +447,14 @@ def test_inputs_by_parameter(jit: bool) -> None:
     )
     params, (x, labels) = arrays(), batches()[0]
     loss = RegularizedLoss(cross_entropy, pipe)
-    step = train_step(with_mask, loss, optax.sgd(0.1), jit=jit, track_grad_norms=True)
-    _, _, report = step(params, optax.sgd(0.1).init(params), x, labels)
+    step = train_step(with_mask, loss, optax.sgd(0.1), jit=jit)
+    _, _, report = step(params, optax.sgd(0.1).init(params), x, labels, track_grad_norms=True)
     log_p = jax.nn.log_softmax(forward(params, x, labels)["logits"][labels != 0])
     values = {name: float(part.value) for name, part in report.regularizers.items()}
     assert values["entropy"] == pytest.approx(float(-(jnp.exp(log_p) * log_p).sum(-1).mean()), rel=1e-5)
     positive = sum(float((jnp.maximum(p, 0) ** 2).sum()) for name, p in params.items() if "kernel" in name)
     assert values["decay"] == pytest.approx(positive, rel=1e-5)
+    assert float(report["decay"].grad_norm) == pytest.approx(2 * positive**0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["equinox", "flax"])
