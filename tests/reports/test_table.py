@@ -80,6 +80,23 @@ NAMES = [
 ]
 
 
+@pytest.mark.parametrize("wrt", ["hidden, logits, prediction", "a" * 300, "正" * 40, "two\nlines " * 9])
+def test_what_norms_are_with_respect_to_may_be_long(wrt: str) -> None:
+    tiny = -1.23456789e-308
+    part = xp.PenaltyReport(tiny, tiny, tiny, tiny, tiny)
+    lines = str(xp.Report(tiny, None, {"encoder": part}, tiny, tiny, wrt=wrt)).splitlines()
+    assert max(map(columns, lines)) <= 100 and all(map(str.isprintable, lines))
+    assert lines[0].endswith("  grad norm  grad norm weighted")
+    assert lines[2].startswith("encoder ") and lines[3].startswith("total")
+    assert " ".join(map(str.strip, lines[4:])).startswith("grad norm: with respect to " + " ".join(wrt.split())[:20])
+
+
+def test_what_norms_are_with_respect_to_may_be_wide() -> None:
+    part = xp.PenaltyReport(1.0, 2.0, 2.0, 3.0, 6.0)
+    lines = str(xp.Report(1.0, None, {"l1": part}, 1.0, 1.0, wrt="正則化")).splitlines()
+    assert lines[0].endswith("  grad norm (正則化)  grad norm weighted") and len(set(map(columns, lines))) == 1
+
+
 @pytest.mark.parametrize("norm", [None, -1.23456789e-308])
 @pytest.mark.parametrize("value", [1.0, -1.23456789e-308, 1e308, math.nan, math.inf, None])
 def test_a_hundred_columns(value: Any, norm: Any) -> None:

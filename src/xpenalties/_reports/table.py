@@ -12,6 +12,7 @@ __all__ = ["aligned", "as_text", "columns_and_rows", "shares"]
 
 _WIDEST = 100  # columns
 _LONGEST = 40  # columns of a name, at most
+_LEAST_NAME = 12  # columns for names that a header must leave
 _NORMS = ("grad_norm", "grad_norm_weighted")
 _ALWAYS = ("value", "weight", "contribution", "share")
 
@@ -20,21 +21,34 @@ _Cells = list[str | None]
 
 
 def as_text(report: Mapping[str, Any], errors: _Errors, wrt: str | None) -> str:
-    """Format what `Report.to_dict` returns as text. Names are shortened to fit. `wrt` is that of the report."""
+    """Format what `Report.to_dict` returns as text. Names are shortened to fit. `wrt` is that of the report.
+
+    If there is no room for `wrt` in a header, it is below the table.
+    """
     columns, rows = columns_and_rows(report, wrt)
     cells = [aligned(column) for column in zip(*(cells for _, cells in rows), strict=True)]
-    widths = [max(map(len, [name, *column])) for name, column in zip(columns, cells, strict=True)]
+    widths = _widths(columns, cells)
+    fits = sum(widths) + 2 * len(widths) + _LEAST_NAME <= _WIDEST
+    if not fits:
+        columns = [column.partition(" (")[0] for column in columns]
+        widths = _widths(columns, cells)
     numbers = sum(widths) + 2 * len(widths)
     names = [shortened(printable(name), min(_WIDEST - numbers, _LONGEST)) for name, _ in rows]
     first = max(map(width_of, ["penalty", *names]))
     lines = []
     for name, row in zip(["penalty", *names], [columns, *zip(*cells, strict=True)], strict=True):
-        right = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        right = [" " * (width - width_of(cell)) + cell for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join([padded(name, first), *right]).rstrip())
     lines.insert(1, "-" * (first + numbers))
+    if not fits and wrt is not None:
+        lines += wrapped(printable(f"grad norm: with respect to {wrt}"), _WIDEST, indent="  ")
     for name, error in errors:
         lines += wrapped(printable(f"{name}: {error}"), _WIDEST, indent="  ")
     return "\n".join(lines)
+
+
+def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(width_of, [name, *column])) for name, column in zip(columns, cells, strict=True)]
 
 
 def columns_and_rows(report: Mapping[str, Any], wrt: str | None) -> tuple[list[str], list[tuple[str, _Cells]]]:
