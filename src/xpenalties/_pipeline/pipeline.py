@@ -58,8 +58,9 @@ class Pipeline(HasParameters):
     total                           11.5
     """
 
-    penalties: tuple[Penalty, ...]
-    name: str
+    # PyTorch 2.12 asks a pipeline that is made in a traced function for its hash and length, before __init__
+    penalties: tuple[Penalty, ...] = ()
+    name: str = "pipeline"
 
     def __init__(self, penalties: Mapping[str, Any] | Iterable[Penalty] = (), *, name: str = "pipeline") -> None:
         register_loaded()  # if JAX is loaded, make this class a pytree
