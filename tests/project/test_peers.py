@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.special import rel_entr
@@ -46,6 +48,36 @@ def test_tables_have_all_rows_and_mark_what_is_wrong() -> None:
     assert "| `torch.nn.functional.kl_div` | **NaN** | **0.5, 0.5, NaN** | -0.5, -0.5, 0 |" in of_divergences
     assert "| `keras.losses.KLDivergence` | **4.736** |" in of_divergences
     assert "| `xpenalties.kl_divergence` | inf |" in of_divergences
+
+
+def test_the_table_of_the_readme() -> None:
+    """A third class without probability, from log-probabilities: value and gradient with respect to log P."""
+    import jax
+    import optax
+    import torch
+
+    p, q = ([0.5, 0.5, 0.0], [0.25, 0.75, 0.0])
+    right = [0.5 * (np.log(2.0) + 1), 0.5 * (np.log(2 / 3) + 1)]
+
+    def in_torch(kl: Any) -> tuple[float, np.ndarray]:
+        log_p, log_q = torch.tensor(p).log().requires_grad_(), torch.tensor(q).log()
+        value = kl(log_p, log_q)
+        return value.item(), torch.autograd.grad(value, log_p)[0].numpy()
+
+    value, gradient = in_torch(lambda a, b: torch.nn.functional.kl_div(b, a, log_target=True, reduction="sum"))
+    assert np.isnan(value) and np.isnan(gradient[2]) and not np.isnan(gradient[:2]).any()
+    categorical = torch.distributions.Categorical
+    value, gradient = in_torch(
+        lambda a, b: torch.distributions.kl_divergence(categorical(logits=a), categorical(logits=b))
+    )
+    assert round(value, 4) == 0.1438 and np.isnan(gradient).all()
+    with np.errstate(divide="ignore"):
+        log_p, log_q = map(jax.numpy.log, (jax.numpy.asarray(p), jax.numpy.asarray(q)))
+    value, gradient = jax.value_and_grad(lambda a: optax.losses.kl_divergence_with_log_targets(log_q, a))(log_p)
+    assert np.isnan(value) and np.isnan(gradient[2]) and not np.isnan(gradient[:2]).any()
+    value, gradient = in_torch(xp.kl_divergence)
+    assert round(value, 4) == 0.1438
+    np.testing.assert_allclose(gradient, [*right, 0.0], rtol=1e-6)
 
 
 def test_torch_distributions_replaces_a_probability_of_0() -> None:
