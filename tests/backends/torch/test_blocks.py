@@ -606,6 +606,7 @@ def test_value_and_grad(torch: Any, name: str) -> None:
         assert_same(torch, found(8, requires), found(None, requires))
 
 
+@pytest.mark.filterwarnings("ignore:pipeline. gradient norms are with respect to different inputs")
 def test_a_tracked_pipeline(torch: Any) -> None:
     pipe = Pipeline(
         [
