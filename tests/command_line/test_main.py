@@ -90,7 +90,7 @@ def test_files_as_json(good: str, capsys: pytest.CaptureFixture[str]) -> None:
             '{"version": 1, "penalties": {"l\\n3": 1}}',
             "{}: penalties.l 3.penalty: no penalty is named 'l\\n3'",
         ),
-        ("a.yaml", "", "{}: a configuration file must end in .toml or .json, got '.yaml'."),
+        ("a.yaml", "", "{}: a configuration file must end in .toml or .json, got '.yaml'. For another format, read"),
     ],
 )
 def test_errors_in_a_file(

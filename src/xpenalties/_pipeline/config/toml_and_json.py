@@ -40,7 +40,8 @@ def _for_suffix(path: str | PathLike[str], functions: dict[str, Any]) -> Any:
     suffix = Path(path).suffix.lower()
     if suffix not in functions:
         raise ValueError(
-            f"{shorten(fspath(path))}: a configuration file must end in .toml or .json, got {shown(suffix)}."
+            f"{shorten(fspath(path))}: a configuration file must end in .toml or .json, got {shown(suffix)}. For "
+            "another format, read or write the data yourself: `from_config` and `to_config` also exchange dicts."
         )
     return functions[suffix]
 
