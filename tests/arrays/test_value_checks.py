@@ -142,9 +142,7 @@ def test_all_processes_agree_on_a_sharded_tensor(fw: Framework, tmp_path: Path) 
     on_two_processes("arrays.checked_processes", tmp_path)
     for rank in (0, 1):
         good, bad = (tmp_path / f"{rank}.txt").read_text("utf-8").splitlines()
-        assert good == "1.3863" and bad.startswith(
-            "entropy: `log_p` must hold log-probabilities, got rows that do not"
-        )
+        assert good == "1.3863" and bad.startswith("entropy: `log_p` must hold log-probabilities, got rows that do not")
 
 
 # the switch
