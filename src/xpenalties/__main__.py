@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        By default the process's arguments.
+        Default: the arguments of the process.
 
     Returns
     -------

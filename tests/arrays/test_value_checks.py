@@ -49,21 +49,21 @@ def test_the_error_says_what_it_is(fw: Framework) -> None:
         (
             P,
             {},
-            r"got 2 of 2 rows of something else, the first at (0,): its elements are probabilities. Pass their log",
+            r"got 2 of 2 rows that do not, the first at (0,): its elements are probabilities. Pass their log",
         ),
         (
             logits,
             {},
-            "got 1 of 2 rows of something else, the first at (1,): its probabilities sum to 2.72. Pass the log",
+            "got 1 of 2 rows that do not, the first at (1,): its probabilities sum to 2.72. Pass the log",
         ),
-        (LOG_P - 1, {}, "got 2 of 2 rows of something else, the first at (0,): its probabilities sum to 0.368."),
-        (LOG_P * np.nan, {}, "got 2 of 2 rows of something else, the first at (0,): its probabilities sum to nan."),
+        (LOG_P - 1, {}, "got 2 of 2 rows that do not, the first at (0,): its probabilities sum to 0.368."),
+        (LOG_P * np.nan, {}, "got 2 of 2 rows that do not, the first at (0,): its probabilities sum to nan."),
         (P.T, {"axis": 0}, "the first at (0,): its elements are probabilities."),
         (logits, {"partial": True}, "the first at (1,): its probabilities sum to 2.72."),
         (
             LOG_P + 2,
             {"axis": None},
-            "got 4 of 6 elements that are > 0 or NaN, the first at (0, 0): it is 1.31. Pass",
+            "got 4 of 6 elements > 0 or NaN, the first at (0, 0): it is 1.31. Pass",
         ),
     ):
         text = fails(lambda x=x, options=options: check_log_probabilities(fw.array(x), **options))
@@ -96,7 +96,7 @@ def test_in_a_compiled_program(fw: Framework) -> None:
     """The good call comes first: the check is a part of the program, not of its compilation."""
     compiled, compilations = fw.compile(lambda x: xp.l2(check_log_probabilities(x)))
     assert float(compiled(fw.array(LOG_P))) == pytest.approx(float((LOG_P**2).sum()))
-    message = "check_log_probabilities: `x` must hold log-probabilities, got rows of something else. Pass the log"
+    message = "check_log_probabilities: `x` must hold log-probabilities, got rows that do not. Pass the log"
     assert message in fails(lambda: compiled(fw.array(P)))
     assert compilations() == 1
 
@@ -105,7 +105,7 @@ def test_in_a_compiled_program(fw: Framework) -> None:
 def test_under_vmap(fw: Framework) -> None:
     mapped = fw.vmap(lambda x: xp.l2(check_log_probabilities(x)))
     assert fw.numpy(mapped(fw.array(LOG_P))).tolist() == pytest.approx((LOG_P**2).sum(axis=1).tolist())
-    assert "must hold log-probabilities, got rows of something" in fails(lambda: mapped(fw.array(P)))
+    assert "must hold log-probabilities, got rows that do not" in fails(lambda: mapped(fw.array(P)))
 
 
 @pytest.mark.needs("autodiff")
@@ -130,7 +130,7 @@ def test_tracers_of_torch(fw: Framework) -> None:
     compiled_gradient = torch.compile(torch.func.grad(Module()), fullgraph=True, backend="aot_eager")
     for program in (exported, traced, gradient, compiled_gradient):
         program(good)
-        assert "must hold log-probabilities, got rows of something" in fails(lambda program=program: program(bad))
+        assert "must hold log-probabilities, got rows that do not" in fails(lambda program=program: program(bad))
     assert Module()(torch.zeros(2, 3, device="meta")).device.type == "meta"
     assert torch.func.vmap(Module())(torch.zeros(2, 3, device="meta")).shape == (2,)
     mapped = torch.compile(torch.func.vmap(Module()), fullgraph=True, backend="aot_eager")
@@ -142,9 +142,7 @@ def test_all_processes_agree_on_a_sharded_tensor(fw: Framework, tmp_path: Path) 
     on_two_processes("arrays.checked_processes", tmp_path)
     for rank in (0, 1):
         good, bad = (tmp_path / f"{rank}.txt").read_text("utf-8").splitlines()
-        assert good == "1.3863" and bad.startswith(
-            "entropy: `log_p` must hold log-probabilities, got rows of something"
-        )
+        assert good == "1.3863" and bad.startswith("entropy: `log_p` must hold log-probabilities, got rows that do not")
 
 
 # the switch

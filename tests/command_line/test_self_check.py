@@ -95,7 +95,8 @@ def test_every_penalty_is_checked(fw: Any, monkeypatch: pytest.MonkeyPatch, caps
     stored = [row for row in _self_check._reference() if installed["autodiff"] or not row["function"]]
     expected = [(row["penalty"], row["case"], "value") for row in stored]
     if installed["autodiff"]:
-        expected += [(row["penalty"], row["case"], f"gradient by {name}") for row in stored for name in row["arrays"]]
+        of = "gradient with respect to "
+        expected += [(row["penalty"], row["case"], of + name) for row in stored for name in row["arrays"]]
     widest = [check for check in checks if check["dtype"] == fw.row["dtypes"][-1]]
     assert sorted((check["penalty"], check["case"], check["of"]) for check in widest) == sorted(expected)
 
@@ -190,7 +191,7 @@ def test_a_wrong_gradient_fails(fw: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     if fw.name == "dask":
         assert not failed
         return
-    assert {check.of for check in failed} == {"gradient by log_q"}
+    assert {check.of for check in failed} == {"gradient with respect to log_q"}
     assert {check.expected for check in failed} == {0.0}
     assert failed[0].got == pytest.approx(max(row["gradient"]["log_q"][0], key=abs), rel=1e-9)
 
@@ -259,7 +260,7 @@ def test_without_any_framework(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     missing(monkeypatch, *(framework.name for framework in FRAMEWORKS))
     assert main([]) == 0
     out, err = capsys.readouterr()
-    assert "No framework was found. Install one, such as pip install 'xpenalties[numpy]'.\n" in out
+    assert "No framework is installed. Install one, for example with pip install 'xpenalties[numpy]'.\n" in out
     assert out.endswith("\n0 checks in 0.0 s, 0 failures.\n") and err == ""
     assert main(["--json"]) == 0
     document = json.loads(capsys.readouterr().out)

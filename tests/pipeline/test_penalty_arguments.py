@@ -65,10 +65,10 @@ def wrapped(x: Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("args", "keywords", "message"),
     [
-        (("l1", 0.1), {}, r"^Penalty: takes one argument by position, `fn`, got 0\.1 too: pass weight=0\.1\.$"),
-        (("l1", 1, "a"), {}, r"got 1, 'a' too: pass weight=1\.$"),
-        (("l1", "hidden"), {}, r"got 'hidden' too: pass weight=, inputs= or options=\.$"),
-        (("l1", True), {}, r"got True too: pass weight=, inputs= or options=\.$"),
+        (("l1", 0.1), {}, r"^Penalty: takes one argument by position, `fn`, got 0\.1 too\. Pass weight=0\.1\.$"),
+        (("l1", 1, "a"), {}, r"got 1, 'a' too\. Pass weight=1\.$"),
+        (("l1", "hidden"), {}, r"got 'hidden' too\. Pass weight=, inputs= or options=\.$"),
+        (("l1", True), {}, r"got True too\. Pass weight=, inputs= or options=\.$"),
         (("huber",), {"dleta": 1.0}, r"^Penalty: `dleta` is neither an argument of Penalty nor an option of huber,"),
         (("huber",), {"dleta": 1.0}, r"are delta, reduction, where, weights, normalizer\. Did you mean 'delta'\?$"),
         (("huber",), {"wieght": 1.0}, r"Did you mean 'weight'\?$"),
@@ -145,12 +145,12 @@ def test_a_module_in_place_of_an_array(fw: Framework) -> None:
 def test_how_many_inputs(fw: Framework) -> None:
     x = fw.array(X)
     for penalty, given, message in (
-        ("entropy", (x, x), r"takes 1 input \(log_p\), the pipeline was given 2 inputs: say which with inputs="),
+        ("entropy", (x, x), r"takes 1 input \(log_p\), the pipeline got 2 inputs\. Choose with inputs="),
         ("entropy", (x, x), r".* such as inputs=lambda x0, x1: x0\."),
-        ("consistency", (x, x, x), r"takes 2 inputs \(a, b\), .* 3 inputs: .* inputs=lambda x0, x1, x2: \(x0, x1\)\."),
-        ("consistency", (x,), r"takes 2 inputs \(a, b\), the pipeline was given 1 input: pass 2\."),
-        ("consistency", ({"one": x, "two": x},), r".*1 input: say which with inputs=, by name, there are 'one'"),
-        ("gradient_penalty", (x,), r"takes 2 inputs \(fn, x\), the pipeline was given 1 input: pass 2\."),
+        ("consistency", (x, x, x), r"takes 2 inputs \(a, b\), .* 3 inputs\. .* inputs=lambda x0, x1, x2: \(x0, x1\)\."),
+        ("consistency", (x,), r"takes 2 inputs \(a, b\), the pipeline got 1 input\. Pass 2\."),
+        ("consistency", ({"one": x, "two": x},), r".*1 input\. Name them with inputs=, there are 'one'"),
+        ("gradient_penalty", (x,), r"takes 2 inputs \(fn, x\), the pipeline got 1 input\. Pass 2\."),
     ):  # fmt: skip
         with pytest.raises(TypeError, match=rf"^penalty '{penalty}': {message}"):
             Pipeline({penalty: 1.0})(*given)

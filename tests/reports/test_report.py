@@ -53,7 +53,7 @@ def test_figures_of_one_name(fw: Framework) -> None:
     one, other = (lambda x: (xp.l1(x), {"value": 7.0})), xp.l2
     _, report = Pipeline([Penalty(one, name="a"), Penalty(other, name="a/custom")]).compute(fw.array(X))
     with pytest.raises(
-        ValueError, match=r"^Report.flat: two figures must not have one name, got 'a/custom/value' twice"
+        ValueError, match=r"^Report.flat: two figures must not have the same name, got 'a/custom/value' twice"
     ):
         report.flat("train/")
 

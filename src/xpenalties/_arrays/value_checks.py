@@ -25,8 +25,8 @@ class _Switch:
 
 VALUE_CHECKS = _Switch(os.environ.get("XPENALTIES_CHECK", "0") not in ("", "0"))
 _AXIS = integer()
-_OTHER_ROWS, _OTHER_ELEMENTS = "rows of something else", "elements that are > 0 or NaN"
-_NEGATIVE = "elements that are"
+_OTHER_ROWS, _OTHER_ELEMENTS = "rows that do not", "elements > 0 or NaN"
+_NEGATIVE = "elements < 0 or NaN"
 
 
 class set_value_checks:  # noqa: N801 - used like a function, as torch.set_grad_enabled
@@ -34,7 +34,7 @@ class set_value_checks:  # noqa: N801 - used like a function, as torch.set_grad_
 
     With checks on, each penalty that takes log-probabilities checks that their exponentials sum to 1, or to at most 1
     if it takes only some of the classes. Each penalty checks that `weights` and `normalizer` are not negative or NaN.
-    A check reads the values, so it waits for the device. Without checks, calls cost the same as if there were none.
+    A check reads the values, so it waits for the device. While checks are off, they cost nothing.
 
     Call it, or use it in a `with` statement, which restores the earlier setting at its end. The environment variable
     ``XPENALTIES_CHECK=1`` turns checks on when the package is imported.
@@ -51,13 +51,13 @@ class set_value_checks:  # noqa: N801 - used like a function, as torch.set_grad_
 
     Notes
     -----
-    A failed check raises a ValueError that gives the first wrong row. Terms that `where` or a weight of 0 masks are not
-    checked. Log-probabilities of -inf are allowed, also in all of a row, as in padding.
+    A failed check raises a ValueError that gives the first wrong row. Terms that are masked, by `where` or by a weight
+    of 0, are not checked. Log-probabilities of -inf are allowed, and so is a whole row of them, as in padding.
 
     In compiled programs, the check runs as a part of the program:
 
     - jax.jit, jax.grad and jax.vmap: through jax.debug.callback. The ValueError arrives inside a JaxRuntimeError, when
-      you use a result. A function keeps the setting that it was compiled with, so turn checks on before.
+      you use a result. A function keeps the setting that it was compiled with, so turn checks on before you compile it.
     - torch.compile, torch.export: through torch._assert_async, as a RuntimeError. On CUDA, a failed assertion makes the
       device unusable for the rest of the process. Changing the setting recompiles. torch.func.vmap inside a compiled
       function is not checked.
@@ -71,8 +71,8 @@ class set_value_checks:  # noqa: N801 - used like a function, as torch.set_grad_
     ...     entropy(probabilities)
     Traceback (most recent call last):
         ...
-    ValueError: entropy: `log_p` must hold log-probabilities, got 2 of 2 rows of something else, the first at (0,):
-    its elements are probabilities. Pass their logarithms.
+    ValueError: entropy: `log_p` must hold log-probabilities, got 2 of 2 rows that do not, the first at (0,): its
+    elements are probabilities. Pass their logarithms.
     >>> round(float(entropy(np.log(probabilities))), 4)
     0.5091
     """
@@ -96,7 +96,7 @@ def check_log_probabilities(x: Array, /, *, axis: int | None = -1, where: Any = 
     Parameters
     ----------
     x : array, shape (..., classes)
-        Real floating point. Its exponentials must sum to 1 along `axis`. -inf is allowed, also in all of a row.
+        Real floating point. Its exponentials must sum to 1 along `axis`. -inf is allowed, also for a whole row.
     axis : int or None, default -1
         The axis of the classes. None: each element is a log-probability by itself, so it must be <= 0.
     where : boolean array, broadcastable to `x` without `axis`, optional
@@ -112,7 +112,8 @@ def check_log_probabilities(x: Array, /, *, axis: int | None = -1, where: Any = 
     Raises
     ------
     ValueError
-        If a row is something else, such as probabilities or logits. The message gives the first one.
+        If a row does not hold log-probabilities, but for example probabilities or logits. The message gives the first
+        such row.
     TypeError
         If `x` is not a real floating-point array, or `where` is not boolean.
 
@@ -126,8 +127,8 @@ def check_log_probabilities(x: Array, /, *, axis: int | None = -1, where: Any = 
     >>> check_log_probabilities(np.asarray([[2.0, 1.0, 0.5]]))
     Traceback (most recent call last):
         ...
-    ValueError: check_log_probabilities: `x` must hold log-probabilities, got 1 of 1 rows of something else, the first
-    at (0,): its probabilities sum to 11.8. Pass the log-softmax of logits.
+    ValueError: check_log_probabilities: `x` must hold log-probabilities, got 1 of 1 rows that do not, the first at
+    (0,): its probabilities sum to 11.8. Pass the log-softmax of logits.
     """
     caller = "check_log_probabilities"
     backend = common_backend(caller, ["x"], [x])

@@ -40,7 +40,7 @@ def print_versions(versions: Mapping[str, str]) -> None:
 def print_installed(installed: list[Installed]) -> None:
     """Print a table of frameworks, then their notes."""
     if not installed:
-        print("No framework was found. Install one, such as pip install 'xpenalties[numpy]'.")
+        print("No framework is installed. Install one, for example with pip install 'xpenalties[numpy]'.")
         return
     rows = [("framework", "version", "devices", "autodiff", "dtypes")]
     for framework in installed:

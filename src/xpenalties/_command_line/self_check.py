@@ -118,7 +118,7 @@ def check(
 ) -> list[Check]:
     """Check all rows on the default device and on an accelerator. Check the first row in every dtype.
 
-    `progress` is called with the number of rows that are done and of all rows.
+    `progress` is called with the number of rows that are done, and the number of all rows.
     """
     if not installed.devices:
         return []
@@ -183,7 +183,8 @@ def _checks(
         named = {name: array(x) for name, x in row["named"].items()}
         if row["random"] and "jax" in installed.autodiff:  # the others have a global generator
             named["rng"] = import_module("jax").random.key(0)
-        expected = {"value": row["value"]} | {f"gradient by {name}": x for name, x in row["gradient"].items()}
+        gradients = {f"gradient with respect to {name}": x for name, x in row["gradient"].items()}
+        expected = {"value": row["value"]} | gradients
         for (of, reference), got in zip(expected.items(), installed.staged(values)(arrays, named), strict=False):
             pairs = zip(_flat(reference), _floats(got), strict=True)
             difference, expected_value, value = max((_difference(*pair), *pair) for pair in pairs)

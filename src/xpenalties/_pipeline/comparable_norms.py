@@ -22,7 +22,7 @@ _WARNED: set[str] = set()  # names of pipelines
 def are_comparable(
     pipeline: str, tracked: TrackedInputs, penalties: Iterable[Penalty], used: Mapping[str, list[bool]]
 ) -> bool:
-    """Return False if two penalties have no input in common. Warn once for each pipeline.
+    """Return whether all penalties have an input in common, pair by pair. Warn once for each pipeline if not.
 
     Inputs are compared by name, so penalties that take all inputs by position are comparable.
 
@@ -46,10 +46,10 @@ def are_comparable(
     names = tracked.names()
     of_each: dict[str, set[Any]] = {}
     for name, places in used.items():
-        found = {x for of_array, is_used in zip(names, places, strict=True) if is_used for x in of_array}
+        held = {x for of_array, is_used in zip(names, places, strict=True) if is_used for x in of_array}
         if inputs[name] is not None and not callables_in(inputs[name]):
-            found &= set(names_in(inputs[name]))
-        of_each[name] = found
+            held &= set(names_in(inputs[name]))
+        of_each[name] = held
     for a, b in combinations(of_each, 2):
         if of_each[a].isdisjoint(of_each[b]):
             if not traced:
@@ -58,18 +58,18 @@ def are_comparable(
     return True
 
 
-def _warn_once(pipeline: str, found: str) -> None:
+def _warn_once(pipeline: str, differing: str) -> None:
     """Warn that norms cannot be compared, the first time for a pipeline of this name."""
     if pipeline in _WARNED:
         return
     _WARNED.add(pipeline)
     warnings.warn(
-        f"{pipeline}: gradient norms are with respect to different inputs, so you cannot compare them: {found}. Pass "
-        "`wrt`: with PyTorch a module or its parameters, else inputs that all penalties are computed from.",
+        f"{pipeline}: gradient norms are with respect to different inputs, so you cannot compare them: {differing}. "
+        "Pass `wrt`: in PyTorch a module or its parameters, otherwise inputs that all penalties are computed from.",
         UserWarning,
         stacklevel=callers_level(),
     )
 
 
 def _described(name: str, of_each: Mapping[str, set[Any]]) -> str:
-    return f"that of {shown(name)} to {listed(sorted(of_each[name], key=str))}"
+    return f"{listed(sorted(of_each[name], key=str))} for {shown(name)}"

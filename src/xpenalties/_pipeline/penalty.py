@@ -40,10 +40,9 @@ class Penalty:
     weight : number, 0-d array or callable, default 1.0
         Finite and >= 0. An array may be learned. A callable is a schedule, called with the step.
     inputs : None, str, tuple of str, mapping or callable
-        None: all arguments of the pipeline. Names: keys of the mapping that is the pipeline's only argument. A mapping:
-        from the parameters of `fn` to these names, ``{"x": "hidden", "where": "mask"}``. A callable: takes the
-        arguments of the pipeline, and returns an array or a tuple of arrays. In a mapping, a callable may replace a
-        name.
+        None: all arguments of the pipeline. Names: keys of the mapping that is the pipeline's only argument. A
+        callable: takes the arguments of the pipeline, and returns an array or a tuple of arrays. A mapping: its keys
+        are parameters of `fn`, its values are names or callables, as in ``{"x": "hidden", "where": "mask"}``.
     options : mapping
         Options of `fn`, the same in each call. You can also pass them as keywords.
     tree : mapping, optional
@@ -69,9 +68,10 @@ class Penalty:
     Raises
     ------
     TypeError
-        If an argument has the wrong type, or `fn` does not have an option, or a parameter that `inputs` names.
+        If an argument has the wrong type, or `fn` lacks an option that you pass or a parameter that `inputs` names.
     ValueError
-        If the penalty is unknown, the weight is negative, NaN or infinite, or an argument or option has a wrong value.
+        If the penalty is unknown, if the weight is negative, NaN or infinite, or if an argument or option has a wrong
+        value.
 
     Notes
     -----

@@ -18,7 +18,7 @@ Inputs = None | str | tuple[str, ...] | Mapping[str, Source] | Callable[..., Any
 
 
 def checked_inputs(name: str, inputs: Any) -> Any:
-    """Check the types of a penalty's inputs. Returns names in a tuple, and a mapping as a dict of its own."""
+    """Check the types of a penalty's inputs. Return names as a tuple, and a mapping as a new dict."""
     if inputs is None or isinstance(inputs, str) or (callable(inputs) and not isinstance(inputs, Mapping)):
         return inputs
     if isinstance(inputs, Mapping):
@@ -71,23 +71,23 @@ def input_of(penalty: str, source: Source, given: tuple[Any, ...]) -> Any:
 
 
 def check_count(penalty: str, fn: Any, given: tuple[Any, ...]) -> None:
-    """Check that a built-in penalty takes as many inputs as the pipeline was given."""
+    """Check that a built-in penalty takes as many inputs as the pipeline got."""
     spec = spec_of(fn)
     if spec is None or len(given) == len(spec.functions) + len(spec.arrays) or penalty in RESERVED:
         return
     takes = (*spec.functions, *spec.arrays)
     if len(given) == 1 and isinstance(given[0], Mapping):
-        remedy = f"say which with inputs=, by name, there are {listed(given[0])}"
+        remedy = f"Name them with inputs=, there are {listed(given[0])}"
     elif len(given) > len(takes):
         names = [f"x{i}" for i in range(len(given))]
         picked = ", ".join(names[: len(takes)])
         function = f"lambda {', '.join(names)}: {f'({picked})' if takes[1:] else picked}"
-        remedy = f"say which with inputs=, such as inputs={function}"
+        remedy = f"Choose with inputs=, such as inputs={function}"
     else:
-        remedy = f"pass {len(takes)}"
+        remedy = f"Pass {len(takes)}"
     raise TypeError(
-        f"penalty {shown(penalty)}: takes {_inputs(len(takes))} ({', '.join(takes)}), the pipeline was given "
-        f"{_inputs(len(given))}: {remedy}."
+        f"penalty {shown(penalty)}: takes {_inputs(len(takes))} ({', '.join(takes)}), the pipeline got "
+        f"{_inputs(len(given))}. {remedy}."
     )
 
 

@@ -22,12 +22,12 @@ def check_positional(positional: tuple[Any, ...]) -> None:
         return
     first = positional[0]
     is_weight = isinstance(first, Real) and not isinstance(first, bool)
-    remedy = f"pass weight={shown(first)}" if is_weight else "pass weight=, inputs= or options="
-    raise TypeError(f"Penalty: takes one argument by position, `fn`, got {listed(positional)} too: {remedy}.")
+    remedy = f"Pass weight={shown(first)}" if is_weight else "Pass weight=, inputs= or options="
+    raise TypeError(f"Penalty: takes one argument by position, `fn`, got {listed(positional)} too. {remedy}.")
 
 
 def with_keywords(fn: Callable[..., Any], options: Any, keywords: Mapping[str, Any], arguments: Iterable[str]) -> Any:
-    """Return the options for `fn` with those among the keywords. `arguments` are the names of Penalty's arguments."""
+    """Return the options of `fn`: `options` and the keywords. `arguments` are the names of Penalty's arguments."""
     if not keywords or not isinstance(options, Mapping):
         return options
     parameters = call_parameters_of(fn)
@@ -49,10 +49,10 @@ def with_keywords(fn: Callable[..., Any], options: Any, keywords: Mapping[str, A
 
 
 def check_options_of_tree(name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options beside a penalty over trees, which has its own."""
+    """Refuse options next to a penalty over trees, which has options of its own."""
     if isinstance(fn, OverTree) and options:
         raise TypeError(
-            f"penalty {shown(name)}: options must be passed to over_tree, got {listed(options)} beside its result. "
+            f"penalty {shown(name)}: options must be passed to over_tree, got {listed(options)} next to its result. "
             "Pass over_tree(..., options=...), or Penalty(fn, tree=...) with options."
         )
 

@@ -43,14 +43,15 @@ class Tracked:
         self._underflow = [i for i, x in enumerate(arrays) if backend.dtype(x.dtype).underflows and 0 not in x.shape]
 
     def reason(self, value: Any) -> str:
-        """Return why a value whose gradient is None for each array has no gradient norm."""
+        """Return why a value has no gradient norm, if its gradient is None for each array."""
         return f"does not depend on wrt ({self.label})"
 
     def gradient(self, value: Any, pull: Callable[[Any], list[Any]]) -> list[Any]:
         """Return the gradient of a value. `pull` takes its cotangent.
 
         The gradient with respect to a float16 array is returned in float32. In float16, elements below 3e-8 would be 0,
-        even if you scale the total up later. So a second pass computes the gradient of a scaled value, and divides it.
+        even if you scale the total up later. So a second pass computes the gradient of a scaled value, and divides it
+        by the scale.
         """
         gradient = pull(self.backend.xp.ones_like(value))
         if not self._underflow:
@@ -72,14 +73,14 @@ class Tracked:
 
 
 class TrackedInputs(Tracked):
-    """The inputs of a pipeline, some of whose arrays are replaced by traced ones, to differentiate a penalty.
+    """The inputs of a pipeline. To differentiate a penalty, some of their arrays are replaced by traced arrays.
 
     Attributes
     ----------
     traced : list
         The arrays to replace. An array that occurs twice among the inputs is here once.
     back : callable or None
-        If `arrays` are not `traced`: computes the gradients with respect to `arrays`, see `PulledBack`.
+        Computes the gradients with respect to `arrays`, if these are not `traced`: see `PulledBack`.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class TrackedInputs(Tracked):
         super().__init__(arrays, (special or backends)[0], label)
 
     def names(self) -> list[set[Any]]:
-        """Return, for each traced array, the names of the inputs that hold it: none if inputs have positions."""
+        """Return the names of the inputs that hold each traced array. There are none if inputs have positions."""
         numbered = self._rebuild(iter(range(len(self._leaves))))
         by_name = parts_by_name(numbered[0]) if len(numbered) == 1 else None
         parts = {name: set(flatten_of(part)[0]) for name, part in (by_name or {}).items()}
@@ -266,7 +267,7 @@ def _differentiable(caller: str, leaves: list[Any], places: Iterable[int], where
 
 
 def _same_arrays(leaves: list[Any], places: Iterable[int]) -> dict[int, list[int]]:
-    """Group the places that hold the same array object, which has one gradient, under the first of them."""
+    """Group the places that hold the same array object, because it has one gradient. The keys are the first places."""
     groups: dict[int, list[int]] = {}
     firsts: dict[int, int] = {}
     traced = in_dynamo()

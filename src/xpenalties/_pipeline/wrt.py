@@ -26,9 +26,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Recorded:
-    """With respect to arrays of a framework that records a graph, PyTorch, whether or not they are inputs.
+    """A `wrt` of arrays on a recorded graph, as in PyTorch. They may be inputs, but need not be.
 
-    Integrations pass it as `wrt`: if no array requires a gradient, the report says so, and there is no error.
+    Integrations pass it as `wrt`. If no array requires a gradient, the report says so, and there is no error.
 
     Attributes
     ----------
@@ -45,15 +45,15 @@ class Recorded:
 
 @dataclass(frozen=True)
 class PulledBack:
-    """With respect to the arrays that the inputs are computed from, on a framework that records no graph, like JAX.
+    """A `wrt` of the arrays that the inputs are computed from, for a framework that records no graph, like JAX.
 
     Attributes
     ----------
     arrays : list
         The arrays to differentiate with respect to.
     back : callable
-        Takes the inputs' arrays and their gradients, None for an array that a value does not depend on. Returns the
-        gradients with respect to `arrays`, None in the same way.
+        Takes the inputs' arrays and the gradients with respect to them. Returns the gradients with respect to `arrays`.
+        The gradient is None for an array that the value does not depend on.
     label : str
         What the arrays are called in reports.
     """
@@ -103,7 +103,7 @@ def refuse_arrays(caller: str, wrt: Wrt, backend: Backend) -> None:
 
 
 def needs_graph(inputs: tuple[Any, ...], wrt: Wrt) -> bool:
-    """Return True if a function of the inputs alone cannot be differentiated with respect to `wrt`, only a graph can.
+    """Return whether gradients with respect to `wrt` need a recorded graph, because the inputs alone do not suffice.
 
     This is so if `wrt` holds arrays, or if one of the inputs may have been computed from another.
     """
@@ -129,7 +129,7 @@ class Chosen(NamedTuple):
 def chosen_inputs(
     caller: str, leaves: list[Any], rebuild: Any, inputs: tuple[Any, ...], items: tuple[Any, ...]
 ) -> list[Chosen]:
-    """Return what each item stands for among the inputs, whose leaves are given."""
+    """Return what each item stands for. `leaves` and `rebuild` are those of the inputs."""
     numbered: tuple[Any, ...] = rebuild(iter(range(len(leaves))))
     by_name = parts_by_name(numbered[0]) if len(inputs) == 1 else None
     chosen = []
@@ -145,7 +145,7 @@ def chosen_inputs(
         parts = by_name if isinstance(item, str) and by_name is not None else dict(enumerate(numbered))
         if item not in parts:
             raise ValueError(
-                f"{caller}: `wrt` must name inputs, got {shown(item)}, there are {listed(parts)}."
+                f"{caller}: `wrt` must name inputs, got {shown(item)}. Choose from: {listed(parts)}."
                 + did_you_mean(item, parts)
             )
         # None is not a leaf in JAX

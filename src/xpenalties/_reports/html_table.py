@@ -48,7 +48,7 @@ def as_html(report: Mapping[str, Any], errors: Iterable[tuple[str, str]], wrt: s
 
 
 def _spaced(cell: str) -> str:
-    """Replace the spaces at the end by those as wide as the point and the digits that they stand for."""
+    """Replace the spaces at the end by spaces that are as wide as the point and the digits in other rows."""
     text = cell.rstrip(" ")
     missing = len(cell) - len(text)
     point = "\u2008" if missing and "." not in text else ""

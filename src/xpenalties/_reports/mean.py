@@ -1,4 +1,4 @@
-"""The mean of reports, of one process or of several. Sums and weights travel between processes, not means."""
+"""The mean of reports, of one process or of several. Processes exchange sums and weights, not means."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def means_of(
     read, numbers = rebuild(iter(to_floats(leaves)))
     if len(numbers) != len(reports):
         raise ValueError(
-            f"{_CALLER}: `weights` must have a number for each report, got {len(numbers)} for {len(reports)}. Pass as "
-            "many."
+            f"{_CALLER}: `weights` must have a number for each report, got {len(numbers)} for {len(reports)}. Pass "
+            "one for each."
         )
     sums = _Sums()
     for report, number in zip(read, numbers, strict=True):
@@ -122,7 +122,8 @@ def means_of(
         sums = _merged(gather(sums))
     if sums.weight == 0:
         raise ValueError(
-            f"{_CALLER}: a report must have a weight above 0, got {len(reports)} reports without one. Pass reports."
+            f"{_CALLER}: at least one report must have a weight above 0, got none in {len(reports)} reports. Pass "
+            "reports, with weights that are not all 0."
         )
     return sums.means()
 

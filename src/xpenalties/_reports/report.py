@@ -34,8 +34,8 @@ class PenaltyReport:
     metrics : dict
         For a built-in penalty, the sum, mean, min and max of its terms. For a callable, the metrics that it returned.
     error : str or None
-        Why there is no value (the penalty was dropped, and contributes 0) or no gradient norm: the gradient failed, or
-        the penalty does not depend on what the norms are with respect to.
+        Why a number is missing. If the value is, the penalty was dropped, and contributes 0. If a gradient norm is, the
+        gradient failed, or the penalty does not depend on what the norms are with respect to.
     """
 
     value: Any
@@ -56,9 +56,9 @@ class PenaltyReport:
 class Report:
     """The report of `Pipeline.compute`. Its arrays are detached, 0-d and still on their device.
 
-    ``print(report)`` shows a table. It is a JAX pytree, so a jitted function can return it; inside that function, its
-    numbers cannot be read. It can be read like a mapping of names to `PenaltyReport`, as ``report["l1"]`` or
-    ``dict(report)``: first "base_loss", if there is one, then the penalties.
+    ``print(report)`` shows a table. A report is a JAX pytree, so a jitted function can return it. Inside that function,
+    you cannot read its numbers. You can use a report like a mapping from names to `PenaltyReport`: ``report["l1"]``,
+    ``dict(report)``. The names are "base_loss", if there is a base loss, then those of the penalties.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Report:
     base_loss : PenaltyReport or None
         The base loss.
     regularizers : dict
-        The `PenaltyReport` of each enabled penalty that is due, by name.
+        The `PenaltyReport` of each enabled penalty that counts at this step, by name.
     regularizer_total
         The sum of the contributions.
     total_grad_norm
@@ -177,7 +177,7 @@ class Report:
 
         It adds up: the mean total is the sum of the mean contributions. So a penalty that is missing in a report, as
         with `every`, counts there with `weight` and `contribution` 0. All other figures are means over the reports that
-        have them, and the metrics "min" and "max" are the least and the largest.
+        have them, and the metrics "min" and "max" are the smallest and the largest value.
 
         Parameters
         ----------
@@ -314,7 +314,7 @@ class Report:
         for path, value in paths(nested):
             if path in figures:
                 raise ValueError(
-                    f"Report.flat: two figures must not have one name, got {shown(path)} twice. Rename one."
+                    f"Report.flat: two figures must not have the same name, got {shown(path)} twice. Rename one."
                 )
             figures[path] = value
         return {prefix + path: value for path, value in figures.items() if value is not None}

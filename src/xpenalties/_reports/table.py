@@ -21,9 +21,9 @@ _Cells = list[str | None]
 
 
 def as_text(report: Mapping[str, Any], errors: _Errors, wrt: str | None) -> str:
-    """Format what `Report.to_dict` returns as text. Names are shortened to fit. `wrt` is that of the report.
+    """Format what `Report.to_dict` returns as text. Names are shortened to fit.
 
-    If there is no room for `wrt` in a header, it is below the table.
+    `wrt` is that of the report. It is part of a header or, if there is no room for it, below the table.
     """
     columns, rows = columns_and_rows(report, wrt)
     cells = [aligned(column) for column in zip(*(cells for _, cells in rows), strict=True)]
@@ -93,7 +93,7 @@ def _cell(column: str, value: float | None) -> str | None:
 
 
 def aligned(cells: Iterable[str | None]) -> list[str]:
-    """Pad cells on the right, so that their points are below each other if they end at the same column."""
+    """Pad cells on the right, so that their points line up if the cells are right-aligned."""
     texts = [cell or "" for cell in cells]
     after = [len(text) - len(text.partition(".")[0]) for text in texts]
     return [text and text + " " * (max(after) - own) for text, own in zip(texts, after, strict=True)]

@@ -1,4 +1,4 @@
-"""Gradient norms in PyTorch's training loops: what they are with respect to, and the scale of mixed precision."""
+"""Gradient norms in PyTorch's training loops: the arrays of `wrt`, and the scale of mixed precision."""
 
 from __future__ import annotations
 

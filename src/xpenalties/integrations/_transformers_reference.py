@@ -18,7 +18,7 @@ def check_reference(reference: Callable[..., Any] | None, model: torch.nn.Module
     """Check that the reference is not the trained model, and that its `forward` does not call the trained model's.
 
     Some trainers replace the `forward` of their model by a function that calls the original one. A deep copy has that
-    function, too, and copies of functions still call what the original calls.
+    function too, and it still calls the original model.
     """
     if not isinstance(reference, torch.nn.Module):
         return
@@ -37,10 +37,10 @@ def check_reference(reference: Callable[..., Any] | None, model: torch.nn.Module
 
 
 def without_cache(reference: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments for a call of the reference, which turn off its cache if it has one.
+    """Return the arguments for a call of the reference. They turn off its cache, if it has one.
 
-    The Trainer turns off the cache of its model. With a cache, models do not keep sequences apart that are packed into
-    one row.
+    The Trainer turns off the cache of its model. With a cache, models do not keep apart the sequences that are packed
+    into one row.
     """
     if isinstance(reference, torch.nn.Module) and "use_cache" in signature(reference.forward).parameters:
         return {"use_cache": False, **arguments}
