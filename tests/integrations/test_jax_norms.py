@@ -198,6 +198,7 @@ def test_reports_in_a_scan() -> None:
         (0, TypeError, r"`wrt` must be names of inputs, got 0\. Pass strings, or None for 'params'"),
         ((), TypeError, r"`wrt` must be names of inputs, got \(\)\. Pass"),
         (np.ones(2), TypeError, r"`wrt` must be names of inputs, got "),
+        ({"w": 1.0}, TypeError, r"`wrt` must be names of inputs, got \{'w': 1\.0\}\. Pass strings"),
         (
             ("params", "hidden"),
             ValueError,

@@ -365,6 +365,9 @@ def test_errors_of_a_run() -> None:
         ValueError, match=r"^penalty 'l1' asks for the input 'hidden', .*'hiden'\. Rename 'hiden' or 'hidden'\."
     ):
         fitted(Classifier(), PipelineCallback(PIPE, activities={"hiden": "encoder"}))
+    with pytest.raises(ValueError, match="`wrt` asks for the input 'hiddn'") as raised:
+        fitted(Classifier(), PipelineCallback(PIPE, activities={"hidden": "encoder"}, track_every=1, wrt="hiddn"))
+    assert str(raised.value).count("'batch'") == 1
     module = Classifier()
     module.automatic_optimization = False
     with pytest.raises(

@@ -217,7 +217,9 @@ def test_inputs_by_parameter() -> None:
         ({"logits": "logits"}, (rows.logsumexp(-1) ** 2).mean()),
         ({"logits": "logits", "where": "keep"}, (of_kept.logsumexp(-1) ** 2).sum() / 6),
         ({"logits": "logits", "where": "keep", "normalizer": "kept"}, (of_kept.logsumexp(-1) ** 2).mean()),
-        ({"logits": "logits", "where": lambda inputs: inputs["keep"]}, (of_kept.logsumexp(-1) ** 2).mean()),
+        ({"logits": "logits", "where": lambda inputs: inputs["keep"]}, (of_kept.logsumexp(-1) ** 2).sum() / 6),
+        ({"logits": "logits", "weights": lambda inputs: inputs["mask"] * 2.0}, 2 * (rows.logsumexp(-1) ** 2).mean()),
+        ({"logits": lambda inputs: inputs["logits"]}, (logits.logsumexp(-1) ** 2).mean()),
     ):
         loss = PipelineLoss(Pipeline([Penalty("z_loss", inputs=inputs)]))
         loss({"logits": logits, "keep": keep, "kept": torch.tensor(3)}, labels)

@@ -341,8 +341,19 @@ def test_nothing_to_differentiate_by(fw: Framework) -> None:
             pipe.compute(*inputs, track_grad_norms=True)
     with pytest.raises(TypeError, match=message + r" in \('mask',\)\. Pass"):
         pipe.compute({"x": x, "mask": x > 0}, track_grad_norms=True, wrt="mask")
-    with pytest.raises(TypeError, match=message + r" in \(\)\. Pass"):
-        pipe.compute(x, track_grad_norms=True, wrt=())
+    for empty in ((), [], iter(())):
+        with pytest.raises(ValueError, match=r"^training: `wrt` must not be empty, got .*A generator, such as model"):
+            pipe.compute(x, track_grad_norms=True, wrt=empty)
+
+
+@pytest.mark.only("torch", reason="is about modules")
+def test_torch_only_a_module_as_input(fw: Framework, torch: Any) -> None:
+    model = torch.nn.Linear(2, 2)
+    pipe = Pipeline([Penalty("l2", tree={}, inputs="params", name="decay")])
+    with pytest.raises(TypeError, match=r"to differentiate with respect to, got none\. Pass the module as `wrt`\.$"):
+        pipe.compute({"params": model}, track_grad_norms=True)
+    _, report = pipe.compute({"params": model}, track_grad_norms=True, wrt=model)
+    assert float(report.total_grad_norm) > 0
 
 
 def test_metrics_and_total_are_those_of_no_tracking(fw: Framework) -> None:

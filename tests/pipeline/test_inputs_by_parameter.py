@@ -87,6 +87,23 @@ def test_weights_that_another_penalty_takes_as_an_array_count(fw: Framework) -> 
     assert norms == {"l2": pytest.approx(np.hypot(12.0, 4.0)), "l1": pytest.approx(1.0)}
 
 
+@pytest.mark.needs("autodiff")
+def test_weights_inside_a_nested_pipeline_do_not_count(fw: Framework) -> None:
+    arrays = {"a": fw.array(np.asarray([2.0])), "b": fw.array(np.asarray([3.0]))}
+    inner = Pipeline([Penalty("l2", inputs={"x": "a", "weights": "b"})])
+    by_name = {"a": "a", "b": "b"}
+    nested = Pipeline([Penalty(inner, name="inner", inputs=by_name)], name="nested")
+    decay = Penalty("l2", tree={}, name="decay", inputs={"x": "a", "weights": "b"})
+    for pipe in (nested, Pipeline([Penalty(nested, name="outer")]), Pipeline([decay])):
+        _, report = pipe.compute(arrays, track_grad_norms=True)
+        assert float(report.total_grad_norm) == pytest.approx(12.0)
+    both = nested.add(Penalty("l1", inputs="b", weight=0.0))
+    loss = Pipeline([Penalty(RegularizedLoss(lambda data: 0 * data["b"][0], inner), name="loss", inputs=by_name)])
+    for pipe in (both, loss):
+        _, report = pipe.compute(arrays, track_grad_norms=True)
+        assert float(report.total_grad_norm) == pytest.approx(np.hypot(12.0, 4.0))
+
+
 @pytest.mark.only("torch", reason="is about requires_grad")
 def test_weights_that_require_gradients_count(fw: Framework) -> None:
     arrays = {"a": fw.array(np.asarray([2.0])).requires_grad_(), "b": fw.array(np.asarray([3.0]))}
@@ -115,6 +132,16 @@ def test_compiled(fw: Framework, tracked: bool) -> None:
         close(fw, result, fw.numpy(expected))
     assert compilations() == before
     close(fw, xp.compile(Pipeline([DISTILL]))(arrays), fw.numpy(results[0]))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # by PyTorch itself
+@pytest.mark.needs("jit")
+def test_made_in_a_compiled_function(fw: Framework) -> None:
+    def total(arrays: Any) -> Any:
+        return Pipeline([replace(DISTILL, weight=1.0), Penalty("l2", inputs={"x": "tokens"})])(arrays)
+
+    run, _ = fw.compile(total)
+    close(fw, run(batch(fw)), fw.numpy(total(batch(fw))))
 
 
 def test_on_an_event_loop_and_on_threads(fw: Framework) -> None:

@@ -164,6 +164,9 @@ def test_equality(fw: Framework) -> None:
     def made(**given: Any) -> Penalty:
         return Penalty("huber", **{"weight": 0.5, "inputs": ["a"], **given})
 
+    def inner(**given: Any) -> Penalty:
+        return Penalty(Pipeline([made(**given)]), name="p", inputs={"a": "b"})
+
     different = [
         made(),
         made(weight=1.0),
@@ -195,7 +198,10 @@ def test_equality(fw: Framework) -> None:
         (made(inputs={"where": "m", "x": "a"}), made(inputs={"x": "a", "where": "m"})),
         (made(where=mask), made(options={"where": mask})),
         (made(tree={"match": ["a"]}), made(tree={"match": Pattern("a")})),
+        *((nested(), nested()) for nested in (inner, lambda: Penalty(xp.RegularizedLoss(xp.l1, inner().fn), name="p"))),
     ]
+    assert inner() != inner(delta=2.0) != inner(weight=1.0) != inner(weight=weight)
+    assert pickle.loads(pickle.dumps(inner())) == copy.deepcopy(inner()) == inner()
     for one, other in again:
         assert one == other and hash(one) == hash(other) and len({one, other}) == 1
         pipes = Pipeline([one], name="p"), Pipeline([other], name="p")

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import pytest
 
 import xpenalties as xp
 from tests.helpers.harness import Framework
@@ -29,6 +30,17 @@ def made(weight: Any = 0.25) -> Pipeline:
         ],
         name="training",
     )
+
+
+def test_a_nested_pipeline() -> None:
+    inner = made()
+    outer = Pipeline([Penalty(inner, name="inner", weight=0.5)])
+    assert repr(outer["inner"]) == "Penalty(Pipeline 'training', name='inner', weight=0.5)"
+    assert repr(outer).splitlines()[-1].split() == ["inner", "Pipeline", "'training'", "0.5", "all"]
+    with pytest.raises(TypeError, match=r"callable without a name in configurations, Pipeline 'training'\. Give it"):
+        outer.to_config()
+    loss = Penalty(RegularizedLoss(mine, inner), name="loss", inputs="x")
+    assert repr(loss).startswith("Penalty(RegularizedLoss of mine and Pipeline 'training', name='loss'")
 
 
 def test_the_table() -> None:

@@ -39,6 +39,10 @@ def test_several_trees(fw: Framework) -> None:
         ValueError, match=r"^over_tree: `others\[0\]` must have 'a' too, got 'aa'\. Did you mean 'aa'\?"
     ):
         pull(new, {"aa": fw.array(KERNEL)})
+    layers = {name: {"weight": fw.array(KERNEL)} for name in ("layer1", "layer2")}
+    masks = {"layer1": {"weight": fw.array(KERNEL > 0)}}
+    with pytest.raises(ValueError, match=r"`where` must have 'layer2\.weight' too, got 'layer1\.weight'\.$"):
+        over_tree("l2")(layers, where=masks)
 
 
 def test_options_and_own_functions(fw: Framework) -> None:

@@ -26,7 +26,7 @@ def hashable(value: Any) -> Any:
         return type(value), *map(hashable, value)
     if type(value) is dict:
         return dict, *((hashable(key), hashable(value[key])) for key in sorted(value, key=str))
-    if isinstance(value, HasStaticKey):  # a schedule, or a penalty over trees
+    if isinstance(value, HasStaticKey):  # a schedule, a penalty over trees, or a pipeline in another
         return type(value), *map(hashable, value.static_key())
     if isinstance(value, attrgetter):
         return value.__reduce__()  # its class and names

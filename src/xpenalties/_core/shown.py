@@ -35,7 +35,10 @@ def function_name(fn: Any) -> str:
 
 
 def shown_function(fn: Any) -> str:
-    """Return the name of a plain function or class, as in the source, or the repr of any other callable."""
+    """Return the name of a plain function or class, as in the source, or the repr of any other callable, on one line.
+
+    Of a repr that has a blank line, such as a pipeline's table, return what is above it.
+    """
     if isinstance(fn, partial):
         arguments = [
             shown_function(fn.func),
@@ -43,7 +46,10 @@ def shown_function(fn: Any) -> str:
             *(f"{k}={shown(v)}" for k, v in fn.keywords.items()),
         ]
         return f"partial({', '.join(arguments)})"
-    return function_name(fn) if isroutine(fn) or isinstance(fn, type) else shown(fn)
+    if isroutine(fn) or isinstance(fn, type):
+        return function_name(fn)
+    title, blank_line, _ = shown(fn).partition("\n\n")
+    return title if blank_line else " ".join(title.split())
 
 
 def listed(values: Iterable[object]) -> str:

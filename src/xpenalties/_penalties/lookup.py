@@ -9,7 +9,7 @@ from typing import Any
 
 from .._core.checks import POSITIVE, one_of
 from .._core.registry import PENALTIES, REGISTERED, penalty_names
-from .._core.shown import shorten, shown
+from .._core.shown import shorten, shown, shown_function
 from .._core.suggestions import did_you_mean
 from ..backends import common_backend, is_array
 from .spec import SHARED, spec_of
@@ -75,7 +75,7 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
     for key in options:
         if key not in valid:
             raise TypeError(
-                f"penalty {shown(name)}: `{shorten(key)}` is not an option of {shown(fn)}, "
+                f"penalty {shown(name)}: `{shorten(key)}` is not an option of {shown_function(fn)}, "
                 f"the options are {', '.join(valid) or 'none'}." + did_you_mean(key, valid)
             )
     return options

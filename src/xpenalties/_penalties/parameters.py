@@ -29,6 +29,8 @@ class Parameters(NamedTuple):
         Whether the function also takes names that are not listed here.
     in_mapping
         Whether the function takes one mapping, with all parameters except `keyword`.
+    constants
+        Those that only weight or scale terms.
     """
 
     positional: tuple[str, ...] = ()
@@ -37,6 +39,7 @@ class Parameters(NamedTuple):
     fixed: tuple[str, ...] = ()
     takes_any: bool = False
     in_mapping: bool = False
+    constants: tuple[str, ...] = ()
 
     def of_inputs(self) -> tuple[str, ...]:
         """Return the names of the parameters that inputs can be passed to."""
@@ -69,7 +72,7 @@ def call_parameters_of(fn: Callable[..., Any]) -> Parameters:
     spec = spec_of(fn)
     if spec is not None:
         positional = *spec.functions, *spec.arrays
-        return Parameters(positional, positional, (*spec.checks, *SHARED), fixed=("reduction",))
+        return Parameters(positional, positional, (*spec.checks, *SHARED), ("reduction",), constants=SHARED)
     if isinstance(fn, HasParameters):
         return fn._call_parameters()
     try:
@@ -102,7 +105,7 @@ def check_parameters(
                 f"penalty {shown(name)}: the keys of `inputs` must be parameters of {function}, got {shown(key)}, "
                 f"there are {', '.join(valid) or 'none'}. Write parameter: input.{did_you_mean(key, valid)}"
             )
-    last = max((i for i, key in enumerate(parameters.positional) if key in inputs), default=-1)
+    last = max([-1, *(i for i, key in enumerate(parameters.positional) if key in inputs)])  # Dynamo has no `default=`
     before = () if parameters.in_mapping else parameters.positional[: last + 1]
     for key in dict.fromkeys((*parameters.required, *before)):
         if key not in inputs and (key not in options or key in parameters.positional):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .._penalties.spec import SHARED, spec_of
-from ..trees._over_tree import OverTree
+from .._penalties.parameters import HasParameters, call_parameters_of
 from .penalty import Penalty
-from .penalty_inputs import Inputs, names_in
+from .penalty_inputs import names_in
 
 __all__ = ["constants_of"]
 
@@ -15,12 +14,15 @@ __all__ = ["constants_of"]
 def constants_of(penalties: Iterable[Penalty]) -> frozenset[str]:
     """Return the names of inputs that are passed to no parameter but `where`, `weights` and `normalizer`."""
     constants: set[str] = set()
-    others: list[Inputs] = []
+    others: set[str] = set()
     for penalty in penalties:
-        fn = penalty.fn.fn if isinstance(penalty.fn, OverTree) else penalty.fn
-        if isinstance(penalty.inputs, Mapping) and spec_of(fn) is not None:
-            constants.update(names_in({name: penalty.inputs[name] for name in SHARED if name in penalty.inputs}))
-            others.append({name: source for name, source in penalty.inputs.items() if name not in SHARED})
-        else:
-            others.append(penalty.inputs)
-    return frozenset(constants.difference(*map(names_in, others)) if constants else ())
+        inputs, parameters = penalty.inputs, penalty._parameters
+        if inputs is None and isinstance(penalty.fn, HasParameters):  # another pipeline, with the same names
+            parameters = call_parameters_of(penalty.fn)
+            inputs = {name: name for name in parameters.positional} if parameters.in_mapping else None
+        if isinstance(inputs, Mapping) and parameters is not None:
+            fixed = parameters.constants
+            constants.update(names_in({name: inputs[name] for name in fixed if name in inputs}))
+            inputs = {name: source for name, source in inputs.items() if name not in fixed}
+        others.update(names_in(inputs))
+    return frozenset(constants - others)

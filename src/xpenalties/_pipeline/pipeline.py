@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Literal
 
+from .._core.hash_key import HasStaticKey
 from .._core.pytrees import register
 from .._core.shown import listed, shorten, shown
 from .._core.suggestions import did_you_mean
@@ -17,6 +18,7 @@ from .computation import Computation
 from .hashing import Static
 from .penalty import Penalty
 from .penalty_inputs import callables_in, names_in
+from .penalty_roles import constants_of
 from .pipeline_table import as_html, as_text, title_of
 from .settings import Settings
 
@@ -25,7 +27,7 @@ __all__ = ["Pipeline"]
 
 @register
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class Pipeline(HasParameters):
+class Pipeline(HasStaticKey, HasParameters):
     """A named, weighted sum of penalties: sum of weight_i * penalty_i.
 
     A pipeline is immutable: methods that change it return a new one. On JAX it is a pytree whose leaves are the
@@ -233,6 +235,10 @@ class Pipeline(HasParameters):
     def __hash__(self) -> int:
         return hash((self.name, self.penalties))
 
+    def static_key(self) -> tuple[Any, ...]:
+        """Return a hashable key that is equal for pipelines that compute the same inside another pipeline."""
+        return self.name, *((penalty.weight, penalty.static_key()) for penalty in self.penalties)
+
     def remove(self, *names: str) -> Pipeline:
         """Return a copy without these penalties."""
         self._check_names(names)
@@ -333,7 +339,8 @@ class Pipeline(HasParameters):
         enabled = [penalty for penalty in self.penalties if penalty.enabled]
         names = tuple(dict.fromkeys(name for penalty in enabled for name in names_in(penalty.inputs)))
         takes_any = any(penalty.inputs is None or callables_in(penalty.inputs) for penalty in enabled)
-        return Parameters(names, names, ("step",), takes_any=takes_any, in_mapping=True)
+        constants = tuple(constants_of(enabled))
+        return Parameters(names, names, ("step",), takes_any=takes_any, in_mapping=True, constants=constants)
 
     def _replace(self, change: Callable[[Penalty], Penalty]) -> Pipeline:
         return Pipeline([change(p) for p in self.penalties], name=self.name)

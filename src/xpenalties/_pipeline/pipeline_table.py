@@ -61,7 +61,7 @@ def _function(fn: Any) -> str:
     if isinstance(fn, OverTree):
         return f"{_function(fn.fn)} over a tree"
     spec = spec_of(fn)
-    return spec.name if spec else name_of(fn) or function_name(fn) or shown(fn)
+    return spec.name if spec else name_of(fn) or function_name(fn) or shown_function(fn)
 
 
 def _weight(weight: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .._core.hash_key import hashable
+from .._core.hash_key import HasStaticKey, hashable
 from .._core.pytrees import node
 from .._core.shown import shown_function
 from .._penalties.parameters import HasParameters, Parameters
@@ -23,7 +23,7 @@ __all__ = ["RegularizedLoss"]
 
 @node(leaves=("pipeline",), static=("base_loss", "_base"), key=lambda loss: hashable(loss.base_loss))
 @dataclass(frozen=True, eq=False, repr=False)
-class RegularizedLoss(HasParameters):
+class RegularizedLoss(HasStaticKey, HasParameters):
     """A base loss plus the penalties of a pipeline: base + sum of weight_i * penalty_i.
 
     It is immutable, and on JAX a pytree like `Pipeline`.
@@ -153,9 +153,13 @@ class RegularizedLoss(HasParameters):
     def __hash__(self) -> int:
         return hash((self._base, self.pipeline))
 
+    def static_key(self) -> tuple[Any, ...]:
+        """Return a hashable key that is equal for losses that compute the same inside a pipeline."""
+        return self.base_loss, self.pipeline
+
     def _call_parameters(self) -> Parameters:
         """Return the parameters of the pipeline. The base loss may take any other input."""
-        return self.pipeline._call_parameters()._replace(takes_any=True)
+        return self.pipeline._call_parameters()._replace(takes_any=True, constants=())
 
     def _computation(self, inputs: tuple[Any, ...], step: Any, settings: Settings | None) -> Computation:
         pipe, base = self.pipeline, self._base

@@ -14,7 +14,7 @@ from typing import Any
 from .._arrays.numerics import at_least_float32
 from .._core.shown import shown
 from ..backends import Backend, backend_of, flatten_of, in_dynamo
-from .wrt import Chosen, PulledBack, Recorded, Wrt, chosen_inputs, parts_by_name
+from .wrt import Chosen, PulledBack, Recorded, Wrt, arrays_in, chosen_inputs, parts_by_name
 
 __all__ = ["Tracked", "TrackedGraph", "TrackedInputs", "tracked_arrays"]
 
@@ -254,9 +254,11 @@ def _differentiable(caller: str, leaves: list[Any], places: Iterable[int], where
         backends = {i: backend for i, backend in backends.items() if not isinstance(leaves[i], Real)}
         libraries = {backend.library for backend in backends.values()}
     if not libraries:
+        modules = not where and any(_is_recorded(Chosen("", None, arrays_in(leaf))) for leaf in leaves)
+        remedy = "Pass the module as `wrt`." if modules else "Pass an array or a tree of them."
         raise TypeError(
             f"{caller}: the inputs must hold a floating-point array to differentiate with respect to, got none{where}. "
-            "Pass an array or a tree of them."
+            f"{remedy}"
         )
     if len(libraries) > 1:
         raise TypeError(

@@ -74,6 +74,11 @@ def checked_wrt(caller: str, wrt: Any) -> Wrt:
         return Recorded(_checked_items(caller, wrt.items), wrt.scale)
     is_one = isinstance(wrt, (str, Mapping)) or not isinstance(wrt, Iterable) or is_array(wrt)
     items = (wrt,) if is_one or parameters_of(wrt) is not wrt else tuple(wrt)
+    if not items:
+        raise ValueError(
+            f"{caller}: `wrt` must not be empty, got {shown(wrt)}. Pass at least one name or array. A generator, such "
+            "as model.parameters(), is empty the second time."
+        )
     return _checked_items(caller, items)
 
 

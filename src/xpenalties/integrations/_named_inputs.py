@@ -75,4 +75,4 @@ def lookup(user: str, name: str, *sources: Mapping[str, Any]) -> Any:
     for source in sources:
         if name in source:
             return source[name]
-    raise missing_input(user, name, [other for source in sources for other in source])
+    raise missing_input(user, name, dict.fromkeys(other for source in sources for other in source))

@@ -35,11 +35,11 @@ def evaluated_each_step(pipe: Pipeline) -> Pipeline:
 def _per_token(penalty: Penalty, mask: Any, items: Any, classes: int) -> Penalty | None:
     """Mask a built-in penalty of logits and divide it by the items. Return None for any other penalty."""
     inputs, spec = penalty.inputs, spec_of(penalty.fn)
-    if spec is None or spec.functions or inputs is None or callables_in(inputs):
+    if spec is None or spec.functions or inputs is None:
         return None
     named = inputs if isinstance(inputs, Mapping) else {}
-    arrays = [named[name] for name in spec.arrays] if named else names_in(inputs)
-    if not _PER_TOKEN.issuperset(arrays):
+    arrays = {name: named[name] for name in spec.arrays} if named else inputs
+    if callables_in(arrays) or not _PER_TOKEN.issuperset(names_in(arrays)):
         return None
     shape = spec.shape_of_terms(penalty.options)
     if shape == "rows":

@@ -113,8 +113,8 @@ class _Tracking(NamedTuple):
     @classmethod
     def of(cls, track_grad_norms: bool, wrt: Any, gradient_conflicts: bool) -> _Tracking | None:
         """Check the options of a call. Return None if nothing is tracked."""
-        names = _PARAMS if wrt is None else (wrt,) if isinstance(wrt, str) or not isinstance(wrt, Iterable) else wrt
-        names = tuple(names)
+        is_one = isinstance(wrt, (str, Mapping)) or not isinstance(wrt, Iterable)
+        names = _PARAMS if wrt is None else (wrt,) if is_one else tuple(wrt)
         if not names or not all(isinstance(name, str) for name in names):
             raise TypeError(
                 f"train_step: `wrt` must be names of inputs, got {shown(wrt)}. Pass strings, or None for 'params'."

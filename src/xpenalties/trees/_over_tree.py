@@ -168,7 +168,7 @@ class OverTree(HasStaticKey, HasParameters):
         own = dict(self.options)
         required = (name for name in inner.required if name not in own)
         keyword = tuple(key for key in keyword if key not in own)
-        return Parameters(trees, tuple(required), keyword, inner.fixed, inner.takes_any)
+        return Parameters(trees, tuple(required), keyword, inner.fixed, inner.takes_any, constants=inner.constants)
 
     def by_path(self, tree: Any, /, *others: Any, **named: Any) -> dict[str, Any]:
         """Return the penalty of each selected leaf, a 0-d array, by path."""

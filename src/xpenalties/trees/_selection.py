@@ -246,7 +246,7 @@ def leaves_at(caller: str, selected: Selected, other: Any, argument: str) -> lis
         if path not in by_path:
             raise ValueError(
                 f"{caller}: `{argument}` must have {shown(path)} too, got {_listed([*by_path])}."
-                + did_you_mean(path, by_path)
+                + did_you_mean(path, [other for other in by_path if other not in selected.paths])
             )
     return [by_path[path] for path in selected.array_paths()]
 

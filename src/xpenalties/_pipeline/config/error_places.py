@@ -97,12 +97,21 @@ def check_keys(place: str, table: Mapping[str, Any], keys: Iterable[str], *requi
         raise errors[0]
 
 
-def key_errors(place: str, table: Mapping[str, Any], keys: Iterable[str], *required: str) -> list[Exception]:
-    """Return an error for each key of `table` that is not one of `keys`, and for each required key that it lacks."""
+def key_errors(
+    place: str, table: Mapping[str, Any], keys: Iterable[str], *required: str, options: tuple[str, ...] = ()
+) -> list[Exception]:
+    """Return an error for each key of `table` that is not one of `keys`, and for each required key that it lacks.
+
+    Keys that are names of options belong in the table `options`.
+    """
     keys = tuple(keys)
     listed = ", ".join(keys) or "none"
+
+    def remedy(key: object) -> str:
+        return " It is an option. Write it in the table `options`." if key in options else did_you_mean(key, keys)
+
     unknown: list[Exception] = [
-        ValueError(f"{place}: unknown key {shown(key)}, the keys are {listed}.{did_you_mean(key, keys)}")
+        ValueError(f"{place}: unknown key {shown(key)}, the keys are {listed}.{remedy(key)}")
         for key in table
         if key not in keys
     ]

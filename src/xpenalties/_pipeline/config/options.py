@@ -20,7 +20,7 @@ from .annotation_schema import (
 from .error_places import check_keys, checked_scalar, checked_string, checked_table, place_of_key
 from .plain_values import plain
 
-__all__ = ["options_definitions", "read_options", "write_options"]
+__all__ = ["options_definitions", "options_of", "read_options", "write_options"]
 
 SHARED: dict[str, Any] = {
     "reduction": Literal["sum", "mean"],
@@ -33,9 +33,14 @@ def read_options(place: str, value: Any, spec: Spec | None) -> dict[str, Any]:
     table = checked_table(place, value)
     if spec is None:
         return {checked_string(place, key): _read_data(place_of_key(place, key), item) for key, item in table.items()}
-    check_keys(place, table, (*spec.checks, *SHARED))
+    check_keys(place, table, options_of(spec))
     hints = get_type_hints(spec.formula, include_extras=True)
     return {key: _read_option(f"{place}.{key}", item, hints.get(key)) for key, item in table.items()}
+
+
+def options_of(spec: Spec) -> tuple[str, ...]:
+    """Return the options of a built-in penalty that a configuration can set."""
+    return *spec.checks, *SHARED
 
 
 def _read_option(place: str, value: Any, hint: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..._core.checks import TOO_LARGE
 from ..._core.registry import name_of
-from ..._core.shown import shown
+from ..._core.shown import shown, shown_function
 from ...backends import backend_of
 
 __all__ = ["plain", "registered_name"]
@@ -19,7 +19,7 @@ def registered_name(caller: str, argument: str, function: object) -> str:
     name = name_of(function)
     if name is None:
         raise TypeError(
-            f"{caller}: `{argument}` is a callable without a name in configurations, {shown(function)}. "
+            f"{caller}: `{argument}` is a callable without a name in configurations, {shown_function(function)}. "
             "Give it one with "
             "`register`."
         )

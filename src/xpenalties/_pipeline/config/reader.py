@@ -18,6 +18,7 @@ from ...trees._over_tree import over_tree
 from ..penalty import Penalty
 from .error_places import Mistakes, checked_string, checked_table, errors_at, key_errors, not_too_deep, place_of_key
 from .fields import FIELDS, VERSION, Field
+from .options import options_of
 from .toml_and_json import read
 
 __all__ = ["load", "load_or_errors"]
@@ -95,7 +96,7 @@ def _table(place: str, entry: Any, mistakes: Mistakes) -> tuple[str, Mapping[str
     """Return the place and the table of a penalty in a list."""
     with mistakes.caught():
         table = checked_table(place, entry)
-        mistakes.add(key_errors(place, table, _PENALTY_KEYS, "penalty"))
+        mistakes.add(key_errors(place, table, _PENALTY_KEYS, "penalty", options=_options_of(table.get("penalty"))))
         return place, table
     return None
 
@@ -106,9 +107,16 @@ def _table_by_name(place: str, name: Any, entry: Any, mistakes: Mistakes) -> tup
         place = place_of_key(place, checked_string(f"{place}: name", name))
         is_weight = not isinstance(entry, Mapping) or "schedule" in entry
         table = {"weight": entry} if is_weight else entry
-        mistakes.add(key_errors(place, table, [*(key for key in _PENALTY_KEYS if key != "name"), "schedule"]))
+        keys = [*(key for key in _PENALTY_KEYS if key != "name"), "schedule"]
+        mistakes.add(key_errors(place, table, keys, options=_options_of(table.get("penalty", name))))
         return place, {"penalty": name, **table, "name": name}
     return None
+
+
+def _options_of(name: Any) -> tuple[str, ...]:
+    """Return the options of a built-in penalty."""
+    spec = spec_of(PENALTIES.get(name)) if isinstance(name, str) else None
+    return () if spec is None else options_of(spec)
 
 
 def _penalty(place: str, table: Mapping[str, Any], mistakes: Mistakes) -> Penalty | None:
