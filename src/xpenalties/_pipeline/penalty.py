@@ -75,8 +75,8 @@ class Penalty:
 
     Notes
     -----
-    Two penalties are equal if all their arguments are. Numbers, names, functions and schedules are compared by value,
-    arrays and other objects by identity.
+    Two penalties are equal if all their arguments are. Numbers, names, functions, schedules and nested pipelines are
+    compared by value, arrays and other objects by identity.
 
     Examples
     --------
