@@ -167,6 +167,68 @@ def test_inputs_of_a_step_are_not_keywords() -> None:
         step(x, y, inputs={"teacher": y}, track_grad_norms=True, wrt="hidden")
 
 
+DECAY = Pipeline([Penalty("l2", tree={"match": "weight"}, name="decay", inputs="params", weight=0.1)])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("options", [{}, {"track_grad_norms": True}, {"track_grad_norms": True, "wrt": "params"}])
+def test_a_step_provides_its_model_as_params(options: dict[str, Any]) -> None:
+    models, reports = [], []
+    for inputs in ("passed", "provided", "compiled"):
+        model = network()
+        forward = torch.compile(model, backend="eager") if inputs == "compiled" else model
+        step = train_step(forward, sgd(model), wrap_loss(cross_entropy, DECAY))
+        for x, y in batches(3):
+            _, report = step(x, y, inputs={"params": model} if inputs == "passed" else {"more": x}, **options)
+        models.append(model)
+        reports.append(report.flat())
+    close(models[0], models[1])
+    close(models[0], models[2])
+    assert reports[0] == reports[1] == pytest.approx(reports[2])
+    assert reports[0]["decay/value"] > 1
+    if options:
+        assert reports[0]["decay/grad_norm"] > 1
+
+
+def test_params_of_another_source() -> None:
+    """What the call passes, an activity or an argument of the loss comes first. A function has no parameters."""
+    model, twos = network(), {"weight": torch.full((3,), 2.0)}
+    x, y = torch.ones(3, 6), torch.zeros(3, 3)
+
+    def value(loss: Any, *targets: Any, **options: Any) -> float:
+        _, report = train_step(model, sgd(model), loss)(x, *targets, **options)
+        return float(report.regularizers["decay"].value)
+
+    assert value(wrap_loss(mse_loss, DECAY), y, inputs={"params": twos}) == 12.0
+    assert value(wrap_loss(mse_loss, DECAY, {"params": twos}), y) == 12.0
+    loss = wrap_loss(lambda outputs, params: outputs.sum(), DECAY, names=("outputs", "params"))
+    assert value(loss, twos) == 12.0
+    missing = r"^penalty 'decay' asks for the input 'params', .* Pass inputs=\{'params': \.\.\.\}\.$"
+    with pytest.raises(ValueError, match=missing):
+        train_step(model.forward, sgd(model), wrap_loss(mse_loss, DECAY))(x, y)
+    _, report = train_step(model, sgd(model), wrap_loss(mse_loss, Pipeline()))(
+        x, y, track_grad_norms=True, wrt="params"
+    )
+    assert report.wrt == "params" and float(report.base_loss.grad_norm) > 0
+    with pytest.raises(TypeError, match=r"^wrap_loss: `inputs` must be a mapping of names, got Sequential\."):
+        train_step(model, sgd(model), wrap_loss(mse_loss, DECAY))(x, y, inputs=model)
+
+
+def test_a_step_by_its_parts() -> None:
+    """It clears old gradients, and leaves those of this step."""
+    model, x, y = network(), torch.ones(3, 6), torch.zeros(3, 3)
+    by_hand = copy.deepcopy(model)
+    mse_loss(by_hand(x), y).backward()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    model.eval()
+    train_step(model, sgd(model, momentum=0, lr=0.5), wrap_loss(mse_loss, Pipeline()))(x, y)
+    assert not model.training
+    for mine, other in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+        torch.testing.assert_close(mine.detach(), (other - 0.5 * other.grad).detach())
+
+
 def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 

@@ -22,6 +22,7 @@ with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
     import torch
 
 from .._pipeline.checked_pipeline import check_pipeline
+from .._pipeline.penalty_inputs import names_in
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.wrt import Recorded, checked_wrt
@@ -150,10 +151,15 @@ def train_step(
     Returns
     -------
     callable
-        ``step(x, *targets, step=None, inputs=None, **options)`` returns the detached total and the report. `options`
-        are those of `Pipeline.compute`. With ``track_grad_norms=True``, norms are by default with respect to the
-        optimizer's parameters; `wrt` also takes names of inputs. Tracking does not change the training. A copy of the
-        step has its own model, optimizer, transforms and captures.
+        ``step(x, *targets, step=None, inputs=None, **options)`` clears the gradients, calls ``model(x)``, evaluates the
+        loss, runs the backward pass, and steps the optimizer. It returns the detached total and the report.
+
+        `inputs` are more inputs of the pipeline, by name. If a penalty names the input "params" and nothing else
+        provides it, the step passes the model, if that is a module.
+
+        `options` are those of `Pipeline.compute`. With ``track_grad_norms=True``, norms are by default with respect to
+        the optimizer's parameters; `wrt` also takes names of inputs. Tracking does not change the training. A copy of
+        the step has its own model, optimizer, transforms and captures.
 
     Raises
     ------
@@ -196,6 +202,7 @@ class _TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         if tracks_gradients(options):
             options["wrt"] = self._recorded(options.get("wrt"))
+        inputs = self._with_params(inputs, options.get("wrt"))
         with self.autocast():
             total, report = self.loss.compute(self.model(x), *targets, step=step, inputs=inputs, **options)
         if self.scaler is None:
@@ -206,6 +213,17 @@ class _TrainStep:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return total.detach(), report
+
+    def _with_params(self, inputs: Any, wrt: Any) -> Any:
+        """Add the model as the input "params", if a penalty or `wrt` names it and nothing else has this name."""
+        if not isinstance(self.model, torch.nn.Module) or not (inputs is None or isinstance(inputs, Mapping)):
+            return inputs
+        if any("params" in names for names in (self.loss.names, self.loss.activities, inputs or ())):
+            return inputs
+        asked = {name for penalty in self.loss.loss.pipeline if penalty.enabled for name in names_in(penalty.inputs)}
+        if isinstance(wrt, Recorded):
+            asked.update(item for item in wrt.items if isinstance(item, str))
+        return {**(inputs or {}), "params": self.model} if "params" in asked else inputs
 
     def _recorded(self, wrt: Any) -> Any:
         if wrt is None:
