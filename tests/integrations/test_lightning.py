@@ -323,7 +323,7 @@ def test_half_precision_and_closures() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: PipelineCallback("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Make one"),
+        (lambda: PipelineCallback("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Pass Pipeline\(\[Penalty\("),
         (
             lambda: PipelineCallback(Pipeline([Penalty("l1")])),
             ValueError,

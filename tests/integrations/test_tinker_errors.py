@@ -28,7 +28,7 @@ FIELD = {"teacher": ("field", "teacher")}
     ("arguments", "options", "error", "message"),
     [
         ((3, PIPE), {}, TypeError, r"`base_loss` must be callable, got int\. Pass"),
-        ((nothing, {"l1": 1.0}), {}, TypeError, r"`pipe` must be a Pipeline, got dict\. Make"),
+        ((nothing, {"l1": 1.0}), {}, TypeError, r"`pipe` must be a Pipeline, got dict\. Pass Pipeline\(\{"),
         ((nothing, PIPE), {"targets": "logprobs"}, TypeError, r"`targets` must be a mapping of names, got str\. Pass"),
         (
             (nothing, PIPE),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from xpenalties import Penalty, Pipeline, schedules, trees
+from xpenalties import Penalty, Pipeline, RegularizedLoss, schedules, trees
 
 integration()
 
@@ -43,12 +43,6 @@ def test_inputs_that_are_picked() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: wrap_loss(3, Pipeline()), TypeError, "^wrap_loss: `loss_fn` must be callable, got int"),  # type: ignore[arg-type]
-        (
-            lambda: wrap_loss(mse_loss, Pipeline())(torch.ones(1)),
-            TypeError,
-            "takes outputs, targets, got 1 arguments",
-        ),
         (
             lambda: wrap_loss(mse_loss, Pipeline([Penalty("l1", name="size")])),
             ValueError,
@@ -64,6 +58,175 @@ def test_inputs_that_are_picked() -> None:
 def test_errors(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss_fn": 3}, r"`loss_fn` must be callable, got int\. Pass a function\."),
+        ({"loss_fn": torch.nn.MSELoss}, r"`loss_fn` must be callable, got the class MSELoss\. Pass MSELoss\(\)\."),
+        (
+            {"loss_fn": Pipeline(), "pipe": mse_loss},
+            r"`loss_fn` must be a loss without penalties, got Pipeline\. Call wrap_loss\(loss_fn, pipe\)\.",
+        ),
+        ({"pipe": [Penalty("l1")]}, r"`pipe` must be a Pipeline, got list\. Pass Pipeline\(\[\.\.\.\]\)\."),
+        ({"pipe": {"l1": 0.1}}, r"`pipe` must be a Pipeline, got dict\. Pass Pipeline\(\{\.\.\.\}\)\."),
+        ({"pipe": Penalty("l1")}, r"`pipe` must be a Pipeline, got Penalty\. Pass Pipeline\(\[penalty\]\)\."),
+        ({"pipe": "l1"}, r"`pipe` must be a Pipeline, got str\. Pass Pipeline\(\[Penalty\(\.\.\.\)\]\)\."),
+        ({"activities": network()}, r"`activities` must be a mapping of names, got Sequential\. Pass what `capture`"),
+        ({"names": "outputs"}, r"`names` must be a tuple of strings, got 'outputs'\. Pass one name for each"),
+        ({"names": None}, "`names` must be a tuple of strings, got None"),
+        ({"names": ("a", 1)}, r"`names` must be different strings, got \('a', 1\)\. Rename one"),
+        ({"names": ("a", "a")}, r"`names` must be different strings, got \('a', 'a'\)\. Rename one"),
+    ],
+)
+def test_a_loss_is_checked_when_it_is_wrapped(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^wrap_loss: {message}"):
+        wrap_loss(**{"loss_fn": mse_loss, "pipe": Pipeline(), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda loss, x: loss(x),
+            r"the loss takes outputs, targets, got 1 argument\. Pass all of them, or say with wrap_loss\(\.\.\., n",
+        ),
+        (
+            lambda loss, x: loss.compute(x, x, {"teacher": x}),
+            r"the loss takes outputs, targets, got 3 arguments\. Pass other inputs by name, as inputs=\{name: value\}",
+        ),
+        (lambda loss, x: loss(x, x, inputs=x), r"`inputs` must be a mapping of names, got Tensor\. Pass a dict\."),
+        (
+            lambda loss, x: loss.compute(x, x, teacher=x),
+            r"`teacher` is not an option of a call\. If it is an input, pass inputs=\{'teacher': \.\.\.\}\.",
+        ),
+        (lambda loss, x: loss.compute(x, x, track_grad_norm=True), r".* Did you mean 'track_grad_norms'\?"),
+        (lambda loss, x: loss.compute(x, x, input={}), r"`input` is not an option of a call\. Did you mean 'inputs'\?"),
+    ],
+)
+def test_calls_of_a_loss_are_checked(call: Callable[..., Any], message: str) -> None:
+    with pytest.raises(TypeError, match=f"^wrap_loss: {message}"):
+        call(wrap_loss(mse_loss, Pipeline()), torch.ones(1))
+
+
+def test_names_in_a_list() -> None:
+    assert wrap_loss(mse_loss, Pipeline(), names=["a", "b"]).names == ("a", "b")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"loss": Pipeline()},
+            r"`loss` must be a loss of wrap_loss, got Pipeline\. Pass wrap_loss\(loss_fn, pip",
+        ),
+        ({"loss": RegularizedLoss(mse_loss, Pipeline())}, "`loss` must be a loss of wrap_loss, got RegularizedLoss"),
+        ({"loss": mse_loss}, "`loss` must be a loss of wrap_loss, got function"),
+        ({"model": 3}, r"`model` must be a module or a function, got int\. Call train_step\(model, optimizer, loss\)"),
+        ({"model": torch.nn.Linear}, "`model` must be a module or a function, got the class Linear"),
+        ({"optimizer": network()}, "`optimizer` must be a torch.optim.Optimizer, got Sequential. Call train_step"),
+        ({"optimizer": torch.optim.SGD}, "`optimizer` must be a torch.optim.Optimizer, got the class SGD"),
+        ({"autocast": torch.autocast("cpu", torch.bfloat16)}, "`autocast` must be a function .* Pass partial"),
+        ({"autocast": True}, "`autocast` must be a function that returns a context manager, got bool"),
+        ({"scaler": True}, "`scaler` must be a torch.amp.GradScaler or None, got bool. Pass torch.amp.GradScaler"),
+    ],
+)
+def test_a_step_is_checked_when_it_is_made(changed: dict[str, Any], message: str) -> None:
+    model = network()
+    arguments = {"model": model, "optimizer": sgd(model), "loss": wrap_loss(mse_loss, Pipeline())}
+    with pytest.raises(TypeError, match=rf"^train_step: {message}"):
+        train_step(**{**arguments, **changed})
+    swapped = {"model": arguments["optimizer"], "optimizer": model, "loss": arguments["loss"]}
+    with pytest.raises(TypeError, match=r"^train_step: `model` must be a module or a function, got SGD\. Call"):
+        train_step(**swapped)
+
+
+def test_inputs_of_a_step_are_not_keywords() -> None:
+    """The error comes before the forward pass and leaves the gradients as they are."""
+    model, x, y = network(), torch.ones(3, 6), torch.zeros(3, 3)
+    model[0].bias.grad = torch.ones_like(model[0].bias)
+    step = train_step(
+        model, sgd(model), wrap_loss(mse_loss, Pipeline([Penalty("consistency", inputs=("outputs", "teacher"))]))
+    )
+    message = (
+        r"^train_step: `teacher` is not an option of a call\. If it is an input, pass inputs=\{'teacher': \.\.\.\}"
+    )
+    for inputs in (None, {"teacher": y}):
+        with pytest.raises(TypeError, match=message):
+            step(x, y, teacher=y, inputs=inputs)
+    assert torch.equal(model[0].bias.grad, torch.ones_like(model[0].bias))
+    with pytest.raises(
+        ValueError,
+        match=r"^penalty 'consistency' asks for the input 'teacher', .* Pass inputs=\{'teacher': \.\.\.\}\.$",
+    ):
+        step(x, y)
+    with pytest.raises(
+        ValueError, match=r"^wrap_loss: `wrt` asks for the input 'hidden', .* Pass inputs=\{'hidden': \.\.\.\}\.$"
+    ):
+        step(x, y, inputs={"teacher": y}, track_grad_norms=True, wrt="hidden")
+
+
+DECAY = Pipeline([Penalty("l2", tree={"match": "weight"}, name="decay", inputs="params", weight=0.1)])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("options", [{}, {"track_grad_norms": True}, {"track_grad_norms": True, "wrt": "params"}])
+def test_a_step_provides_its_model_as_params(options: dict[str, Any]) -> None:
+    models, reports = [], []
+    for inputs in ("passed", "provided", "compiled"):
+        model = network()
+        forward = torch.compile(model, backend="eager") if inputs == "compiled" else model
+        step = train_step(forward, sgd(model), wrap_loss(cross_entropy, DECAY))
+        for x, y in batches(3):
+            _, report = step(x, y, inputs={"params": model} if inputs == "passed" else {"more": x}, **options)
+        models.append(model)
+        reports.append(report.flat())
+    close(models[0], models[1])
+    close(models[0], models[2])
+    assert reports[0] == reports[1] == pytest.approx(reports[2])
+    assert reports[0]["decay/value"] > 1
+    if options:
+        assert reports[0]["decay/grad_norm"] > 1
+
+
+def test_params_of_another_source() -> None:
+    """What the call passes, an activity or an argument of the loss comes first. A function has no parameters."""
+    model, twos = network(), {"weight": torch.full((3,), 2.0)}
+    x, y = torch.ones(3, 6), torch.zeros(3, 3)
+
+    def value(loss: Any, *targets: Any, **options: Any) -> float:
+        _, report = train_step(model, sgd(model), loss)(x, *targets, **options)
+        return float(report.regularizers["decay"].value)
+
+    assert value(wrap_loss(mse_loss, DECAY), y, inputs={"params": twos}) == 12.0
+    assert value(wrap_loss(mse_loss, DECAY, {"params": twos}), y) == 12.0
+    loss = wrap_loss(lambda outputs, params: outputs.sum(), DECAY, names=("outputs", "params"))
+    assert value(loss, twos) == 12.0
+    missing = r"^penalty 'decay' asks for the input 'params', .* Pass inputs=\{'params': \.\.\.\}\.$"
+    with pytest.raises(ValueError, match=missing):
+        train_step(model.forward, sgd(model), wrap_loss(mse_loss, DECAY))(x, y)
+    _, report = train_step(model, sgd(model), wrap_loss(mse_loss, Pipeline()))(
+        x, y, track_grad_norms=True, wrt="params"
+    )
+    assert report.wrt == "params" and float(report.base_loss.grad_norm) > 0
+    with pytest.raises(TypeError, match=r"^wrap_loss: `inputs` must be a mapping of names, got Sequential\."):
+        train_step(model, sgd(model), wrap_loss(mse_loss, DECAY))(x, y, inputs=model)
+
+
+def test_a_step_by_its_parts() -> None:
+    """It clears old gradients, and leaves those of this step."""
+    model, x, y = network(), torch.ones(3, 6), torch.zeros(3, 3)
+    by_hand = copy.deepcopy(model)
+    mse_loss(by_hand(x), y).backward()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    model.eval()
+    train_step(model, sgd(model, momentum=0, lr=0.5), wrap_loss(mse_loss, Pipeline()))(x, y)
+    assert not model.training
+    for mine, other in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+        torch.testing.assert_close(mine.detach(), (other - 0.5 * other.grad).detach())
 
 
 def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,7 +329,7 @@ def test_classifiers_and_options_of_ones_own() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: PipelineLoss("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Make one"),
+        (lambda: PipelineLoss("l1"), TypeError, r"`pipe` must be a Pipeline, got str\. Pass Pipeline\(\[Penalty\("),
         (
             lambda: PipelineLoss(Pipeline([Penalty("z_loss")])),
             ValueError,

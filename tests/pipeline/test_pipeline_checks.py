@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -100,6 +101,7 @@ def test_construction_is_checked(fw: Framework) -> None:
         (lambda: Pipeline([Penalty("l1"), Penalty("l1")]), ValueError, "names must be unique, got 'l1' twice"),
         (lambda: Pipeline(["l1"]), TypeError, r"must be a Penalty, got 'l1'\. Pass Pipeline\(\{'l1': weight\}\)\."),
         (lambda: Pipeline([3]), TypeError, r"must be a Penalty, got int\. Pass Penalty\(\.\.\.\)\."),
+        (lambda: Pipeline([{"penalty": "l1"}]), TypeError, r"got dict\. Pass Pipeline\.from_config\(\[\.\.\.\]\)\."),
     ]
     for make, kind, message in checks:
         with pytest.raises(kind, match=message):
@@ -172,3 +174,41 @@ def test_an_inner_exception_is_kept_and_noted(fw: Framework) -> None:
 def test_a_name_is_a_string() -> None:
     with pytest.raises(TypeError, match=r"^Pipeline: `name` must be a string, got 3\. Give one\."):
         Pipeline({"l1": 1.0}, name=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda make: make([Penalty("entropy")], from_logits=True),
+            r"`from_logits` is not .* Options belong in a penalty: Penalty\(\.\.\., from_logits=True\)\.",
+        ),
+        (lambda make: make(l1=0.1), r"`l1` is not an argument of Pipeline\. Pass a dict: Pipeline\(\{'l1': 0\.1\}\)\."),
+        (lambda make: make(l1=0.1, name="n", l2=2), r"Pass a dict: Pipeline\(\{'l1': 0\.1, 'l2': 2\}\)\."),
+        (
+            lambda make: make({"l1": 0.1}, track_grad_norms=True),
+            r"It is an option of `compute`: pipeline\.compute\(\.\.\., track_grad_norms=True\)\.",
+        ),
+        (lambda make: make({"l1": 0.1}, nmae="n"), r"`nmae` is not an argument of Pipeline\. Did you mean 'name'\?"),
+        (
+            lambda make: make(Penalty("l1"), Penalty("l2")),
+            r"takes one argument by position, .* got 2\. Pass a list: Pipeline\(\[Penalty\(\.\.\.\), \.\.\.\]\)\.",
+        ),
+        (
+            lambda make: make("l1", 0.1),
+            r"`penalties`, got 2\. Pass a dict: Pipeline\(\{'l1': weight\}\)\.",
+        ),
+        (lambda make: make({"l1": 0.1}, "training"), r"by position, `penalties`, got 2\. Pass name='training'\."),
+        (lambda make: make("l1"), r"iterable of Penalty, got 'l1'\. Pass Pipeline\(\{'l1': weight\}\)\."),
+        (lambda make: make("own.toml"), r"got 'own\.toml'\. Pass Pipeline\.from_config\('own\.toml'\)\."),
+        (lambda make: make(Penalty("l1")), r"got Penalty\('l1'\)\. Pass a list: Pipeline\(\[penalty\]\)\."),
+    ],
+)
+def test_arguments_of_others(make: Any, message: str) -> None:
+    """What belongs to a penalty, to `compute` or into a container is refused, with the way to write it."""
+    with pytest.raises(TypeError, match=f"^Pipeline: .*{message}$"):
+        make(Pipeline)
+
+
+def test_the_signature_has_no_refused_arguments() -> None:
+    assert list(inspect.signature(Pipeline).parameters) == ["penalties", "name"]

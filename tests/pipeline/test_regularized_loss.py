@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -170,8 +171,14 @@ def test_wrong_arguments(fw: Framework) -> None:
     for bad in (None, "l2", 3.0):
         with pytest.raises(TypeError, match=r"^RegularizedLoss: `base_loss` must be callable, got \w+\. Pass one\."):
             RegularizedLoss(bad, BOTH)  # type: ignore[arg-type]
-    for bad in ({"l1": 1.0}, None, [Penalty("l1")]):
-        with pytest.raises(TypeError, match=r"^RegularizedLoss: `pipeline` must be a Pipeline, got \w+\. Make one\."):
+    for bad, remedy in (
+        ({"l1": 1.0}, "{..."),
+        (None, "[Penalty(...)"),
+        ([], "[..."),
+        (BOTH["l1"], "[penalty"),
+    ):
+        message = rf"^RegularizedLoss: `pipeline` must be a Pipeline, got \w+\. Pass Pipeline\({re.escape(remedy)}"
+        with pytest.raises(TypeError, match=message):
             RegularizedLoss(cubes, bad)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         LOSS.pipeline = Pipeline()  # type: ignore[misc]

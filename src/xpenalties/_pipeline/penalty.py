@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, ClassVar, Literal, Never
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, Literal, Never
 from .._arrays.scalars import check_weight
 from .._core.checks import Positive, PositiveInteger, check_argument, checks_of, one_of
 from .._core.hash_key import hashable
+from .._core.hidden_parameters import hide_parameters
 from .._core.registry import RESERVED
 from .._core.shown import function_name, shown, shown_function
 from .._penalties.lookup import check_call_options, resolve_penalty
@@ -232,13 +232,6 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-def _without_positional(function: Any) -> None:
-    """Hide the parameter that only exists to refuse arguments by position with an error of its own."""
-    signature = inspect.signature(function)
-    shown_parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
-    function.__signature__ = signature.replace(parameters=shown_parameters)
-
-
-_without_positional(Penalty.__init__)
+hide_parameters(Penalty.__init__, "positional")
 _CHECKS = checks_of(Penalty, ["every", "timeout", "on_error"])
 _ARGUMENTS = (*(argument.name for argument in fields(Penalty)), "tree")

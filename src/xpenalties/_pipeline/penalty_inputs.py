@@ -95,9 +95,14 @@ def _inputs(count: int) -> str:
     return f"{count} input{'s' * (count != 1)}"
 
 
-def missing_input(user: str, name: str, names: Iterable[object]) -> ValueError:
-    """Return the error for an input that is not there. Either name may be misspelled."""
+def missing_input(user: str, name: str, names: Iterable[object], argument: str = "") -> ValueError:
+    """Return the error for an input that is not there. Either name may be misspelled.
+
+    `argument` is the name of the argument that takes a mapping of inputs, if the caller has one.
+    """
     names = list(names)
     near = nearest(name, names)
-    remedy = "Pass it." if near is None else f"Rename {near!r} or {shown(name)}."
+    remedy = f"Pass {argument}={{{shown(name)}: ...}}." if argument else "Pass it."
+    if near is not None:
+        remedy = f"Rename {near!r} or {shown(name)}."
     return ValueError(f"{user} asks for the input {shown(name)}, the inputs are {listed(names)}. {remedy}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 from .._core.hash_key import HasStaticKey
+from .._core.hidden_parameters import hide_parameters
 from .._core.pytrees import register
 from .._core.shown import listed, shorten, shown
 from .._core.suggestions import did_you_mean
@@ -19,6 +20,7 @@ from .hashing import Static
 from .penalty import Penalty
 from .penalty_inputs import callables_in, names_in
 from .penalty_roles import constants_of
+from .pipeline_arguments import checked_members, refuse_arguments
 from .pipeline_table import as_html, as_text, title_of
 from .settings import Settings
 
@@ -64,27 +66,21 @@ class Pipeline(HasStaticKey, HasParameters):
     penalties: tuple[Penalty, ...] = ()
     name: str = "pipeline"
 
-    def __init__(self, penalties: Mapping[str, Any] | Iterable[Penalty] = (), *, name: str = "pipeline") -> None:
+    def __init__(
+        self,
+        penalties: Mapping[str, Any] | Iterable[Penalty] = (),
+        *positional: Never,
+        name: str = "pipeline",
+        **keywords: Never,
+    ) -> None:
         register_loaded()  # if JAX is loaded, make this class a pytree
+        if positional or keywords:
+            refuse_arguments(penalties, positional, keywords)
         if isinstance(penalties, Mapping):
             penalties = [Penalty(fn, weight=weight) for fn, weight in penalties.items()]
-        if not isinstance(penalties, Iterable):
-            raise TypeError(
-                f"Pipeline: `penalties` must be a mapping or an iterable of Penalty, got {shown(penalties)}. "
-                "Pass a list."
-            )
+        members = checked_members(penalties)
         if not isinstance(name, str):
             raise TypeError(f"Pipeline: `name` must be a string, got {shown(name)}. Give one.")
-        members = tuple(penalties)
-        names: set[str] = set()
-        for penalty in members:
-            if not isinstance(penalty, Penalty):
-                remedy = f"Pass Pipeline({{{penalty!r}: weight}})" if isinstance(penalty, str) else "Pass Penalty(...)"
-                got = shown(penalty) if isinstance(penalty, str) else type(penalty).__qualname__
-                raise TypeError(f"Pipeline: each of `penalties` must be a Penalty, got {got}. {remedy}.")
-            if penalty.name in names:
-                raise ValueError(f"Pipeline: names must be unique, got {shown(penalty.name)} twice. Give one a `name`.")
-            names.add(penalty.name)
         object.__setattr__(self, "penalties", members)
         object.__setattr__(self, "name", name)
 
@@ -394,3 +390,6 @@ class Pipeline(HasStaticKey, HasParameters):
         object.__setattr__(pipeline, "penalties", tuple(penalties))
         object.__setattr__(pipeline, "name", static.name)
         return pipeline
+
+
+hide_parameters(Pipeline.__init__, "positional", "keywords")

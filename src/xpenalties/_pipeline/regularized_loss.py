@@ -12,6 +12,7 @@ from .._core.shown import shown_function
 from .._penalties.parameters import HasParameters, Parameters
 from .._reports.report import Report
 from ..backends import register_loaded
+from .checked_pipeline import check_pipeline
 from .computation import Computation
 from .penalty import Penalty
 from .pipeline import Pipeline
@@ -68,10 +69,7 @@ class RegularizedLoss(HasStaticKey, HasParameters):
             raise TypeError(
                 f"RegularizedLoss: `base_loss` must be callable, got {type(self.base_loss).__qualname__}. Pass one."
             )
-        if not isinstance(self.pipeline, Pipeline):
-            raise TypeError(
-                f"RegularizedLoss: `pipeline` must be a Pipeline, got {type(self.pipeline).__qualname__}. Make one."
-            )
+        check_pipeline("RegularizedLoss", "pipeline", self.pipeline)
         base = Penalty(self.base_loss, name="base loss")
         object.__setattr__(base, "name", "base_loss")  # no penalty may have this name
         object.__setattr__(self, "_base", base)

@@ -47,9 +47,10 @@ def check_inputs(caller: str, penalties: Iterable[Penalty], *, example: str) -> 
             )
 
 
-def select_inputs(penalties: Iterable[Penalty], *sources: Mapping[str, Any]) -> dict[str, Any]:
+def select_inputs(penalties: Iterable[Penalty], *sources: Mapping[str, Any], argument: str = "") -> dict[str, Any]:
     """Return the inputs that the enabled penalties name, each from the first source that has it.
 
+    `argument` is the caller's argument for more inputs, if it has one: errors name it.
     Return all inputs if a penalty takes the whole mapping, or picks its inputs with a callable.
     """
     named: dict[str, Any] = {}
@@ -60,7 +61,7 @@ def select_inputs(penalties: Iterable[Penalty], *sources: Mapping[str, Any]) -> 
         if penalty.inputs is None or callables_in(penalty.inputs):
             takes_all = True
         for name in names_in(penalty.inputs):
-            named[name] = lookup(f"penalty {penalty.name!r}", name, *sources)
+            named[name] = lookup(f"penalty {penalty.name!r}", name, *sources, argument=argument)
     if not takes_all:
         return named
     everything: dict[str, Any] = {}
@@ -70,9 +71,9 @@ def select_inputs(penalties: Iterable[Penalty], *sources: Mapping[str, Any]) -> 
     return {**everything, **named}
 
 
-def lookup(user: str, name: str, *sources: Mapping[str, Any]) -> Any:
+def lookup(user: str, name: str, *sources: Mapping[str, Any], argument: str = "") -> Any:
     """Return the value of `name` from the first source that has it."""
     for source in sources:
         if name in source:
             return source[name]
-    raise missing_input(user, name, dict.fromkeys(other for source in sources for other in source))
+    raise missing_input(user, name, dict.fromkeys(other for source in sources for other in source), argument)

@@ -31,12 +31,12 @@ def recorded(caller: str, wrt: Any, scaler: Any = None) -> Recorded:
     return Recorded(items, None if scaler is None or not scaler.is_enabled() else scaler.scale)
 
 
-def add_named(caller: str, inputs: dict[str, Any], wrt: Wrt, *sources: Mapping[str, Any]) -> None:
+def add_named(caller: str, inputs: dict[str, Any], wrt: Wrt, *sources: Mapping[str, Any], argument: str = "") -> None:
     """Add the inputs that `wrt` names and that no penalty uses."""
     items = wrt.items if isinstance(wrt, Recorded) else wrt
     for name in items if isinstance(items, tuple) else ():
         if isinstance(name, str) and name not in inputs:
-            inputs[name] = lookup(f"{caller}: `wrt`", name, inputs, *sources)
+            inputs[name] = lookup(f"{caller}: `wrt`", name, inputs, *sources, argument=argument)
 
 
 def recorded_leaves(values: Iterable[Any]) -> list[torch.Tensor]:

@@ -22,6 +22,7 @@ with require("Lightning", needed_by=__name__, install="xpenalties[lightning]"):
 
 from .._core.checks import POSITIVE_INTEGER, check_argument
 from .._core.suggestions import did_you_mean
+from .._pipeline.checked_pipeline import check_pipeline
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.settings import Settings
@@ -108,8 +109,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         wrt: Any = None,
         controllers: Mapping[str, Controller | tuple[Controller, Observe]] | None = None,
     ) -> None:
-        if not isinstance(pipe, Pipeline):
-            raise TypeError(f"PipelineCallback: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
+        check_pipeline("PipelineCallback", "pipe", pipe)
         check_inputs("PipelineCallback", pipe, example="loss")
         if track_every is not None:
             track_every = check_argument("PipelineCallback", POSITIVE_INTEGER, "track_every", track_every)

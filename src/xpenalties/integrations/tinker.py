@@ -24,6 +24,7 @@ with require("Tinker's SDK with PyTorch", needed_by=__name__, install="xpenaltie
 
 from .._core.concurrency import Task, on_threads
 from .._core.suggestions import did_you_mean
+from .._pipeline.checked_pipeline import check_pipeline
 from .._pipeline.computation import is_coroutine_function
 from .._pipeline.penalty import Penalty
 from .._pipeline.penalty_inputs import Inputs, Source, names_in
@@ -107,8 +108,7 @@ def custom_loss(
     """
     if not callable(base_loss):
         raise TypeError(f"custom_loss: `base_loss` must be callable, got {_type_name(base_loss)}. Pass a function.")
-    if not isinstance(pipe, Pipeline):
-        raise TypeError(f"custom_loss: `pipe` must be a Pipeline, got {_type_name(pipe)}. Make one.")
+    check_pipeline("custom_loss", "pipe", pipe)
     sources = _checked_sources(targets, pipe)
     asynchronous = asynchronous or _is_asynchronous(base_loss, pipe, timeout)
     if asynchronous and track_grad_norms:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 from .._core.optional import require
@@ -22,11 +21,14 @@ from .._core.optional import require
 with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
     import torch
 
+from .._pipeline.checked_pipeline import check_pipeline
+from .._pipeline.penalty_inputs import names_in
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.wrt import Recorded, checked_wrt
 from .._reports.report import Report
 from ._named_inputs import check_inputs, select_inputs
+from ._torch_arguments import check_call, check_options, check_step, check_wrapping
 from ._torch_attached import Attached, attached_to
 from ._torch_capture import Capture, capture
 from ._torch_optimizers import attach, parameter_groups
@@ -62,7 +64,7 @@ def wrap_loss(
     Raises
     ------
     TypeError, ValueError
-        If `loss_fn` is not callable, or `pipe` is not a Pipeline, or a built-in penalty does not name its inputs.
+        If an argument has a wrong type, or a built-in penalty of `pipe` does not name its inputs.
 
     Examples
     --------
@@ -71,11 +73,12 @@ def wrap_loss(
     >>> float(loss(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0])))
     1.0
     """
-    if not callable(loss_fn):
-        raise TypeError(f"wrap_loss: `loss_fn` must be callable, got {type(loss_fn).__qualname__}. Pass a function.")
+    activities = {} if activities is None else activities
+    names = check_wrapping(loss_fn, activities, names)
+    check_pipeline("wrap_loss", "pipe", pipe)
     loss = RegularizedLoss(_BaseLoss(loss_fn, names), pipe)
     check_inputs("wrap_loss", pipe, example=names[0] if names else "outputs")
-    return WrappedLoss(loss, names, {} if activities is None else activities)
+    return WrappedLoss(loss, names, activities)
 
 
 @dataclass(frozen=True)
@@ -106,19 +109,19 @@ class WrappedLoss:
 
         By default, `wrt` is what the inputs are computed from, so usually all parameters that require gradients.
         """
+        check_options("wrap_loss", options)
         by_name = self._all_inputs(args, inputs)
         if tracks_gradients(options):
             options["wrt"] = checked_wrt("wrap_loss", options.get("wrt"))
-            add_named("wrap_loss", by_name, options["wrt"], self.activities)
+            add_named("wrap_loss", by_name, options["wrt"], self.activities, argument="inputs")
             if options["wrt"] is None and (leaves := recorded_leaves(by_name.values())):
                 options["wrt"] = Recorded(tuple(leaves))
         return self.loss.compute(by_name, step=step, **options)
 
     def _all_inputs(self, args: tuple[Any, ...], inputs: Mapping[str, Any] | None) -> dict[str, Any]:
-        if len(args) != len(self.names):
-            raise TypeError(f"wrap_loss: the loss takes {', '.join(self.names)}, got {len(args)} arguments. Pass them.")
+        check_call(self.names, args, inputs)
         passed = {**(inputs or {}), **dict(zip(self.names, args, strict=True))}
-        return {**select_inputs(self.loss.pipeline, passed, self.activities), **passed}
+        return {**select_inputs(self.loss.pipeline, passed, self.activities, argument="inputs"), **passed}
 
 
 def train_step(
@@ -148,15 +151,20 @@ def train_step(
     Returns
     -------
     callable
-        ``step(x, *targets, step=None, inputs=None, **options)`` returns the detached total and the report. `options`
-        are those of `Pipeline.compute`. With ``track_grad_norms=True``, norms are by default with respect to the
-        optimizer's parameters; `wrt` also takes names of inputs. Tracking does not change the training. A copy of the
-        step has its own model, optimizer, transforms and captures.
+        ``step(x, *targets, step=None, inputs=None, **options)`` clears the gradients, calls ``model(x)``, evaluates the
+        loss, runs the backward pass, and steps the optimizer. It returns the detached total and the report.
+
+        `inputs` are more inputs of the pipeline, by name. If a penalty names the input "params" and nothing else
+        provides it, the step passes the model, if that is a module.
+
+        `options` are those of `Pipeline.compute`. With ``track_grad_norms=True``, norms are by default with respect to
+        the optimizer's parameters; `wrt` also takes names of inputs. Tracking does not change the training. A copy of
+        the step has its own model, optimizer, transforms and captures.
 
     Raises
     ------
     TypeError
-        If the optimizer needs a closure, like LBFGS.
+        If an argument has a wrong type, or the optimizer needs a closure, like LBFGS.
 
     Examples
     --------
@@ -168,11 +176,11 @@ def train_step(
     >>> list(report.regularizers)
     ['l2']
     """
-    closure = signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
+    check_step(model, optimizer, autocast, scaler)
+    if not isinstance(loss, WrappedLoss):
         raise TypeError(
-            f"train_step: `optimizer` must step without a closure, got {type(optimizer).__qualname__} that needs one. "
-            "Call the loss of `wrap_loss` inside a closure."
+            f"train_step: `loss` must be a loss of wrap_loss, got {type(loss).__qualname__}. "
+            "Pass wrap_loss(loss_fn, pipeline)."
         )
     return _TrainStep(model, optimizer, loss, autocast, scaler)
 
@@ -190,9 +198,11 @@ class _TrainStep:
     def __call__(
         self, x: Any, *targets: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any
     ) -> tuple[torch.Tensor, Report]:
+        check_options("train_step", options)
         self.optimizer.zero_grad(set_to_none=True)
         if tracks_gradients(options):
             options["wrt"] = self._recorded(options.get("wrt"))
+        inputs = self._with_params(inputs, options.get("wrt"))
         with self.autocast():
             total, report = self.loss.compute(self.model(x), *targets, step=step, inputs=inputs, **options)
         if self.scaler is None:
@@ -203,6 +213,17 @@ class _TrainStep:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return total.detach(), report
+
+    def _with_params(self, inputs: Any, wrt: Any) -> Any:
+        """Add the model as the input "params", if a penalty or `wrt` names it and nothing else has this name."""
+        if not isinstance(self.model, torch.nn.Module) or not (inputs is None or isinstance(inputs, Mapping)):
+            return inputs
+        if any("params" in names for names in (self.loss.names, self.loss.activities, inputs or ())):
+            return inputs
+        asked = {name for penalty in self.loss.loss.pipeline if penalty.enabled for name in names_in(penalty.inputs)}
+        if isinstance(wrt, Recorded):
+            asked.update(item for item in wrt.items if isinstance(item, str))
+        return {**(inputs or {}), "params": self.model} if "params" in asked else inputs
 
     def _recorded(self, wrt: Any) -> Any:
         if wrt is None:

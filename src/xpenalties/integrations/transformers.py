@@ -24,6 +24,7 @@ with require("transformers", needed_by=__name__, install="xpenalties[transformer
     from transformers.models.auto import modeling_auto
 
 from .._core.checks import POSITIVE_INTEGER, check_argument
+from .._pipeline.checked_pipeline import check_pipeline
 from .._pipeline.penalty_inputs import names_in
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
@@ -132,8 +133,7 @@ class PipelineLoss:
         track_every: int | None = None,
         wrt: Any = None,
     ) -> None:
-        if not isinstance(pipe, Pipeline):
-            raise TypeError(f"PipelineLoss: `pipe` must be a Pipeline, got {type(pipe).__qualname__}. Make one.")
+        check_pipeline("PipelineLoss", "pipe", pipe)
         check_inputs("PipelineLoss", pipe, example="logits")
         for name, fn in (("loss", loss), ("reference", reference)):
             if not (fn is None or callable(fn)):
