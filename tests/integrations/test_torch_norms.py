@@ -65,12 +65,16 @@ def found_norms(report: Any) -> dict[str, float | None]:
 def test_a_loop(wrt: str) -> None:
     model = network()
     x, y = batches()[0]
-    given = {"module": {"wrt": model}, "generator": {"wrt": model.parameters()}, "name": {"wrt": "params"}}
+    choices: dict[str, Any] = {"module": model, "name": "params"}
+
+    def options() -> dict[str, Any]:
+        """Return new ones for each call, because a generator is empty the second time."""
+        return {} if wrt == "default" else {"wrt": choices.get(wrt, model.parameters())}
+
     with capture(model, {"hidden": "1"}) as activities:
         loss = wrap_loss(cross_entropy, PIPE, activities)
-        options = given.get(wrt, {})
-        total, report = loss.compute(model(x), y, inputs={"params": model}, track_grad_norms=True, **options)
-        _, plain = loss.compute(model(x), y, inputs={"params": model}, **options)
+        total, report = loss.compute(model(x), y, inputs={"params": model}, track_grad_norms=True, **options())
+        _, plain = loss.compute(model(x), y, inputs={"params": model}, **options())
     found = found_norms(report)
     assert found.pop("data") is None and report.regularizers["data"].error == "does not depend on wrt (params)"
     assert found == pytest.approx(norms_by_hand(model, x, y), rel=1e-9)
