@@ -91,9 +91,7 @@ def _read_name(place: str, value: Any) -> str:
 
 
 def _write_name(caller: str, penalty: Penalty) -> str | None:
-    fn = penalty.fn
-    default = fn.__name__ if isinstance(fn, OverTree) else _write_penalty(caller, penalty)
-    return None if penalty.name == default else penalty.name
+    return None if penalty.name == _write_penalty(caller, penalty) else penalty.name
 
 
 def _write_options(caller: str, penalty: Penalty) -> dict[str, Any] | None:

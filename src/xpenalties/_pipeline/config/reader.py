@@ -123,6 +123,7 @@ def _penalty(place: str, table: Mapping[str, Any], mistakes: Mistakes) -> Penalt
         return None
     function: Any = args.pop("penalty")
     if "tree" in args:
+        args.setdefault("name", function)
         tree = {**args.pop("tree"), "options": args.pop("options", {})}
         function = _called(f"{place}.tree", partial(over_tree, function), tree, mistakes)
     return None if function is None else _called(place, partial(Penalty, function), args, mistakes)
