@@ -84,7 +84,7 @@ def test_files_as_json(good: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("a.toml", "version = 1\n[penalties.l1]\nwieght = 1", "{}: penalties.l1: unknown key 'wieght', the keys are "),
         ("a.toml", "version = 1\n[penalties]\nl3 = 1.0", "{}: penalties.l3.penalty: no penalty is named 'l3', there "),
         ("a.toml", "version = ", "{}: Invalid value"),
-        ("a.json", '[{"penalty": "l1", "weight": "1"}]', "{}: penalties[0].weight: `weight` must be a number"),
+        ("a.json", '[{"penalty": "l1", "weight": "1"}]', "{}: penalties[0].weight: must be a number"),
         (
             "a.json",
             '{"version": 1, "penalties": {"l\\n3": 1}}',
@@ -110,7 +110,6 @@ def test_all_errors_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     """Each with its place, in the order of the file, and each once."""
     path = tmp_path / "a.toml"
     path.write_text("""
-version = 1
 naem = "training"
 name = 3
 
@@ -121,6 +120,8 @@ inputs = { x = 1, where = 2 }
 
 [penalties.l3]
 weight = -1.0
+every = 0
+inputs = { x = 3 }
 
 [penalties.huber]
 every = 0
@@ -137,6 +138,7 @@ options = { direction = "forwards", temperature = 0.0 }
 penalty = "l2"
 tree = { match = "(", exclude = ")" }
 options = { clip = "x" }
+every = -2
 
 [penalties.good]
 penalty = "l1"
@@ -145,6 +147,7 @@ penalty = "l1"
     out, err = capsys.readouterr()
     assert out == ""
     expected = [
+        ": `version` is missing. Add version 1.",
         ": unknown key 'naem', the keys are $schema, version, name, penalties. Did you mean 'name'?",
         ": name: must be a string, got 3.",
         ": penalties.l1: unknown key 'wieght', the keys are",
@@ -153,17 +156,20 @@ penalty = "l1"
         ": penalties.l1.inputs.where: must be a string, got 2.",
         ": penalties.l3.penalty: no penalty is named 'l3', there are",
         ": penalties.l3.weight: `weight` must be in [0, inf), got -1.0.",
+        ": penalties.l3.inputs.x: must be a string, got 3.",
+        ": penalties.l3: Penalty: `every` must be at least 1, got 0.",
         ": penalties.huber.options: unknown key 'dleta', the keys are delta, reduction, normalizer. Did you mean",
-        ": penalties.huber: Penalty: `enabled` must be True or False, got 'yes'.",
+        ": penalties.huber.enabled: must be true or false, got 'yes'. Write true or false, without quotes.",
+        ": penalties.huber: Penalty: `every` must be at least 1, got 0.",
         ": penalties.huber: huber: `delta` must be in (0, inf), got -1.0.",
         ": penalties.huber: huber: `reduction` must be one of 'sum', 'mean', got 'none'.",
-        ": penalties.huber: Penalty: `every` must be at least 1, got 0.",
         ": penalties.kl: kl_divergence: `direction` must be one of 'forward', 'reverse', 'symmetric', got 'forwards'.",
         ": penalties.kl: penalty 'kl': the keys of `inputs` must be parameters of kl_divergence, got 'log_r'",
         ": penalties.kl: kl_divergence: `temperature` must be in (0, inf), got 0.0.",
-        ": penalties.decay.tree: l2: `clip` must be a number in",
+        ": penalties.decay.options.clip: must be a number, got 'x'. Write a number, without quotes.",
         ": penalties.decay.tree: over_tree: `match` must be a regular expression, got '('",
         ": penalties.decay.tree: over_tree: `exclude` must be a regular expression, got ')'",
+        ": penalties.decay: Penalty: `every` must be at least 1, got -2.",
     ]
     lines = err.splitlines()
     for line, part in zip(lines, expected, strict=True):

@@ -50,6 +50,13 @@ def test_listed() -> None:
     assert len(listed("a" * 1000 for _ in range(1000))) < 600
 
 
+def test_names_of_other_libraries_come_before_similar_names() -> None:
+    assert did_you_mean("mask", ["axis", "max", "where"]) == " Did you mean 'where'?"
+    assert did_you_mean("strength", ["tree", "weight"]) == " Did you mean 'weight'?"
+    assert did_you_mean("mask", ["masks", "weights"]) == " Did you mean 'masks'?"  # there is no `where`
+    assert did_you_mean("lambda", ["sums"]) == ""
+
+
 def test_no_suggestion_for_long_names() -> None:
     """To compare them would take seconds."""
     assert did_you_mean("l" * 10_000_000, ["l1", "l2"]) == ""

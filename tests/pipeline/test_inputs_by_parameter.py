@@ -282,6 +282,7 @@ def own(x: Any, y: Any, /, keep: Any, *, scale: float = 1.0) -> Any:
     [
         ("l1", {"y": "a"}, {}, r"the keys of `inputs` must be parameters of l1, got 'y', there are x, where, weight"),
         ("l1", {"x": "a", "wheer": "b"}, {}, r"Write parameter: input\. Did you mean 'where'\?$"),
+        ("entropy", {"log_p": "a", "mask": "b"}, {}, r"Write parameter: input\. Did you mean 'where'\?$"),
         ("l1", {"x": "a", "reduction": "b"}, {}, r"got 'reduction', there are x, where, weights, normalizer\."),
         ("l1", {"where": "a"}, {}, r"`inputs` must have an input for `x` of l1, got 'where'\. Add it\."),
         ("l1", {"x": "a", "normalizer": "b"}, {"normalizer": 2.0}, r"`normalizer` must be an input or an option, got"),

@@ -73,6 +73,13 @@ def wrapped(x: Any, **options: Any) -> Any:
         (("huber",), {"dleta": 1.0}, r"are delta, reduction, where, weights, normalizer\. Did you mean 'delta'\?$"),
         (("huber",), {"wieght": 1.0}, r"Did you mean 'weight'\?$"),
         (("huber",), {"treee": {}}, r"Did you mean 'tree'\?$"),
+        *((("huber",), {key: 1.0}, r"Did you mean 'weight'\?$") for key in ("coef", "coefficient", "strength")),
+        (("kl_divergence",), {"mask": "m"}, r"`mask` is neither .* Did you mean 'where'\?$"),
+        (("kl_divergence",), {"options": {"mask": "m"}}, r"^kl_divergence: `mask` is not an option.*mean 'where'\?$"),
+        (("l1",), {"match": "a"}, r"`match` is neither .* Did you mean tree=\{'match': \.\.\.\}\?$"),
+        (("l1",), {"exclude": "a"}, r"Did you mean tree=\{'exclude': \.\.\.\}\?$"),
+        ((open_to_any,), {"match": 1}, r"options=\{'match': \.\.\.\}\. Did you mean tree=\{'match': \.\.\.\}\?$"),
+        ((over_tree("l1"),), {"match": "a"}, r"`match` is neither .*\. Pass it to over_tree\.$"),
         (("huber",), {"x": 1.0}, r"`x` is neither an argument of Penalty nor an option of huber"),
         (("huber",), {"delta": 1.0, "options": {"delta": 1.0}}, r"^Penalty: `delta` must be passed once, got it as"),
         (("huber",), {"delta": 1.0, "options": None}, r"`options` must be a mapping, got None"),
@@ -80,7 +87,7 @@ def wrapped(x: Any, **options: Any) -> Any:
         ((open_to_any,), {"wieght": 1}, r"keyword\. Pass options=\{'wieght': \.\.\.\}\. Did you mean 'weight'\?$"),
         ((pair,), {"scal": 1.0}, r"nor an option of pair, the options are x, y, scale\. Did you mean 'scale'\?$"),
         ((pair,), {"x": 1.0}, r"^penalty 'pair': `x` is not an option of "),
-        ((over_tree("huber"),), {"delta": 2.0}, r"^penalty 'huber_over_tree': options must be passed to over_tree,"),
+        ((over_tree("huber"),), {"delta": 2.0}, r"^penalty 'huber': options must be passed to over_tree,"),
         ((over_tree("huber"),), {"tree": {}}, r"^Penalty: `tree` must come with a penalty of arrays, got huber_over"),
         (("l1",), {"tree": "weight$"}, r"^Penalty: `tree` must be a mapping, got 'weight\$'\. Pass \{'match': patt"),
         (("l1",), {"tree": {"mach": "a"}}, r"^Penalty: `tree` must have the keys match and exclude only, got 'mach'\."),
@@ -104,14 +111,37 @@ def test_a_tree(fw: Framework) -> None:
     params = {"a": {"weight": fw.array(X)}, "bias": fw.array(np.asarray([10.0]))}
     penalty = Penalty("huber", tree={"match": "weight$", "exclude": Pattern("b.*", optional=True)}, delta=1.0, weight=2)
     same = over_tree("huber", match="weight$", exclude=Pattern("b.*", optional=True), options={"delta": 1.0})
-    assert penalty == Penalty(same, weight=2) and penalty.name == "huber_over_tree" and penalty.options == {}
+    assert penalty == Penalty(same, weight=2) and penalty.name == "huber" and penalty.options == {}
     assert float(Pipeline([penalty])(params)) == float(2 * xp.huber(fw.array(X), delta=1.0))
     assert float(Pipeline([Penalty("l1", tree={})])(params)) == 17.5
     assert Penalty("l1", name="decay", tree={}).name == "decay"
     assert replace(penalty, weight=2.0) == penalty == pickle.loads(pickle.dumps(penalty))
     config = Pipeline([penalty]).to_config()
     assert Pipeline.from_config(config) == Pipeline([penalty])
-    assert config["penalties"][0]["tree"]["match"] == "weight$"
+    assert config["penalties"][0]["tree"]["match"] == "weight$" and "name" not in config["penalties"][0]
+
+
+@pytest.mark.usefixtures("custom_names")
+@pytest.mark.parametrize("name", ["l1", "a pair"])
+def test_the_default_name_over_a_tree_is_that_of_the_penalty(name: str) -> None:
+    pipe = Pipeline([Penalty(name, tree={"match": "a"}, weight=2)])
+    assert [penalty.name for penalty in pipe] == [name]
+    assert [penalty.weight for penalty in pipe.with_weights({name: 3})] == [3]
+    entry = {"penalty": name, "tree": {"match": "a"}, "weight": 2.0}
+    by_name = {"version": 1, "penalties": {name: {"tree": {"match": "a"}, "weight": 2}}}
+    assert pipe.to_config()["penalties"] == [entry]
+    assert Pipeline.from_config([entry]) == Pipeline.from_config(by_name) == pipe
+
+
+def test_the_default_name_of_a_function_over_a_tree() -> None:
+    assert Penalty(over_tree("l1")).name == "l1" and Penalty(over_tree(pair)).name == "pair"
+    assert Penalty(pair, tree={}).name == "pair"
+    assert repr(Penalty("l1", tree={"match": "a"})) == "Penalty(over_tree('l1', match='a'))"
+    pipe = Pipeline([Penalty(over_tree("l1"), inputs="params", name="l1_over_tree")])
+    assert pipe.to_config()["penalties"][0]["name"] == "l1_over_tree"
+    assert Pipeline.from_config(pipe.to_config()) == pipe
+    with pytest.raises(ValueError, match=r"names must be unique, got 'l1' twice\. Give one a `name`"):
+        Pipeline([Penalty("l1", inputs="x"), Penalty("l1", inputs="params", tree={})])
 
 
 def test_trees_in_place_of_arrays(fw: Framework) -> None:

@@ -104,7 +104,7 @@ def test_in_a_pipeline(fw: Framework) -> None:
     x = fw.array(BIAS)
     total, report = pipe.compute({"params": {"kernel": fw.array(KERNEL)}, "x": x})
     close(fw, total, 0.5 * np.sum(KERNEL**2) + np.sum(np.abs(BIAS)))
-    assert list(report.regularizers) == ["l2_over_tree", "l1"]
+    assert list(report.regularizers) == ["l2", "l1"]
 
 
 def test_equal_pipelines_are_one_program() -> None:

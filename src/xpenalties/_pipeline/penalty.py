@@ -17,6 +17,7 @@ from .._penalties.parameters import Parameters, check_parameters
 from .._penalties.spec import spec_of
 from ..backends import backend_of
 from ..schedules._definition import At
+from ..trees._over_tree import OverTree
 from .penalty_inputs import Inputs, check_count, checked_inputs, input_of
 from .penalty_options import check_options_of_tree, check_positional, over_tree_with, with_keywords
 
@@ -36,7 +37,7 @@ class Penalty:
         The name of a built-in penalty, a name given by `register`, or a callable that returns a scalar or
         ``(scalar, metrics)``.
     name : str, optional
-        Default: the name passed as `fn`, or the name of the function.
+        Default: the name passed as `fn`, or the name of the function. A penalty over a tree has the same default.
     weight : number, 0-d array or callable, default 1.0
         Finite and >= 0. An array may be learned. A callable is a schedule, called with the step.
     inputs : None, str, tuple of str, mapping or callable
@@ -123,7 +124,7 @@ class Penalty:
         **keywords: Any,
     ) -> None:
         check_positional(positional)
-        default = fn if isinstance(fn, str) and tree is None else ""
+        default = fn if isinstance(fn, str) else ""
         function = resolve_penalty(fn)
         options = with_keywords(function, options, keywords, _ARGUMENTS)
         if tree is not None:
@@ -138,7 +139,7 @@ class Penalty:
         }
         for option, check in _CHECKS.items():
             values[option] = check_argument("Penalty", check, option, values[option])
-        name = name or default or function_name(function) or "<unnamed>"
+        name = name or default or _default_name(function) or "<unnamed>"
         if not isinstance(name, str) or name.startswith("<") or name in RESERVED:
             raise ValueError(
                 f"Penalty: `name` must be a string other than a report's own names, got {shown(name)}. Give one."
@@ -160,7 +161,7 @@ class Penalty:
         arguments = [repr(spec.name) if spec else shown_function(self.fn)]
         for parameter in fields(self)[1:]:
             value = getattr(self, parameter.name)
-            default: Any = {"name": function_name(self.fn), "options": {}}.get(parameter.name, parameter.default)
+            default: Any = {"name": _default_name(self.fn), "options": {}}.get(parameter.name, parameter.default)
             if value is not default and not (isinstance(value, (str, bool, float, dict)) and value == default):
                 arguments.append(f"{parameter.name}={shown_function(value) if callable(value) else repr(value)}")
         return f"Penalty({', '.join(arguments)})"
@@ -224,6 +225,11 @@ class Penalty:
 
     def _key(self) -> tuple[Any, ...]:
         return hashable(self.weight), self.static_key()
+
+
+def _default_name(fn: Any) -> str:
+    """Return the name of a penalty's function, or an empty string if it has none."""
+    return fn.inner_name if isinstance(fn, OverTree) else function_name(fn)
 
 
 def _flag(name: str, value: Any) -> bool:

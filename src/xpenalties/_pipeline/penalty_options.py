@@ -39,13 +39,20 @@ def with_keywords(fn: Callable[..., Any], options: Any, keywords: Mapping[str, A
             if parameters.takes_any:
                 raise TypeError(
                     f"Penalty: `{shorten(key)}` is not an argument of Penalty, and {function} takes any keyword. "
-                    f"Pass options={{{key!r}: ...}}.{did_you_mean(key, arguments)}"
+                    f"Pass options={{{key!r}: ...}}.{_hint(fn, key, arguments)}"
                 )
             raise TypeError(
                 f"Penalty: `{shorten(key)}` is neither an argument of Penalty nor an option of {function}, the options "
-                f"are {', '.join(parameters.keyword) or 'none'}." + did_you_mean(key, (*parameters.keyword, *arguments))
+                f"are {', '.join(parameters.keyword) or 'none'}." + _hint(fn, key, (*parameters.keyword, *arguments))
             )
     return {**options, **keywords}
+
+
+def _hint(fn: Callable[..., Any], key: str, valid: Iterable[str]) -> str:
+    """Say what to write in place of the keyword `key`."""
+    if key not in _TREE:
+        return did_you_mean(key, valid)
+    return " Pass it to over_tree." if isinstance(fn, OverTree) else f" Did you mean tree={{{key!r}: ...}}?"
 
 
 def check_options_of_tree(name: str, fn: Callable[..., Any], options: Mapping[str, Any]) -> None:

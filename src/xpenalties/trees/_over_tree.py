@@ -104,7 +104,12 @@ class OverTree(HasStaticKey, HasParameters):
 
     @property
     def __name__(self) -> str:
-        return f"{function_name(self.fn) or type(self.fn).__name__}_over_tree"
+        return f"{self.inner_name}_over_tree"
+
+    @property
+    def inner_name(self) -> str:
+        """The name of the penalty on arrays."""
+        return function_name(self.fn) or type(self.fn).__name__
 
     def __repr__(self) -> str:
         """Return the call that makes this penalty, without default arguments."""

@@ -93,8 +93,8 @@ class Patterns:
     @classmethod
     def of(cls, caller: str, match: PatternsLike, exclude: PatternsLike) -> Patterns:
         """Make patterns of the options `match` and `exclude`."""
-        excluded = as_patterns(caller, "exclude", exclude)
-        return cls(None if match is None else as_patterns(caller, "match", match), excluded)
+        matched = None if match is None else as_patterns(caller, "match", match)
+        return cls(matched, as_patterns(caller, "exclude", exclude))
 
     def arguments(self) -> dict[str, Any]:
         """Return the options `match` and `exclude` that make these patterns, without defaults."""

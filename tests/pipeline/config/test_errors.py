@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.helpers.harness import Framework
 from tests.helpers.samples import X
 from xpenalties import Penalty, Pipeline, schedules
 from xpenalties._core.registry import REGISTERED
+from xpenalties._pipeline.config.reader import load_or_errors
 
 pytestmark = pytest.mark.usefixtures("custom_names")
 
@@ -49,8 +51,8 @@ def test_without_registered_names() -> None:
         ("a.toml", "version = 1\n[penalties]\nl1 = {options = {reduktion = 'sum'}}", ValueError,
          r"a\.toml: penalties\.l1\.options: unknown key 'reduktion', the .* Did you mean 'reduction'\?$"),
         ("a.toml", "version = 1\n[penalties]\nhuber = {delta = 2.0}", ValueError,
-         r"a\.toml: penalties\.huber: unknown key 'delta', .* It is an option\. Write it in the table `options`\.$"),
-        ("a.json", '[{"penalty": "huber", "delta": 2.0}]', ValueError, r"unknown key 'delta', .* Write it in the"),
+         r"a\.toml: penalties\.huber: unknown key 'delta', .* `delta` is an option of huber: write options = "),
+        ("a.json", '[{"penalty": "huber", "delta": 2.0}]', ValueError, r"unknown key 'delta', .* `delta` is an option of huber"),
         ("a.yaml", "", ValueError, r"a\.yaml: a configuration file must end in \.toml or \.json, got '\.yaml'"),
         ("a", "", ValueError, r"a: a configuration file must end in \.toml or \.json, got ''"),
     ],
@@ -132,3 +134,23 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     ):
         pipe.to_config(path)
     assert not path.exists()
+
+
+def test_an_unknown_name_or_a_missing_version_hides_no_other_mistake() -> None:
+    unknown = {"penalty": "hubr", "every": 0, "weight": "1", "options": {"delta": [1]}, "tree": {"match": "("}}
+    pipeline, errors = load_or_errors({"penalties": [unknown, {"every": -1}]}, Pipeline)
+    assert pipeline is None
+    expected = [
+        r"from_config: `version` is missing",
+        r"from_config: penalties\[0\]\.penalty: no penalty is named 'hubr'",
+        r"from_config: penalties\[0\]\.weight: must be a number, got '1'",
+        r"from_config: penalties\[0\]\.tree: over_tree: `match` must be a regular expression, got '\('",
+        r"from_config: penalties\[0\]: Penalty: `every` must be at least 1, got 0",
+        r"from_config: penalties\[1\]: `penalty` is missing",
+        r"from_config: penalties\[1\]: Penalty: `every` must be at least 1, got -1",
+    ]
+    assert len(errors) == len(expected), errors
+    for error, message in zip(errors, expected, strict=True):
+        assert re.match(message, str(error)), error
+    _, errors = load_or_errors([{"penalty": "hubr"}, {"penalty": "l3"}], Pipeline)
+    assert len(errors) == 2  # nothing about names that occur twice

@@ -53,7 +53,7 @@ DATA: dict[str, tuple[Any, str]] = {
     "option's key": ([{"penalty": "anything", "options": {LONG: b""}}], "[0].options.xxxx"),
     "option's value": (
         [{"penalty": "huber", "options": {"delta": LONG}}],
-        "[0]: huber: `delta` must be a number in (0",
+        "[0].options.delta: must be a number, got",
     ),
     "pieces": (entry(weight={"schedule": "piecewise", "pieces": LONG}), "[0].weight: piecewise: `pieces` must map"),
     "schedule's key": (entry(weight={LONG: 1}), "[0].weight: a table is a schedule and must have the key `schedule`"),

@@ -284,7 +284,7 @@ def test_a_tree_from_data(fw: Framework) -> None:
     close(fw, pipe(tree), np.asarray(0.5))
     by_name = Pipeline.from_config({"version": 1, "penalties": {"l2": {"tree": {}, "weight": 2.0}}})
     close(fw, by_name(tree), np.asarray(12.0))
-    assert by_name.to_config()["penalties"] == [{"penalty": "l2", "tree": {}, "name": "l2", "weight": 2.0}]
+    assert by_name.to_config()["penalties"] == [{"penalty": "l2", "tree": {}, "weight": 2.0}]
 
 
 def test_a_learned_weight_becomes_a_number() -> None:

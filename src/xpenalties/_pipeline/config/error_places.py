@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..._core.shown import shorten, shown
 from ..._core.suggestions import did_you_mean
 
 __all__ = [
+    "Hint",
     "Mistakes",
     "check_keys",
     "checked_name",
@@ -24,7 +25,13 @@ __all__ = [
     "place_of_key",
 ]
 
+Hint = Callable[[Any, tuple[str, ...]], str]
+
 _SCALARS = (bool, int, float, str, type(None))
+
+
+def _no_hint(key: Any, keys: tuple[str, ...]) -> str:
+    return ""
 
 
 @contextmanager
@@ -90,28 +97,28 @@ def checked_name(place: str, value: Any, kind: str, names: Iterable[str]) -> str
     return value
 
 
-def check_keys(place: str, table: Mapping[str, Any], keys: Iterable[str], *required: str) -> None:
+def check_keys(
+    place: str, table: Mapping[str, Any], keys: Iterable[str], *required: str, hint: Hint = _no_hint
+) -> None:
     """Raise if `table` has a key other than `keys`, or lacks a required one."""
-    errors = key_errors(place, table, keys, *required)
+    errors = key_errors(place, table, keys, *required, hint=hint)
     if errors:
         raise errors[0]
 
 
 def key_errors(
-    place: str, table: Mapping[str, Any], keys: Iterable[str], *required: str, options: tuple[str, ...] = ()
+    place: str, table: Mapping[str, Any], keys: Iterable[str], *required: str, hint: Hint = _no_hint
 ) -> list[Exception]:
     """Return an error for each key of `table` that is not one of `keys`, and for each required key that it lacks.
 
-    Keys that are names of options belong in the table `options`.
+    `hint` takes an unknown key and the valid ones. It returns where the key belongs, or an empty string.
     """
     keys = tuple(keys)
     listed = ", ".join(keys) or "none"
-
-    def remedy(key: object) -> str:
-        return " It is an option. Write it in the table `options`." if key in options else did_you_mean(key, keys)
-
     unknown: list[Exception] = [
-        ValueError(f"{place}: unknown key {shown(key)}, the keys are {listed}.{remedy(key)}")
+        ValueError(
+            f"{place}: unknown key {shown(key)}, the keys are {listed}.{hint(key, keys) or did_you_mean(key, keys)}"
+        )
         for key in table
         if key not in keys
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
 from ..._core.registry import RESERVED, penalty_names
@@ -19,6 +20,7 @@ from .error_places import checked_name, checked_string
 from .inputs import inputs_definitions, narrowed_inputs, read_inputs, write_inputs
 from .options import options_definitions, read_options, write_options
 from .plain_values import registered_name
+from .scalar_types import check_scalar_type
 from .trees import read_patterns, tree_schema, write_patterns
 from .weights import read_weight, weight_definitions, write_weight
 
@@ -67,10 +69,20 @@ def _data_field(name: str) -> Field:
     """Return the field of an argument that is plain data. `Penalty` checks its value."""
     return Field(
         name,
-        read=lambda place, value, spec: value,
+        read=lambda place, value, spec: _typed(place, value, name),
         write=lambda caller, penalty: getattr(penalty, name),
-        schema=lambda: schema_of(get_type_hints(Penalty, include_extras=True)[name]),
+        schema=lambda: schema_of(_penalty_hints()[name]),
     )
+
+
+def _typed(place: str, value: Any, name: str) -> Any:
+    check_scalar_type(place, value, _penalty_hints()[name])
+    return value
+
+
+@cache
+def _penalty_hints() -> dict[str, Any]:
+    return get_type_hints(Penalty, include_extras=True)
 
 
 def _function_of(penalty: Penalty) -> Callable[..., Any]:
@@ -91,9 +103,7 @@ def _read_name(place: str, value: Any) -> str:
 
 
 def _write_name(caller: str, penalty: Penalty) -> str | None:
-    fn = penalty.fn
-    default = fn.__name__ if isinstance(fn, OverTree) else _write_penalty(caller, penalty)
-    return None if penalty.name == default else penalty.name
+    return None if penalty.name == _write_penalty(caller, penalty) else penalty.name
 
 
 def _write_options(caller: str, penalty: Penalty) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, get_type_hints
 
 from ..._core.checks import AxisOrAxes, Positive
@@ -18,9 +19,11 @@ from .annotation_schema import (
     table_schema,
 )
 from .error_places import check_keys, checked_scalar, checked_string, checked_table, place_of_key
+from .misplaced_keys import hint_in_penalty
 from .plain_values import plain
+from .scalar_types import check_scalar_type
 
-__all__ = ["options_definitions", "options_of", "read_options", "write_options"]
+__all__ = ["options_definitions", "read_options", "write_options"]
 
 SHARED: dict[str, Any] = {
     "reduction": Literal["sum", "mean"],
@@ -33,20 +36,16 @@ def read_options(place: str, value: Any, spec: Spec | None) -> dict[str, Any]:
     table = checked_table(place, value)
     if spec is None:
         return {checked_string(place, key): _read_data(place_of_key(place, key), item) for key, item in table.items()}
-    check_keys(place, table, options_of(spec))
-    hints = get_type_hints(spec.formula, include_extras=True)
-    return {key: _read_option(f"{place}.{key}", item, hints.get(key)) for key, item in table.items()}
-
-
-def options_of(spec: Spec) -> tuple[str, ...]:
-    """Return the options of a built-in penalty that a configuration can set."""
-    return *spec.checks, *SHARED
+    check_keys(place, table, (*spec.checks, *SHARED), hint=partial(hint_in_penalty, spec.name))
+    hints = get_type_hints(spec.formula, include_extras=True) | SHARED
+    return {key: _read_option(f"{place}.{key}", item, hints[key]) for key, item in table.items()}
 
 
 def _read_option(place: str, value: Any, hint: Any) -> Any:
     """Read the option of a built-in penalty: a scalar, or several axes if it takes them."""
     if hint == AxisOrAxes and isinstance(value, (list, tuple)):
         return tuple(checked_scalar(f"{place}[{i}]", item) for i, item in enumerate(value))
+    check_scalar_type(place, value, hint)
     return checked_scalar(place, value)
 
 

@@ -18,7 +18,7 @@ from ...trees._over_tree import over_tree
 from ..penalty import Penalty
 from .error_places import Mistakes, checked_string, checked_table, errors_at, key_errors, not_too_deep, place_of_key
 from .fields import FIELDS, VERSION, Field
-from .options import options_of
+from .misplaced_keys import hint_in_document, hint_in_penalty
 from .toml_and_json import read
 
 __all__ = ["load", "load_or_errors"]
@@ -54,8 +54,12 @@ def _pipeline(place: str, data: Any, make: Callable[..., T], mistakes: Mistakes)
     if isinstance(data, (list, tuple)):
         data = {"version": VERSION, "penalties": data}
     document = checked_table(place, data)
-    _check_version(place, document)
-    mistakes.add(key_errors(place, document, _DOCUMENT_KEYS, "penalties"))
+    if "version" in document:
+        _check_version(place, document["version"])
+    else:
+        mistakes.add([ValueError(f"{place}: `version` is missing. Add version {VERSION}.")])
+    hint = partial(hint_in_document, document)
+    mistakes.add(key_errors(place, document, _DOCUMENT_KEYS, "penalties", hint=hint))
     for key in ("$schema", "name"):
         with mistakes.caught():
             checked_string(f"{place}: {key}", document.get(key, ""))
@@ -65,10 +69,7 @@ def _pipeline(place: str, data: Any, make: Callable[..., T], mistakes: Mistakes)
         return make(penalties, **name)
 
 
-def _check_version(place: str, document: Mapping[str, Any]) -> None:
-    if "version" not in document:
-        raise ValueError(f"{place}: `version` is missing. Add version {VERSION}.")
-    version = document["version"]
+def _check_version(place: str, version: Any) -> None:
     if type(version) is not int or version != VERSION:
         raise ValueError(
             f"{place}: `version` must be {VERSION}, the only one that is read, got {shown(version)}. "
@@ -96,7 +97,8 @@ def _table(place: str, entry: Any, mistakes: Mistakes) -> tuple[str, Mapping[str
     """Return the place and the table of a penalty in a list."""
     with mistakes.caught():
         table = checked_table(place, entry)
-        mistakes.add(key_errors(place, table, _PENALTY_KEYS, "penalty", options=_options_of(table.get("penalty"))))
+        hint = partial(hint_in_penalty, table.get("penalty"))
+        mistakes.add(key_errors(place, table, _PENALTY_KEYS, "penalty", hint=hint))
         return place, table
     return None
 
@@ -108,15 +110,9 @@ def _table_by_name(place: str, name: Any, entry: Any, mistakes: Mistakes) -> tup
         is_weight = not isinstance(entry, Mapping) or "schedule" in entry
         table = {"weight": entry} if is_weight else entry
         keys = [*(key for key in _PENALTY_KEYS if key != "name"), "schedule"]
-        mistakes.add(key_errors(place, table, keys, options=_options_of(table.get("penalty", name))))
+        mistakes.add(key_errors(place, table, keys, hint=partial(hint_in_penalty, table.get("penalty", name))))
         return place, {"penalty": name, **table, "name": name}
     return None
-
-
-def _options_of(name: Any) -> tuple[str, ...]:
-    """Return the options of a built-in penalty."""
-    spec = spec_of(PENALTIES.get(name)) if isinstance(name, str) else None
-    return () if spec is None else options_of(spec)
 
 
 def _penalty(place: str, table: Mapping[str, Any], mistakes: Mistakes) -> Penalty | None:
@@ -127,13 +123,19 @@ def _penalty(place: str, table: Mapping[str, Any], mistakes: Mistakes) -> Penalt
     for field in FIELDS:
         if field.name in table:
             _read_field(f"{place}.{field.name}", field, table[field.name], spec, args, mistakes)
-    if "penalty" not in args:
-        return None
-    function: Any = args.pop("penalty")
+    is_known = "penalty" in args
+    function: Any = args.pop("penalty", _any_penalty)
+    if "tree" in args or not is_known:
+        args.setdefault("name", function if is_known else "penalty")
     if "tree" in args:
         tree = {**args.pop("tree"), "options": args.pop("options", {})}
         function = _called(f"{place}.tree", partial(over_tree, function), tree, mistakes)
-    return None if function is None else _called(place, partial(Penalty, function), args, mistakes)
+    penalty = _called(place, partial(Penalty, function or _any_penalty), args, mistakes)
+    return penalty if is_known and function else None
+
+
+def _any_penalty(*inputs: Any, **options: Any) -> Any:
+    """Stand in for a penalty whose name or tree is wrong, so that the other keys of its table are checked."""
 
 
 def _read_field(

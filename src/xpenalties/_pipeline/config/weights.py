@@ -23,17 +23,17 @@ from .annotation_schema import (
 )
 from .error_places import check_keys, checked_name, checked_scalar, errors_at
 from .plain_values import plain, registered_name
+from .scalar_types import check_scalar_type
 
 __all__ = ["read_weight", "weight_definitions", "write_weight"]
 
 
 def read_weight(place: str, value: Any) -> Any:
     """Convert data to a weight: a number or a schedule."""
-    return (
-        _read_schedule(place, value)
-        if isinstance(value, Mapping)
-        else check_argument(place, NON_NEGATIVE, "weight", value)
-    )
+    if isinstance(value, Mapping):
+        return _read_schedule(place, value)
+    check_scalar_type(place, value, NonNegative)
+    return check_argument(place, NON_NEGATIVE, "weight", value)
 
 
 def _read_schedule(place: str, table: Mapping[str, Any]) -> Any:
@@ -47,6 +47,9 @@ def _read_schedule(place: str, table: Mapping[str, Any]) -> Any:
     make = SCHEDULES[name]
     check_keys(place, table, ["schedule", *inspect.signature(make).parameters])
     arguments = {key: _read_argument(f"{place}.{key}", value) for key, value in table.items() if key != "schedule"}
+    hints = get_type_hints(make.__wrapped__, include_extras=True)  # type: ignore[attr-defined]
+    for key, argument in arguments.items():
+        check_scalar_type(f"{place}.{key}", argument, hints[key])
     with errors_at(place):
         return make(**arguments)
 
