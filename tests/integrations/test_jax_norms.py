@@ -194,12 +194,25 @@ def test_reports_in_a_scan() -> None:
     assert next(iter(history))[1].wrt == "params"
 
 
+def test_inputs_come_from_forward() -> None:
+    step, params = train_step(forward, LOSS, optax.sgd(0.1)), arrays()
+    with pytest.raises(
+        TypeError, match=r"^train_step: the step takes step=.*, got inputs\. Return inputs .* `forward`"
+    ):
+        step(params, optax.sgd(0.1).init(params), *batches()[0], inputs={"teacher": jnp.ones(2)})
+
+
 @pytest.mark.parametrize(
     ("wrt", "error", "message"),
     [
         (0, TypeError, r"`wrt` must be names of inputs, got 0\. Pass strings, or None for 'params'"),
         ((), TypeError, r"`wrt` must be names of inputs, got \(\)\. Pass"),
         (np.ones(2), TypeError, r"`wrt` must be names of inputs, got "),
+        (
+            {"first": np.ones(2)},
+            TypeError,
+            r"`wrt` must be names of inputs, got \{.*\. Pass strings, or None for 'params'",
+        ),
         (
             ("params", "hidden"),
             ValueError,

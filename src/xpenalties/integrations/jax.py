@@ -113,8 +113,8 @@ class _Tracking(NamedTuple):
     @classmethod
     def of(cls, track_grad_norms: bool, wrt: Any, gradient_conflicts: bool) -> _Tracking | None:
         """Check the options of a call. Return None if nothing is tracked."""
-        names = _PARAMS if wrt is None else (wrt,) if isinstance(wrt, str) or not isinstance(wrt, Iterable) else wrt
-        names = tuple(names)
+        is_one = isinstance(wrt, (str, Mapping)) or not isinstance(wrt, Iterable)
+        names = _PARAMS if wrt is None else (wrt,) if is_one else tuple(wrt)
         if not names or not all(isinstance(name, str) for name in names):
             raise TypeError(
                 f"train_step: `wrt` must be names of inputs, got {shown(wrt)}. Pass strings, or None for 'params'."
@@ -170,7 +170,13 @@ class _Step:
         track_grad_norms: bool = False,
         wrt: Any = None,
         gradient_conflicts: bool = False,
+        **others: Any,
     ) -> tuple[Any, ...]:
+        if others:
+            raise TypeError(
+                "train_step: the step takes step=, weights=, track_grad_norms=, wrt= and gradient_conflicts=, got "
+                f"{', '.join(others)}. Return inputs of penalties from `forward`, and pass it data by position."
+            )
         if weights is not None:
             self._check_weights(weights)
         tracking = _Tracking.of(track_grad_norms, wrt, gradient_conflicts)
