@@ -129,7 +129,9 @@ def test_with_respect_to_outputs() -> None:
     step, params, batch = train_step(forward, FULL, optimizer), arrays(), batches()[0]
     _, _, report = step(params, optimizer.init(params), *batch, step=3, track_grad_norms=True, wrt=("hidden",))
     found = found_norms(report)
-    assert [found.pop("l1"), found.pop("total")] == pytest.approx([128**0.5, 0.01 * 128**0.5])
+    assert found.pop("l1") == pytest.approx(128**0.5)
+    assert report.regularizers["entropy"].error.startswith("does not use wrt (hidden) itself")
+    assert report.regularizers["data"].error.startswith("does not")
     assert set(found.values()) == {None} and report.wrt == "hidden"
 
 
@@ -192,6 +194,14 @@ def test_reports_in_a_scan() -> None:
     assert next(iter(history))[1].wrt == "params"
 
 
+def test_inputs_come_from_forward() -> None:
+    step, params = train_step(forward, LOSS, optax.sgd(0.1)), arrays()
+    with pytest.raises(
+        TypeError, match=r"^train_step: the step takes step=.*, got inputs\. Return inputs .* `forward`"
+    ):
+        step(params, optax.sgd(0.1).init(params), *batches()[0], inputs={"teacher": jnp.ones(2)})
+
+
 @pytest.mark.parametrize(
     ("wrt", "error", "message"),
     [
@@ -199,6 +209,11 @@ def test_reports_in_a_scan() -> None:
         ((), TypeError, r"`wrt` must be names of inputs, got \(\)\. Pass"),
         (np.ones(2), TypeError, r"`wrt` must be names of inputs, got "),
         ({"w": 1.0}, TypeError, r"`wrt` must be names of inputs, got \{'w': 1\.0\}\. Pass strings"),
+        (
+            {"first": np.ones(2)},
+            TypeError,
+            r"`wrt` must be names of inputs, got \{.*\. Pass strings, or None for 'params'",
+        ),
         (
             ("params", "hidden"),
             ValueError,

@@ -439,6 +439,47 @@ def test_empty_pipelines_and_arrays(fw: Framework) -> None:
     assert part_of(report, "l2")["grad_norm"] == 6.0 and float(report.total_grad_norm) == 12.5
 
 
+def test_inputs_that_may_have_been_computed_from_wrt(fw: Framework) -> None:
+    """Without a graph, nothing leads from `wrt` to them. So their norms and the total's are unknown."""
+    pipe = Pipeline(
+        [
+            Penalty("l2", inputs="w", name="decay"),
+            Penalty("l1", inputs="hidden", name="activity"),
+            Penalty(lambda data: xp.l1(data["hidden"]), name="picked", inputs=lambda data: data),
+            Penalty(lambda w: 3.0, name="number", inputs="w"),
+            Penalty(lambda ids: 3.0, name="integers", inputs="ids"),
+        ]
+    )
+    loss = RegularizedLoss(lambda data: xp.l2(data["hidden"]), pipe)
+    w = fw.array(X)
+    inputs = {"w": w, "hidden": 2.0 * w, "ids": fw.array(np.arange(3))}
+    for wrt in ("w", w):
+        _, report = loss.compute(inputs, track_grad_norms=True, wrt=wrt)
+        for part in (report.base_loss, report.regularizers["activity"], report.regularizers["picked"]):
+            assert part is not None and part.grad_norm is None and part.grad_norm_weighted is None
+            assert part.error is not None and part.error.startswith(
+                f"does not use wrt ({report.wrt}) itself, and without a recorded graph, nothing leads from wrt to what "
+            )
+        for name in ("number", "integers"):
+            assert report.regularizers[name].error == f"does not depend on wrt ({report.wrt})"
+        assert part_of(report, "decay")["grad_norm"] == pytest.approx(NORM2, rel=1e-6)
+        assert report.total_grad_norm is None
+    alone = Pipeline([pipe.penalties[0], *pipe.penalties[3:]])
+    _, report = alone.compute(inputs, track_grad_norms=True, wrt="w")
+    assert float(report.total_grad_norm) == pytest.approx(NORM2, rel=1e-6)
+
+
+@pytest.mark.needs("jit")
+def test_inputs_that_may_have_been_computed_from_wrt_in_jit(fw: Framework) -> None:
+    def tracked(w: Any) -> Any:
+        loss = RegularizedLoss(lambda data: xp.l2(data["hidden"]), Pipeline([Penalty("l2", inputs="w")]))
+        report = loss.compute({"w": w, "hidden": 2.0 * w}, track_grad_norms=True, wrt="w")[1]
+        assert report.total_grad_norm is None and report.base_loss.grad_norm is None
+        return report.regularizers["l2"].grad_norm
+
+    assert float(fw.once(tracked)(fw.array(X))) == pytest.approx(NORM2, rel=1e-6)
+
+
 def test_half_precision(fw: Framework) -> None:
     for dtype in fw.dtypes:
         x = fw.array(np.full(1000, 40.0), dtype)  # the square of the norm, 6.4e6, is too large for float16

@@ -92,6 +92,10 @@ def test_what_is_refused() -> None:
         TypeError, match=r"^Report.mean: each of `reports` must be a Report, got tuple. Pass the second"
     ):
         Report.mean([(1.0, report)])  # type: ignore[list-item]
+    with pytest.raises(
+        TypeError, match=r"^Report.mean: `reports` must be several reports, got one Report\. Pass a list"
+    ):
+        Report.mean(report)  # type: ignore[arg-type]
     for reports, weights in (([], None), ([report, report], [0.0, 0.0])):
         with pytest.raises(
             ValueError, match=r"^Report.mean: at least one report must have a weight above 0, got none in"

@@ -25,7 +25,7 @@ from .events import Events
 from .gradient_tracking import Gradients
 from .penalty import Penalty
 from .penalty_evaluation import EvaluationContext, PenaltyResult, constant, evaluate, evaluate_async, is_traced
-from .penalty_inputs import callables_in
+from .penalty_inputs import callables_in, names_in
 from .penalty_roles import constants_of
 from .returned_values import zero_like
 from .settings import Settings
@@ -220,7 +220,14 @@ class Computation:
             return None, None, result.error
         norm, weighted = self._gradients.add(penalty.name, result.gradient, result.factor)
         result.gradient.clear()  # it is as large as the inputs
-        return norm, weighted, self._tracked.reason(result.value) if norm is None else None
+        if norm is not None:
+            return norm, weighted, None
+        if isinstance(self._tracked, TrackedInputs) and isinstance(self._settings.wrt, tuple):
+            names = () if callables_in(penalty.inputs) else names_in(penalty.inputs)
+            if not self._tracked.are_all(names):
+                self._gradients.known = False
+                return None, None, self._tracked.reason_without_graph()
+        return None, None, self._tracked.reason(result.value)
 
     def _drop(self, penalty: Penalty, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"

@@ -22,7 +22,8 @@ class Gradients:
         self.arrays = arrays
         self._units: dict[str, list[Any]] | None = {} if conflicts else None
         self._total: list[Any] = [None] * len(arrays)
-        self.complete = True
+        self.complete = True  # no gradient is missing
+        self.known = True  # no gradient is unknown, because arrays may lead to inputs without a graph
         self.used: dict[str, list[bool]] = {}  # by penalty: which arrays its gradient is not None for
 
     def add(self, name: str, gradient: list[Any], factor: Any) -> tuple[Any, Any]:
@@ -54,8 +55,11 @@ class Gradients:
         return self._backend.autodiff.with_gradient(total, self.arrays, self._total) if self.complete else total
 
     def total_norm(self) -> Any:
-        """Return the norm of the sum of the gradients, None if one of them is missing or none depends on the arrays."""
-        return self._norm(self._total) if self.complete else None
+        """Return the norm of the sum of the gradients.
+
+        None if one of them is missing or unknown, or if none depends on the arrays.
+        """
+        return self._norm(self._total) if self.complete and self.known else None
 
     def conflicts(self) -> dict[str, dict[str, Any]] | None:
         """Return the cosine between each pair of gradients. It is 0 if one of them is zero."""

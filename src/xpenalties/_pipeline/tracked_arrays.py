@@ -110,6 +110,19 @@ class TrackedInputs(Tracked):
             {name for name, places in parts.items() if not places.isdisjoint(group)} for group in self._groups.values()
         ]
 
+    def are_all(self, names: tuple[str, ...]) -> bool:
+        """Return False if one of these inputs, or of all inputs if there are no names, holds other floats.
+
+        Without a graph, they may have been computed from the traced arrays.
+        """
+        numbered = self._rebuild(iter(range(len(self._leaves))))
+        by_name = (parts_by_name(numbered[0]) if len(numbered) == 1 else None) or {}
+        parts = [by_name[name] for name in names if name in by_name] if names else numbered
+        traced = {i for group in self._groups.values() for i in group}
+        others = [self._leaves[i] for i in flatten_of(parts)[0] if i is not None and i not in traced]
+        pairs = [(x, backend_of(x)) for x in others]
+        return not any(b is not None and b.dtype(x.dtype).kind in ("real", "complex") for x, b in pairs)
+
     def inputs_with(self, arrays: list[Any]) -> tuple[Any, ...]:
         """Return the inputs with `self.traced` replaced by `arrays`."""
         leaves = list(self._leaves)
@@ -125,6 +138,13 @@ class TrackedInputs(Tracked):
         if backend is not None and backend.autodiff.requires_grad(value):
             return f"{super().reason(value)}, but on other tensors that require gradients. Pass these as `wrt`"
         return super().reason(value)
+
+    def reason_without_graph(self) -> str:
+        """Return why a value has no gradient norm if its inputs may have been computed from the arrays."""
+        return (
+            f"does not use wrt ({self.label}) itself, and without a recorded graph, nothing leads from wrt to what it "
+            "uses. For norms of parameters, use a train_step of xpenalties.integrations, or make them the only input"
+        )
 
     def pulled_back(self, pull: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
         """Return a function that pulls gradients with respect to `self.traced` back to `self.arrays`."""

@@ -216,6 +216,8 @@ class Report:
         """
         from .mean import means_of
 
+        if isinstance(reports, Report):
+            raise TypeError("Report.mean: `reports` must be several reports, got one Report. Pass a list of them.")
         members = list(reports)
         for report in members:
             if not isinstance(report, Report):

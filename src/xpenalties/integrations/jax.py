@@ -170,7 +170,13 @@ class _Step:
         track_grad_norms: bool = False,
         wrt: Any = None,
         gradient_conflicts: bool = False,
+        **others: Any,
     ) -> tuple[Any, ...]:
+        if others:
+            raise TypeError(
+                "train_step: the step takes step=, weights=, track_grad_norms=, wrt= and gradient_conflicts=, got "
+                f"{', '.join(others)}. Return inputs of penalties from `forward`, and pass it data by position."
+            )
         if weights is not None:
             self._check_weights(weights)
         tracking = _Tracking.of(track_grad_norms, wrt, gradient_conflicts)
