@@ -17,7 +17,7 @@ from .._penalties.parameters import Parameters, check_parameters
 from .._penalties.spec import spec_of
 from ..backends import backend_of
 from ..schedules._definition import At
-from ..trees._over_tree import OverTree
+from ..trees._over_tree import OverTree, name_inside
 from .penalty_inputs import Inputs, check_count, checked_inputs, input_of
 from .penalty_options import check_options_of_tree, check_positional, over_tree_with, with_keywords
 
@@ -229,7 +229,7 @@ class Penalty:
 
 def _default_name(fn: Any) -> str:
     """Return the name of a penalty's function, or an empty string if it has none."""
-    return fn.inner_name if isinstance(fn, OverTree) else function_name(fn)
+    return name_inside(fn) if isinstance(fn, OverTree) else function_name(fn)
 
 
 def _flag(name: str, value: Any) -> bool:

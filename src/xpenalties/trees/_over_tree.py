@@ -15,7 +15,7 @@ from .._penalties.spec import Spec, spec_of
 from ..backends import backend_of, is_array
 from ._selection import Patterns, PatternsLike, Selected, Selection, check_unique, leaves_at, values_at
 
-__all__ = ["OverTree", "over_tree"]
+__all__ = ["OverTree", "name_inside", "over_tree"]
 
 _POWERS: dict[str, Callable[[float], tuple[float, float]]] = {
     "l1": lambda l1_ratio: (1.0, 0.0),
@@ -104,12 +104,7 @@ class OverTree(HasStaticKey, HasParameters):
 
     @property
     def __name__(self) -> str:
-        return f"{self.inner_name}_over_tree"
-
-    @property
-    def inner_name(self) -> str:
-        """The name of the penalty on arrays."""
-        return function_name(self.fn) or type(self.fn).__name__
+        return f"{name_inside(self)}_over_tree"
 
     def __repr__(self) -> str:
         """Return the call that makes this penalty, without default arguments."""
@@ -210,6 +205,11 @@ class OverTree(HasStaticKey, HasParameters):
         except Exception as error:
             error.add_note(f"in {self.__name__}, at {row.path!r}")
             raise
+
+
+def name_inside(penalty: OverTree) -> str:
+    """Return the name of the penalty on arrays that `penalty` sums."""
+    return function_name(penalty.fn) or type(penalty.fn).__name__
 
 
 class _Row(NamedTuple):

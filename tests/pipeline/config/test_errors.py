@@ -152,5 +152,5 @@ def test_an_unknown_name_or_a_missing_version_hides_no_other_mistake() -> None:
     assert len(errors) == len(expected), errors
     for error, message in zip(errors, expected, strict=True):
         assert re.match(message, str(error)), error
-    _, errors = load_or_errors([{"penalty": "hubr"}, {"penalty": "l3"}], Pipeline)
-    assert len(errors) == 2  # nothing about names that occur twice
+    for table in ({"penalty": "hubr"}, {"weight": 1}):
+        assert len(load_or_errors([table, table], Pipeline)[1]) == 2  # nothing about names that occur twice

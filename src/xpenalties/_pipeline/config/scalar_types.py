@@ -15,14 +15,14 @@ _TEXTS = {"boolean": "true or false", "number": "a number", "integer": "an integ
 def check_scalar_type(place: str, value: Any, hint: Any) -> None:
     """Raise a TypeError if `value` is a string, boolean or number, and the annotation takes none of its kind.
 
-    An option that takes names, or no scalar at all, is left to the check of the function that it is passed to.
+    An option that takes only names, or no scalar at all, is left to the check of the function that it is passed to.
     """
     if not isinstance(value, (str, bool, int, float)):
         return
     own = {"string"} if isinstance(value, str) else {"boolean"} if isinstance(value, bool) else {"number", "integer"}
     accepted = _types(schema_of(hint))
     expected = " or ".join(text for kind, text in _TEXTS.items() if kind in accepted)
-    if expected and not ("string" in accepted or accepted & own):
+    if expected and not accepted & own:
         quotes = ", without quotes" if isinstance(value, str) else ""
         raise TypeError(f"{place}: must be {expected}, got {shown(value)}. Write {expected}{quotes}.")
 
