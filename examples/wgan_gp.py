@@ -62,7 +62,7 @@ def mean_norm(critic, points):
 
 @dataclass
 class Game:
-    """What differs between the frameworks: functions that take and return NumPy arrays."""
+    """Hold the differences between the frameworks: functions that take and return NumPy arrays."""
 
     train_critic: Any  # real samples, noise -> report
     train_generator: Any  # noise -> None

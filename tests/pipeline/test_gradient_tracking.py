@@ -253,6 +253,9 @@ def test_inputs_that_differ(fw: Framework) -> None:
     mapped = [Penalty("l2", inputs={"x": "a", "weights": "d"}), Penalty("l1", inputs={"x": lambda data: data["b"]})]
     with pytest.warns(UserWarning, match=r"'a' for 'l2', 'b' for 'l1'"):
         _, report = Pipeline(mapped, name=name + "4").compute(inputs, track_grad_norms=True)
+    other = [Penalty("l2", inputs="d"), Penalty("l1", inputs="b")]
+    with pytest.warns(UserWarning, match=r"'d' for 'l2', 'b' for 'l1'"):  # another pipeline of the same name
+        Pipeline(other, name=name).compute(inputs, track_grad_norms=True)
     by_position = Pipeline([Penalty(lambda a, b: xp.l2(a), name="a"), Penalty(lambda a, b: xp.l1(b), name="b")])
     assert by_position.compute(fw.array(X), fw.array(X), track_grad_norms=True)[1].wrt == "inputs"
 

@@ -99,7 +99,7 @@ def test_a_users_own_static_key_is_not_asked(fw: Framework) -> None:
         def __call__(self, x: Any) -> Any:
             return xp.l1(self.scale * x)
 
-        def static_key(self) -> tuple[Any, ...]:
+        def _static_key(self) -> tuple[Any, ...]:
             return ()
 
     total = fw.module.jit(lambda pipe, x: pipe(x))

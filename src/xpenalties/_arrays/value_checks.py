@@ -17,7 +17,7 @@ __all__ = ["check_log_probabilities", "set_value_checks"]
 
 
 class _Switch:
-    """Whether penalties check values. An object, because torch.compile guards its attribute."""
+    """Stores whether penalties check values. It is an object, because torch.compile guards its attribute."""
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled

@@ -14,7 +14,7 @@ class HasStaticKey(ABC):
     """A callable of this package. Two callables with equal static keys compute the same function."""
 
     @abstractmethod
-    def static_key(self) -> tuple[Any, ...]:
+    def _static_key(self) -> tuple[Any, ...]:
         """Return a hashable key that is equal for callables that compute the same function."""
 
 
@@ -27,7 +27,7 @@ def hashable(value: Any) -> Any:
     if type(value) is dict:
         return dict, *((hashable(key), hashable(value[key])) for key in sorted(value, key=str))
     if isinstance(value, HasStaticKey):  # a schedule, a penalty over trees, or a pipeline in another
-        return type(value), *map(hashable, value.static_key())
+        return type(value), *map(hashable, value._static_key())
     if isinstance(value, attrgetter):
         return value.__reduce__()  # its class and names
     by_value = inspect.isroutine(value) or isinstance(value, type)  # of other objects, == may compare arrays

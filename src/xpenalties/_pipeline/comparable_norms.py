@@ -16,13 +16,13 @@ from .tracked_arrays import TrackedInputs
 
 __all__ = ["are_comparable"]
 
-_WARNED: set[str] = set()  # names of pipelines
+_WARNED: set[str] = set()  # messages
 
 
 def are_comparable(
     pipeline: str, tracked: TrackedInputs, penalties: Iterable[Penalty], used: Mapping[str, list[bool]]
 ) -> bool:
-    """Return whether all penalties have an input in common, pair by pair. Warn once for each pipeline if not.
+    """Return whether all penalties have an input in common, pair by pair. If not, warn once with each message.
 
     Inputs are compared by name, so penalties that take all inputs by position are comparable.
 
@@ -59,16 +59,14 @@ def are_comparable(
 
 
 def _warn_once(pipeline: str, differing: str) -> None:
-    """Warn that norms cannot be compared, the first time for a pipeline of this name."""
-    if pipeline in _WARNED:
-        return
-    _WARNED.add(pipeline)
-    warnings.warn(
+    """Warn that norms cannot be compared, the first time for this pair of penalties in a pipeline of this name."""
+    message = (
         f"{pipeline}: gradient norms are with respect to different inputs, so you cannot compare them: {differing}. "
-        "Pass `wrt`: in PyTorch a module or its parameters, otherwise inputs that all penalties are computed from.",
-        UserWarning,
-        stacklevel=callers_level(),
+        "Pass `wrt`: in PyTorch a module or its parameters, otherwise inputs that all penalties are computed from."
     )
+    if message not in _WARNED:
+        _WARNED.add(message)
+        warnings.warn(message, UserWarning, stacklevel=callers_level())
 
 
 def _described(name: str, of_each: Mapping[str, set[Any]]) -> str:

@@ -16,7 +16,7 @@ class Static:
     def __init__(self, penalties: tuple[Penalty, ...], name: str) -> None:
         self.penalties = penalties
         self.name = name
-        self.key = (name, *(penalty.static_key() for penalty in penalties))
+        self.key = (name, *(penalty._static_key() for penalty in penalties))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Static) and self.key == other.key

@@ -208,7 +208,7 @@ class Penalty:
         names = (inputs,) if isinstance(inputs, str) else inputs
         return tuple([input_of(self.name, name, given) for name in names]), {}
 
-    def static_key(self) -> tuple[Any, ...]:
+    def _static_key(self) -> tuple[Any, ...]:
         """Return a hashable key of everything except a weight that is not a schedule."""
         schedule = self.weight if callable(self.weight) else None
         parts = (self.fn, schedule, self.inputs, self.name, self.options, self.timeout)
@@ -224,7 +224,7 @@ class Penalty:
         return hash(self._key())
 
     def _key(self) -> tuple[Any, ...]:
-        return hashable(self.weight), self.static_key()
+        return hashable(self.weight), self._static_key()
 
 
 def _default_name(fn: Any) -> str:

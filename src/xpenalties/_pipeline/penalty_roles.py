@@ -1,4 +1,4 @@
-"""Which inputs of a pipeline only weight or scale terms, so that gradients are not tracked with respect to them."""
+"""Find the inputs of a pipeline that only weight or scale terms. Gradients are not tracked with respect to them."""
 
 from __future__ import annotations
 

@@ -231,9 +231,9 @@ class Pipeline(HasStaticKey, HasParameters):
     def __hash__(self) -> int:
         return hash((self.name, self.penalties))
 
-    def static_key(self) -> tuple[Any, ...]:
+    def _static_key(self) -> tuple[Any, ...]:
         """Return a hashable key that is equal for pipelines that compute the same inside another pipeline."""
-        return self.name, *((penalty.weight, penalty.static_key()) for penalty in self.penalties)
+        return self.name, *((penalty.weight, penalty._static_key()) for penalty in self.penalties)
 
     def remove(self, *names: str) -> Pipeline:
         """Return a copy without these penalties."""

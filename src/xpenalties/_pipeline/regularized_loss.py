@@ -151,7 +151,7 @@ class RegularizedLoss(HasStaticKey, HasParameters):
     def __hash__(self) -> int:
         return hash((self._base, self.pipeline))
 
-    def static_key(self) -> tuple[Any, ...]:
+    def _static_key(self) -> tuple[Any, ...]:
         """Return a hashable key that is equal for losses that compute the same inside a pipeline."""
         return self.base_loss, self.pipeline
 

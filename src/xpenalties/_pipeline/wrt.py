@@ -124,7 +124,7 @@ def needs_graph(inputs: tuple[Any, ...], wrt: Wrt) -> bool:
 
 
 class Chosen(NamedTuple):
-    """What one item of `wrt` stands for."""
+    """The arrays that one item of `wrt` stands for."""
 
     label: str
     places: list[int] | None  # of leaves of the inputs; None for arrays

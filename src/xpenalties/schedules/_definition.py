@@ -141,7 +141,7 @@ class Schedule(HasStaticKey):
         """Return the value at `step`: a float for a number, a 0-d array for a 0-d array."""
         return _FORMULAS[self.name](At.of(self.name, step), **dict(self.arguments))
 
-    def static_key(self) -> tuple[Any, ...]:
+    def _static_key(self) -> tuple[Any, ...]:
         """Return a key that is equal for schedules with the same values."""
         return self.name, self.arguments
 

@@ -153,7 +153,7 @@ class OverTree(HasStaticKey, HasParameters):
             values, fused = backend.evaluation.power_sum(*self.factors, arrays)
         return sum_scalars(values + [self._value(row) for i, row in enumerate(rows) if i not in fused])
 
-    def static_key(self) -> tuple[Any, ...]:
+    def _static_key(self) -> tuple[Any, ...]:
         """Return a hashable key that is equal for two penalties that compute the same function."""
         return self.fn, self.patterns.key(), self.options
 
