@@ -10,7 +10,6 @@ import torch
 from .._core.shown import shown
 from .._pipeline.wrt import Recorded, Wrt, checked_wrt
 from ..backends import flatten_of, parameters_of
-from ..backends.torch._autograd import graph_leaves
 from ._named_inputs import lookup
 
 __all__ = ["add_named", "recorded", "recorded_leaves", "tracks_gradients"]
@@ -50,5 +49,14 @@ def recorded_leaves(values: Iterable[Any]) -> list[torch.Tensor]:
     nodes = [x.grad_fn for x in arrays if x.grad_fn is not None]
     if not nodes or not torch.is_grad_enabled():
         return []
-    leaves.update((id(leaf), leaf) for leaf in graph_leaves(*nodes))
+    seen: set[Any] = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            leaves[id(leaf)] = leaf
+        nodes += [following for following, _ in node.next_functions]
     return list(leaves.values())

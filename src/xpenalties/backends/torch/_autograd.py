@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,7 +15,7 @@ from ._autocast import without_autocast
 from ._tracing import is_tracing
 from ._twice_differentiable import OnceDifferentiableCheck
 
-__all__ = ["TorchAutodiff", "graph_leaves"]
+__all__ = ["TorchAutodiff"]
 
 
 class TorchAutodiff(Autodiff):
@@ -215,18 +214,14 @@ def _needs_grad(x: Any, hidden: set[int]) -> bool:
     """Return True if `x` depends on anything that requires a gradient, except the leaves with ids in `hidden`."""
     if x.grad_fn is None:
         return bool(x.requires_grad) and id(x) not in hidden
-    return any(id(leaf) not in hidden and leaf not in _COTANGENTS for leaf in graph_leaves(x.grad_fn))
-
-
-def graph_leaves(*nodes: Any) -> Iterator[torch.Tensor]:
-    """Yield the leaves of the graph that the nodes lead to."""
-    pending, seen = list(nodes), set()
-    while pending:
-        node = pending.pop()
+    nodes, seen = [x.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            yield leaf
-        pending += [following for following, _ in node.next_functions]
+        if leaf is not None and id(leaf) not in hidden and leaf not in _COTANGENTS:
+            return True
+        nodes += [following for following, _ in node.next_functions]
+    return False
