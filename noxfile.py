@@ -31,7 +31,9 @@ REQUIRED = [row for row in ROWS if row["required"]]
 PYTHONS = ROWS[0]["python"]
 PYTHON = PYTHONS[0]
 ONCE = f"{ROWS[0]['name']}-{PYTHON}"  # runs the tests that do not depend on a backend
-ONE_FRAMEWORK = "not mixed and not integrations and not trainers and not docs"  # the others need more packages
+# the others need more packages, or several processes
+ONE_FRAMEWORK = "not mixed and not integrations and not trainers and not scale and not docs"
+SHARDED = [row for row in ROWS if row["name"] in ("numpy", "torch", "jax", "dask")]
 COMPILED = [row for row in REQUIRED if row["jit"]]  # these take the longest
 OTHERS = [row for row in ROWS if row not in COMPILED]
 ONE_THREAD = ("OMP_NUM_THREADS", "1")  # each session has one core, and more threads slow it down
@@ -197,6 +199,13 @@ def trainers(session: nox.Session) -> None:
     requirements = ["-e", ".[transformers]", *group("tests"), *group("trainers"), *newest(rows)]
     session.env["XPENALTIES_TEST_TRAINERS"] = "1"  # a missing package is an error
     run_tests(session, requirements, ",".join(names), "trainers", results=False)
+
+
+@nox.session(python=PYTHON, tags=[FULL, CI])
+def scale(session: nox.Session) -> None:
+    """Test arrays that are cut into parts: on several processes, on several devices, and by Dask."""
+    requirements = ["-e", ".", *group("tests"), *group("integrations"), *newest(SHARDED)]
+    run_tests(session, requirements, ",".join(row["name"] for row in SHARDED), "scale", results=False)
 
 
 @nox.session(python=PYTHON, tags=[FULL])

@@ -41,6 +41,7 @@ MARKERS = (
     "docs: runs the examples of docstrings and pages",
     "integrations: needs the packages of the integrations, in one environment",
     "trainers: needs TRL",
+    "scale: arrays that are cut into parts: several processes, several devices, or Dask",
     "mixed: needs several frameworks in one environment",
     "newest: is about this package's own code only, and runs at the newest versions",
     "bare: runs with the runtime dependency only",
