@@ -289,6 +289,13 @@ def benchmarks(session: nox.Session) -> None:
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 
+@nox.session(python=PYTHON, tags=[FULL])
+def quick_benchmarks(session: nox.Session) -> None:
+    """Run all benchmarks on small arrays, to see that they run. Their times say nothing."""
+    session.install("-e", ".", *group("benchmarks"), *newest(REQUIRED))
+    session.run("python", "benchmarks/run.py", "--quick", *session.posargs)
+
+
 @nox.session(allow_parallel=False, tags=[FULL])
 def coverage(session: nox.Session) -> None:
     """Combine all sessions' coverage, which must be 100 %."""
