@@ -348,8 +348,9 @@ class Pipeline(HasStaticKey, HasParameters):
 
     def _unknown(self, name: str) -> str:
         names = [p.name for p in self.penalties]
-        return f"{shorten(self.name)}: no penalty is named {shown(name)}, there are {listed(names)}." + did_you_mean(
-            name, names
+        return (
+            f"{shorten(self.name)}: no penalty is named {shown(name)}. The names are {listed(names)}."
+            + did_you_mean(name, names)
         )
 
     def __len__(self) -> int:

@@ -106,7 +106,7 @@ class Report:
         parts = self._parts()
         if name not in parts:
             raise KeyError(
-                f"Report: no penalty is named {shown(name)}, there are {listed(parts)}.{did_you_mean(name, parts)}"
+                f"Report: no penalty is named {shown(name)}. The names are {listed(parts)}.{did_you_mean(name, parts)}"
             )
         return parts[name]
 

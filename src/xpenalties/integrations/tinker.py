@@ -138,7 +138,7 @@ def _checked_sources(targets: Any, pipe: Pipeline) -> dict[str, Any]:
         for name in _input_names(penalty):
             if name not in sources:
                 raise ValueError(
-                    f"custom_loss: inputs of penalty {penalty.name!r} must be targets, got {name!r}, there are "
+                    f"custom_loss: inputs of penalty {penalty.name!r} must be targets, got {name!r}. The targets are "
                     f"{', '.join(map(repr, sources))}.{did_you_mean(name, sources)}"
                 )
     return sources
@@ -175,7 +175,8 @@ class CustomLoss:
         metrics = {name.replace(":", "_"): value for name, value in flat.items()}
         if len(metrics) < len(flat):
             raise ValueError(
-                f"custom_loss: metrics' names must differ in more than ':' and '_', got {', '.join(flat)}. Rename one."
+                f"custom_loss: names of metrics must differ in more than ':' and '_', got {', '.join(flat)}. "
+                "Rename one."
             )
         return total, metrics
 
@@ -325,7 +326,7 @@ def _field(name: str, i: int, datum: Any, key: str) -> Any:
     fields = datum.loss_fn_inputs
     if key not in fields:
         raise ValueError(
-            f"custom_loss: datum {i} must have the field {key!r} for {name}, it has "
+            f"custom_loss: datum {i} must have the field {key!r} for {name}, got the fields "
             f"{', '.join(map(repr, fields)) or 'none'}.{did_you_mean(key, fields)}"
         )
     return fields[key].to_torch()

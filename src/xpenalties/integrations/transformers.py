@@ -347,8 +347,8 @@ def _check_needs_no_trainer(pipe: Pipeline, missing: frozenset[str]) -> None:
             needed.append("step")
         if penalty.enabled and needed:
             raise ValueError(
-                "PipelineLoss: the loss must be attached to the Trainer, got a loss that is not, whose penalty "
-                f"{penalty.name!r} needs the {' and '.join(needed)}. Call attach(trainer) first."
+                f"PipelineLoss: the loss must be attached to the Trainer, because penalty {penalty.name!r} needs the "
+                f"{' and '.join(needed)}, got one that is not. Call attach(trainer) first."
             )
 
 
