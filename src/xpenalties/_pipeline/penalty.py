@@ -43,7 +43,7 @@ class Penalty:
     inputs : None, str, tuple of str, mapping or callable
         None: all arguments of the pipeline. Names: keys of the mapping that is the pipeline's only argument. A
         callable: takes the arguments of the pipeline, and returns an array or a tuple of arrays. A mapping: its keys
-        are parameters of `fn`, its values are names or callables, as in ``{"x": "hidden", "where": "mask"}``.
+        are parameters of `fn`, and its values are names or callables, as in ``{"x": "hidden", "where": "mask"}``.
     options : mapping
         Options of `fn`, the same in each call. You can also pass them as keywords.
     tree : mapping, optional

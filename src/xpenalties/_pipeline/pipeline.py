@@ -249,9 +249,10 @@ class Pipeline(HasStaticKey, HasParameters):
         """Make a pipeline from a configuration: data or a file.
 
         A configuration is ``{"version": 1, "name": ..., "penalties": [...]}``, or only the list of penalties. Each
-        penalty is a table of the parameters of `Penalty`, with `penalty`, a name, instead of `fn`. All other parameters
-        are optional. `penalties` may also be a table: its keys are names, its values weights or tables of parameters.
-        You can then leave out `penalty` if it equals the name. `config_schema` describes the whole format to editors.
+        penalty is a table of the parameters of `Penalty`. Its key `penalty`, a name, stands for `fn`. All other
+        parameters are optional. `penalties` may also be a table: its keys are names, its values weights or tables of
+        parameters. You can then leave out `penalty` if it equals the name. `config_schema` describes the whole format
+        to editors.
 
         - `weight`: a number, or the name and the arguments of a schedule in `xpenalties.schedules`:
           ``{"schedule": "warmup", "after": 0.1, "steps": 1000}``. `after` may be another schedule, and `pieces` are

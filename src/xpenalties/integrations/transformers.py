@@ -53,10 +53,10 @@ class PipelineLoss:
     in all batches of the optimizer's step. After `attach`, also ``"reference"``, the reference's logits, and
     ``"params"``, the model's parameters by path, for `over_tree`. The step is the Trainer's `global_step`.
 
-    Built-in penalties whose arrays are logits or reference are masked by the labels and divided by the number of items,
-    like the loss, unless their options or a mapping of `inputs` set `where` or `normalizer`. (A "mean" over elements is
-    also divided by the number of classes.) All other penalties are scaled by the batch's share of the items: with
-    gradient accumulation, they count once for all batches of a step.
+    Like the loss, built-in penalties whose arrays are logits or reference are masked by the labels and divided by the
+    number of items. If a penalty's options or its mapping of `inputs` set `where` or `normalizer`, these are used
+    instead. (A "mean" over elements is also divided by the number of classes.) All other penalties are scaled by the
+    batch's share of the items: with gradient accumulation, they count once for all batches of a step.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ class PipelineLoss:
     step, model or reference, and the items are those of the batch.
 
     A gradient norm is that of one batch in one process, because norms do not add up. With gradient accumulation, the
-    batch's loss and penalties are its share of the step's. The logs have the norms divided by this share, so they do
-    not depend on the number of batches. If the model uses gradient checkpointing, pass
+    loss and penalties of a batch are only a share of those of the step. The logs have the norms divided by this share,
+    so they do not depend on the number of batches. If the model uses gradient checkpointing, pass
     ``gradient_checkpointing_kwargs={"use_reentrant": False}``: otherwise PyTorch cannot compute these gradients, and
     the report says so.
 
