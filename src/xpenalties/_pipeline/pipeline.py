@@ -154,8 +154,8 @@ class Pipeline(HasStaticKey, HasParameters):
         Exception
             The error of a penalty, with a note that names the penalty.
         TypeError, ValueError
-            If an option has a wrong type or value; if gradients are tracked, and the inputs hold no array to
-            differentiate with respect to; if threads are used inside jax.jit or torch.compile.
+            If an option has a wrong type or value. If gradients are tracked, and the inputs hold no array to
+            differentiate with respect to. If threads are used inside jax.jit or torch.compile.
         """
         settings = Settings.of(
             self.name,

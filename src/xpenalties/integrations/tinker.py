@@ -63,10 +63,15 @@ def custom_loss(
         The `inputs` of its penalties are names of targets, callables of the loss's arguments, or mappings of parameters
         to these. None: "logprobs".
     targets : mapping of str, optional
-        Inputs of penalties, by name, in addition to "logprobs" and "probs". Each is ``("field", key)``, for a field of
-        each datum's `loss_fn_inputs`; a list of tensors, one for each datum; a callable of the loss's arguments that
-        returns such a list; or "logprobs" or "probs", to give them another name. The tokens of all data are
-        concatenated, so that a mean is over tokens. A single tensor, passed or returned, is used as it is.
+        Inputs of penalties, by name, in addition to "logprobs" and "probs". Each is one of these:
+
+        - ``("field", key)``, for a field of each datum's `loss_fn_inputs`
+        - a list of tensors, one for each datum
+        - a callable of the loss's arguments that returns such a list
+        - "logprobs" or "probs", to give them another name
+
+        The tokens of all data are concatenated, so that a mean is over tokens. A single tensor, passed or returned, is
+        used as it is.
     where : like one of the targets, optional
         One number for each token. Tokens where it is 0, such as the prompt's, are removed from the targets.
     step : int, optional

@@ -48,10 +48,16 @@ _TRAINERS = frozenset({"params", "reference"})  # inputs that only exist after `
 class PipelineLoss:
     """The Trainer's `compute_loss_func`, with a pipeline's penalties.
 
-    The pipeline gets a mapping: the model's outputs, such as ``"logits"``; ``"labels"``, aligned with the logits that
-    predict them; ``"mask"``, True where a label is not `ignore_index`; and ``"items"``, the number of labels that count
-    in all batches of the optimizer's step. After `attach`, also ``"reference"``, the reference's logits, and
-    ``"params"``, the model's parameters by path, for `over_tree`. The step is the Trainer's `global_step`.
+    The pipeline gets a mapping:
+
+    - the model's outputs, such as ``"logits"``
+    - ``"labels"``, aligned with the logits that predict them
+    - ``"mask"``, True where a label is not `ignore_index`
+    - ``"items"``, the number of labels that count in all batches of the optimizer's step
+    - after `attach`, ``"reference"``, the reference's logits
+    - after `attach`, ``"params"``, the model's parameters by path, for `over_tree`
+
+    The step is the Trainer's `global_step`.
 
     Like the loss, built-in penalties whose arrays are logits or reference are masked by the labels and divided by the
     number of items. If a penalty's options or its mapping of `inputs` set `where` or `normalizer`, these are used
