@@ -396,7 +396,7 @@ def test_a_step_is_copied(copied: Callable[[Any], Any], jit: bool) -> None:
 def test_weights_are_checked() -> None:
     with pytest.raises(ValueError, match=r"penalty 'l1': `weight` must be in \[0, inf\), got -1"):
         a_step(weights={"l1": -1.0})
-    with pytest.raises(ValueError, match=r"no penalty is named 'l3', .* Did you mean 'l1'"):
+    with pytest.raises(ValueError, match=r"no penalty is named 'l3'\. .* Did you mean 'l1'"):
         a_step(weights={"l3": 1.0})
 
 

@@ -361,7 +361,7 @@ def test_classifiers_and_options_of_ones_own() -> None:
         (
             lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 3, 4)}, torch.ones(2, 3, dtype=torch.long)),
             ValueError,
-            r"the loss must be attached to the Trainer, .* penalty 'kl' needs the reference\. Call attach",
+            r"the loss must be attached to the Trainer, because penalty 'kl' needs the reference, got .* Call attach",
         ),
         (
             lambda: PipelineLoss(PIPE, shift=False)({"logits": torch.ones(2, 1)}, torch.ones(2, dtype=torch.long)),

@@ -179,9 +179,9 @@ class Compiled(HasTarget, HasParameters):
         *inputs, step
             As for a call.
         track_grad_norms, wrt, gradient_conflicts
-            As for `Pipeline.compute`. A program is a function of its inputs. So if `wrt` holds arrays or a module, or
-            on PyTorch if it names inputs and an input was computed from others, steps that track gradients are not
-            compiled.
+            As for `Pipeline.compute`. A program is a function of its inputs. So steps that track gradients are not
+            compiled if `wrt` holds arrays or a module. On PyTorch, the same holds if `wrt` names inputs, and one of the
+            inputs was computed from others.
         """
         backend = self._reported.backend(self._arrays(inputs))
         wrt = checked_wrt(pipeline_of(self.target).name, wrt)  # hashable, and equal on the next call

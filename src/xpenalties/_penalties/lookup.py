@@ -52,8 +52,8 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
                 )
         if isinstance(shared.get("weights"), Real) and not is_array(shared["weights"]):
             raise TypeError(
-                f"{spec.name}: `weights` must be an array, got {shown(shared['weights'])}. It has a factor for each "
-                "term; the weight of a Penalty is `weight`."
+                f"{spec.name}: `weights` must be an array, got {shown(shared['weights'])}. They are the terms' "
+                "factors. The weight of a Penalty is `weight`."
             )
         for key in ("where", "weights"):
             if shared.get(key) is not None:
@@ -75,7 +75,7 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
     for key in options:
         if key not in valid:
             raise TypeError(
-                f"penalty {shown(name)}: `{shorten(key)}` is not an option of {shown_function(fn)}, "
-                f"the options are {', '.join(valid) or 'none'}." + did_you_mean(key, valid)
+                f"penalty {shown(name)}: `{shorten(key)}` is not an option of {shown_function(fn)}. "
+                f"The options are {', '.join(valid) or 'none'}." + did_you_mean(key, valid)
             )
     return options

@@ -102,8 +102,8 @@ def check_parameters(
             )
         if not (key in valid or parameters.takes_any):
             raise TypeError(
-                f"penalty {shown(name)}: the keys of `inputs` must be parameters of {function}, got {shown(key)}, "
-                f"there are {', '.join(valid) or 'none'}. Write parameter: input.{did_you_mean(key, valid)}"
+                f"penalty {shown(name)}: the keys of `inputs` must be parameters of {function}, got {shown(key)}. "
+                f"The parameters are {', '.join(valid) or 'none'}. Write parameter: input.{did_you_mean(key, valid)}"
             )
     last = max([-1, *(i for i, key in enumerate(parameters.positional) if key in inputs)])  # Dynamo has no `default=`
     before = () if parameters.in_mapping else parameters.positional[: last + 1]

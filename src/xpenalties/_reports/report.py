@@ -34,8 +34,8 @@ class PenaltyReport:
     metrics : dict
         For a built-in penalty, the sum, mean, min and max of its terms. For a callable, the metrics that it returned.
     error : str or None
-        Why a number is missing. If the value is, the penalty was dropped, and contributes 0. If a gradient norm is, the
-        gradient failed, or the penalty does not depend on what the norms are with respect to.
+        Why a number is missing. If the value is missing, the penalty was dropped, and contributes 0. If a gradient norm
+        is missing, the gradient failed, or the penalty does not depend on `wrt`.
     """
 
     value: Any
@@ -78,8 +78,8 @@ class Report:
         were not requested.
     wrt : str or None
         What the gradient norms are with respect to, as in the table's header: "params", names of inputs, "inputs" for
-        all of them, or "different inputs" if the norms of two penalties have no input in common, so that you cannot
-        compare them. None if no norms were computed.
+        all of them, or "different inputs". The last means that two penalties have no input in common, so you cannot
+        compare their norms. None if no norms were computed.
 
     Examples
     --------
@@ -106,7 +106,7 @@ class Report:
         parts = self._parts()
         if name not in parts:
             raise KeyError(
-                f"Report: no penalty is named {shown(name)}, there are {listed(parts)}.{did_you_mean(name, parts)}"
+                f"Report: no penalty is named {shown(name)}. The names are {listed(parts)}.{did_you_mean(name, parts)}"
             )
         return parts[name]
 
@@ -138,9 +138,9 @@ class Report:
     def share(self) -> dict[str, float]:
         """The share of each part in the loss: its contribution divided by the sum of all magnitudes, as plain floats.
 
-        A part that is subtracted has a negative share. The base loss is "base_loss". All shares are 0 if all
-        contributions are, and NaN if one is NaN or infinite. Reading them moves the contributions off the device, in
-        one transfer.
+        A part that is subtracted has a negative share. The base loss is "base_loss". If all contributions are 0, so are
+        all shares. If one contribution is NaN or infinite, all shares are NaN. Reading them moves the contributions off
+        the device, in one transfer.
         """
         parts = self._parts()
         contributions = [contribution_of(part) for part in parts.values()]
@@ -175,9 +175,9 @@ class Report:
     ) -> Report:
         """Return the mean of several reports, such as those of an epoch, with plain floats in it.
 
-        It adds up: the mean total is the sum of the mean contributions. So a penalty that is missing in a report, as
-        with `every`, counts there with `weight` and `contribution` 0. All other figures are means over the reports that
-        have them, and the metrics "min" and "max" are the smallest and the largest value.
+        It adds up: the mean total is the sum of the mean contributions. So if a report lacks a penalty, as with
+        `every`, the penalty counts there with `weight` and `contribution` 0. All other figures are means over the
+        reports that have them, and the metrics "min" and "max" are the smallest and the largest value.
 
         Parameters
         ----------

@@ -64,11 +64,11 @@ def train_step(
         pass the arrays. `weights` sets weights by name, like `Pipeline.with_weights`. New values do not recompile the
         step.
 
-        `options` are `track_grad_norms`, `wrt` and `gradient_conflicts`, as for `Pipeline.compute`. Other options
-        compile another program. Norms are by default with respect to the parameters: `forward` is evaluated once, and
-        each penalty's gradient is pulled back through it. `wrt` may instead name inputs that `forward` returns. Norms
-        are then those of the base loss and the penalties as functions of these inputs. Tracking does not change the
-        training, except for rounding.
+        `options` are `track_grad_norms`, `wrt` and `gradient_conflicts`, as for `Pipeline.compute`. Steps with other
+        values of these options are other programs. Norms are by default with respect to the parameters: `forward` is
+        evaluated once, and each penalty's gradient is pulled back through it. `wrt` may instead name inputs that
+        `forward` returns. Norms are then those of the base loss and the penalties as functions of these inputs.
+        Tracking does not change the training, except for rounding.
 
     Raises
     ------

@@ -63,10 +63,15 @@ def custom_loss(
         The `inputs` of its penalties are names of targets, callables of the loss's arguments, or mappings of parameters
         to these. None: "logprobs".
     targets : mapping of str, optional
-        Inputs of penalties, by name, in addition to "logprobs" and "probs". Each is ``("field", key)``, for a field of
-        each datum's `loss_fn_inputs`; a list of tensors, one for each datum; a callable of the loss's arguments that
-        returns such a list; or "logprobs" or "probs", to give them another name. The tokens of all data are
-        concatenated, so that a mean is over tokens. A single tensor, passed or returned, is used as it is.
+        Inputs of penalties, by name, in addition to "logprobs" and "probs". Each is one of these:
+
+        - ``("field", key)``, for a field of each datum's `loss_fn_inputs`
+        - a list of tensors, one for each datum
+        - a callable of the loss's arguments that returns such a list
+        - "logprobs" or "probs", to give them another name
+
+        The tokens of all data are concatenated, so that a mean is over tokens. A single tensor, passed or returned, is
+        used as it is.
     where : like one of the targets, optional
         One number for each token. Tokens where it is 0, such as the prompt's, are removed from the targets.
     step : int, optional
@@ -138,7 +143,7 @@ def _checked_sources(targets: Any, pipe: Pipeline) -> dict[str, Any]:
         for name in _input_names(penalty):
             if name not in sources:
                 raise ValueError(
-                    f"custom_loss: inputs of penalty {penalty.name!r} must be targets, got {name!r}, there are "
+                    f"custom_loss: inputs of penalty {penalty.name!r} must be targets, got {name!r}. The targets are "
                     f"{', '.join(map(repr, sources))}.{did_you_mean(name, sources)}"
                 )
     return sources
@@ -175,7 +180,8 @@ class CustomLoss:
         metrics = {name.replace(":", "_"): value for name, value in flat.items()}
         if len(metrics) < len(flat):
             raise ValueError(
-                f"custom_loss: metrics' names must differ in more than ':' and '_', got {', '.join(flat)}. Rename one."
+                f"custom_loss: names of metrics must differ in more than ':' and '_', got {', '.join(flat)}. "
+                "Rename one."
             )
         return total, metrics
 
@@ -325,7 +331,7 @@ def _field(name: str, i: int, datum: Any, key: str) -> Any:
     fields = datum.loss_fn_inputs
     if key not in fields:
         raise ValueError(
-            f"custom_loss: datum {i} must have the field {key!r} for {name}, it has "
+            f"custom_loss: datum {i} must have the field {key!r} for {name}, got the fields "
             f"{', '.join(map(repr, fields)) or 'none'}.{did_you_mean(key, fields)}"
         )
     return fields[key].to_torch()

@@ -48,15 +48,21 @@ _TRAINERS = frozenset({"params", "reference"})  # inputs that only exist after `
 class PipelineLoss:
     """The Trainer's `compute_loss_func`, with a pipeline's penalties.
 
-    The pipeline gets a mapping: the model's outputs, such as ``"logits"``; ``"labels"``, aligned with the logits that
-    predict them; ``"mask"``, True where a label is not `ignore_index`; and ``"items"``, the number of labels that count
-    in all batches of the optimizer's step. After `attach`, also ``"reference"``, the reference's logits, and
-    ``"params"``, the model's parameters by path, for `over_tree`. The step is the Trainer's `global_step`.
+    The pipeline gets a mapping:
 
-    Built-in penalties whose arrays are logits or reference are masked by the labels and divided by the number of items,
-    like the loss, unless their options or a mapping of `inputs` set `where` or `normalizer`. (A "mean" over elements is
-    also divided by the number of classes.) All other penalties are scaled by the batch's share of the items: with
-    gradient accumulation, they count once for all batches of a step.
+    - the model's outputs, such as ``"logits"``
+    - ``"labels"``, aligned with the logits that predict them
+    - ``"mask"``, True where a label is not `ignore_index`
+    - ``"items"``, the number of labels that count in all batches of the optimizer's step
+    - after `attach`, ``"reference"``, the reference's logits
+    - after `attach`, ``"params"``, the model's parameters by path, for `over_tree`
+
+    The step is the Trainer's `global_step`.
+
+    Like the loss, built-in penalties whose arrays are logits or reference are masked by the labels and divided by the
+    number of items. If a penalty's options or its mapping of `inputs` set `where` or `normalizer`, these are used
+    instead. (A "mean" over elements is also divided by the number of classes.) All other penalties are scaled by the
+    batch's share of the items: with gradient accumulation, they count once for all batches of a step.
 
     Parameters
     ----------
@@ -99,8 +105,8 @@ class PipelineLoss:
     step, model or reference, and the items are those of the batch.
 
     A gradient norm is that of one batch in one process, because norms do not add up. With gradient accumulation, the
-    batch's loss and penalties are its share of the step's. The logs have the norms divided by this share, so they do
-    not depend on the number of batches. If the model uses gradient checkpointing, pass
+    loss and penalties of a batch are only a share of those of the step. The logs have the norms divided by this share,
+    so they do not depend on the number of batches. If the model uses gradient checkpointing, pass
     ``gradient_checkpointing_kwargs={"use_reentrant": False}``: otherwise PyTorch cannot compute these gradients, and
     the report says so.
 
@@ -347,8 +353,8 @@ def _check_needs_no_trainer(pipe: Pipeline, missing: frozenset[str]) -> None:
             needed.append("step")
         if penalty.enabled and needed:
             raise ValueError(
-                "PipelineLoss: the loss must be attached to the Trainer, got a loss that is not, whose penalty "
-                f"{penalty.name!r} needs the {' and '.join(needed)}. Call attach(trainer) first."
+                f"PipelineLoss: the loss must be attached to the Trainer, because penalty {penalty.name!r} needs the "
+                f"{' and '.join(needed)}, got one that is not. Call attach(trainer) first."
             )
 
 
