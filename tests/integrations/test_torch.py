@@ -101,6 +101,14 @@ def test_a_loss_is_checked_when_it_is_wrapped(arguments: dict[str, Any], message
             lambda loss, x: loss.compute(x, x, teacher=x),
             r"`teacher` is not an option of a call\. If it is an input, pass inputs=\{'teacher': \.\.\.\}\.",
         ),
+        (
+            lambda loss, x: loss(x, x, teacher=x),
+            r"`teacher` is not an option of a call\. If it is an input, pass inputs=\{'teacher': \.\.\.\}\.",
+        ),
+        (
+            lambda loss, x: loss(x, x, track_grad_norms=True, wrt="outputs"),
+            r"a call must have no options, got 'track_grad_norms', 'wrt'\. Call the loss's compute\(\), which takes",
+        ),
         (lambda loss, x: loss.compute(x, x, track_grad_norm=True), r".* Did you mean 'track_grad_norms'\?"),
         (lambda loss, x: loss.compute(x, x, input={}), r"`input` is not an option of a call\. Did you mean 'inputs'\?"),
     ],

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
+from .._core.hidden_parameters import hide_parameters
 from .._core.optional import require
 
 with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
@@ -28,7 +29,7 @@ from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.wrt import Recorded, checked_wrt
 from .._reports.report import Report
 from ._named_inputs import check_inputs, select_inputs
-from ._torch_arguments import check_call, check_options, check_step, check_wrapping
+from ._torch_arguments import check_call, check_options, check_step, check_wrapping, refuse_options
 from ._torch_attached import Attached, attached_to
 from ._torch_capture import Capture, capture
 from ._torch_optimizers import attach, parameter_groups
@@ -100,8 +101,10 @@ class WrappedLoss:
     names: tuple[str, ...]
     activities: Mapping[str, Any]
 
-    def __call__(self, *args: Any, step: Any = None, inputs: Mapping[str, Any] | None = None) -> Any:
+    def __call__(self, *args: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **keywords: Never) -> Any:
         """Return the total, a 0-d tensor. `inputs` are more inputs of the pipeline, by name."""
+        if keywords:
+            refuse_options("wrap_loss", keywords)
         return self.loss(self._all_inputs(args, inputs), step=step)
 
     def compute(self, *args: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any) -> Any:
@@ -122,6 +125,9 @@ class WrappedLoss:
         check_call(self.names, args, inputs)
         passed = {**(inputs or {}), **dict(zip(self.names, args, strict=True))}
         return {**select_inputs(self.loss.pipeline, passed, self.activities, argument="inputs"), **passed}
+
+
+hide_parameters(WrappedLoss.__call__, "keywords")
 
 
 def train_step(
