@@ -118,6 +118,15 @@ def test_calls_of_a_loss_are_checked(call: Callable[..., Any], message: str) -> 
         call(wrap_loss(mse_loss, Pipeline()), torch.ones(1))
 
 
+def test_a_loss_is_shown_on_one_line() -> None:
+    pipe = Pipeline([Penalty("l1", inputs="hidden")], name="training")
+    loss = wrap_loss(mse_loss, pipe, {"hidden": torch.ones(1000)})
+    title = "mse_loss(outputs, targets) and Pipeline 'training'"
+    assert repr(loss) == f"WrappedLoss of {title}, activities 'hidden'"
+    assert repr(wrap_loss(mse_loss, pipe)) == f"WrappedLoss of {title}"
+    assert repr(loss.loss).splitlines()[0] == f"RegularizedLoss of {title}"
+
+
 def test_names_in_a_list() -> None:
     assert wrap_loss(mse_loss, Pipeline(), names=["a", "b"]).names == ("a", "b")  # type: ignore[arg-type]
 

@@ -22,9 +22,11 @@ from .._core.optional import require
 with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
     import torch
 
+from .._core.shown import listed, shown_function
 from .._pipeline.checked_pipeline import check_pipeline
 from .._pipeline.penalty_inputs import names_in
 from .._pipeline.pipeline import Pipeline
+from .._pipeline.pipeline_table import title_of
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.wrt import Recorded, checked_wrt
 from .._reports.report import Report
@@ -89,6 +91,9 @@ class _BaseLoss:
     loss_fn: Callable[..., Any]
     names: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"{shown_function(self.loss_fn)}({', '.join(self.names)})"
+
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
         return self.loss_fn(*(inputs[name] for name in self.names))
 
@@ -120,6 +125,12 @@ class WrappedLoss:
             if options["wrt"] is None and (leaves := recorded_leaves(by_name.values())):
                 options["wrt"] = Recorded(tuple(leaves))
         return self.loss.compute(by_name, step=step, **options)
+
+    def __repr__(self) -> str:
+        """Return the names of the loss, its arguments and its inputs. The pipeline prints its own table."""
+        loss, names = self.loss.base_loss, list(self.activities)
+        activities = f", activities {listed(names)}" if names else ""
+        return f"WrappedLoss of {shown_function(loss)} and {title_of(self.loss.pipeline.name)}{activities}"
 
     def _all_inputs(self, args: tuple[Any, ...], inputs: Mapping[str, Any] | None) -> dict[str, Any]:
         check_call(self.names, args, inputs)
