@@ -195,7 +195,7 @@ class _Step:
         """Return whether `params` has the structure of the optimizer's state for parameters like `state`."""
         try:
             expected = jax.eval_shape(self._optimizer.init, state)
-        except Exception:  # `state` is no tree of parameters
+        except (AttributeError, TypeError, ValueError):  # `state` is no tree of arrays
             return False
         swapped: bool = jax.tree.structure(expected) == jax.tree.structure(params)
         return swapped and jax.tree.structure(params) != jax.tree.structure(state)
