@@ -233,6 +233,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return a nested dict of plain floats, moved off the device in one transfer.
 
+        It has all figures, and no text: `wrt` and a penalty's `error` are attributes. For cosines, see `conflicts`.
+
         Returns
         -------
         dict
