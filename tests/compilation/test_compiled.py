@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Callable
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
@@ -542,6 +543,24 @@ def test_a_pytree(fw: Framework) -> None:
     assert [fw.module.tree_util.keystr(path) for path, _ in paths] == ["['target']['l1']", "['target']['l2']"]
     gradient = fw.module.grad(lambda pipe: pipe(fw.array(X)))(compiled)
     assert [float(p.weight) for p in gradient.target] == [L1, L2]
+
+
+@jit
+@pytest.mark.parametrize("name", ["numbers", "loss"])
+def test_a_pickle(fw: Framework, name: str) -> None:
+    plain, x = TARGETS[name], fw.array(X)
+    compiled = xp.compile(plain, torch={"backend": "eager"})
+    before = compiled(x), compiled.compute(x)[1]  # with its programs, which cannot be pickled
+    loaded = pickle.loads(pickle.dumps(compiled))
+    assert loaded.target == plain and float(loaded(x)) == float(before[0])
+    same_report(loaded.compute(x)[1], before[1])
+
+
+@jit
+def test_a_copy_uses_the_same_programs(fw: Framework, programs: Programs) -> None:
+    compiled = programs(NUMBERS)
+    assert float(compiled(fw.array(X))) == float(deepcopy(compiled)(fw.array(X)))
+    assert programs.count == 1
 
 
 # errors

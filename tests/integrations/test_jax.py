@@ -430,6 +430,17 @@ def test_errors(make: Callable[[], Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1), transforms.chain(optax.adam(0.1))])
+def test_params_and_state_swapped(optimizer: Any, jit: bool) -> None:
+    step, params = train_step(forward, LOSS, optimizer, jit=jit), arrays()
+    state, batch = optimizer.init(params), batches()[0]
+    with pytest.raises(TypeError, match=r"^train_step: `params` must be the parameters, .* Call step\(params, state, "):
+        step(state, params, *batch, step=0)
+    with pytest.raises(KeyError, match="kernel_1"):  # another mistake keeps its own error
+        step({"kernel_0": params["kernel_0"], "bias_0": params["bias_0"]}, state, *batch, step=0)
+
+
+@pytest.mark.parametrize("jit", [True, False])
 def test_inputs_by_parameter(jit: bool) -> None:
     """A mask of rows, a tree of masks, and old parameters."""
 

@@ -101,6 +101,14 @@ def test_a_loss_is_checked_when_it_is_wrapped(arguments: dict[str, Any], message
             lambda loss, x: loss.compute(x, x, teacher=x),
             r"`teacher` is not an option of a call\. If it is an input, pass inputs=\{'teacher': \.\.\.\}\.",
         ),
+        (
+            lambda loss, x: loss(x, x, teacher=x),
+            r"`teacher` is not an option of a call\. If it is an input, pass inputs=\{'teacher': \.\.\.\}\.",
+        ),
+        (
+            lambda loss, x: loss(x, x, track_grad_norms=True, wrt="outputs"),
+            r"a call must have no options, got 'track_grad_norms', 'wrt'\. Call the loss's compute\(\), which takes",
+        ),
         (lambda loss, x: loss.compute(x, x, track_grad_norm=True), r".* Did you mean 'track_grad_norms'\?"),
         (lambda loss, x: loss.compute(x, x, input={}), r"`input` is not an option of a call\. Did you mean 'inputs'\?"),
     ],
@@ -108,6 +116,15 @@ def test_a_loss_is_checked_when_it_is_wrapped(arguments: dict[str, Any], message
 def test_calls_of_a_loss_are_checked(call: Callable[..., Any], message: str) -> None:
     with pytest.raises(TypeError, match=f"^wrap_loss: {message}"):
         call(wrap_loss(mse_loss, Pipeline()), torch.ones(1))
+
+
+def test_a_loss_is_shown_on_one_line() -> None:
+    pipe = Pipeline([Penalty("l1", inputs="hidden")], name="training")
+    loss = wrap_loss(mse_loss, pipe, {"hidden": torch.ones(1000)})
+    title = "mse_loss(outputs, targets) and Pipeline 'training'"
+    assert repr(loss) == f"WrappedLoss of {title}, activities 'hidden'"
+    assert repr(wrap_loss(mse_loss, pipe)) == f"WrappedLoss of {title}"
+    assert repr(loss.loss).splitlines()[0] == f"RegularizedLoss of {title}"
 
 
 def test_names_in_a_list() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import xpenalties as xp
 from tests.helpers.harness import Framework, close
-from tests.helpers.samples import L1, L2, X, mine, with_metrics
+from tests.helpers.samples import L1, L2, X, mine, with_metrics, without_gradient
 from xpenalties import Penalty, Pipeline, RegularizedLoss
 from xpenalties._pipeline.gradient_tracking import Gradients
 
@@ -546,17 +546,7 @@ def failing_penalties(fw: Framework) -> list[Penalty]:
 
         found.append(Penalty(loop, weight=0.2))
     if fw.name == "torch":
-
-        class Forward(fw.module.autograd.Function):  # type: ignore[misc, name-defined]
-            @staticmethod
-            def forward(ctx: Any, x: Any) -> Any:
-                return x.sum()
-
-            @staticmethod
-            def backward(ctx: Any, g: Any) -> Any:
-                raise ArithmeticError("no way back\nand more")
-
-        found.append(Penalty(Forward.apply, name="forward", weight=0.2))
+        found.append(Penalty(without_gradient(fw.module), name="forward", weight=0.2))
     return found
 
 

@@ -53,6 +53,10 @@ def test_the_signature_has_no_argument_that_is_always_refused() -> None:
     assert inspect.Parameter.VAR_POSITIONAL not in kinds.values()
 
 
+def several(*xs: Any, scale: float = 1.0) -> Any:
+    return scale * sum(map(xp.l1, xs))
+
+
 def open_to_any(x: Any, **options: Any) -> Any:
     return xp.l1(x)
 
@@ -87,6 +91,8 @@ def wrapped(x: Any, **options: Any) -> Any:
         ((open_to_any,), {"wieght": 1}, r"keyword\. Pass options=\{'wieght': \.\.\.\}\. Did you mean 'weight'\?$"),
         ((pair,), {"scal": 1.0}, r"nor an option of pair. The options are x, y, scale\. Did you mean 'scale'\?$"),
         ((pair,), {"x": 1.0}, r"^penalty 'pair': `x` is not an option of "),
+        ((several,), {"options": {"xs": 1.0}}, r"`xs` is not an option of several, the options are scale\.$"),
+        ((several,), {"inputs": ("a", "b"), "options": {"scal": 1.0}}, r"the options are scale\. Did you mean 'scale'"),
         ((over_tree("huber"),), {"delta": 2.0}, r"^penalty 'huber': options must be passed to over_tree,"),
         ((over_tree("huber"),), {"tree": {}}, r"^Penalty: `tree` must come with a penalty of arrays, got huber_over"),
         (("l1",), {"tree": "weight$"}, r"^Penalty: `tree` must be a mapping, got 'weight\$'\. Pass \{'match': patt"),

@@ -106,6 +106,17 @@ def test_metrics_under_masks(fw: Framework) -> None:
 
 
 @pytest.mark.needs("autodiff")
+def test_a_dict_has_figures_only(fw: Framework) -> None:
+    pipe = Pipeline([Penalty("l1"), Penalty(lambda x: 1.0, name="constant")])
+    _, report = pipe.compute(fw.array(X), track_grad_norms=True)
+    assert report.wrt == "inputs" and report["constant"].error is not None
+    figures = report.to_dict()
+    parts = figures.pop("regularizers")
+    assert not {"wrt", "error"} & {*figures, *parts["constant"]}
+    assert {type(value) for value in report.flat().values()} == {float}
+
+
+@pytest.mark.needs("autodiff")
 def test_the_report_is_detached(fw: Framework) -> None:
     def figures(report: Any) -> list[Any]:
         parts = report.regularizers.values()

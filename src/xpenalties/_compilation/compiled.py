@@ -225,6 +225,12 @@ class _Programs:
         self._options = options
         self._compiled: dict[str, Callable[..., Any]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_compiled": {}}  # programs cannot be pickled, so another process compiles its own
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Programs:
+        return self  # a copy in this process uses the same programs
+
     def backend(self, arguments: Any) -> Backend | None:
         """Return the backend that compiles for these arguments, or None to call the function as it is."""
         if in_dynamo() or arrays_are_borrowed():

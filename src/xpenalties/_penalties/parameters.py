@@ -23,6 +23,8 @@ class Parameters(NamedTuple):
         Those that have no default.
     keyword
         Those that are passed by keyword.
+    either
+        Those among `keyword` that may also be passed by position, after `positional`.
     fixed
         Those among `keyword` that must be options, not inputs.
     takes_any
@@ -40,6 +42,7 @@ class Parameters(NamedTuple):
     takes_any: bool = False
     in_mapping: bool = False
     constants: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
 
     def of_inputs(self) -> tuple[str, ...]:
         """Return the names of the parameters that inputs can be passed to."""
@@ -85,6 +88,7 @@ def call_parameters_of(fn: Callable[..., Any]) -> Parameters:
         required=tuple(p.name for p in named if p.default is p.empty),
         keyword=tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)),
         takes_any=any(p.kind is p.VAR_KEYWORD for p in parameters),
+        either=tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD),
     )
 
 

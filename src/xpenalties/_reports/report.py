@@ -10,7 +10,8 @@ from .._core.pytrees import flatten, node
 from .._core.shown import listed, shown
 from .._core.suggestions import did_you_mean
 from .._core.terminal_text import printable
-from .figures import contribution_of, json_safe, paths, to_floats, tracer_of
+from .dicts import flat, nested
+from .figures import contribution_of, json_safe, to_floats, tracer_of
 from .table import as_text, shares
 
 __all__ = ["PenaltyReport", "Report"]
@@ -233,6 +234,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return a nested dict of plain floats, moved off the device in one transfer.
 
+        It has all figures, and no text: `wrt` and a penalty's `error` are attributes. For cosines, see `conflicts`.
+
         Returns
         -------
         dict
@@ -246,35 +249,9 @@ class Report:
         ValueError
             If the report is stacked over several steps, as by jax.lax.scan or jax.vmap. Index it first.
         """
-        leaves, rebuild = flatten(self._nested())
+        leaves, rebuild = flatten(nested(self))
         result: dict[str, Any] = rebuild(iter(to_floats(leaves)))
         return result
-
-    def _nested(self) -> dict[str, Any]:
-        """Return the dict of `to_dict`, with arrays left as they are."""
-        return {
-            "loss_total": self.loss_total,
-            "base_loss": None
-            if self.base_loss is None
-            else {
-                "value": self.base_loss.value,
-                "grad_norm": self.base_loss.grad_norm,
-                "custom": dict(self.base_loss.metrics),
-            },
-            "regularizers": {
-                name: {
-                    "value": penalty.value,
-                    "weight": penalty.weight,
-                    "contribution": penalty.contribution,
-                    "grad_norm": penalty.grad_norm,
-                    "grad_norm_weighted": penalty.grad_norm_weighted,
-                    "custom": dict(penalty.metrics),
-                }
-                for name, penalty in self.regularizers.items()
-            },
-            "regularizer_total": self.regularizer_total,
-            "total_grad_norm": self.total_grad_norm,
-        }
 
     def conflicts(self) -> dict[str, dict[str, float]]:
         """Return `gradient_conflicts` as plain floats, in one transfer. Return {} if they were not requested."""
@@ -310,15 +287,7 @@ class Report:
         ValueError
             If "/" in a name gives two figures the same name. Also as for `to_dict`.
         """
-        nested = self.to_dict() if floats else self._nested()
-        nested.update(nested.pop("regularizers"))
-        figures: dict[str, Any] = {}
-        for path, value in paths(nested):
-            if path in figures:
-                raise ValueError(
-                    f"Report.flat: two figures must not have the same name, got {shown(path)} twice. Rename one."
-                )
-            figures[path] = value
+        figures = flat(self.to_dict() if floats else nested(self))
         return {prefix + path: value for path, value in figures.items() if value is not None}
 
     def __str__(self) -> str:

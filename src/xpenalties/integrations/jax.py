@@ -180,8 +180,25 @@ class _Step:
         if weights is not None:
             self._check_weights(weights)
         tracking = _Tracking.of(track_grad_norms, wrt, gradient_conflicts)
-        result: tuple[Any, ...] = self._compiled_update(params, state, batch, step, weights, tracking=tracking)
+        try:
+            result: tuple[Any, ...] = self._compiled_update(params, state, batch, step, weights, tracking=tracking)
+        except Exception as error:
+            if not self._are_swapped(params, state):
+                raise
+            raise TypeError(
+                "train_step: `params` must be the parameters, got the optimizer's state, and the parameters as `state`."
+                " Call step(params, state, *batch)."
+            ) from error
         return result
+
+    def _are_swapped(self, params: Any, state: Any) -> bool:
+        """Return whether `params` has the structure of the optimizer's state for parameters like `state`."""
+        try:
+            expected = jax.eval_shape(self._optimizer.init, state)
+        except (AttributeError, TypeError, ValueError):  # `state` is no tree of arrays
+            return False
+        swapped: bool = jax.tree.structure(expected) == jax.tree.structure(params)
+        return swapped and jax.tree.structure(params) != jax.tree.structure(state)
 
     def _check_weights(self, weights: Mapping[str, Any]) -> None:
         self._loss.pipeline.with_weights(weights)  # check here: in the compiled update, they are tracers without values
