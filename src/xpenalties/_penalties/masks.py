@@ -34,6 +34,8 @@ def masks(
                 "There is one term per element, row, matrix or sample. reduction='none' returns them."
             )
     xp = backend.xp
+    if backend.cut:
+        where, weights = backend.beside(where, first), backend.beside(weights, first)
     if weights is not None:
         mask = backend.autodiff.weight_mask(weights)
         if where is not None:

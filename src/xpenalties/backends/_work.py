@@ -31,6 +31,7 @@ class Work(NamedTuple):
     kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
     fast_path: Evaluate | None = None  # how to call the formula; None: with guards
     values: tuple[int, ...] = ()  # shape of the result of one row; () is a number, as for penalties
+    classes: int | None = None  # if processes share rows: the most classes that one has. Blocks are then in order
 
     def terms(self, arrays: tuple[Any, ...], mask: Any) -> Any:
         """Cast and mask the arrays, or a block of them, and evaluate the formula on them."""
@@ -95,5 +96,7 @@ class Work(NamedTuple):
     @property
     def _classes(self) -> int:
         assert self.axis is not None
+        if self.classes is not None:
+            return self.classes
         classes: int = self.arrays[self.matrices[0]].shape[0] if self.matrices else self.arrays[0].shape[self.axis]
         return classes

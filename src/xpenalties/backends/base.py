@@ -67,6 +67,8 @@ class Backend:
     softmax_classes: int = 0
     #: True if the arrays belong to a tracer. The namespace then takes the library's plain arrays too.
     traces: bool = False
+    #: True if the arrays are cut into parts over processes. Plain arrays beside them are the same on every process.
+    cut: bool = False
     #: True if the arrays hold sequences of different lengths, packed one after another. See `_penalties/ragged.py`.
     ragged: bool = False
     #: True if a linear layer's weight has its output units on the first axis, False if on the last.
@@ -175,6 +177,10 @@ class Backend:
     def device(self, x: Any) -> Any:
         """Return the device of `x`, for the `device=` of new arrays."""
         return array_api_compat.device(x)
+
+    def beside(self, x: Any, like: Any) -> Any:
+        """Return `x` as an array that operators combine with `like`, which may be cut into parts."""
+        return x
 
     def moved(self, scalar: Any, like: Any) -> Any:
         """Move a 0-d array to the device of `like`."""
