@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 from .._core.checks import POSITIVE, one_of
 from .._core.dynamo import in_dynamo
 from .._core.shown import shown
-from ..backends import Backend, array_beside, common_backend, flatten_of, is_array, is_array_beside, parameters_of
+from ..backends import (
+    Backend,
+    array_beside,
+    backend_of,
+    common_backend,
+    flatten_of,
+    is_array,
+    is_array_beside,
+    parameters_of,
+)
 from .spec import Spec
 
 __all__ = ["Call", "check"]
@@ -60,9 +69,20 @@ def check(call: Call) -> tuple[Call, Backend]:
         normalizer = _checked_normalizer(spec, arrays[0], normalizer)
     if where is not None or weights is not None:
         where, weights = (None if x is None else array_beside(x, arrays[0]) for x in (where, weights))
+    if backend.lazy:
+        _require_sizes(spec, backend, dict(zip(spec.arrays, arrays, strict=True)), where, weights, options)
     if functions or options or not (where is weights is normalizer is None):
         call = Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions)
     return call, backend
+
+
+def _require_sizes(
+    spec: Spec, backend: Backend, arrays: Mapping[str, Any], where: Any, weights: Any, options: Mapping[str, Any]
+) -> None:
+    """Raise an error if the size of an array is not known: the number of terms would be unknown, too."""
+    for name, x in {**arrays, "where": where, "weights": weights, **options}.items():
+        if backend_of(x) is backend:
+            backend.require_sizes(spec.name, name, x)
 
 
 def _tree_error(spec: Spec, arrays: tuple[Any, ...]) -> TypeError | None:
