@@ -78,7 +78,7 @@ class Part(np.ndarray):
         if isinstance(obj, Part):
             self.run, self.is_cut, self.level = obj.run, obj.is_cut, obj.level
 
-    @property
+    @property  # type: ignore[misc]
     def shape(self) -> Any:
         """The shape of whole rows."""
         shape = np.shape(self.view(np.ndarray))
@@ -139,6 +139,7 @@ KNOWN: dict[type, Backend] = {Part: _PARTS}
 
 def evaluate_cut_rows(work: Work, job: Job) -> Any:
     """Return the terms of Dask arrays whose rows are cut along the classes."""
+    assert work.axis is not None
     axis, ndim, classes = work.axis, work.arrays[0].ndim, work.arrays[0].shape[work.axis]
     kinds, dtype = _kinds(work, job, classes)
     passes = [tuple(i for i, (_, level) in enumerate(kinds) if level == at) for at in _levels(kinds)]

@@ -12,7 +12,8 @@ from typing import Any
 import dask.array as da
 from dask._task_spec import convert_legacy_graph
 from dask.base import clone_key
-from dask.core import flatten
+from dask.blockwise import Blockwise
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 __all__ = ["read_again"]
 
@@ -25,9 +26,16 @@ def read_again(x: Any, passes_left: int) -> Any:
     """
     if passes_left == 0:
         return x
-    # dask.graph_manipulation.clone of version 2026.8 leaves the dependencies of most tasks as they are
-    tasks = convert_legacy_graph(dict(x.dask.cull(set(flatten(x.__dask_keys__())))))
-    keys = {key: clone_key(key, f"xpenalties, {passes_left} passes before the last") for key in tasks}
-    copied = {keys[key]: task.substitute(keys, key=keys[key]) for key, task in tasks.items()}
-    name = keys[next(iter(flatten(x.__dask_keys__())))][0]
-    return da.Array(copied, name, x.chunks, meta=x._meta)
+    graph, seed = x.dask, f"xpenalties, {passes_left} passes before the last"
+    keys = {key: clone_key(key, seed) for key in graph.get_all_external_keys()}
+    layers = {clone_key(name, seed): _copied(layer, keys, seed) for name, layer in graph.layers.items()}
+    names = {clone_key(name, seed): {clone_key(x, seed) for x in graph.dependencies[name]} for name in graph.layers}
+    return da.Array(HighLevelGraph(layers, names), clone_key(x.name, seed), x.chunks, meta=x._meta)
+
+
+def _copied(layer: Any, keys: dict[Any, Any], seed: str) -> Any:
+    """Return a layer of a graph under other keys. Dask's own `clone` (2026.8) keeps the dependencies of tasks."""
+    if isinstance(layer, Blockwise):  # which Dask fuses with what comes after it
+        return layer.clone(set(keys), seed)[0]
+    tasks = convert_legacy_graph(dict(layer), all_keys=set(keys))
+    return MaterializedLayer({keys[key]: task.substitute(keys, key=keys[key]) for key, task in tasks.items()})
