@@ -31,6 +31,7 @@ class Work(NamedTuple):
     kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
     fast_path: Evaluate | None = None  # how to call the formula; None: with guards
     values: tuple[int, ...] = ()  # shape of the result of one row; () is a number, as for penalties
+    classes: int | None = None  # number of logits to count for a row; None: the rows of the matrices
 
     def terms(self, arrays: tuple[Any, ...], mask: Any) -> Any:
         """Cast and mask the arrays, or a block of them, and evaluate the formula on them."""
@@ -58,7 +59,7 @@ class Work(NamedTuple):
     def size(self) -> int:
         """Return the number of elements of an input, or of the logits."""
         assert self.axis is not None
-        return math.prod(self.terms_shape) * self._classes
+        return math.prod(self.terms_shape) * self.classes_of_row
 
     @property
     def terms_shape(self) -> tuple[int, ...]:
@@ -79,7 +80,7 @@ class Work(NamedTuple):
         """Yield the index of each block, in the order of the terms in memory. A block has at least one row."""
         shape = tuple(self.arrays[0].shape)
         axes = [axis for axis in range(len(shape)) if axis != self.axis]
-        inner = self._classes
+        inner = self.classes_of_row
         while len(axes) > 1 and inner * shape[axes[-1]] <= elements:
             inner *= shape[axes.pop()]
         *single, cut = axes
@@ -93,7 +94,10 @@ class Work(NamedTuple):
                 yield tuple(index)
 
     @property
-    def _classes(self) -> int:
+    def classes_of_row(self) -> int:
+        """Return the number of classes of a row: elements of an input, or logits."""
         assert self.axis is not None
+        if self.classes is not None:
+            return self.classes
         classes: int = self.arrays[self.matrices[0]].shape[0] if self.matrices else self.arrays[0].shape[self.axis]
         return classes

@@ -15,10 +15,12 @@ import numpy as np
 
 from ..._core.pytrees import Rebuild, join_paths, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
+from ..parts._backend import PartBackend
 from ._linear import linear_or_none
+from ._parts import JaxPart
 from ._programs import JaxEvaluation
 
-__all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
+__all__ = ["BACKEND", "KNOWN", "PARTS", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
 
 
 class JaxBackend(Backend):
@@ -256,7 +258,9 @@ BACKEND = JaxBackend(
     random=JaxRandom,
     exchange=JaxExchange,
 )
-KNOWN: dict[type, Backend] = {}  # empty, because naming the array type would start the devices at import
+PARTS = PartBackend(BACKEND, JaxPart)
+# without the array type, because naming it would start the devices at import
+KNOWN: dict[type, Backend] = {JaxPart: PARTS}
 
 
 def find(cls: type) -> Backend | None:
