@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..backends import Backend, backend_of
-from ..backends._over import Groups
+from ..backends._over import Groups, record
 from ..backends._registry import part_backend_of
 from ..backends.parts._group import Cut, Group
 from ..backends.parts._part import Cuts
@@ -40,7 +40,7 @@ class PartShapes:
         self._groups = groups
         _check_kind(caller, backend, groups, self._arrays)
         dims = [n for x in arrays for n in x.shape]
-        both = [group for group in (groups.classes, groups.batch) if group is not None]
+        both = groups.all
         gathered = {group: group.gathered(dims, arrays[0], equal=groups.equal_parts) for group in both}
         self._sizes: dict[str, dict[Group, list[tuple[int, ...]]]] = {}
         start = 0
@@ -48,14 +48,13 @@ class PartShapes:
             self._sizes[name] = {group: sizes[start : start + x.ndim] for group, sizes in gathered.items()}
             start += x.ndim
         self._cls = part_backend_of(backend).cls  # type: ignore[attr-defined]
-        # PyTorch's users add up gradients over the batch themselves; JAX knows what varies
-        in_torch = backend.library == "torch" and groups.batch is not None
-        self._own_rows: frozenset[Group] = frozenset((groups.batch,)) if in_torch else frozenset()  # type: ignore[arg-type]
+        self._own_rows = frozenset(group for group in both if groups.leaves_sums_to_user(group))
         self.parts = []
         for i, (name, layout) in enumerate(zip(names, layouts, strict=False)):
             for group in both:
                 self._check_equal(name, group, except_axis=next((a for a in layout if layout[a] == group), None))
             cuts = tuple(self._cut(name, axis, layout.get(axis)) for axis in range(arrays[i].ndim))
+            record(arrays[i], list(layout.values()))
             self.parts.append(self._cls(arrays[i], cuts, self._own_rows))
         self._check_alike(names, matrices)
 
@@ -69,11 +68,10 @@ class PartShapes:
         """Check that the devices have the same sizes along all axes that are not cut over their group."""
         for axis, sizes in enumerate(self._sizes[name][group]):
             if axis != except_axis and len(set(sizes)) > 1:
+                cut = "It is not cut over them" if except_axis is None else f"Only axis {except_axis} is cut"
                 raise ValueError(
-                    f"{self._caller}: `{name}` must have the same size along axis {axis} in each part over {group}, got "
-                    f"{sizes}. Only axis {except_axis} is cut." if except_axis is not None else
-                    f"{self._caller}: `{name}` must have the same shape on all devices of {group}, got {sizes} along "
-                    f"axis {axis}. It is not cut over them."
+                    f"{self._caller}: `{name}` must have the same size along axis {axis} on all devices of {group}, "
+                    f"got {sizes}. {cut}."
                 )
 
     def _check_alike(self, names: Sequence[str], matrices: tuple[int, ...]) -> None:
@@ -86,8 +84,8 @@ class PartShapes:
                 ):
                     sizes = [tuple(cut and cut.sizes for cut in x.cuts) for x in (first, other)]
                     raise ValueError(
-                        f"{self._caller}: `{names[kind[0]]}` and `{names[i]}` must be cut at the same places, got parts "
-                        f"of {sizes[0]} and {sizes[1]}. Cut them alike."
+                        f"{self._caller}: `{names[kind[0]]}` and `{names[i]}` must be cut at the same places, got "
+                        f"parts of {sizes[0]} and {sizes[1]}. Cut them alike."
                     )
 
     def beside(self, name: str, local: tuple[int, ...], cuts: Cuts) -> Any:
@@ -96,6 +94,7 @@ class PartShapes:
         xp = self._cls.backend.local.xp
         missing = len(local) - x.ndim
         shared: list[Group] = []
+        cut_over: list[Group] = []
         for axis, (n, cut) in enumerate(zip(local, cuts, strict=True)):
             if missing < 0 or (axis >= missing and not self._fits(name, axis - missing, n, cut)):
                 raise ValueError(
@@ -103,7 +102,10 @@ class PartShapes:
                     f"{tuple(local)}, got {tuple(x.shape)}. Pass the device's own part."
                 )
             if cut is not None and (axis < missing or self._is_broadcast(name, axis - missing, cut)):
-                shared += [group for group in cut.groups if group == self._groups.classes]
+                shared += [group for group in cut.groups if group not in self._own_rows]
+            elif cut is not None:
+                cut_over += cut.groups
+        record(x, cut_over)
         for group in shared:
             x = group.shared(x)
         return self._cls(xp.broadcast_to(x, tuple(local)), cuts, self._own_rows)

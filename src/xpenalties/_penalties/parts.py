@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .._core.shown import shown
 from ..backends import Backend, backend_of
 from ..backends._over import Groups, suspended
 from ..backends._registry import part_backend_of
@@ -35,7 +34,10 @@ def evaluate_parts(call: Call, backend: Backend, groups: Groups, evaluate: Calla
     )
     first = shapes.parts[0]
     local, cuts = _terms(spec, options, first)
-    lifted = {name: shapes.beside(name, *((local, cuts) if name in shared else (first.data.shape, first.cuts))) for name in beside}
+    lifted = {
+        name: shapes.beside(name, *((local, cuts) if name in shared else (first.data.shape, first.cuts)))
+        for name in beside
+    }
     normalizer = call.normalizer
     if backend_of(normalizer) is not None:
         normalizer = type(first)(normalizer, ())
@@ -107,8 +109,8 @@ def _axis_of_classes(spec: Spec, options: Any, x: Any) -> int:
 def _layout_of_samples(spec: Spec, options: Any, x: Any, groups: Groups) -> Layout:
     if groups.classes is not None:
         raise NotImplementedError(
-            f"{spec.name}: samples must be whole, got over({groups.shown}). Only your function knows how the parts of a "
-            "sample belong together. Use over(batch=...)."
+            f"{spec.name}: samples must be whole, got over({groups.shown}). Only your function knows how the parts of "
+            "a sample belong together. Use over(batch=...)."
         )
     if not options.get("per_sample", spec.defaults.get("per_sample", True)):
         raise NotImplementedError(

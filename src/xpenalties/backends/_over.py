@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from threading import Lock
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from .._core.shown import shown
 from ._registry import group_of
 from .parts._group import Group
 
-__all__ = ["ACTIVE", "Groups", "active_groups", "over", "suspended"]
+__all__ = ["ACTIVE", "Groups", "Layouts", "active_groups", "over", "record", "recorded_layouts", "suspended"]
 
 
 class Groups(NamedTuple):
@@ -23,10 +25,39 @@ class Groups(NamedTuple):
     shown: str  # the arguments, for errors
 
     @property
+    def all(self) -> list[Group]:
+        return [group for group in (self.classes, self.batch) if group is not None]
+
+    @property
     def library(self) -> str:
-        group = self.classes or self.batch
-        assert group is not None
-        return group.library
+        return self.all[0].library
+
+    def leaves_sums_to_user(self, group: Group) -> bool:
+        """Return True if gradients with respect to arrays that all devices of `group` hold are left to be added up.
+
+        They are in PyTorch over the batch, because whatever makes training data-parallel adds them up.
+        """
+        return self.library == "torch" and group == self.batch
+
+
+class Layouts:
+    """How the arrays of penalties are cut.
+
+    Attributes
+    ----------
+    cut : dict
+        By the id of an array, while it lives: the groups it is cut over.
+    marked : set
+        Groups whose collective operations the framework differentiates as `Group` says.
+    """
+
+    def __init__(self) -> None:
+        self.cut: dict[int, list[Group]] = {}
+        self.marked: set[Group] = set()
+
+    def add(self, x: Any, groups: list[Group]) -> None:
+        self.cut[id(x)] = groups
+        self.marked.update(group for group in groups if group.marks(x))
 
 
 class _Active:
@@ -40,6 +71,7 @@ class _Active:
 
 ACTIVE = _Active()
 _GROUPS: ContextVar[Groups | None] = ContextVar("_GROUPS", default=None)
+_LAYOUTS: ContextVar[Layouts | None] = ContextVar("_LAYOUTS", default=None)
 _LOCK = Lock()
 
 
@@ -50,7 +82,25 @@ def active_groups() -> Groups | None:
     return _GROUPS.get()
 
 
-class suspended:
+@contextmanager
+def recorded_layouts() -> Iterator[Layouts]:
+    """Record how the arrays of penalties are cut."""
+    layouts = Layouts()
+    token = _LAYOUTS.set(layouts)
+    try:
+        yield layouts
+    finally:
+        _LAYOUTS.reset(token)
+
+
+def record(x: Any, groups: list[Group]) -> None:
+    """Record the groups that an array of a penalty is cut over."""
+    layouts = None if in_dynamo() else _LAYOUTS.get()
+    if layouts is not None:
+        layouts.add(x, groups)
+
+
+class suspended:  # noqa: N801 - used like a function
     """Run a user's function as if there were no `over` around it."""
 
     def __enter__(self) -> None:

@@ -9,4 +9,8 @@ __all__ = [
     "PARTS",
     "find",
     "group_of",
-    "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
+    "is_tree",
+    "parameters_of",
+    "paths_of_instances",
+    "paths_of_none",
+]

@@ -17,7 +17,7 @@ from ..._core.pytrees import Rebuild, join_paths, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
 from ..parts._backend import PartBackend
 from ._linear import linear_or_none
-from ._parts import JaxPart
+from ._parts import JaxPart, varying_like
 from ._programs import JaxEvaluation
 
 __all__ = ["BACKEND", "KNOWN", "PARTS", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
@@ -90,9 +90,9 @@ class JaxAutodiff(Autodiff):
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         value, pull, aux = jax.vjp(fn, leaves, has_aux=True)
         if again:
-            return value, aux, lambda cotangent: pull(cotangent)[0]
+            return value, aux, lambda cotangent: pull(varying_like(cotangent, value))[0]
         constant = jax.tree.map(self.stop_gradient, pull)  # else an outer derivative would go through the pullbacks too
-        return value, aux, lambda cotangent: linear_or_none(lambda ct: constant(ct)[0], cotangent)
+        return value, aux, lambda cotangent: linear_or_none(lambda ct: constant(ct)[0], varying_like(cotangent, value))
 
     def stop_gradient(self, x: Any) -> Any:
         return jax.lax.stop_gradient(x)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ..parts._group import Group
 from ..parts._part import Part
 
-__all__ = ["JaxGroup", "JaxPart", "group_of"]
+__all__ = ["JaxGroup", "JaxPart", "group_of", "varying_like"]
 
 
 class JaxPart(Part):
@@ -49,10 +48,8 @@ class JaxGroup(Group):
 
     def shared(self, x: Any) -> Any:
         """Mark `x` as varying. JAX would do so itself, but in each step of a loop that uses `x`."""
-        varying = _varying(x)
-        checked = jax.sharding.get_abstract_mesh().manual_axes
-        names = tuple(name for name in self.names if name in checked and name not in varying)
-        return jax.lax.pcast(x, names, to="varying") if names else x
+        in_shard_map = jax.sharding.get_abstract_mesh().manual_axes
+        return _varied(x, [name for name in self.names if name in in_shard_map])
 
     def exchanged(self, x: Any, *, cut: int, joined: int, sizes: tuple[int, ...]) -> Any:
         return jax.lax.all_to_all(x, self.names, cut, joined, tiled=True)
@@ -62,6 +59,10 @@ class JaxGroup(Group):
 
     def sliced(self, x: Any, axis: int, sizes: tuple[int, ...]) -> Any:
         return jax.lax.dynamic_slice_in_dim(x, self.index * sizes[0], sizes[0], axis % x.ndim)
+
+    def marks(self, x: Any) -> bool:
+        """Return True under jax.shard_map with ``check_vma=True``, where JAX knows what varies."""
+        return not _varying(x).isdisjoint(self.names)
 
     def is_bound(self) -> bool:
         """Return True inside a function that is mapped over all of these axes."""
@@ -78,6 +79,17 @@ def _varying(x: Any) -> frozenset[str]:
     kind = getattr(aval, "mat", None)
     varying: frozenset[str] = frozenset(kind.varying if kind is not None else getattr(aval, "vma", ()))
     return varying
+
+
+def _varied(x: Any, names: Iterable[str]) -> Any:
+    """Mark `x` as varying over these axes of jax.shard_map."""
+    missing = tuple(name for name in names if name not in _varying(x))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def varying_like(cotangent: Any, value: Any) -> Any:
+    """Return a cotangent that varies over the axes of jax.shard_map that `value` varies over, as jax.vjp demands."""
+    return _varied(cotangent, sorted(_varying(value)))
 
 
 def group_of(value: Any) -> JaxGroup | None:

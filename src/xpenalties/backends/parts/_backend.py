@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._work import Work
 from ..base import Autodiff, Backend, DType, Evaluation, Tracing
-from ._group import Group
 from ._namespace import PartNamespace
-from ._part import Part, elementwise
+from ._part import Part
 from ._products import linear, matmul
 
 __all__ = ["PartBackend"]

@@ -59,6 +59,10 @@ class Group:
         """Return True if the group exists where this code runs."""
         return True
 
+    def marks(self, x: Any) -> bool:
+        """Return True if derivatives follow the rule above for `x`, an array that is cut over this group."""
+        return True
+
     def sliced(self, x: Any, axis: int, sizes: tuple[int, ...]) -> Any:
         """Return this device's part of a whole array."""
         raise NotImplementedError

@@ -7,20 +7,35 @@ result is not cut there. A function that is not here raises an error, because on
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ._group import Cut, Group
+from ._group import Group
 from ._part import Cuts, Part, elementwise
 from ._reshape import reshaped
 
 __all__ = ["PartNamespace"]
 
 _ELEMENTWISE = frozenset(
-    "abs astype clip conj cos exp expm1 floor imag isfinite isinf isnan log log1p logaddexp logical_and logical_not "
-    "logical_or maximum minimum multiply negative positive pow real sign sin sqrt square tan tanh where".split()
+    (
+        "abs",
+        "astype",
+        "clip",
+        "exp",
+        "expm1",
+        "imag",
+        "isfinite",
+        "isnan",
+        "log",
+        "log1p",
+        "real",
+        "sign",
+        "sqrt",
+        "where",
+    )
 )
-_PLAIN = frozenset("finfo iinfo isdtype".split())  # functions of dtypes
+_PLAIN = frozenset(("finfo", "isdtype"))  # functions of dtypes
 
 
 class PartNamespace:
@@ -51,7 +66,12 @@ class PartNamespace:
             return value
         if _is_dtype(self._local, value):
             return value
-        raise AttributeError(f"{name!r} is not a function of parts of an array.")
+        if value is None:
+            raise AttributeError(f"{self.__name__} has no {name!r}.")
+        raise NotImplementedError(
+            f"{name}: is not defined for a part of an array, because on the part alone it may be wrong. Gather the "
+            "array first, or use another function."
+        )
 
     # reductions
 
@@ -64,7 +84,8 @@ class PartNamespace:
         return self._reduced(x, data, axes, keepdims, groups)
 
     def mean(self, x: Part, /, *, axis: Any = None, keepdims: bool = False) -> Part:
-        return self.sum(x, axis=axis, keepdims=keepdims) / math.prod([x.shape[i] for i in _axes(x, axis)])
+        size = math.prod([x.shape[i] for i in _axes(x, axis)])
+        return elementwise(operator.truediv, self.sum(x, axis=axis, keepdims=keepdims), size)
 
     def max(self, x: Part, /, *, axis: Any = None, keepdims: bool = False) -> Part:
         """Return the maximum, as a constant if an axis is cut. Formulas do not differentiate it."""
@@ -77,7 +98,7 @@ class PartNamespace:
     def all(self, x: Part, /, *, axis: Any = None, keepdims: bool = False) -> Part:
         xp = self._local
         smallest = self.min(x.like(xp.astype(x.data, xp.int32)), axis=axis, keepdims=keepdims)
-        return smallest != 0
+        return smallest.like(smallest.data != 0)
 
     def _extremum(self, x: Part, axis: Any, keepdims: bool, *, largest: bool) -> Part:
         xp, axes = self._local, _axes(x, axis)
@@ -111,9 +132,7 @@ class PartNamespace:
 
     def expand_dims(self, x: Part, /, *, axis: int) -> Part:
         at = axis % (x.ndim + 1)
-        return self._cls(
-            self._local.expand_dims(x.data, axis=at), (*x.cuts[:at], None, *x.cuts[at:]), x.varies
-        )
+        return self._cls(self._local.expand_dims(x.data, axis=at), (*x.cuts[:at], None, *x.cuts[at:]), x.varies)
 
     def squeeze(self, x: Part, /, *, axis: int) -> Part:
         at = axis % x.ndim

@@ -63,7 +63,8 @@ class Part:
             index = (*index, Ellipsis)
         at = index.index(Ellipsis)
         index = (*index[:at], *[slice(None)] * (self.ndim - given), *index[at + 1 :])
-        axes, cuts = iter(self.cuts), []
+        axes = iter(self.cuts)
+        cuts: list[Cut | None] = []
         for i in index:
             if i is None:
                 cuts.append(None)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from ..._core.dynamo import in_dynamo
 from ..parts._group import Group
 from ..parts._part import Part
 
