@@ -128,7 +128,7 @@ def check(name: str, run: Callable[[], None]) -> None:
         run()
         error = None
     except Exception:  # noqa: BLE001 - reported, and the other checks go on
-        error = traceback.format_exc()[-1800:]
+        error = traceback.format_exc()[-6000:]
     errors: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(errors, error)
     if dist.get_rank() == 0:

@@ -54,10 +54,10 @@ class TorchGroup(Group):
         return _Sum.apply(x, self.name)
 
     def max(self, x: Any) -> Any:
-        return _all_reduce(x.detach(), "max", self.name)
+        return _Extremum.apply(x.detach(), "max", self.name)
 
     def min(self, x: Any) -> Any:
-        return _all_reduce(x.detach(), "min", self.name)
+        return _Extremum.apply(x.detach(), "min", self.name)
 
     def shared(self, x: Any) -> Any:
         return _Shared.apply(x, self.name) if x.is_floating_point() else x
@@ -96,12 +96,28 @@ class _Sum(torch.autograd.Function):  # type: ignore[misc]
         return _Shared.apply(cotangent, ctx.name), None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Any, _: None) -> Any:
-        return _Sum.apply(tangent, ctx.name)
-
-    @staticmethod
     def vmap(info: Any, in_dims: Any, x: Any, name: str) -> Any:
         return _Sum.apply(x, name), in_dims[0]
+
+
+class _Extremum(torch.autograd.Function):  # type: ignore[misc]
+    """The largest or smallest value on any process, of a constant. A function only for its rule for torch.vmap."""
+
+    @staticmethod
+    def forward(x: Any, operation: str, name: str) -> Any:
+        return _all_reduce(x, operation, name)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, str, str], output: Any) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        return None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Any, operation: str, name: str) -> Any:
+        return _Extremum.apply(x, operation, name), in_dims[0]
 
 
 class _Shared(torch.autograd.Function):  # type: ignore[misc]
@@ -118,10 +134,6 @@ class _Shared(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, cotangent: Any) -> Any:
         return _Sum.apply(cotangent, ctx.name), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Any, _: None) -> Any:
-        return _Shared.apply(tangent, ctx.name)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Any, name: str) -> Any:
