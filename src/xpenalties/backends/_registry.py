@@ -133,6 +133,18 @@ def backend_of_shapes() -> Backend | None:
     return _jax() if is_imported("jax") else None
 
 
+def group_of(value: Any) -> Any:
+    """Return the group of devices that an axis name or a process group stands for, or None for anything else."""
+    names = ("jax",) if isinstance(value, str | tuple) else ("torch",)
+    return next((_module(name).group_of(value) for name in names if is_imported(name)), None)
+
+
+def part_backend_of(backend: Backend) -> Backend:
+    """Return the backend of parts of arrays of `backend`, which is PyTorch's or JAX's."""
+    parts: Backend = _module(backend.name).PARTS
+    return parts
+
+
 def backend_of(x: object) -> Backend | None:
     """Return the backend of one array, or None for anything else."""
     backend = _BACKENDS.get(type(x))
