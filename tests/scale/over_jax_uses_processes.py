@@ -87,7 +87,9 @@ def several_names() -> None:
         with over(classes=("batch", "classes")):
             return xp.linear_log_probabilities(HIDDEN, weight, jnp.arange(8))
 
-    close(mapped(tokens, P(("batch", "classes")), P())(WEIGHT), xp.linear_log_probabilities(HIDDEN, WEIGHT, jnp.arange(8)))
+    close(
+        mapped(tokens, P(("batch", "classes")), P())(WEIGHT), xp.linear_log_probabilities(HIDDEN, WEIGHT, jnp.arange(8))
+    )
 
 
 def masked(reduction: str) -> None:
@@ -144,9 +146,14 @@ def linear(reduction: str, blocks: int | None) -> None:
             return value(h, w, where)
 
     specs = (*SPECS, P("batch"))
-    close(mapped(parts, specs, P("batch") if reduction == "none" else P())(HIDDEN, WEIGHT, where), value(HIDDEN, WEIGHT, where))
+    close(
+        mapped(parts, specs, P("batch") if reduction == "none" else P())(HIDDEN, WEIGHT, where),
+        value(HIDDEN, WEIGHT, where),
+    )
     want = jax.grad(lambda *a: jnp.sum(value(*a)), argnums=(0, 1))(HIDDEN, WEIGHT, where)
-    got = jax.grad(lambda *a: jnp.sum(mapped(parts, specs, P("batch") if reduction == "none" else P())(*a)), argnums=(0, 1))
+    got = jax.grad(
+        lambda *a: jnp.sum(mapped(parts, specs, P("batch") if reduction == "none" else P())(*a)), argnums=(0, 1)
+    )
     close(got(HIDDEN, WEIGHT, where), want)
 
 
@@ -195,7 +202,9 @@ def _communicated(penalty: Callable[..., Any], spec: Any, x: Any) -> dict[str, l
 
     text = mapped(jax.grad(value), spec, spec).lower(x).compile().as_text()
     found: dict[str, list[str]] = {}
-    for shapes, kind in re.findall(r" = (.+?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\(", text):
+    for shapes, kind in re.findall(
+        r" = (.+?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\(", text
+    ):
         found.setdefault(kind, []).extend(re.findall(r"f64\[([\d,]*)\]", shapes))
     return found
 
@@ -217,7 +226,9 @@ def errors() -> None:
     assert "`x` must be a plain JAX array inside over(classes='model'), got numpy.ndarray" in call(
         xp.l1, np.ones(3), classes="model"
     )
-    assert call(xp.l1, Z, classes="a", batch="a").startswith("ValueError: over: `classes` and `batch` must be different")
+    assert call(xp.l1, Z, classes="a", batch="a").startswith(
+        "ValueError: over: `classes` and `batch` must be different"
+    )
     text = mapped_error(lambda z: xp.gradient_penalty(lambda z: z.sum(1), z), classes="classes")
     assert text.startswith("NotImplementedError: gradient_penalty: samples must be whole, got over(classes='classes')")
     text = mapped_error(lambda z: xp.entropy(z, axis=0), **GROUPS["both"])

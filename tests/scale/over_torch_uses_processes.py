@@ -95,7 +95,12 @@ def all_masked() -> None:
 
 def no_rows() -> None:
     """No process has rows."""
-    for penalty, options in ((xp.entropy, {"from_logits": True}), (xp.l1, {}), (xp.orthogonality, {}), (xp.covariance, {})):
+    for penalty, options in (
+        (xp.entropy, {"from_logits": True}),
+        (xp.l1, {}),
+        (xp.orthogonality, {}),
+        (xp.covariance, {}),
+    ):
         x = torch.zeros((0, 3), dtype=torch.float64, requires_grad=True)
         with over(**GROUPS["both"]):
             value = penalty(x, **options)
@@ -293,7 +298,12 @@ def extreme(*, uneven: bool) -> None:
     z = torch.tensor([[0.0, -torch.inf, 3.0, -torch.inf], [1e4, -1e4, 5.0, 1e4], [1.0, 1 + 1e-9, 1.0, 1.0], [2.0] * 4])
     z = z.double()
     q = torch.roll(z, 1, dims=0)
-    for penalty, arrays in ((xp.entropy, (z,)), (xp.kl_divergence, (z, q)), (xp.kl_divergence, (z, z + 1e-7)), (xp.z_loss, (z,))):
+    for penalty, arrays in (
+        (xp.entropy, (z,)),
+        (xp.kl_divergence, (z, q)),
+        (xp.kl_divergence, (z, z + 1e-7)),
+        (xp.z_loss, (z,)),
+    ):
         options = {} if penalty is xp.z_loss else {"from_logits": True}
         with over(**GROUPS["both"]):
             got = penalty(*(part(x, BOTH, uneven=uneven) for x in arrays), reduction="none", **options)

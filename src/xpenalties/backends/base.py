@@ -176,9 +176,9 @@ class Backend:
         logits = [self.matmul(hidden, xp.matrix_transpose(part)) for part in parts]
         return logits[0] if len(logits) == 1 else xp.concat(logits, axis=-1)
 
-    def positions(self, x: Any, dtype: Any) -> Any:
-        """Return the indices along the last axis of `x`."""
-        return self.xp.arange(x.shape[-1], dtype=dtype, device=self.device(x))
+    def positions(self, x: Any, like: Any) -> Any:
+        """Return the indices along the last axis of `x`, with the dtype and the device of `like`."""
+        return self.xp.arange(x.shape[-1], dtype=like.dtype, device=self.device(like))
 
     def device(self, x: Any) -> Any:
         """Return the device of `x`, for the `device=` of new arrays."""

@@ -111,7 +111,11 @@ def main(count: int, out: Path) -> None:
             try:
                 got, gradients, calls = measured(function, parts)
                 exact = "jacobian" in name or "rng" in name
-                pairs = [] if exact else [(got, want), *((a.full_tensor(), b) for a, b in zip(gradients, wanted, strict=True))]
+                pairs = (
+                    []
+                    if exact
+                    else [(got, want), *((a.full_tensor(), b) for a, b in zip(gradients, wanted, strict=True))]
+                )
                 right = all(torch.allclose(a, b, rtol=1e-9, atol=1e-11) for a, b in pairs)
                 row |= {"result": "right" if right else "wrong", "calls": calls}
                 row |= {"moved": sum(n for _, n in calls), "shard": math.prod(arrays[0].shape) // count}
