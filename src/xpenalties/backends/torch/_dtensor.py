@@ -16,7 +16,7 @@ from ._autograd import TorchAutodiff
 from ._backend import BACKEND, TorchBackend, TorchExchange
 from ._dtensor_evaluation import DTensorEvaluation
 from ._dtensor_matmul import linear, product
-from ._dtensor_moves import plain, redistributed, settled, to_local
+from ._dtensor_moves import for_any_loss, plain, redistributed, settled, to_local
 from ._dtensor_namespace import Namespace, lifted, mesh_of
 from ._dtensor_random import DTensorRandom
 from ._dtensor_reductions import cumulative_sum, extremum, total
@@ -64,6 +64,13 @@ class DTensorBackend(TorchBackend):
     def beside(self, x: Any, like: Any) -> Any:
         mesh = mesh_of([like, x])
         return x if mesh is None else lifted(x, mesh)
+
+    def finished(self, value: Any) -> Any:
+        if isinstance(value, DTensor):
+            if value.ndim:
+                return value  # terms
+            value = plain(value)
+        return for_any_loss(value)
 
     def matmul(self, a: Any, b: Any) -> Any:
         return product(a, b)
