@@ -22,6 +22,7 @@ __all__ = [
     "exp_minus_tangent",
     "exp_minus_tangent_by_series",
     "global_norm",
+    "gram_matrix",
     "identity",
     "is_at_most",
     "linear",
@@ -172,6 +173,11 @@ def soft_threshold(xp: Any, x: Any, scale: Any) -> Any:
 def matmul(a: Any, b: Any) -> Any:
     """Return `a @ b` in the dtype of its arguments, even under autocast."""
     return array_backend(a).matmul(a, b)
+
+
+def gram_matrix(x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
+    """Return the products of all pairs of vectors, shape [..., n, n]. `Backend.gram` describes the axes."""
+    return array_backend(x).gram(x, vectors, along)
 
 
 def linear(hidden: Any, weight: Any) -> Any:

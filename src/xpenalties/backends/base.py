@@ -145,6 +145,21 @@ class Backend:
         """Return `a @ b` in the dtype of the arrays, even under autocast."""
         return a @ b
 
+    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
+        """Return the products of all pairs of vectors, shape [..., n, n].
+
+        The n vectors are counted by the axes `vectors`, and each lies along the axes `along`. Both are in ascending
+        order. All other axes come before them, and count matrices.
+        """
+        xp = self.xp
+        first, second = (vectors, along) if along[-1] == x.ndim - 1 else (along, vectors)
+        if len(first) + len(second) > 2:  # one axis each; only sequences of 3-d arrays are copied
+            order = (*first, *second)  # torch.vmap has no rule for moveaxis
+            x = x if order == tuple(range(x.ndim)) else xp.permute_dims(x, order)
+            x = xp.reshape(x, (math.prod(x.shape[: len(first)]), math.prod(x.shape[len(first) :])))
+        transposed = xp.matrix_transpose(x)
+        return self.matmul(x, transposed) if first is vectors else self.matmul(transposed, x)
+
     def linear(self, hidden: Any, weight: Any) -> Any:
         """Return `hidden @ weight.T`, summed and returned in float32 or wider."""
         xp = self.xp
