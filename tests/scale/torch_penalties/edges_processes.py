@@ -136,19 +136,10 @@ def terms_without_reduction() -> None:
         arrays, options = arrays_of(case), {**options_of(case), "reduction": "none"}
         spec = case.function.spec  # type: ignore[attr-defined]
         for placement in (Shard(0), Shard(-1)):
-            parts = [
-                cut(
-                    x,
-                    Replicate()
-                    if case.is_linear and (i in spec.matrices) == (placement == Shard(0))
-                    else Shard(0)
-                    if case.is_linear
-                    else placement,
-                )
-                for i, x in enumerate(arrays)
-            ]
-            if case.is_linear and placement != Shard(0):
-                parts = [cut(x, Shard(0) if i in spec.matrices else Replicate()) for i, x in enumerate(arrays)]
+            parts = [cut(x, placement) for x in arrays]
+            if case.is_linear:  # rows of hidden states, or classes
+                at = [(i in spec.matrices) == (placement == Shard(-1)) for i in range(len(arrays))]
+                parts = [cut(x, Shard(0) if is_cut else Replicate()) for x, is_cut in zip(arrays, at, strict=True)]
             if "rng" in case.options:
                 continue
             terms = case(*parts, **options)
@@ -405,15 +396,14 @@ def random_numbers() -> None:
         for placement in (Shard(0), Shard(1), Replicate()):
             a, b = cut(x, placement), cut(y, placement)
             values = [torch.empty(()), torch.empty(())]
-            for call in (xp.interpolated_gradient_penalty,):
-                value = call(fn, a, b, rng=rng).float()
-                torch.distributed.all_gather(values, value)
-                assert values[0] == values[1], (rng, placement)
-            value = xp.jacobian_penalty(
-                lambda x: x @ xp.namespace(x).ones_like(x).full_tensor()[:3, :3] if False else x * x, a, rng=rng
-            )
-            same(value, xp.jacobian_penalty(lambda x: x * x, x))
-    numbers = backend_of(a).random.uniform("test", torch.Generator().manual_seed(3), (4, 6, 3), cut(x, Shard(0)))  # type: ignore[union-attr]
+            torch.distributed.all_gather(values, xp.interpolated_gradient_penalty(fn, a, b, rng=rng).float())
+            assert values[0] == values[1], (rng, placement)
+            square = lambda x: x * x  # noqa: E731
+            same(xp.jacobian_penalty(square, a, rng=rng), xp.jacobian_penalty(square, x))
+    backend = backend_of(a)
+    assert backend is not None
+    generator = torch.Generator().manual_seed(3)
+    numbers = backend.random.uniform("test", generator, (4, 6, 3), cut(x, Shard(0)))
     drawn = numbers.full_tensor()
     assert numbers.placements == (Shard(1),)
     assert len(drawn.unique()) == drawn.numel()

@@ -1,4 +1,4 @@
-"""Penalties of PyTorch's DTensors, on two and four processes: values, gradients, second gradients, and what is moved."""
+"""Penalties of PyTorch's DTensors on two and four processes: values, gradients of both orders, and what is moved."""
 
 from __future__ import annotations
 
