@@ -2,7 +2,7 @@
 
 A `Backend` is an array namespace and the operations that it lacks. Everything else that differs between frameworks is
 in five parts: `autodiff`, `evaluation`, `tracing`, `random` and `exchange`. The defaults need only the array API
-standard. So array-api-strict and dask have no file here: they use `Backend` itself.
+standard. So array-api-strict has no file here: it uses `Backend` itself.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Backend:
     cut: bool = False
     #: True if the arrays hold sequences of different lengths, packed one after another. See `_penalties/ragged.py`.
     ragged: bool = False
+    #: True if arrays are in chunks that are computed later. See the methods from `require_sizes` on.
+    lazy: bool = False
     #: True if a linear layer's weight has its output units on the first axis, False if on the last.
     units_first: bool = False
 
@@ -174,6 +176,10 @@ class Backend:
         logits = [self.matmul(hidden, xp.matrix_transpose(part)) for part in parts]
         return logits[0] if len(logits) == 1 else xp.concat(logits, axis=-1)
 
+    def positions(self, x: Any, like: Any) -> Any:
+        """Return the indices along the last axis of `x`, with the dtype and the device of `like`."""
+        return self.xp.arange(x.shape[-1], dtype=like.dtype, device=self.device(like))
+
     def device(self, x: Any) -> Any:
         """Return the device of `x`, for the `device=` of new arrays."""
         return array_api_compat.device(x)
@@ -225,6 +231,22 @@ class Backend:
     def unpacked(self, x: Any, like: Any, axis: int) -> Any:
         """Return packed elements as a ragged array with the lengths of `like`, along `axis`."""
         raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
+
+    def require_sizes(self, function: str, name: str, x: Any) -> None:
+        """Raise an error if a size of `x` is not known before it is computed."""
+        raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
+
+    def in_chunks(self, x: Any, chunks: tuple[Any, ...]) -> Any:
+        """Return `x` with other chunks."""
+        raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
+
+    def norm(self, norm: Callable[..., Any], x: Any, axis: Any, *, again: bool = False) -> Any:
+        """Return the L2 norm along `axis`, of size 1 there. `norm` is for arrays of the chunks' framework."""
+        raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
+
+    def not_finite(self, x: Any) -> tuple[int, int, tuple[int, ...]] | None:
+        """Compute the number of NaN and Inf, and the index of the first, or None if all are finite."""
+        raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
 
     def snapshot(self, x: Any) -> Any:
         """Return a constant that does not change if `x` does: a copy, unless arrays are immutable."""
