@@ -207,7 +207,7 @@ def test_proximal_operators(chunks: tuple[int, int], starts: list[int]) -> None:
         "l2": lambda x: prox.l2(x, scale=0.5),
         "group_lasso": lambda x: prox.group_lasso(x, scale=0.5),
         "box": lambda x: prox.box(x, low=-0.5, high=0.5),
-        "simplex": lambda x: prox.simplex(x),
+        "simplex": prox.simplex,
     }
     for name, call in calls.items():
         lazy = call(source.x)
