@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 from .._core.checks import POSITIVE, one_of
 from .._core.dynamo import in_dynamo
 from .._core.shown import shown
-from ..backends import Backend, array_beside, common_backend, flatten_of, is_array, is_array_beside, parameters_of
+from ..backends import (
+    Backend,
+    array_beside,
+    backend_of,
+    common_backend,
+    flatten_of,
+    is_array,
+    is_array_beside,
+    parameters_of,
+)
 from .spec import Spec
 
 __all__ = ["Call", "check"]
@@ -60,9 +69,23 @@ def check(call: Call) -> tuple[Call, Backend]:
         normalizer = _checked_normalizer(spec, arrays[0], normalizer)
     if where is not None or weights is not None:
         where, weights = (None if x is None else array_beside(x, arrays[0]) for x in (where, weights))
+    if backend.cut:
+        arrays, options = _beside_cut_arrays(spec, backend, arrays, options)
+        call = Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions)
+    if backend.lazy:
+        _require_sizes(spec, backend, dict(zip(spec.arrays, arrays, strict=True)), where, weights, options)
     if functions or options or not (where is weights is normalizer is None):
         call = Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions)
     return call, backend
+
+
+def _require_sizes(
+    spec: Spec, backend: Backend, arrays: Mapping[str, Any], where: Any, weights: Any, options: Mapping[str, Any]
+) -> None:
+    """Raise an error if the size of an array is not known: the number of terms would be unknown, too."""
+    for name, x in {**arrays, "where": where, "weights": weights, **options}.items():
+        if backend_of(x) is backend:
+            backend.require_sizes(spec.name, name, x)
 
 
 def _tree_error(spec: Spec, arrays: tuple[Any, ...]) -> TypeError | None:
@@ -83,6 +106,27 @@ def _tree_error(spec: Spec, arrays: tuple[Any, ...]) -> TypeError | None:
             f"Penalty({spec.name!r}, tree={{}}).{remedy}"
         )
     return None
+
+
+def _beside_cut_arrays(
+    spec: Spec, backend: Backend, arrays: tuple[Any, ...], options: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Make plain arrays beside arrays that are cut into parts like them: copies that every process has.
+
+    Linear layers are refused. The shapes of plain hidden states do not show if they are a process's own rows.
+    """
+    like = next(x for x in arrays if backend_of(x) is backend)
+    if spec.matrices:
+        for name, x in zip(spec.arrays, arrays, strict=True):
+            if backend_of(x) is not backend:
+                raise TypeError(
+                    f"{spec.name}: `{name}` must be cut into parts or copied like the other arrays, got "
+                    f"{type(x).__module__}.{type(x).__qualname__} beside {type(like).__module__}."
+                    f"{type(like).__qualname__}. Use DTensor.from_local, with Shard(0) for a process's own rows and "
+                    "Replicate() for copies."
+                )
+    arrays = tuple(backend.beside(x, like) for x in arrays)
+    return arrays, {name: backend.beside(value, like) for name, value in options.items()}
 
 
 def _checked_normalizer(spec: Spec, first: Any, normalizer: Any) -> Any:

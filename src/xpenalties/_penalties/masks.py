@@ -31,9 +31,11 @@ def masks(
         if not broadcasts(tuple(x.shape), shape):
             raise ValueError(
                 f"{spec.name}: `{name}` must broadcast to the terms' shape {shape}, got {tuple(x.shape)}. "
-                "There is one term per element, row, matrix or sample; see reduction='none'."
+                "There is one term per element, row, matrix or sample. reduction='none' returns them."
             )
     xp = backend.xp
+    if backend.cut:
+        where, weights = backend.beside(where, first), backend.beside(weights, first)
     if weights is not None:
         mask = backend.autodiff.weight_mask(weights)
         if where is not None:

@@ -127,7 +127,7 @@ def _check(backend: Backend, hidden: Any, weight: Any, tokens: Any) -> None:
     if tuple(tokens.shape) != tuple(hidden.shape[:-1]):
         raise ValueError(
             f"{_NAME}: `tokens` must have the shape of `hidden` without the features, got {tuple(tokens.shape)} and "
-            f"{tuple(hidden.shape)}. Give one token for each row; broadcast them explicitly."
+            f"{tuple(hidden.shape)}. Broadcast them explicitly, to one token for each row."
         )
 
 

@@ -146,8 +146,8 @@ class TrackedInputs(Tracked):
     def reason_without_graph(self) -> str:
         """Return why a value has no gradient norm if its inputs may have been computed from the arrays."""
         return (
-            f"does not use wrt ({self.label}) itself, and without a recorded graph, nothing leads from wrt to what it "
-            "uses. For norms of parameters, use a train_step of xpenalties.integrations, or make them the only input"
+            f"does not use wrt ({self.label}) itself. Its inputs may have been computed from wrt, but no graph records "
+            "that. For norms of parameters, use a train_step of xpenalties.integrations, or make them the only input"
         )
 
     def pulled_back(self, pull: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:

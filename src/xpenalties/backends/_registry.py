@@ -37,7 +37,8 @@ __all__ = [
     "register_loaded",
 ]
 
-_FRAMEWORKS = ("torch", "jax", "numpy", "cupy")  # torch first: torch.compile may have to trace the search
+# torch first: torch.compile may have to trace the search; dask before numpy, of whose arrays it has a subclass
+_FRAMEWORKS = ("torch", "jax", "dask.array", "numpy", "cupy")
 _BACKENDS: dict[type, Backend] = {}  # entries are written whole, so threads can share it
 _GENERIC: dict[Any, Backend] = {}
 
@@ -63,6 +64,8 @@ def _module(name: str) -> Any:
         from . import torch as module  # type: ignore[no-redef]
     elif name == "jax":
         from . import jax as module  # type: ignore[no-redef]
+    elif name == "dask.array":
+        from . import dask as module  # type: ignore[no-redef]
     else:  # pragma: no cover - imports cupy, which needs a CUDA device
         from . import cupy as module  # type: ignore[no-redef]
     return module

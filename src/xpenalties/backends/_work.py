@@ -31,7 +31,7 @@ class Work(NamedTuple):
     kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
     fast_path: Evaluate | None = None  # how to call the formula; None: with guards
     values: tuple[int, ...] = ()  # shape of the result of one row; () is a number, as for penalties
-    classes: int | None = None  # number of logits to count for a row; None: the rows of the matrices
+    classes: int | None = None  # if processes share rows: the most classes that one has. Blocks are then in order
 
     def terms(self, arrays: tuple[Any, ...], mask: Any) -> Any:
         """Cast and mask the arrays, or a block of them, and evaluate the formula on them."""

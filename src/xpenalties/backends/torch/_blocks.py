@@ -112,7 +112,7 @@ def _blocks(work: Work, elements: int, needed: tuple[bool, ...], cotangents: Any
 
     device = work.arrays[0].device.type
     with without_autocast(device):  # a backward pass must not run under autocast
-        if work.matrices or device != "cpu":  # a matrix product uses all threads well
+        if work.matrices or work.classes is not None or device != "cpu":  # a matrix product uses all threads well
             terms = [evaluate(index) for index in indices]
         else:
             keep_pages(_empty)

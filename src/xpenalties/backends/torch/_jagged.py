@@ -40,4 +40,9 @@ def find(cls: type) -> Backend | None:
     nested = sys.modules.get("torch.nested._internal.nested_tensor")
     if nested is not None and issubclass(cls, nested.NestedTensor):
         return _JAGGED
+    distributed = sys.modules.get("torch.distributed.tensor")
+    if distributed is not None and issubclass(cls, distributed.DTensor):
+        from ._dtensor import DTENSOR
+
+        return DTENSOR
     return BACKEND if issubclass(cls, torch.Tensor) else None

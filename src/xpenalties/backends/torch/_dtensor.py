@@ -1,0 +1,95 @@
+"""The backend for DTensors: tensors that are cut into parts over the processes of a mesh.
+
+A penalty of a DTensor is that of the whole tensor, on every process, as a plain number. What moves between processes is
+rows, Gram matrices and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.distributed.tensor import DTensor
+
+from ..base import DType
+from ._autograd import TorchAutodiff
+from ._backend import BACKEND, TorchBackend, TorchExchange
+from ._dtensor_evaluation import DTensorEvaluation
+from ._dtensor_matmul import linear, product
+from ._dtensor_moves import plain, redistributed, settled, to_local
+from ._dtensor_namespace import Namespace, lifted, mesh_of
+from ._dtensor_random import DTensorRandom
+from ._dtensor_reductions import cumulative_sum, extremum, total
+from ._tracing import TorchTracing
+
+__all__ = ["DTENSOR", "DTensorBackend"]
+
+
+class DTensorAutodiff(TorchAutodiff):
+    def squared_norm(self, x: Any) -> Any:
+        if not isinstance(x, DTensor):
+            return super().squared_norm(x)
+        x = redistributed(x, settled(x.placements))
+        return total(super().squared_norm(to_local(x)), x.device_mesh, x.placements)
+
+    def add_multiple(self, total: Any, x: Any, factor: Any) -> Any:
+        if not isinstance(total, DTensor) and not isinstance(x, DTensor):
+            return super().add_multiple(total, x, factor)
+        return total + factor * x
+
+
+class DTensorBackend(TorchBackend):
+    # PyTorch's gather the classes, and loss_parallel changes their derivatives
+    softmax = None  # type: ignore[assignment]
+    log_softmax = None  # type: ignore[assignment]
+    softmax_classes = 0
+    traces = True
+    cut = True
+
+    def __init__(self) -> None:
+        super(TorchBackend, self).__init__(
+            "torch DTensor",
+            Namespace(),
+            "torch",
+            autodiff=DTensorAutodiff,
+            evaluation=DTensorEvaluation,
+            tracing=TorchTracing,
+            random=DTensorRandom,
+            exchange=TorchExchange,
+        )
+
+    def dtype(self, dtype: Any) -> DType:
+        return BACKEND.dtype(dtype)
+
+    def beside(self, x: Any, like: Any) -> Any:
+        mesh = mesh_of([like, x])
+        return x if mesh is None else lifted(x, mesh)
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        return product(a, b)
+
+    def linear(self, hidden: Any, weight: Any) -> Any:
+        return linear(hidden, weight)
+
+    def cumulative_sum(self, x: Any, axis: int) -> Any:
+        return cumulative_sum(x, axis) if isinstance(x, DTensor) else super().cumulative_sum(x, axis)
+
+    def extrema(self, x: Any) -> tuple[Any, Any]:
+        if not isinstance(x, DTensor):
+            return super().extrema(x)
+        return extremum(x, largest=False), extremum(x, largest=True)
+
+    def device(self, x: Any) -> Any:
+        return x.device_mesh if isinstance(x, DTensor) else x.device
+
+    def stack(self, scalars: Sequence[Any]) -> Any:
+        return super().stack([plain(x) if isinstance(x, DTensor) else x for x in scalars])
+
+    def snapshot(self, x: Any) -> Any:
+        return x.detach().clone()
+
+    def to_floats(self, scalars: Sequence[Any]) -> list[float]:
+        return super().to_floats([plain(x.detach()) if isinstance(x, DTensor) else x for x in scalars])
+
+
+DTENSOR = DTensorBackend()
