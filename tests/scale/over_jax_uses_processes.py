@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -87,7 +86,9 @@ def several_names() -> None:
         with over(classes=("batch", "classes")):
             return xp.linear_log_probabilities(HIDDEN, weight, jnp.arange(8))
 
-    close(mapped(tokens, P(("batch", "classes")), P())(WEIGHT), xp.linear_log_probabilities(HIDDEN, WEIGHT, jnp.arange(8)))
+    close(
+        mapped(tokens, P(("batch", "classes")), P())(WEIGHT), xp.linear_log_probabilities(HIDDEN, WEIGHT, jnp.arange(8))
+    )
 
 
 def masked(reduction: str) -> None:
@@ -101,8 +102,7 @@ def masked(reduction: str) -> None:
 
     def parts(z: Any, where: Any, weights: Any) -> Any:
         with over(**GROUPS["both"]):
-            values = value(z, where, weights)
-        return values
+            return value(z, where, weights)
 
     def gradient(z: Any, where: Any, weights: Any) -> Any:
         return jax.grad(lambda z, w: sum(map(jnp.sum, parts(z, where, w))), argnums=(0, 1))(z, weights)
@@ -144,9 +144,14 @@ def linear(reduction: str, blocks: int | None) -> None:
             return value(h, w, where)
 
     specs = (*SPECS, P("batch"))
-    close(mapped(parts, specs, P("batch") if reduction == "none" else P())(HIDDEN, WEIGHT, where), value(HIDDEN, WEIGHT, where))
+    close(
+        mapped(parts, specs, P("batch") if reduction == "none" else P())(HIDDEN, WEIGHT, where),
+        value(HIDDEN, WEIGHT, where),
+    )
     want = jax.grad(lambda *a: jnp.sum(value(*a)), argnums=(0, 1))(HIDDEN, WEIGHT, where)
-    got = jax.grad(lambda *a: jnp.sum(mapped(parts, specs, P("batch") if reduction == "none" else P())(*a)), argnums=(0, 1))
+    got = jax.grad(
+        lambda *a: jnp.sum(mapped(parts, specs, P("batch") if reduction == "none" else P())(*a)), argnums=(0, 1)
+    )
     close(got(HIDDEN, WEIGHT, where), want)
 
 
@@ -195,7 +200,9 @@ def _communicated(penalty: Callable[..., Any], spec: Any, x: Any) -> dict[str, l
 
     text = mapped(jax.grad(value), spec, spec).lower(x).compile().as_text()
     found: dict[str, list[str]] = {}
-    for shapes, kind in re.findall(r" = (.+?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\(", text):
+    for shapes, kind in re.findall(
+        r" = (.+?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\(", text
+    ):
         found.setdefault(kind, []).extend(re.findall(r"f64\[([\d,]*)\]", shapes))
     return found
 
@@ -217,7 +224,9 @@ def errors() -> None:
     assert "`x` must be a plain JAX array inside over(classes='model'), got numpy.ndarray" in call(
         xp.l1, np.ones(3), classes="model"
     )
-    assert call(xp.l1, Z, classes="a", batch="a").startswith("ValueError: over: `classes` and `batch` must be different")
+    assert call(xp.l1, Z, classes="a", batch="a").startswith(
+        "ValueError: over: `classes` and `batch` must be different"
+    )
     text = mapped_error(lambda z: xp.gradient_penalty(lambda z: z.sum(1), z), classes="classes")
     assert text.startswith("NotImplementedError: gradient_penalty: samples must be whole, got over(classes='classes')")
     text = mapped_error(lambda z: xp.entropy(z, axis=0), **GROUPS["both"])
@@ -254,29 +263,26 @@ def nesting() -> None:
     close(xp.entropy(Z, from_logits=True, reduction="sum"), whole)
 
 
-def main(pattern: str) -> None:
-    runs: dict[str, Callable[[], None]] = {
-        "named axis of vmap": named_axis_of_vmap,
-        "several names": several_names,
-        "all masked": all_masked,
-        "tokens": tokens,
-        "communication": communication,
-        "errors": errors,
-        "nesting": nesting,
-    }
-    for check_vma in (True, False):
-        runs[f"pipeline check_vma={check_vma}"] = partial(pipeline, check_vma=check_vma)
-        for inside in (True, False):
-            name = f"gradient {'inside' if inside else 'outside'} check_vma={check_vma}"
-            runs[name] = partial(gradients_in_four_ways, check_vma=check_vma, inside=inside)
-    for reduction in ("sum", "mean", "none"):
-        runs[f"masked {reduction}"] = partial(masked, reduction)
-        runs[f"linear {reduction}"] = partial(linear, reduction, 4)
-    runs["linear sum without blocks"] = partial(linear, "sum", None)
-    for name, run in runs.items():
-        if pattern in name:
-            check(name, run)
+RUNS: dict[str, Callable[[], None]] = {
+    "named axis of vmap": named_axis_of_vmap,
+    "several names": several_names,
+    "all masked": all_masked,
+    "tokens": tokens,
+    "communication": communication,
+    "errors": errors,
+    "nesting": nesting,
+    "linear sum without blocks": partial(linear, "sum", None),
+}
+for _check_vma in (True, False):
+    RUNS[f"pipeline check_vma={_check_vma}"] = partial(pipeline, check_vma=_check_vma)
+    for _inside in (True, False):
+        _name = f"gradient {'inside' if _inside else 'outside'} check_vma={_check_vma}"
+        RUNS[_name] = partial(gradients_in_four_ways, check_vma=_check_vma, inside=_inside)
+for _reduction in ("sum", "mean", "none"):
+    RUNS[f"masked {_reduction}"] = partial(masked, _reduction)
+    RUNS[f"linear {_reduction}"] = partial(linear, _reduction, 4)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "")
+    for _name, _run in RUNS.items():
+        check(_name, _run)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import xpenalties as xp
+from tests.helpers.processes import leave
 from tests.scale.over_torch_processes import GROUPS, check, part, start
 from xpenalties import Penalty, Pipeline, block_size, over
 
@@ -95,7 +96,12 @@ def all_masked() -> None:
 
 def no_rows() -> None:
     """No process has rows."""
-    for penalty, options in ((xp.entropy, {"from_logits": True}), (xp.l1, {}), (xp.orthogonality, {}), (xp.covariance, {})):
+    for penalty, options in (
+        (xp.entropy, {"from_logits": True}),
+        (xp.l1, {}),
+        (xp.orthogonality, {}),
+        (xp.covariance, {}),
+    ):
         x = torch.zeros((0, 3), dtype=torch.float64, requires_grad=True)
         with over(**GROUPS["both"]):
             value = penalty(x, **options)
@@ -293,7 +299,12 @@ def extreme(*, uneven: bool) -> None:
     z = torch.tensor([[0.0, -torch.inf, 3.0, -torch.inf], [1e4, -1e4, 5.0, 1e4], [1.0, 1 + 1e-9, 1.0, 1.0], [2.0] * 4])
     z = z.double()
     q = torch.roll(z, 1, dims=0)
-    for penalty, arrays in ((xp.entropy, (z,)), (xp.kl_divergence, (z, q)), (xp.kl_divergence, (z, z + 1e-7)), (xp.z_loss, (z,))):
+    for penalty, arrays in (
+        (xp.entropy, (z,)),
+        (xp.kl_divergence, (z, q)),
+        (xp.kl_divergence, (z, z + 1e-7)),
+        (xp.z_loss, (z,)),
+    ):
         options = {} if penalty is xp.z_loss else {"from_logits": True}
         with over(**GROUPS["both"]):
             got = penalty(*(part(x, BOTH, uneven=uneven) for x in arrays), reduction="none", **options)
@@ -340,37 +351,38 @@ def compiled() -> None:
     close(torch.compile(value, fullgraph=True, backend="aot_eager")(z).detach(), want.detach())  # without `over`
 
 
-def main(rank: int, count: int, store: str, pattern: str) -> None:
+RUNS: dict[str, Callable[[], None]] = {
+    "no rows": no_rows,
+    "all masked": all_masked,
+    "broadcast weights": broadcast_weights,
+    "metrics": metrics,
+    "communication": communication,
+    "no norms of computed arrays": no_norms_of_computed_arrays,
+    "errors": errors,
+    "value checks": value_checks,
+    "functional": functional,
+    "compiled": compiled,
+}
+for _uneven in (False, True):
+    _suffix = " uneven" if _uneven else ""
+    RUNS[f"extreme{_suffix}"] = partial(extreme, uneven=_uneven)
+    RUNS[f"pipeline{_suffix}"] = partial(pipeline, uneven=_uneven)
+    for _reduction in ("sum", "mean", "none"):
+        RUNS[f"masked {_reduction}{_suffix}"] = partial(masked, _reduction, uneven=_uneven)
+        for _blocks in (None, 4, 16):
+            _name = f"linear {_reduction} in blocks of {_blocks}{_suffix}"
+            RUNS[_name] = partial(linear, reduction=_reduction, blocks=_blocks, uneven=_uneven)
+    for _blocks in (None, 4):
+        RUNS[f"tokens in blocks of {_blocks}{_suffix}"] = partial(tokens, blocks=_blocks, uneven=_uneven)
+
+
+def main(rank: int, count: int, store: str, of: str) -> None:
     start(rank, count, store)
-    runs: dict[str, Callable[[], None]] = {
-        "no rows": no_rows,
-        "all masked": all_masked,
-        "broadcast weights": broadcast_weights,
-        "metrics": metrics,
-        "communication": communication,
-        "no norms of computed arrays": no_norms_of_computed_arrays,
-        "errors": errors,
-        "value checks": value_checks,
-        "functional": functional,
-        "compiled": compiled,
-    }
-    for uneven in (False, True):
-        suffix = " uneven" if uneven else ""
-        runs[f"extreme{suffix}"] = lambda u=uneven: extreme(uneven=u)
-        runs[f"pipeline{suffix}"] = lambda u=uneven: pipeline(uneven=u)
-        for reduction in ("sum", "mean", "none"):
-            runs[f"masked {reduction}{suffix}"] = lambda r=reduction, u=uneven: masked(r, uneven=u)
-            for blocks in (None, 4, 16):
-                name = f"linear {reduction} in blocks of {blocks}{suffix}"
-                runs[name] = lambda r=reduction, b=blocks, u=uneven: linear(reduction=r, blocks=b, uneven=u)
-        for blocks in (None, 4):
-            runs[f"tokens in blocks of {blocks}{suffix}"] = lambda b=blocks, u=uneven: tokens(blocks=b, uneven=u)
-    for name, run in runs.items():
-        if pattern in name:
+    for name, run in RUNS.items():
+        if name.startswith(("linear", "tokens")) is (of == "layers"):
             check(name, run)
-    dist.barrier()
-    os._exit(0)
+    leave()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else "")
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

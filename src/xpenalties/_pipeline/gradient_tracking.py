@@ -28,9 +28,7 @@ class Gradients:
         self._parts: PartGradients | None = None  # inside `over`: how the arrays are cut
         self.used: dict[str, list[bool]] = {}  # by penalty: which arrays its gradient is not None for
 
-    def add(
-        self, name: str, gradient: list[Any], factor: Any, parts: PartGradients | None = None
-    ) -> tuple[Any, Any]:
+    def add(self, name: str, gradient: list[Any], factor: Any, parts: PartGradients | None = None) -> tuple[Any, Any]:
         """Add `factor` times a gradient to the total's. Return the norms of the gradient and of `factor` times it.
 
         The norms are None if the gradient is None for each array.

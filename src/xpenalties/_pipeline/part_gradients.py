@@ -12,6 +12,7 @@ from ..backends.parts._group import Group
 
 __all__ = ["PartGradients", "layouts_if_parts", "same_on_all_devices"]
 
+
 def layouts_if_parts() -> AbstractContextManager[Layouts | None]:
     """Record how the arrays of penalties are cut while the context is active. Without `over`, record nothing."""
     return nullcontext() if in_dynamo() or active_groups() is None else recorded_layouts()
