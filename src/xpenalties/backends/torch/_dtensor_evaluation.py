@@ -27,6 +27,7 @@ from ._dtensor_namespace import lifted, mesh_of
 from ._dtensor_reductions import total
 from ._evaluation import TorchEvaluation
 from ._threads import carried
+from ._tracing import is_tracing
 
 __all__ = ["DTensorEvaluation"]
 
@@ -100,7 +101,7 @@ class DTensorEvaluation(Evaluation):
                 axes = {p.dim for p in layout if not p.is_replicate()}
                 shape = tuple(n if axis in axes else part.shape[axis] for axis, n in enumerate(whole))
                 x = from_local(part, shared, layout, shape)
-                if i in matrices:
+                if i in matrices and not is_tracing():
                     LEAVES[x] = part
                 arrays.append(x)
             result = formula(*arrays, **options)
@@ -109,9 +110,9 @@ class DTensorEvaluation(Evaluation):
             everywhere = replicated(shared)
             return to_local(redistributed(result, everywhere), everywhere)
 
-        parts = math.prod(mesh.size(i) for i in cut)
+        parts = math.prod([mesh.size(i) for i in cut])
         local = local._replace(formula=of_parts)
-        if local.axis is None:
+        if local.axis is None or is_tracing():  # a compiler gets all rows
             return local.whole(), None
         classes = wholes[matrices[0]][0] if matrices else wholes[0][local.axis]
         local = local._replace(classes=-(-classes // parts))
