@@ -204,7 +204,7 @@ def trainers(session: nox.Session) -> None:
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def scale(session: nox.Session) -> None:
     """Test arrays that are cut into parts: on several processes, on several devices, and by Dask."""
-    requirements = ["-e", ".", *group("tests"), *group("integrations"), *newest(SHARDED)]
+    requirements = ["-e", ".", *group("tests"), *group("integrations"), *group("scale"), *newest(SHARDED)]
     run_tests(session, requirements, ",".join(row["name"] for row in SHARDED), "scale", results=False)
 
 

@@ -158,4 +158,4 @@ KNOWN: dict[type, Backend] = {da.Array: _DASK, **_PARTS}
 
 
 def find(cls: type) -> Backend | None:
-    return _DASK if issubclass(cls, da.Array) else None
+    return _DASK if issubclass(cls, da.Array) else _PARTS.get(cls)  # a worker may see parts only
