@@ -206,7 +206,7 @@ def scale(session: nox.Session) -> None:
     """Test arrays that are cut into parts, on several processes and devices. Writes backend_matrix/SCALE.md."""
     shutil.rmtree(RESULTS / "scale", ignore_errors=True)
     session.env["XPENALTIES_SCALE_RESULTS"] = str(RESULTS / "scale")
-    requirements = ["-e", ".", *group("tests"), *group("integrations"), *newest(SHARDED)]
+    requirements = ["-e", ".", *group("tests"), *group("integrations"), *group("scale"), *newest(SHARDED)]
     run_tests(session, requirements, ",".join(row["name"] for row in SHARDED), "scale", results=False)
     session.run("python", "backend_matrix/scale.py")
 

@@ -1,7 +1,7 @@
 """Make pages of files of the repository, so that links to them work both in the site and in the repository.
 
-A page can link to `../../examples/sparse.py`. The examples, the Markdown files at the top and the results of the
-benchmarks become pages of repository/, and such links lead there. MyST turns links to other files into downloads.
+A page can link to `../../examples/sparse_weights.py`. The examples, the Markdown files at the top and the results of
+the benchmarks become pages of repository/, and such links lead there. MyST turns links to other files into downloads.
 """
 
 from __future__ import annotations

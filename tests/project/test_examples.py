@@ -151,7 +151,7 @@ def test_a_whole_run_is_compiled_once(backend: str) -> None:
 @backends("numpy", "torch", "jax")
 def test_sparse(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "sparse.png"
-    with example("sparse") as main:
+    with example("sparse_weights") as main:
         difference, same = main(["--backend", backend, "--plot", str(picture)])
         with pytest.raises(SystemExit, match=r"--weight must be between 0 and 0\.384, where nothing is left, got 1"):
             main(["--weight", "1"])

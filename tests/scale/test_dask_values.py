@@ -213,7 +213,7 @@ def test_the_size_of_blocks_goes_along_with_the_tasks(monkeypatch: pytest.Monkey
 
 def test_unknown_sizes_are_refused() -> None:
     x = da.from_array(RNG.standard_normal((6, 4)), chunks=2)
-    some = x[x[:, 0] > 0]
+    some, noise = x[x[:, 0] > 0], xp.transforms.add_noise(1.0, rng=np.random.default_rng(0))
     remedy = r"must have chunks of known sizes, got shape \(nan, 4\)\. Call its method compute_chunk_sizes\(\) first\."
     for call in (
         lambda: xp.entropy(some),
@@ -221,6 +221,10 @@ def test_unknown_sizes_are_refused() -> None:
         lambda: xp.covariance(some),
         lambda: xp.consistency(some, some),
         lambda: xp.check_finite(some),
+        lambda: xp.linear_log_probabilities(some, x, some[:, 0].astype(int)),
+        lambda: xp.prox.simplex(some),
+        lambda: xp.transforms.clip_by_block_rms(1.0).update(some, ()),
+        lambda: noise.update(some, noise.init(x)),
     ):
         with pytest.raises(ValueError, match=rf"^\w+: `\w+` {remedy}"):
             call()

@@ -116,6 +116,9 @@ _CHECKS = checks_of(linear_log_probabilities, ("temperature", "with_entropy"))
 
 
 def _check(backend: Backend, hidden: Any, weight: Any, tokens: Any) -> None:
+    if backend.lazy:
+        for name, x in (("hidden", hidden), ("weight", weight), ("tokens", tokens)):
+            backend.require_sizes(_NAME, name, x)
     for name, x in (("hidden", hidden), ("weight", weight)):
         if backend.dtype(x.dtype).kind != "real":
             raise TypeError(

@@ -50,6 +50,8 @@ def checked(name: str, x: Any, *, real: bool = False, **arguments: tuple[Check, 
         raise TypeError(
             f"{name}: `x` must be {'real' if real else 'real or complex'} floating point, got {x.dtype}. Cast it first."
         )
+    if backend.lazy:
+        backend.require_sizes(name, "x", x)
     wide = x if working is None else backend.xp.astype(x, working)
     values: dict[str, Any] = {}
     arrays: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .._arrays.numerics import global_norm, safe_norm
+from .._arrays.numerics import array_backend, global_norm, safe_norm
 from .._arrays.scalars import scalar
 from .._core.checks import POSITIVE
 from ..backends import is_array, namespace
@@ -96,6 +96,9 @@ def clip_by_block_rms(
     def change(update: Any, threshold: Any) -> Any:
         if 0 in update.shape:
             return update
+        backend = array_backend(update)
+        if backend.lazy:
+            backend.require_sizes("clip_by_block_rms", "updates", update)
         max_norm = threshold * math.prod(update.shape) ** 0.5
         return _scaled(update, safe_norm(update), max_norm)
 

@@ -6,6 +6,7 @@ often the graph reads the data, and that no chunk waits in memory for a result t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,11 +34,7 @@ class DaskBackend(Backend):
         return [float(x) for x in dask.compute(*scalars)]
 
     def require_sizes(self, function: str, name: str, x: Any) -> None:
-        if any(size != size for size in x.shape):  # NaN
-            raise ValueError(
-                f"{function}: `{name}` must have chunks of known sizes, got shape {tuple(x.shape)}. Call its method "
-                "compute_chunk_sizes() first."
-            )
+        _require_sizes(function, name, x)
 
     def in_chunks(self, x: Any, chunks: tuple[Any, ...]) -> Any:
         return x if x.chunks == chunks else x.rechunk(chunks)
@@ -69,6 +66,14 @@ class DaskBackend(Backend):
             return None
         first = counts[counts[:, 0] + counts[:, 1] > 0, 2].min()
         return int(nan), int(inf), tuple(map(int, np.unravel_index(first, x.shape)))
+
+
+def _require_sizes(function: str, name: str, x: Any) -> None:
+    if any(math.isnan(size) for size in x.shape):
+        raise ValueError(
+            f"{function}: `{name}` must have chunks of known sizes, got shape {tuple(x.shape)}. Call its method "
+            "compute_chunk_sizes() first."
+        )
 
 
 def _norms_of_chunks(norm: Callable[..., Any], x: Any, axes: tuple[int, ...]) -> Any:
@@ -139,18 +144,12 @@ class _Linalg:
 class DaskRandom(Random):
     """Random numbers that each chunk draws for itself, from a seed that the user's generator draws."""
 
-    def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
-        return self._generator(caller, rng).random(shape, chunks=_chunks(shape, like)).astype(like.dtype)
-
     def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
-        return self._generator(caller, rng).standard_normal(shape, chunks=_chunks(shape, like)).astype(like.dtype)
+        _require_sizes(caller, "updates", like)
+        return self._generator(caller, rng).standard_normal(shape, chunks=like.chunks).astype(like.dtype)
 
     def _generator(self, caller: str, rng: Any) -> Any:
         return da.random.default_rng(int(from_numpy(caller, rng).integers(2**63)))
-
-
-def _chunks(shape: tuple[int, ...], like: Any) -> Any:
-    return like.chunks if shape == like.shape else "auto"
 
 
 _DASK = DaskBackend("dask", Namespace(), evaluation=DaskEvaluation, random=DaskRandom, exchange=Exchange)
@@ -158,4 +157,4 @@ KNOWN: dict[type, Backend] = {da.Array: _DASK, **_PARTS}
 
 
 def find(cls: type) -> Backend | None:
-    return _DASK if issubclass(cls, da.Array) else None
+    return _DASK if issubclass(cls, da.Array) else _PARTS.get(cls)  # a worker may see parts only

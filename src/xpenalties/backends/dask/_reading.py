@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import dask.array as da
-from dask._task_spec import convert_legacy_graph
+from dask._task_spec import DataNode, convert_legacy_graph
 from dask.base import clone_key
 from dask.blockwise import Blockwise
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
@@ -26,16 +26,29 @@ def read_again(x: Any, passes_left: int) -> Any:
     """
     if passes_left == 0 or x.npartitions == 1:
         return x
+    # not dask.graph_manipulation.clone: that of version 2026.8 leaves the dependencies of most tasks as they are
     graph, seed = x.dask, f"xpenalties, {passes_left} passes before the last"
-    keys = {key: clone_key(key, seed) for key in graph.get_all_external_keys()}
-    layers = {clone_key(name, seed): _copied(layer, keys, seed) for name, layer in graph.layers.items()}
-    names = {clone_key(name, seed): {clone_key(x, seed) for x in graph.dependencies[name]} for name in graph.layers}
-    return da.Array(HighLevelGraph(layers, names), clone_key(x.name, seed), x.chunks, meta=x._meta)
+    everything = graph.get_all_external_keys()
+    layers = {
+        name: layer if isinstance(layer, Blockwise) else convert_legacy_graph(dict(layer), all_keys=everything)
+        for name, layer in graph.layers.items()
+    }
+    tasks = [layer for layer in layers.values() if not isinstance(layer, Blockwise)]
+    data = {key for layer in tasks for key, task in layer.items() if isinstance(task, DataNode)}
+    keys = {key: clone_key(key, seed) for key in everything - data}  # what is in memory anyway stays where it is
+    names = {
+        name: clone_key(name, seed) if isinstance(layer, Blockwise) or keys.keys() & layer.keys() else name
+        for name, layer in layers.items()
+    }
+    copies = {names[name]: _copied(layer, keys, seed) for name, layer in layers.items()}
+    needed = {names[name]: {names[other] for other in graph.dependencies[name]} for name in layers}
+    return da.Array(HighLevelGraph(copies, needed), names[x.name], x.chunks, meta=x._meta)
 
 
 def _copied(layer: Any, keys: dict[Any, Any], seed: str) -> Any:
-    """Return a layer of a graph under other keys. Dask's own `clone` (2026.8) keeps the dependencies of tasks."""
+    """Return a layer of a graph under other keys."""
     if isinstance(layer, Blockwise):  # which Dask fuses with what comes after it
         return layer.clone(set(keys), seed)[0]
-    tasks = convert_legacy_graph(dict(layer), all_keys=set(keys))
-    return MaterializedLayer({keys[key]: task.substitute(keys, key=keys[key]) for key, task in tasks.items()})
+    return MaterializedLayer(
+        {keys.get(key, key): task.substitute(keys, key=keys.get(key, key)) for key, task in layer.items()}
+    )

@@ -1,6 +1,6 @@
 """Sparse logistic regression of tumors by proximal gradient descent, compared with scikit-learn's solution.
 
-    python examples/sparse.py [--backend numpy|torch|jax] [--weight W] [--plot PATH]
+    python examples/sparse_weights.py [--backend numpy|torch|jax] [--weight W] [--plot PATH]
 
 The loss is differentiated, but not the L1 penalty: its proximal operator, after each step, makes weights exactly 0. The
 penalty's weight falls from the value at which all weights are 0 to W, and each run starts from the previous solution.
