@@ -104,6 +104,8 @@ def _value(call: Call, backend: Backend) -> Any:
     empty = 0 in call.arrays[0].shape
     terms = _no_terms(backend, work, mask, weights) if empty else _terms(call, backend, work, mask, weights)
     value, total = reduce(call, terms)
+    if backend.cut:
+        value = backend.finished(value)
     return (value, metrics(terms, total)) if call.with_metrics else value
 
 

@@ -173,7 +173,7 @@ def _formula(hidden: Any, weight: Any, tokens: Any, *, temperature: float, with_
     is_kept = tokens >= 0
     logits = linear(xp.where(is_kept, hidden, 0.0), weight)
     log_p = log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
-    index = backend.positions(log_p, tokens.dtype)
+    index = backend.positions(log_p, tokens)
     # no gather: its gradient is a scatter, which is slow on devices and not deterministic
     of_token = xp.sum(xp.where(index == tokens, log_p, 0.0), axis=-1, keepdims=True)
     values = xp.where(tokens < classes, of_token, math.nan)

@@ -176,9 +176,9 @@ class Backend:
         logits = [self.matmul(hidden, xp.matrix_transpose(part)) for part in parts]
         return logits[0] if len(logits) == 1 else xp.concat(logits, axis=-1)
 
-    def positions(self, x: Any, dtype: Any) -> Any:
-        """Return the indices along the last axis of `x`."""
-        return self.xp.arange(x.shape[-1], dtype=dtype, device=self.device(x))
+    def positions(self, x: Any, like: Any) -> Any:
+        """Return the indices along the last axis of `x`, with the dtype and the device of `like`."""
+        return self.xp.arange(x.shape[-1], dtype=like.dtype, device=self.device(like))
 
     def device(self, x: Any) -> Any:
         """Return the device of `x`, for the `device=` of new arrays."""
@@ -187,6 +187,10 @@ class Backend:
     def beside(self, x: Any, like: Any) -> Any:
         """Return `x` as an array that operators combine with `like`, which may be cut into parts."""
         return x
+
+    def finished(self, value: Any) -> Any:
+        """Return the value of a penalty of arrays that are cut into parts, ready to be added to any loss."""
+        return value
 
     def moved(self, scalar: Any, like: Any) -> Any:
         """Move a 0-d array to the device of `like`."""

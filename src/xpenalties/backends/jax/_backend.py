@@ -16,9 +16,11 @@ import numpy as np
 from ..._core.pytrees import Rebuild, join_paths, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
 from ..parts._backend import PartBackend
+from ._gram import gram
 from ._linear import linear_or_none
 from ._parts import JaxPart, varying_like
 from ._programs import JaxEvaluation
+from ._sharding import for_product, sharding_of_draws
 
 __all__ = ["BACKEND", "KNOWN", "PARTS", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
 
@@ -38,8 +40,12 @@ class JaxBackend(Backend):
     def number(self, size: Any, like: Any) -> Any:
         return size if type(size) is int else jnp.asarray(size, dtype=like.dtype)
 
+    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
+        return gram(x, vectors, along)
+
     def linear(self, hidden: Any, weight: Any) -> Any:
         dtype = jnp.result_type(hidden.dtype, weight.dtype, jnp.float32)
+        hidden, weight = for_product(hidden, weight)
         rows = hidden
         if hidden.ndim > 2 and hidden.dtype != dtype:  # JAX 0.8 on the CPU sums products of bfloat16 for matrices only
             rows = jnp.reshape(hidden, (-1, hidden.shape[-1]))
@@ -130,10 +136,10 @@ class JaxTracing(Tracing):
 
 class JaxRandom(Random):
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
-        return jax.random.uniform(_key(caller, rng), shape, like.dtype)
+        return jax.random.uniform(_key(caller, rng), shape, like.dtype, out_sharding=sharding_of_draws(shape, like))
 
     def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
-        return jax.random.normal(_key(caller, rng), shape, like.dtype)
+        return jax.random.normal(_key(caller, rng), shape, like.dtype, out_sharding=sharding_of_draws(shape, like))
 
     def split(self, caller: str, rng: Any, count: int) -> list[Any]:
         return list(jax.random.split(_key(caller, rng), count))

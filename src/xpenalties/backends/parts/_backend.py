@@ -58,9 +58,9 @@ class PartBackend(Backend):
     def linear(self, hidden: Any, weight: Any) -> Any:
         return linear(self.local, hidden, weight)
 
-    def positions(self, x: Any, dtype: Any) -> Any:
+    def positions(self, x: Any, like: Any) -> Any:
         cut = x.cuts[-1]
-        whole = self.local.xp.arange(x.shape[-1], dtype=dtype, device=self.local.device(x.data))
+        whole = self.local.xp.arange(x.shape[-1], dtype=like.dtype, device=self.local.device(x.data))
         if cut is None:
             return self.cls(whole, (None,))
         (group,) = cut.groups

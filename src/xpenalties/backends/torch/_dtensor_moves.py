@@ -22,6 +22,7 @@ __all__ = [
     "aligned",
     "assembled",
     "copies",
+    "for_any_loss",
     "from_local",
     "held",
     "moved_shard",
@@ -87,6 +88,11 @@ def plain(x: Any) -> Any:
 def copies(x: Any, mesh: Any) -> Any:
     """Return a plain tensor that is the same on every process as a DTensor."""
     return from_local(x, mesh, replicated(mesh), x.shape)
+
+
+def for_any_loss(x: Any) -> Any:
+    """Return a plain tensor whose gradient is plain, even if it is added to a DTensor."""
+    return _PlainCotangent.apply(x) if x.requires_grad else x
 
 
 def aligned(arrays: Sequence[Any]) -> Layout:
@@ -162,6 +168,17 @@ class _ToLocal(torch.autograd.Function):  # type: ignore[misc]
         if not isinstance(cotangent, DTensor):
             cotangent = from_local(cotangent, ctx.mesh, ctx.gradient, ctx.shape)
         return redistributed(cotangent, ctx.layout), None
+
+
+class _PlainCotangent(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.set_materialize_grads(False)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        return plain(cotangent) if isinstance(cotangent, DTensor) else cotangent
 
 
 def partial_where_cut(layout: Sequence[Any]) -> Layout:
