@@ -511,9 +511,9 @@ def test_gradients_are_not_kept(fw: Framework, monkeypatch: pytest.MonkeyPatch) 
     alive: list[int] = []
     add = Gradients.add
 
-    def spy(self: Gradients, name: str, gradient: list[Any], factor: Any) -> Any:
+    def spy(self: Gradients, name: str, gradient: list[Any], *rest: Any) -> Any:
         found.extend(map(weakref.ref, gradient))
-        return add(self, name, gradient, factor)
+        return add(self, name, gradient, *rest)
 
     def seeing(x: Any) -> Any:
         gc.collect()

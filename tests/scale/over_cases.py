@@ -12,12 +12,13 @@ from tests.matrix.cases import CASES, Case
 
 __all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused"]
 
-#: Regular expressions for the names of penalties. Each family is checked by processes of its own.
+#: Regular expressions for the names of penalties and their options. Each family is checked by processes of its own.
 FAMILIES = {
     "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude",
     "divergences": "kl_divergence|js_divergence|entropy|z_loss",
     "partial divergences": "topk_kl_divergence|sampled_kl",
-    "orthogonality": "orthogonality",
+    "orthogonality of matrices": r"orthogonality(?!.*axis)",
+    "orthogonality of sequences": r"orthogonality(?=.*axis)",
     "representations": "covariance|consistency",
     "linear": "linear_.*",
     "functions": ".*_penalty",
@@ -30,7 +31,7 @@ _SIZES = {1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 12, 7: 8}
 
 def family(name: str) -> list[Case]:
     """Return the rows of a family, with sizes that four devices can share."""
-    rows = [case for case in CASES if re.fullmatch(FAMILIES[name], case.name)]
+    rows = [case for case in CASES if re.match(rf"(?:{FAMILIES[name]})(?:\(|$)", case.label)]
     return [replace(case, arrays=_grown(case), options=_options(case)) for case in rows]
 
 

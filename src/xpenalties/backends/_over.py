@@ -182,7 +182,8 @@ class over:  # noqa: N801 - used like a function
     ...     with over(classes="model"):
     ...         return entropy(log_p)
     >>> parts = log_p.reshape(3, 2, 4)  # two devices with 4 classes each
-    >>> jax.vmap(of_a_part, in_axes=1, axis_name="model")(parts).round(4).tolist()  # log(8)
+    >>> of_devices = jax.vmap(of_a_part, in_axes=1, axis_name="model")(parts)
+    >>> [round(float(value), 4) for value in of_devices]  # log(8)
     [2.0794, 2.0794]
     """
 
