@@ -167,7 +167,7 @@ class TrackedGraph(Tracked):
         """Return why a value has no gradient norm."""
         if not self._is_recorded:
             return f"no array of wrt ({self.label}) requires a gradient"
-        if any(hasattr(x, "full_tensor") for x in self.arrays):  # a DTensor of PyTorch
+        if self.backend.cut and self.label == "params":
             return f"{super().reason(value)}, or FSDP has replaced its sharded parameters by copies"
         return super().reason(value)
 
@@ -216,7 +216,8 @@ def tracked_arrays(
         backends = requiring or backends
         unique = [arrays[first] for first in _same_arrays(arrays, backends)]
         scale = None if recorded is None else recorded.scale
-        return TrackedGraph(unique, next(iter(backends.values())), label, scale)
+        special = [backend for backend in backends.values() if backend.traces]
+        return TrackedGraph(unique, (special or [*backends.values()])[0], label, scale)
     places = sorted({i for part in chosen for i in _places(caller, leaves, part)})
     shown_items = tuple(item if isinstance(item, (str, int)) else "arrays" for item in items)
     backends = _differentiable(caller, leaves, places, f" in {shown(shown_items)}")

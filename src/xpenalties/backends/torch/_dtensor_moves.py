@@ -31,6 +31,7 @@ __all__ = [
     "replicated",
     "settled",
     "to_local",
+    "undistributed",
 ]
 
 Layout = tuple[Any, ...]
@@ -89,6 +90,11 @@ def copies(x: Any, mesh: Any) -> Any:
     return from_local(x, mesh, replicated(mesh), x.shape)
 
 
+def undistributed(x: Any) -> Any:
+    """Return a plain 0-d tensor that can be added to a DTensor: its gradient is made plain."""
+    return _Undistributed.apply(x)
+
+
 def aligned(arrays: Sequence[Any]) -> Layout:
     """Return the layout to evaluate DTensors of one shape in: on each axis of the mesh, the first array that is cut."""
     mesh = arrays[0].device_mesh
@@ -145,6 +151,17 @@ class _FromLocal(torch.autograd.Function):  # type: ignore[misc]
         if cotangent is None:
             return None, None, None, None
         return to_local(_with_layout(cotangent, ctx.mesh, settled(ctx.layout)), ctx.layout), None, None, None
+
+
+class _Undistributed(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.set_materialize_grads(False)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        return plain(cotangent) if isinstance(cotangent, DTensor) else cotangent
 
 
 class _ToLocal(torch.autograd.Function):  # type: ignore[misc]
