@@ -203,9 +203,12 @@ def trainers(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, tags=[FULL, CI])
 def scale(session: nox.Session) -> None:
-    """Test arrays that are cut into parts: on several processes, on several devices, and by Dask."""
+    """Test arrays that are cut into parts, on several processes and devices. Writes backend_matrix/SCALE.md."""
+    shutil.rmtree(RESULTS / "scale", ignore_errors=True)
+    session.env["XPENALTIES_SCALE_RESULTS"] = str(RESULTS / "scale")
     requirements = ["-e", ".", *group("tests"), *group("integrations"), *newest(SHARDED)]
     run_tests(session, requirements, ",".join(row["name"] for row in SHARDED), "scale", results=False)
+    session.run("python", "backend_matrix/scale.py")
 
 
 @nox.session(python=PYTHON, tags=[FULL])
@@ -287,6 +290,13 @@ def benchmarks(session: nox.Session) -> None:
     """Compare times and peak memory with peers, into benchmarks/RESULTS.md. Runs by name only: 15 minutes."""
     session.install("-e", ".", *group("benchmarks"), *newest(REQUIRED))
     session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session(python=PYTHON, tags=[FULL])
+def quick_benchmarks(session: nox.Session) -> None:
+    """Run all benchmarks on small arrays, to see that they run. Their times say nothing."""
+    session.install("-e", ".", *group("benchmarks"), *newest(REQUIRED))
+    session.run("python", "benchmarks/run.py", "--quick", *session.posargs)
 
 
 @nox.session(allow_parallel=False, tags=[FULL])

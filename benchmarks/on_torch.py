@@ -99,7 +99,7 @@ def both_ways(framework: Framework, scale: Scale, subject: tuple, *, dtype: Any 
             goals=tuple(Goal(f"{work}, {framework.name}", *goal) for goal in GOALS.get(work, ())),
             memory=memory,
             rtol=1e-3 if dtype is None else 0.1,
-            unlike=("torch.distributions",) if name == "KL" else (),  # it normalises, and so do its gradients
+            unlike=("torch.distributions",) if name == "KL" else (),  # it normalizes, and so do its gradients
         )
 
     none, each = "0" * len(kinds), "1" * len(kinds)

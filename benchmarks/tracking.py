@@ -35,7 +35,11 @@ def each_penalty(teacher: Any) -> list[tuple[float, Way]]:
     """Return weights, and penalties as functions of the student."""
 
     def of_student(penalty: Penalty) -> Way:
-        return lambda x: penalty.fn(*penalty.arguments(({"teacher": teacher, "student": x},)), **penalty.options)
+        def value(x: Any) -> Any:
+            arrays, keywords = penalty.arguments(({"teacher": teacher, "student": x},))
+            return penalty.fn(*arrays, **keywords, **penalty.options)
+
+        return value
 
     return [(penalty.weight, of_student(penalty)) for penalty in PIPELINE]
 

@@ -25,7 +25,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f'{error.name} is missing: pip install "xpenalties[all,examples]"')
 
-LABELLED = 200  # labels that the student has; the teacher has all
+LABELED = 200  # labels that the student has; the teacher has all
 BATCH = 64
 TARGET_ACCURACY = 0.88
 
@@ -80,7 +80,7 @@ def train_student(teacher, images, labels, rng, *, steps, penalties):
         loss = wrap_loss(cross_entropy, penalties, activities, names=("student", "labels"))
         step = train_step(forward, optimizer, loss)
         for _ in range(steps):
-            few, rows = rng.choice(LABELLED, BATCH // 2, replace=False), rng.choice(len(images), BATCH, replace=False)
+            few, rows = rng.choice(LABELED, BATCH // 2, replace=False), rng.choice(len(images), BATCH, replace=False)
             x = np.concatenate([images[few], images[rows]])
             y = np.concatenate([labels[few], np.full(BATCH, -1)])
             opinion = teacher(jnp.asarray(x))  # a JAX array
@@ -115,8 +115,8 @@ def main(argv=None):
     opinion = to_like(teacher(jnp.asarray(x_test)), x_test)
     view.add_row(*found, f"{next(iter(found.values())):.1%}", f"{float(entropy(opinion)):.3f}", "")
     for name, penalties in (
-        (f"student alone (PyTorch, {LABELLED} labels)", PENALTIES.with_weights({p.name: 0.0 for p in PENALTIES})),
-        (f"student with the teacher (PyTorch, {LABELLED} labels)", PENALTIES),
+        (f"student alone (PyTorch, {LABELED} labels)", PENALTIES.with_weights({p.name: 0.0 for p in PENALTIES})),
+        (f"student with the teacher (PyTorch, {LABELED} labels)", PENALTIES),
     ):
         forward, reports, hidden = train_student(teacher, x, y, rng, steps=args.steps, penalties=penalties)
         with torch.no_grad():

@@ -40,6 +40,7 @@ from ._reports.report import PenaltyReport, Report
 from .backends import namespace
 from .backends import register_loaded as _register_loaded
 from .backends._blocks import block_size
+from .backends._over import over
 
 __all__ = [
     *_norms.__all__,
@@ -65,6 +66,7 @@ __all__ = [
     "Compiled",
     "compile",
     "block_size",
+    "over",
     "controllers",
     "prox",
     "schedules",

@@ -79,7 +79,8 @@ class Controller(ABC):
         state : dict
             The result of `init` or the last `step`.
         observed : number or 0-d array
-            The value to control. If it is NaN, an array makes the weight NaN, and a number raises.
+            The value to control. An array that is NaN makes the weight NaN. A number that is NaN or infinite raises an
+            error.
 
         Returns
         -------
@@ -196,7 +197,8 @@ def adaptive_kl(
     target : float
         The desired divergence, > 0, in the units of the observation.
     gain : float, default 0.1
-        :math:`g`, in (0, 1]. If another library has a horizon instead, it is the batch size divided by the horizon.
+        :math:`g`, in (0, 1]. Other libraries have a horizon instead: then :math:`g` is the batch size divided by the
+        horizon.
     clip : float, default 0.2
         :math:`c`, in (0, 1], the limit of the relative error. ``clip * gain`` must be below 1.
     minimum, maximum : float, optional

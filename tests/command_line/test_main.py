@@ -81,8 +81,12 @@ def test_files_as_json(good: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.toml", "version = 1\n[penalties.l1]\nwieght = 1", "{}: penalties.l1: unknown key 'wieght', the keys are "),
-        ("a.toml", "version = 1\n[penalties]\nl3 = 1.0", "{}: penalties.l3.penalty: no penalty is named 'l3', there "),
+        ("a.toml", "version = 1\n[penalties.l1]\nwieght = 1", "{}: penalties.l1: unknown key 'wieght'. The keys are "),
+        (
+            "a.toml",
+            "version = 1\n[penalties]\nl3 = 1.0",
+            "{}: penalties.l3.penalty: no penalty is named 'l3'. The names are ",
+        ),
         ("a.toml", "version = ", "{}: Invalid value"),
         ("a.json", '[{"penalty": "l1", "weight": "1"}]', "{}: penalties[0].weight: must be a number"),
         (
@@ -148,17 +152,17 @@ penalty = "l1"
     assert out == ""
     expected = [
         ": `version` is missing. Add version 1.",
-        ": unknown key 'naem', the keys are $schema, version, name, penalties. Did you mean 'name'?",
+        ": unknown key 'naem'. The keys are $schema, version, name, penalties. Did you mean 'name'?",
         ": name: must be a string, got 3.",
-        ": penalties.l1: unknown key 'wieght', the keys are",
-        ": penalties.l1: unknown key 'wehn', the keys are",
+        ": penalties.l1: unknown key 'wieght'. The keys are",
+        ": penalties.l1: unknown key 'wehn'. The keys are",
         ": penalties.l1.inputs.x: must be a string, got 1.",
         ": penalties.l1.inputs.where: must be a string, got 2.",
-        ": penalties.l3.penalty: no penalty is named 'l3', there are",
+        ": penalties.l3.penalty: no penalty is named 'l3'. The names are",
         ": penalties.l3.weight: `weight` must be in [0, inf), got -1.0.",
         ": penalties.l3.inputs.x: must be a string, got 3.",
         ": penalties.l3: Penalty: `every` must be at least 1, got 0.",
-        ": penalties.huber.options: unknown key 'dleta', the keys are delta, reduction, normalizer. Did you mean",
+        ": penalties.huber.options: unknown key 'dleta'. The keys are delta, reduction, normalizer. Did you mean",
         ": penalties.huber.enabled: must be true or false, got 'yes'. Write true or false, without quotes.",
         ": penalties.huber: Penalty: `every` must be at least 1, got 0.",
         ": penalties.huber: huber: `delta` must be in (0, inf), got -1.0.",

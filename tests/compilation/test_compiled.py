@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Callable
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
@@ -223,7 +224,7 @@ def test_other_penalties(fw: Framework, programs: Programs) -> None:
     assert float(compiled.add(Penalty("huber"))(x)) == float(compiled.target(x) + xp.huber(x))
     assert programs.count == 4 and isinstance(less.target, RegularizedLoss)
     scheduled = programs(RARE)
-    with pytest.raises(ValueError, match="got no step"):
+    with pytest.raises(ValueError, match="`step` must be given for every=2, got None"):
         scheduled(x)
     assert float(scheduled.disable("l1")(x)) == 0.3 * L2  # what takes no part asks for no step
 
@@ -544,6 +545,24 @@ def test_a_pytree(fw: Framework) -> None:
     assert [float(p.weight) for p in gradient.target] == [L1, L2]
 
 
+@jit
+@pytest.mark.parametrize("name", ["numbers", "loss"])
+def test_a_pickle(fw: Framework, name: str) -> None:
+    plain, x = TARGETS[name], fw.array(X)
+    compiled = xp.compile(plain, torch={"backend": "eager"})
+    before = compiled(x), compiled.compute(x)[1]  # with its programs, which cannot be pickled
+    loaded = pickle.loads(pickle.dumps(compiled))
+    assert loaded.target == plain and float(loaded(x)) == float(before[0])
+    same_report(loaded.compute(x)[1], before[1])
+
+
+@jit
+def test_a_copy_uses_the_same_programs(fw: Framework, programs: Programs) -> None:
+    compiled = programs(NUMBERS)
+    assert float(compiled(fw.array(X))) == float(deepcopy(compiled)(fw.array(X)))
+    assert programs.count == 1
+
+
 # errors
 
 
@@ -570,9 +589,11 @@ def test_errors_of_schedules(fw: Framework, programs: Programs) -> None:
     with pytest.raises(RuntimeError, match=r"^no weight at 3") as caught:
         compiled(x, step=3)
     assert caught.value.__notes__ == ["In penalty 'l1' of 'training', step 3."]
-    with pytest.raises(ValueError, match=r"^penalty 'l1': its weight is a schedule, got no step\. Pass `step=`\."):
+    with pytest.raises(
+        ValueError, match=r"^penalty 'l1': `step` must be given for a schedule, got None\. Pass `step=`\."
+    ):
         compiled(x)
-    with pytest.raises(ValueError, match=r"^penalty 'l2': it counts once in 3 steps, got no step"):
+    with pytest.raises(ValueError, match=r"^penalty 'l2': `step` must be given for every=3, got None"):
         programs(Pipeline([Penalty("l2", every=3)])).compute(x)
     with pytest.raises(ValueError, match=r"^penalty 'l1': `weight` must be in \[0, inf\), got -1.0"):
         programs(Pipeline([Penalty("l1", weight=lambda step: -1.0)]))(x, step=0)
@@ -695,7 +716,7 @@ def test_what_compile_refuses() -> None:
     with pytest.raises(TypeError, match="execution"):
         compiled.compute(X, execution="threads")
     assert not hasattr(compiled, "compute_async")
-    with pytest.raises(ValueError, match=r"^training: no penalty is named 'l3', there are .* Did you mean 'l[12]'"):
+    with pytest.raises(ValueError, match=r"^training: no penalty is named 'l3'. The names are .* Did you mean 'l[12]'"):
         compiled.disable("l3")
 
 

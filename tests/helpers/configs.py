@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "unknown": (
         {"version": 1, "penaltys": []},
         ValueError,
-        r"^from_config: unknown key 'penaltys', the keys are \$schema, .*\. Did you mean 'penalties'\?$",
+        r"^from_config: unknown key 'penaltys'\. The keys are \$schema, .*\. Did you mean 'penalties'\?$",
     ),
     "$schema": ({"version": 1, "$schema": 3, "penalties": []}, TypeError, r"^from_config: \$schema: must be a string"),
     "name": ({"version": 1, "name": 3, "penalties": []}, TypeError, r"^from_config: name: must be a string, got 3"),
@@ -75,12 +75,12 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "penalty unknown": (
         entry(penalty="hubr"),
         ValueError,
-        r"penalties\[0\]\.penalty: no penalty is named 'hubr', there are .*\. Did you mean 'huber'\?$",
+        r"penalties\[0\]\.penalty: no penalty is named 'hubr'\. The names are .*\. Did you mean 'huber'\?$",
     ),
     "penalty of no one": (entry(penalty="?"), ValueError, r"Register your own penalty first, with `register`"),
-    "key": (entry(wieght=1), ValueError, r"penalties\[0\]: unknown key 'wieght', .*Did you mean 'weight'"),
+    "key": (entry(wieght=1), ValueError, r"penalties\[0\]: unknown key 'wieght'\. .*Did you mean 'weight'"),
     "empty name": (entry(name=""), ValueError, r"penalties\[0\]\.name: must not be empty\. Leave it out"),
-    "a report's name": (entry(name="base_loss"), ValueError, r"penalties\[0\]: Penalty: `name` must be a string other"),
+    "a report's name": (entry(name="base_loss"), ValueError, r"penalties\[0\]: Penalty: `name` must be a string that"),
     "names": (entry() + entry(), ValueError, r"^from_config: Pipeline: names must be unique, got 'l1' twice"),
     "weight": (entry(weight=-1), ValueError, r"penalties\[0\]\.weight: `weight` must be in \[0, inf\), got -1\.0"),
     "weight text": (entry(weight="1"), TypeError, r"\.weight: must be a number, got '1'\. Write a number, without quo"),
@@ -95,18 +95,18 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         r"weight: a table is a schedule and must have the key `schedule`, got 'shedule'\. Did you mean 'schedule'\?$",
     ),
     "empty schedule": (entry(weight={}), ValueError, r"must have the key `schedule`, got none\. Pieces are a list of"),
-    "schedule": (weight("cosin"), ValueError, r"weight\.schedule: no schedule is named 'cosin', .*mean 'cosine'"),
+    "schedule": (weight("cosin"), ValueError, r"weight\.schedule: no schedule is named 'cosin'\. .*mean 'cosine'"),
     "schedule 3": (weight(3), TypeError, r"weight\.schedule: must be a string, got 3"),  # type: ignore[arg-type]
-    "argument": (weight("linear", ends=1), ValueError, r"weight: unknown key 'ends', .*Did you mean 'end'"),
+    "argument": (weight("linear", ends=1), ValueError, r"weight: unknown key 'ends'\. .*Did you mean 'end'"),
     "arguments": (weight("linear", start=1), TypeError, r"weight: linear: missing a required argument: 'end'"),
     "argument's value": (weight("linear", **LINEAR | {"steps": 0}), ValueError, r"weight: linear: `steps` must be at"),
     "argument nan": (weight("linear", **LINEAR | {"end": math.nan}), ValueError, r"weight\.end: must be finite, got"),
     "argument callable": (weight("warmup", after=halving, steps=1), TypeError, r"weight\.after: must be a number, a"),
-    "own schedule": (weight("halving", rate=1), ValueError, r"weight: unknown key 'rate', the keys are schedule\."),
+    "own schedule": (weight("halving", rate=1), ValueError, r"weight: unknown key 'rate'\. The keys are schedule\."),
     "deep schedule": (
         weight("piecewise", pieces=[[0, 1.0], [3, {"schedule": "linear", **LINEAR, "begn": 1}]]),
         ValueError,
-        r"penalties\[0\]\.weight\.pieces\[1\]\[1\]: unknown key 'begn', .*Did you mean 'begin'",
+        r"penalties\[0\]\.weight\.pieces\[1\]\[1\]: unknown key 'begn'\. .*Did you mean 'begin'",
     ),
     "pieces": (
         weight("piecewise", pieces={"0": 1.0}),
@@ -118,7 +118,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "inputs callable": (entry(inputs=both), TypeError, r"inputs: must be a name, .* or a table, got <function both"),
     "inputs' key": (entry(inputs={"attribute": "a"}), TypeError, r"penalties\[0\]: penalty 'l1': the keys of `inputs`"),
     "inputs of nothing": (entry(inputs={}), ValueError, r"inputs: must not be empty\. Write parameter = name, or"),
-    "inputs, a key of a pick": (entry(inputs={"attributes": "a", "x": "b"}), ValueError, r"inputs: unknown key 'x', "),
+    "inputs, a key of a pick": (entry(inputs={"attributes": "a", "x": "b"}), ValueError, r"inputs: unknown key 'x'\. "),
     "inputs by parameter": (
         entry(penalty="kl_divergence", inputs={"log_p": "a", "log_r": "b"}),
         TypeError,
@@ -139,10 +139,10 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "inputs by parameter, reduction": (
         entry(inputs={"x": "a", "reduction": "b"}),
         TypeError,
-        r"got 'reduction', there are x, where, weights, normalizer\.",
+        r"got 'reduction'\. The parameters are x, where, weights, normalizer\.",
     ),
     "inputs twice": (entry(inputs={"attributes": "a", "function": "both"}), ValueError, r"must have one key, .* got 2"),
-    "function": (entry(inputs={"function": "boht"}), ValueError, r"function: no function is named 'boht', .*'both'"),
+    "function": (entry(inputs={"function": "boht"}), ValueError, r"function: no function is named 'boht'\. .*'both'"),
     "function 3": (entry(inputs={"function": 3}), TypeError, r"inputs\.function: must be a string, got 3"),
     "attributes": (entry(inputs={"attributes": []}), ValueError, r"inputs\.attributes: must not be empty\. Name one"),
     "attributes 3": (entry(inputs={"attributes": ["a", 3]}), TypeError, r"inputs\.attributes: must be a string, got 3"),
@@ -150,7 +150,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "option": (
         entry(penalty="kl_divergence", options={"dirction": "reverse"}),
         ValueError,
-        r"penalties\[0\]\.options: unknown key 'dirction', the keys are direction, .*Did you mean 'direction'\?$",
+        r"penalties\[0\]\.options: unknown key 'dirction'\. The keys are direction, .*Did you mean 'direction'\?$",
     ),
     "where": (entry(options={"where": True}), ValueError, r"`where` is an input of l1: write inputs = \{ x = \.\.\."),
     "option's value": (
@@ -168,7 +168,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "own option's key": (entry(penalty="anything", options={3: 1}), TypeError, r"options: must be a string, got 3"),
     "own option inf": (entry(penalty="anything", options={"a": math.inf}), ValueError, r"options\.a: must be finite"),
     "tree": (entry(tree=True), TypeError, r"penalties\[0\]\.tree: must be a table, got True"),
-    "tree's key": (entry(tree={"mach": "a"}), ValueError, r"\.tree: unknown key 'mach', the keys are match, exclude\."),
+    "tree's key": (entry(tree={"mach": "a"}), ValueError, r"\.tree: unknown key 'mach'\. The keys are match, exclude"),
     "pattern": (entry(tree={"match": "("}), ValueError, r"\.tree: over_tree: `match` must be a regular expression, g"),
     "no pattern": (entry(tree={"exclude": []}), ValueError, r"\.tree: over_tree: `exclude` must have a pattern"),
     "pattern 3": (entry(tree={"match": ["a", 3]}), TypeError, r"\.tree\.match\[1\]: must be a string, got 3"),
@@ -210,7 +210,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "option outside": (
         entry(penalty="entropy", mode="bonus"),
         ValueError,
-        r"key 'mode', .*, on_error\. `mode` is an option of entropy: write options = \{ mode = \.\.\. \}\.$",
+        r"key 'mode'\. .*, on_error\. `mode` is an option of entropy: write options = \{ mode = \.\.\. \}\.$",
     ),
     "option outside, by name": (
         {"version": 1, "penalties": {"entropy": {"mode": "bonus"}}},
@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "option outside, misspelled": (
         entry(penalty="entropy", from_logit=True),
         ValueError,
-        r"key 'from_logit', .* Did you mean options = \{ from_logits = \.\.\. \}\?$",
+        r"key 'from_logit'\. .* Did you mean options = \{ from_logits = \.\.\. \}\?$",
     ),
     "own option outside": (
         entry(penalty="a pair", scale=2.0),
@@ -232,34 +232,34 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         r"`log_p` is an input of entropy: write inputs = \{ log_p = \.\.\. \}\.$",
     ),
-    "mask": (entry(mask="a"), ValueError, r"key 'mask', .* Did you mean inputs = \{ x = \.\.\., where = \.\.\. \}\?$"),
+    "mask": (entry(mask="a"), ValueError, r"key 'mask'\. .* Did you mean inputs = \{ x = \.\.\., where = \.\.\. \}\?$"),
     "mask in options": (
         entry(options={"mask": "a"}),
         ValueError,
-        r"options: unknown key 'mask', .* Did you mean inputs = \{ x = \.\.\., where = \.\.\. \}\?$",
+        r"options: unknown key 'mask'\. .* Did you mean inputs = \{ x = \.\.\., where = \.\.\. \}\?$",
     ),
     "weight in options": (
         entry(options={"weight": 1}),
         ValueError,
         r"options: .* `weight` is a key of the penalty: write `weight` beside `options`\.$",
     ),
-    "strength": (entry(strength=1), ValueError, r"unknown key 'strength', .* Did you mean 'weight'\?$"),
+    "strength": (entry(strength=1), ValueError, r"unknown key 'strength'\. .* Did you mean 'weight'\?$"),
     "match outside": (
         entry(match="a"),
         ValueError,
-        r"unknown key 'match', .* `match` is a key of `tree`: write tree = \{ match = \.\.\. \}\.$",
+        r"unknown key 'match'\. .* `match` is a key of `tree`: write tree = \{ match = \.\.\. \}\.$",
     ),
     "penalty outside": (
         {"version": 1, "l1": {"weight": 1}},
         ValueError,
-        r"key 'l1', .*, penalties\. A penalty belongs in `penalties`: write \[penalties\.l1\]\.$",
+        r"key 'l1'\. .*, penalties\. A penalty belongs in `penalties`: write \[penalties\.l1\]\.$",
     ),
     "named penalty outside": (
         {"version": 1, "decay": {"penalty": "l1"}},
         ValueError,
-        r"key 'decay', .* write \[penalties\.decay\]\.$",
+        r"key 'decay'\. .* write \[penalties\.decay\]\.$",
     ),
-    "weight outside": ({"version": 1, "l1": 0.5}, ValueError, r"key 'l1', .* write `l1` below \[penalties\]\.$"),
+    "weight outside": ({"version": 1, "l1": 0.5}, ValueError, r"key 'l1'\. .* write `l1` below \[penalties\]\.$"),
     "on_error": (entry(on_error="dropp"), ValueError, r"penalties\[0\]: .*got 'dropp'\. Did you mean 'drop'"),
     "by name": ({"version": 1, "penalties": {"l1": {"wieght": 1}}}, ValueError, r"from_config: penalties\.l1: unknown"),
     "by name, name": ({"version": 1, "penalties": {"l1": {"name": "a"}}}, ValueError, r"\.l1: unknown key 'name'"),
@@ -268,7 +268,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "by name, schedule": (
         {"version": 1, "penalties": {"l1": {"shedule": "linear"}}},
         ValueError,
-        r"penalties\.l1: unknown key 'shedule', .*Did you mean 'schedule'",
+        r"penalties\.l1: unknown key 'shedule'\. .*Did you mean 'schedule'",
     ),
     "by name, unknown": ({"version": 1, "penalties": {"l3": 1}}, ValueError, r"penalties\.l3\.penalty: no penalty is"),
 }  # fmt: skip

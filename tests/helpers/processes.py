@@ -1,14 +1,38 @@
-"""Start a script on two processes that train together, and end a process."""
+"""Start a script on several processes that work together, and end a process."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["both_processes_of_jax", "leave", "on_two_processes"]
+__all__ = ["both_processes_of_jax", "leave", "on_processes", "on_two_processes"]
+
+
+def on_processes(count: int, module: str, *arguments: object) -> None:
+    """Run a test module as several processes with PyTorch's launcher. Each has one core. If they hang, all are killed.
+
+    A process that ends with an error ends the others.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    run = subprocess.Popen(
+        [*launcher, f"--nproc-per-node={count}", "--module", f"tests.{module}", *map(str, arguments)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, error = run.communicate(timeout=1200)  # far more than it takes on a busy machine
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)
+        raise
+    assert run.returncode == 0, error[-4000:]
 
 
 def on_two_processes(module: str, *arguments: object) -> None:

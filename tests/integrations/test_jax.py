@@ -396,7 +396,7 @@ def test_a_step_is_copied(copied: Callable[[Any], Any], jit: bool) -> None:
 def test_weights_are_checked() -> None:
     with pytest.raises(ValueError, match=r"penalty 'l1': `weight` must be in \[0, inf\), got -1"):
         a_step(weights={"l1": -1.0})
-    with pytest.raises(ValueError, match=r"no penalty is named 'l3', .* Did you mean 'l1'"):
+    with pytest.raises(ValueError, match=r"no penalty is named 'l3'\. .* Did you mean 'l1'"):
         a_step(weights={"l3": 1.0})
 
 
@@ -427,6 +427,17 @@ def test_weights_are_checked() -> None:
 def test_errors(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         make()
+
+
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1), transforms.chain(optax.adam(0.1))])
+def test_params_and_state_swapped(optimizer: Any, jit: bool) -> None:
+    step, params = train_step(forward, LOSS, optimizer, jit=jit), arrays()
+    state, batch = optimizer.init(params), batches()[0]
+    with pytest.raises(TypeError, match=r"^train_step: `params` must be the parameters, .* Call step\(params, state, "):
+        step(state, params, *batch, step=0)
+    with pytest.raises(KeyError, match="kernel_1"):  # another mistake keeps its own error
+        step({"kernel_0": params["kernel_0"], "bias_0": params["bias_0"]}, state, *batch, step=0)
 
 
 @pytest.mark.parametrize("jit", [True, False])

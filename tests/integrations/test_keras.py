@@ -122,7 +122,7 @@ def test_functions_of_ones_own(regularizer: Any) -> None:
     def own(x: Any) -> Any:
         return 2 * l1(x)
 
-    with pytest.raises(TypeError, match="`fn` is a callable without a name"):
+    with pytest.raises(TypeError, match="`fn` must have a name"):
         regularizer(Penalty(own)).get_config()
     register("twice l1", own)
     try:

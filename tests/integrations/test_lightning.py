@@ -362,7 +362,7 @@ def test_errors_of_a_run() -> None:
     with pytest.raises(ValueError, match=r"names other than batch, loss, params, got 'batch'\. Pass a mapping"):
         fitted(Classifier(), PipelineCallback(PIPE, activities={"batch": "encoder"}))
     with pytest.raises(
-        ValueError, match=r"^penalty 'l1' asks for the input 'hidden', .*'hiden'\. Rename 'hiden' or 'hidden'\."
+        ValueError, match=r"^penalty 'l1' asks for the input 'hidden'\. .*'hiden'\. Rename 'hiden' or 'hidden'\."
     ):
         fitted(Classifier(), PipelineCallback(PIPE, activities={"hiden": "encoder"}))
     with pytest.raises(ValueError, match="`wrt` asks for the input 'hiddn'") as raised:

@@ -304,7 +304,7 @@ def test_metrics_do_not_replace_the_servers() -> None:
 def test_metrics_of_one_name() -> None:
     pipe = Pipeline([Penalty("l1", name="a:b"), Penalty("l2", name="a_b")])
     logprobs = leaves([-1.0])
-    with pytest.raises(ValueError, match=r"metrics' names must differ in more than ':' and '_', got .*p/a:b/value"):
+    with pytest.raises(ValueError, match=r"names of metrics must differ in more than ':' and '_', got .*p/a:b/value"):
         custom_loss(nothing, pipe, prefix="p/")(data_for(logprobs), logprobs)
 
 

@@ -35,7 +35,7 @@ def test_inputs_that_are_picked() -> None:
     named = wrap_loss(mse_loss, Pipeline([Penalty("l2", inputs="hiden")]), {"hidden": torch.ones(2)})
     with pytest.raises(
         ValueError,
-        match=r"^penalty 'l2' asks for the input 'hiden', the inputs are 'outputs', 'targets', 'hidden'\. Rename",
+        match=r"^penalty 'l2' asks for the input 'hiden'\. The inputs are 'outputs', 'targets', 'hidden'\. Rename",
     ):
         named(torch.zeros(1), torch.zeros(1))
 
@@ -101,6 +101,14 @@ def test_a_loss_is_checked_when_it_is_wrapped(arguments: dict[str, Any], message
             lambda loss, x: loss.compute(x, x, teacher=x),
             r"`teacher` is not an option of a call\. If it is an input, pass inputs=\{'teacher': \.\.\.\}\.",
         ),
+        (
+            lambda loss, x: loss(x, x, teacher=x),
+            r"`teacher` is not an option of a call\. If it is an input, pass inputs=\{'teacher': \.\.\.\}\.",
+        ),
+        (
+            lambda loss, x: loss(x, x, track_grad_norms=True, wrt="outputs"),
+            r"a call must have no options, got 'track_grad_norms', 'wrt'\. Call the loss's compute\(\), which takes",
+        ),
         (lambda loss, x: loss.compute(x, x, track_grad_norm=True), r".* Did you mean 'track_grad_norms'\?"),
         (lambda loss, x: loss.compute(x, x, input={}), r"`input` is not an option of a call\. Did you mean 'inputs'\?"),
     ],
@@ -108,6 +116,15 @@ def test_a_loss_is_checked_when_it_is_wrapped(arguments: dict[str, Any], message
 def test_calls_of_a_loss_are_checked(call: Callable[..., Any], message: str) -> None:
     with pytest.raises(TypeError, match=f"^wrap_loss: {message}"):
         call(wrap_loss(mse_loss, Pipeline()), torch.ones(1))
+
+
+def test_a_loss_is_shown_on_one_line() -> None:
+    pipe = Pipeline([Penalty("l1", inputs="hidden")], name="training")
+    loss = wrap_loss(mse_loss, pipe, {"hidden": torch.ones(1000)})
+    title = "mse_loss(outputs, targets) and Pipeline 'training'"
+    assert repr(loss) == f"WrappedLoss of {title}, activities 'hidden'"
+    assert repr(wrap_loss(mse_loss, pipe)) == f"WrappedLoss of {title}"
+    assert repr(loss.loss).splitlines()[0] == f"RegularizedLoss of {title}"
 
 
 def test_names_in_a_list() -> None:
@@ -158,11 +175,11 @@ def test_inputs_of_a_step_are_not_keywords() -> None:
     assert torch.equal(model[0].bias.grad, torch.ones_like(model[0].bias))
     with pytest.raises(
         ValueError,
-        match=r"^penalty 'consistency' asks for the input 'teacher', .* Pass inputs=\{'teacher': \.\.\.\}\.$",
+        match=r"^penalty 'consistency' asks for the input 'teacher'\. .* Pass inputs=\{'teacher': \.\.\.\}\.$",
     ):
         step(x, y)
     with pytest.raises(
-        ValueError, match=r"^wrap_loss: `wrt` asks for the input 'hidden', .* Pass inputs=\{'hidden': \.\.\.\}\.$"
+        ValueError, match=r"^wrap_loss: `wrt` asks for the input 'hidden'\. .* Pass inputs=\{'hidden': \.\.\.\}\.$"
     ):
         step(x, y, inputs={"teacher": y}, track_grad_norms=True, wrt="hidden")
 
@@ -203,7 +220,7 @@ def test_params_of_another_source() -> None:
     assert value(wrap_loss(mse_loss, DECAY, {"params": twos}), y) == 12.0
     loss = wrap_loss(lambda outputs, params: outputs.sum(), DECAY, names=("outputs", "params"))
     assert value(loss, twos) == 12.0
-    missing = r"^penalty 'decay' asks for the input 'params', .* Pass inputs=\{'params': \.\.\.\}\.$"
+    missing = r"^penalty 'decay' asks for the input 'params'\. .* Pass inputs=\{'params': \.\.\.\}\.$"
     with pytest.raises(ValueError, match=missing):
         train_step(model.forward, sgd(model), wrap_loss(mse_loss, DECAY))(x, y)
     _, report = train_step(model, sgd(model), wrap_loss(mse_loss, Pipeline()))(
@@ -298,7 +315,7 @@ def test_inputs_by_parameter() -> None:
     assert values["l2"] == pytest.approx(float((hidden[[0, 2]] ** 2).sum()) / 9)
     assert values["consistency"] == pytest.approx(float((outputs**2).mean()))
     loss = wrap_loss(mse_loss, pipe.remove("consistency"), {"1": hidden, "keptt": kept})
-    with pytest.raises(ValueError, match=r"^penalty 'l2' asks for the input 'kept', .* Rename 'keptt' or 'kept'\."):
+    with pytest.raises(ValueError, match=r"^penalty 'l2' asks for the input 'kept'\. .* Rename 'keptt' or 'kept'\."):
         loss(outputs, y)
 
 

@@ -213,7 +213,7 @@ def test_copies_and_errors() -> None:
     assert found_norms(reports[0]) == found_norms(reports[1])
     with pytest.raises(TypeError, match=r"^train_step: `wrt` must have names of inputs, not positions, got 0\. Pass"):
         step(x, y, track_grad_norms=True, wrt=0)
-    with pytest.raises(ValueError, match=r"^wrap_loss: `wrt` asks for the input 'output', the inputs are 'outputs'"):
+    with pytest.raises(ValueError, match=r"^wrap_loss: `wrt` asks for the input 'output'\. The inputs are 'outputs'"):
         step(x, y, track_grad_norms=True, wrt="output")
     with pytest.raises(TypeError, match=r"^wrap_loss: `wrt` must be names or positions of inputs, arrays, or a mod"):
         step.loss.compute(model(x), y, track_grad_norms=True, wrt=0.5)

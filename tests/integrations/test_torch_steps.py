@@ -282,6 +282,6 @@ def test_optimizers_that_unscale_by_the_scaler(to: Any) -> None:
     scaler.scale(param.sum()).backward()
     with (
         pytest.warns(FutureWarning, match="stop passing itself"),
-        pytest.raises(ValueError, match=r"^attach: `step` must not take a `grad_scaler`"),
+        pytest.raises(ValueError, match=r"^attach: the optimizer's `step` must not take a `grad_scaler`"),
     ):
         scaler.step(optimizer)

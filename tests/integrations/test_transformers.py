@@ -226,7 +226,7 @@ def test_inputs_by_parameter() -> None:
         assert loss.report is not None
         torch.testing.assert_close(loss.report.regularizers["z_loss"].value, expected)
     needed = PipelineLoss(Pipeline([Penalty("z_loss", inputs={"logits": "reference"})]), reference=network())
-    with pytest.raises(ValueError, match=r"whose penalty 'z_loss' needs the reference\. Call attach"):
+    with pytest.raises(ValueError, match=r"penalty 'z_loss' needs the reference, got one that is not\. Call attach"):
         needed({"logits": logits}, labels)
 
 
@@ -321,7 +321,10 @@ def test_classifiers_and_options_of_ones_own() -> None:
     expected = cross_entropy(logits, labels, reduction="sum") / 6 + 0.5 * plain.sum() / 10
     torch.testing.assert_close(total, expected + 0.1 * 6 * logits.mean() * 3 / 6)
     for penalty in (structure, replace(structure, weight=1.0, every=2)):
-        with pytest.raises(ValueError, match=r"penalty 'orthogonality' needs the step\. Call attach\(trainer\) first"):
+        with pytest.raises(
+            ValueError,
+            match=r"penalty 'orthogonality' needs the step, got one that is not\. Call attach\(trainer\) first",
+        ):
             PipelineLoss(Pipeline([penalty]), shift=False)({"logits": logits}, labels)
     assert PipelineLoss(Pipeline([structure]).disable("orthogonality"), shift=False)({"logits": logits}, labels)
 
@@ -361,7 +364,7 @@ def test_classifiers_and_options_of_ones_own() -> None:
         (
             lambda: PipelineLoss(PIPE)({"logits": torch.ones(2, 3, 4)}, torch.ones(2, 3, dtype=torch.long)),
             ValueError,
-            r"the loss must be attached to the Trainer, .* penalty 'kl' needs the reference\. Call attach",
+            r"the loss must be attached to the Trainer, because penalty 'kl' needs the reference, got .* Call attach",
         ),
         (
             lambda: PipelineLoss(PIPE, shift=False)({"logits": torch.ones(2, 1)}, torch.ones(2, dtype=torch.long)),

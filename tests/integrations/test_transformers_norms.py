@@ -194,5 +194,5 @@ def test_errors(call: Callable[[], Any], error: type[Exception], message: str) -
 
 def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
     loss = PipelineLoss(Pipeline(), track_every=1, wrt="parms")
-    with pytest.raises(ValueError, match=r"^PipelineLoss: `wrt` asks for the input 'parms', the inputs are 'logits'"):
+    with pytest.raises(ValueError, match=r"^PipelineLoss: `wrt` asks for the input 'parms'\. The inputs are 'logits'"):
         trainer(network(), loss, tmp_path, data=sentences(1)).train()

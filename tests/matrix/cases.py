@@ -157,8 +157,8 @@ class Bad:
     target_norm = ({"target_norm": -1}, ValueError, r"`target_norm` must be in \[0, inf\), got -1.0")
     one_sided = ({"one_sided": 1}, TypeError, r"`one_sided` must be True or False, got 1")
     rng = ({"rng": 1}, TypeError, r"`rng` must be a .*, got int\. Pass for example \S*random")
-    no_axis = ({"axis": 0}, TypeError, r"`axis` is not an option, the options are \w+, ")
-    no_logits = ({"from_logits": True}, TypeError, r"`from_logits` is not an option, the options are \w+, ")
+    no_axis = ({"axis": 0}, TypeError, r"`axis` is not an option. The options are \w+, ")
+    no_logits = ({"from_logits": True}, TypeError, r"`from_logits` is not an option. The options are \w+, ")
 
 
 # `fn` and its gradient are a handful of operations, and each of them rounds
@@ -172,7 +172,7 @@ CASES = [
         kinks=[(np.zeros((2, 3)), np.zeros((2, 3))), ([-1.0, 0.0, 2.0], [-1.0, 0.0, 1.0])],
         laws=("even", "nonnegative", "homogeneous"),
         bad=[
-            ({"axis": 0}, TypeError, r"`axis` is not an option, the options are reduction, where, weights, normalizer"),
+            ({"axis": 0}, TypeError, r"`axis` is not an option. The options are reduction, where, weights, normalizer"),
             ({"reductoin": "sum"}, TypeError, r"`reductoin` is not an option.*Did you mean 'reduction'\?"),
             ({"reduction": "average"}, ValueError, r"`reduction` must be one of 'sum', 'mean', 'none', got 'average'"),
             ({"normalizer": 0.0}, ValueError, r"`normalizer` must be in \(0, inf\), got 0.0"),

@@ -312,7 +312,7 @@ def test_a_cancelled_computation(fw: Framework, seen: list[Event]) -> None:
 
 
 def test_inputs_that_are_refused_begin_nothing(fw: Framework, seen: list[Event]) -> None:
-    with pytest.raises(ValueError, match="got no step"):
+    with pytest.raises(ValueError, match="`step` must be given for every=2"):
         Pipeline([Penalty("l1", every=2)])(fw.array(X))
     with pytest.raises((TypeError, NotImplementedError)):
         BOTH.compute({"ids": fw.array(np.arange(3))}, track_grad_norms=True)

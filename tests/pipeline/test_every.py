@@ -66,7 +66,7 @@ def test_it_averages_out(fw: Framework) -> None:
 
 
 def test_no_step(fw: Framework) -> None:
-    message = r"^penalty 'l2': it counts once in 3 steps, got no step\. Pass `step=`\.$"
+    message = r"^penalty 'l2': `step` must be given for every=3, got None\. Pass `step=`\.$"
     with pytest.raises(ValueError, match=message):
         THIRD(fw.array(X))
     with pytest.raises(ValueError, match=message):

@@ -53,6 +53,10 @@ def test_the_signature_has_no_argument_that_is_always_refused() -> None:
     assert inspect.Parameter.VAR_POSITIONAL not in kinds.values()
 
 
+def several(*xs: Any, scale: float = 1.0) -> Any:
+    return scale * sum(map(xp.l1, xs))
+
+
 def open_to_any(x: Any, **options: Any) -> Any:
     return xp.l1(x)
 
@@ -69,7 +73,7 @@ def wrapped(x: Any, **options: Any) -> Any:
         (("l1", 1, "a"), {}, r"got 1, 'a' too\. Pass weight=1\.$"),
         (("l1", "hidden"), {}, r"got 'hidden' too\. Pass weight=, inputs= or options=\.$"),
         (("l1", True), {}, r"got True too\. Pass weight=, inputs= or options=\.$"),
-        (("huber",), {"dleta": 1.0}, r"^Penalty: `dleta` is neither an argument of Penalty nor an option of huber,"),
+        (("huber",), {"dleta": 1.0}, r"^Penalty: `dleta` is neither an argument of Penalty nor an option of huber\."),
         (("huber",), {"dleta": 1.0}, r"are delta, reduction, where, weights, normalizer\. Did you mean 'delta'\?$"),
         (("huber",), {"wieght": 1.0}, r"Did you mean 'weight'\?$"),
         (("huber",), {"treee": {}}, r"Did you mean 'tree'\?$"),
@@ -85,8 +89,10 @@ def wrapped(x: Any, **options: Any) -> Any:
         (("huber",), {"delta": 1.0, "options": None}, r"`options` must be a mapping, got None"),
         ((open_to_any,), {"wieght": 1}, r"^Penalty: `wieght` is not an argument of Penalty, and open_to_any takes any"),
         ((open_to_any,), {"wieght": 1}, r"keyword\. Pass options=\{'wieght': \.\.\.\}\. Did you mean 'weight'\?$"),
-        ((pair,), {"scal": 1.0}, r"nor an option of pair, the options are x, y, scale\. Did you mean 'scale'\?$"),
+        ((pair,), {"scal": 1.0}, r"nor an option of pair. The options are x, y, scale\. Did you mean 'scale'\?$"),
         ((pair,), {"x": 1.0}, r"^penalty 'pair': `x` is not an option of "),
+        ((several,), {"options": {"xs": 1.0}}, r"`xs` is not an option of several. The options are scale\.$"),
+        ((several,), {"inputs": ("a", "b"), "options": {"scal": 1.0}}, r"The options are scale\. Did you mean 'scale'"),
         ((over_tree("huber"),), {"delta": 2.0}, r"^penalty 'huber': options must be passed to over_tree,"),
         ((over_tree("huber"),), {"tree": {}}, r"^Penalty: `tree` must come with a penalty of arrays, got huber_over"),
         (("l1",), {"tree": "weight$"}, r"^Penalty: `tree` must be a mapping, got 'weight\$'\. Pass \{'match': patt"),
@@ -175,12 +181,12 @@ def test_a_module_in_place_of_an_array(fw: Framework) -> None:
 def test_how_many_inputs(fw: Framework) -> None:
     x = fw.array(X)
     for penalty, given, message in (
-        ("entropy", (x, x), r"takes 1 input \(log_p\), the pipeline got 2 inputs\. Choose with inputs="),
+        ("entropy", (x, x), r"takes 1 input \(log_p\), but the pipeline got 2 inputs\. Choose with inputs="),
         ("entropy", (x, x), r".* such as inputs=lambda x0, x1: x0\."),
         ("consistency", (x, x, x), r"takes 2 inputs \(a, b\), .* 3 inputs\. .* inputs=lambda x0, x1, x2: \(x0, x1\)\."),
-        ("consistency", (x,), r"takes 2 inputs \(a, b\), the pipeline got 1 input\. Pass 2\."),
-        ("consistency", ({"one": x, "two": x},), r".*1 input\. Name them with inputs=, there are 'one'"),
-        ("gradient_penalty", (x,), r"takes 2 inputs \(fn, x\), the pipeline got 1 input\. Pass 2\."),
+        ("consistency", (x,), r"takes 2 inputs \(a, b\), but the pipeline got 1 input\. Pass 2\."),
+        ("consistency", ({"one": x, "two": x},), r".*1 input\. Name them with inputs=. The names are 'one'"),
+        ("gradient_penalty", (x,), r"takes 2 inputs \(fn, x\), but the pipeline got 1 input\. Pass 2\."),
     ):  # fmt: skip
         with pytest.raises(TypeError, match=rf"^penalty '{penalty}': {message}"):
             Pipeline({penalty: 1.0})(*given)

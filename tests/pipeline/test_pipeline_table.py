@@ -37,7 +37,9 @@ def test_a_nested_pipeline() -> None:
     outer = Pipeline([Penalty(inner, name="inner", weight=0.5)])
     assert repr(outer["inner"]) == "Penalty(Pipeline 'training', name='inner', weight=0.5)"
     assert repr(outer).splitlines()[-1].split() == ["inner", "Pipeline", "'training'", "0.5", "all"]
-    with pytest.raises(TypeError, match=r"callable without a name in configurations, Pipeline 'training'\. Give it"):
+    with pytest.raises(
+        TypeError, match=r"must have a name to be in a configuration, got Pipeline 'training'\. Name it"
+    ):
         outer.to_config()
     loss = Penalty(RegularizedLoss(mine, inner), name="loss", inputs="x")
     assert repr(loss).startswith("Penalty(RegularizedLoss of mine and Pipeline 'training', name='loss'")

@@ -11,6 +11,7 @@ import pytest
 import xpenalties as xp
 from tests.conftest import selected
 from tests.helpers.harness import Framework
+from tests.helpers.samples import without_gradient
 from xpenalties import Penalty, Pipeline, RegularizedLoss, block_size, trees
 
 pytestmark = [pytest.mark.only("torch", reason="is about PyTorch's graphs"), pytest.mark.usefixtures("fw")]
@@ -233,19 +234,8 @@ def test_sharded_parameters() -> None:
 
 
 def test_a_gradient_that_fails() -> None:
-    torch = torch_()
     trained = Trained()
-
-    class Once(torch.autograd.Function):  # type: ignore[misc, name-defined]
-        @staticmethod
-        def forward(ctx: Any, x: Any) -> Any:
-            return x.sum()
-
-        @staticmethod
-        def backward(ctx: Any, g: Any) -> Any:
-            raise ArithmeticError("no way back\nand more")
-
-    pipe = Pipeline([Penalty(Once.apply, name="once", inputs="hidden"), Penalty("l1", inputs="hidden")])
+    pipe = Pipeline([Penalty(without_gradient(torch_()), name="once", inputs="hidden"), Penalty("l1", inputs="hidden")])
     total, report = pipe.compute(trained.inputs, track_grad_norms=True, wrt=trained.model)
     assert report.regularizers["once"].error == "no gradient: ArithmeticError: no way back"
     assert report.regularizers["l1"].grad_norm is not None and report.total_grad_norm is None

@@ -169,7 +169,7 @@ def test_schedules_and_steps(fw: Framework) -> None:
 
 def test_wrong_arguments(fw: Framework) -> None:
     for bad in (None, "l2", 3.0):
-        with pytest.raises(TypeError, match=r"^RegularizedLoss: `base_loss` must be callable, got \w+\. Pass one\."):
+        with pytest.raises(TypeError, match=r"^RegularizedLoss: `base_loss` must be callable, got \w+\. Pass a fun"):
             RegularizedLoss(bad, BOTH)  # type: ignore[arg-type]
     for bad, remedy in (
         ({"l1": 1.0}, "{..."),

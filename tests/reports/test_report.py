@@ -106,6 +106,17 @@ def test_metrics_under_masks(fw: Framework) -> None:
 
 
 @pytest.mark.needs("autodiff")
+def test_a_dict_has_figures_only(fw: Framework) -> None:
+    pipe = Pipeline([Penalty("l1"), Penalty(lambda x: 1.0, name="constant")])
+    _, report = pipe.compute(fw.array(X), track_grad_norms=True)
+    assert report.wrt == "inputs" and report["constant"].error is not None
+    figures = report.to_dict()
+    parts = figures.pop("regularizers")
+    assert not {"wrt", "error"} & {*figures, *parts["constant"]}
+    assert {type(value) for value in report.flat().values()} == {float}
+
+
+@pytest.mark.needs("autodiff")
 def test_the_report_is_detached(fw: Framework) -> None:
     def figures(report: Any) -> list[Any]:
         parts = report.regularizers.values()
@@ -171,7 +182,7 @@ def test_a_report_is_read_like_a_mapping(fw: Framework) -> None:
     assert list(report) == list(report.keys()) == ["l1", "l2"] and len(report) == 2
     assert dict(report) == report.regularizers == dict(report.items()) and next(iter(report.values())) is report["l1"]
     assert "l1" in report and "base_loss" not in report and "l3" not in report
-    with pytest.raises(KeyError, match=r"Report: no penalty is named 'l3', there are 'l1', 'l2'\. Did you mean"):
+    with pytest.raises(KeyError, match=r"Report: no penalty is named 'l3'. The names are 'l1', 'l2'\. Did you mean"):
         report["l3"]
     _, report = xp.RegularizedLoss(xp.l2, pipe).compute(fw.array(X))
     assert list(report) == ["base_loss", "l1", "l2"] and report["base_loss"] is report.base_loss

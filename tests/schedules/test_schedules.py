@@ -435,8 +435,8 @@ def test_a_schedule_of_someone_elses_that_compares_arrays(fw: Framework) -> None
     [
         (lambda: constant(-0.1), ValueError, r"^constant: `value` must be in \[0, inf\), got -0\.1\.$"),
         (lambda: constant("1"), TypeError, r"^constant: `value` must be a number in \[0, inf\), got str"),
-        (constant, TypeError, r"^constant: missing a required .*: 'value', the arguments are value\.$"),
-        (lambda: linear(0, 1), TypeError, r"^linear: missing a required .*: 'steps', the arguments are start, end"),
+        (constant, TypeError, r"^constant: missing a required .*: 'value'. The arguments are value\.$"),
+        (lambda: linear(0, 1), TypeError, r"^linear: missing a required .*: 'steps'. The arguments are start, end"),
         (lambda: linear(0, 1, step=5), TypeError, r"^linear: .*'ste.* start, end, steps, begin\. .*'steps'\?$"),
         (lambda: linear(0, 1, steps=10**400), ValueError, r"^linear: `steps` must be below 2\*\*63, got an integer "),
         (lambda: cyclic(0, 1, period=2**63), ValueError, r"^cyclic: `period` must be below 2\*\*63, got an .* 64 bits"),

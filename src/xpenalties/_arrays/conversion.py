@@ -55,7 +55,7 @@ def _moved(x: Any, target: Backend, like: Any) -> Any:
     if source.autodiff.requires_grad(x) or source.traces or source.tracing.is_tracing(x):
         raise TypeError(
             f"to_like: `x` must be without gradients, got an array of {source.library} that is differentiated or "
-            "traced. Gradients do not cross frameworks; detach it first."
+            "traced. Detach it first, because gradients do not cross frameworks."
         )
     if source.library != target.library:
         try:

@@ -41,6 +41,12 @@ def check_finite(x: Array, /) -> Array:
     backend = common_backend("check_finite", ["x"], [x])
     if backend.dtype(x.dtype).kind not in ("real", "complex"):
         raise TypeError(f"check_finite: `x` must be floating point, got {x.dtype}. Other dtypes are always finite.")
+    if backend.lazy:
+        backend.require_sizes("check_finite", "x", x)
+        not_finite = backend.not_finite(x)
+        if not_finite is not None:
+            raise _error(x, *not_finite)
+        return x
     xp = backend.xp
     finite = xp.isfinite(x)
     try:
@@ -52,9 +58,13 @@ def check_finite(x: Array, /) -> Array:
         ) from error
     nan = int(xp.sum(xp.astype(xp.isnan(x), xp.int32)))
     inf = int(xp.sum(xp.astype(~finite, xp.int32))) - nan
-    raise ValueError(
-        f"check_finite: `x` must be finite, got {nan} NaN and {inf} Inf of {math.prod(x.shape)} "
-        f"elements, the first at {first_index(backend, ~finite)}."
+    raise _error(x, nan, inf, first_index(backend, ~finite))
+
+
+def _error(x: Any, nan: int, inf: int, first: tuple[int, ...]) -> ValueError:
+    return ValueError(
+        f"check_finite: `x` must be finite, got {nan} NaN and {inf} Inf of {math.prod(x.shape)} elements, the first at "
+        f"{first}."
     )
 
 

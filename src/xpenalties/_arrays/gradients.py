@@ -183,7 +183,7 @@ def _differentiable(caller: str, leaves: list[Any]) -> list[int]:
         if kind == "complex":
             raise TypeError(
                 f"{caller}: the first argument must hold real arrays, got {leaf.dtype}. "
-                "Frameworks differ in what a complex gradient is; differentiate the real and imaginary parts."
+                "Differentiate the real and imaginary parts, because frameworks define complex gradients differently."
             )
         if kind == "real":
             active.append(i)

@@ -22,6 +22,7 @@ __all__ = [
     "exp_minus_tangent",
     "exp_minus_tangent_by_series",
     "global_norm",
+    "gram_matrix",
     "identity",
     "is_at_most",
     "linear",
@@ -99,11 +100,15 @@ def log1p_minus_tangent(x: Any) -> Any:
 
 def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
     """Return the L2 norm. If it is 0, its gradients of every order are 0."""
-    xp = namespace(x)
+    backend = array_backend(x)
+    xp = backend.xp
     if 0 in x.shape:
         return xp.sum(abs_(x), axis=axis)
     if guards_are_skipped():
         return xp.sqrt(_nan_if_out_of_range(xp.sum(square(x), axis=axis)))
+    if backend.lazy:
+        norm = backend.norm(safe_norm, x, axis)
+        return xp.reshape(norm, ()) if axis is None else xp.squeeze(norm, axis=axis)
     scale = _scale(x, axis=axis)
     squared = xp.sum(square(x, scale=scale), axis=axis, keepdims=True)
     is_zero = squared == 0
@@ -174,6 +179,11 @@ def matmul(a: Any, b: Any) -> Any:
     return array_backend(a).matmul(a, b)
 
 
+def gram_matrix(x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
+    """Return the products of all pairs of vectors, shape [..., n, n]. `Backend.gram` describes the axes."""
+    return array_backend(x).gram(x, vectors, along)
+
+
 def linear(hidden: Any, weight: Any) -> Any:
     """Return `hidden @ weight.T`, summed and returned in float32 or wider."""
     backend = common_backend("linear", ("hidden", "weight"), (hidden, weight))
@@ -189,7 +199,11 @@ def identity(matrix: Any) -> Any:
 
 def unit(x: Any, *, axis: int | tuple[int, ...]) -> Any:
     """Return `x` divided by its L2 norm along `axis`. A zero vector stays zero, with gradient 0."""
-    xp = namespace(x)
+    backend = array_backend(x)
+    xp = backend.xp
+    if backend.lazy:
+        norm = backend.norm(safe_norm, x, axis, again=True)
+        return x / xp.where(norm == 0, 1.0, norm)
     x = x / _scale(x, axis=axis)
     squared = xp.sum(square(x), axis=axis, keepdims=True)  # far from subnormal, or 0
     is_zero = squared == 0

@@ -179,9 +179,9 @@ class Compiled(HasTarget, HasParameters):
         *inputs, step
             As for a call.
         track_grad_norms, wrt, gradient_conflicts
-            As for `Pipeline.compute`. A program is a function of its inputs. So if `wrt` holds arrays or a module, or
-            on PyTorch if it names inputs and an input was computed from others, steps that track gradients are not
-            compiled.
+            As for `Pipeline.compute`. A program is a function of its inputs. So steps that track gradients are not
+            compiled if `wrt` holds arrays or a module. On PyTorch, the same holds if `wrt` names inputs, and one of the
+            inputs was computed from others.
         """
         backend = self._reported.backend(self._arrays(inputs))
         wrt = checked_wrt(pipeline_of(self.target).name, wrt)  # hashable, and equal on the next call
@@ -224,6 +224,12 @@ class _Programs:
         self._fn = fn
         self._options = options
         self._compiled: dict[str, Callable[..., Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_compiled": {}}  # programs cannot be pickled, so another process compiles its own
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Programs:
+        return self  # a copy in this process uses the same programs
 
     def backend(self, arguments: Any) -> Backend | None:
         """Return the backend that compiles for these arguments, or None to call the function as it is."""

@@ -174,7 +174,8 @@ def outcome_of(
 ) -> Outcome | BaseException:
     """Return the outcome of a task, or a BaseException that is not an Exception, for the caller to raise.
 
-    If the task is `late`, it timed out, unless such a BaseException ended it. `cancelled` says that its timeout did.
+    If the task is `late`, it timed out, unless such a BaseException ended it. If it is `cancelled`, the timeout itself
+    ended it.
     """
     if late and (cancelled or error is None or isinstance(error, Exception)):
         overdue = TimeoutError(f"{task.name!r} took longer than its timeout of {task.timeout:g} s.")

@@ -3,7 +3,7 @@
 This is not in `concurrency`, so that importing the package does not import asyncio.
 
 asyncio.TaskGroup does not fit. In Python 3.11 and 3.12 it forgets that it was cancelled if one of its tasks fails at
-the same time, and a KeyboardInterrupt in a task ends the loop and leaves the other tasks running.
+the same time. Also, a KeyboardInterrupt in a task ends the loop, and leaves the other tasks running.
 """
 
 from __future__ import annotations

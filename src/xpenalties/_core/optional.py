@@ -10,7 +10,14 @@ from importlib.util import find_spec
 __all__ = ["is_imported", "is_installed", "require"]
 
 #: A name in each framework's module. It is missing if the import failed, or if another thread is still importing.
-_NAMES = {"torch": "Tensor", "jax": "Array", "numpy": "ndarray", "cupy": "ndarray", "autograd": "grad"}
+_NAMES = {
+    "torch": "Tensor",
+    "jax": "Array",
+    "numpy": "ndarray",
+    "cupy": "ndarray",
+    "autograd": "grad",
+    "dask.array": "Array",
+}
 
 
 def is_imported(framework: str) -> bool:

@@ -37,7 +37,7 @@ def function_name(fn: Any) -> str:
 def shown_function(fn: Any) -> str:
     """Return the name of a plain function or class, as in the source, or the repr of any other callable, on one line.
 
-    Of a repr that has a blank line, such as a pipeline's table, return what is above it.
+    If the repr has a blank line, such as a pipeline's table, return what is above that line.
     """
     if isinstance(fn, partial):
         arguments = [

@@ -72,9 +72,20 @@ def check(call: Call) -> tuple[Call, Backend]:
     if backend.cut:
         arrays, options = _beside_cut_arrays(spec, backend, arrays, options)
         call = Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions)
+    if backend.lazy:
+        _require_sizes(spec, backend, dict(zip(spec.arrays, arrays, strict=True)), where, weights, options)
     if functions or options or not (where is weights is normalizer is None):
         call = Call(spec, arrays, reduction, where, weights, normalizer, options, with_metrics, functions)
     return call, backend
+
+
+def _require_sizes(
+    spec: Spec, backend: Backend, arrays: Mapping[str, Any], where: Any, weights: Any, options: Mapping[str, Any]
+) -> None:
+    """Raise an error if the size of an array is not known: the number of terms would be unknown, too."""
+    for name, x in {**arrays, "where": where, "weights": weights, **options}.items():
+        if backend_of(x) is backend:
+            backend.require_sizes(spec.name, name, x)
 
 
 def _tree_error(spec: Spec, arrays: tuple[Any, ...]) -> TypeError | None:

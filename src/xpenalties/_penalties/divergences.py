@@ -72,8 +72,8 @@ def kl_divergence(
     as 0 if log q is below -9e18 (in float32; -6e153 in float64).
 
     If both inputs are normalized here, by `from_logits` or a `temperature`, the value keeps its digits and is never
-    below 0, even if the distributions are close: in float32, values down to 1e-9 have 4 correct digits. Otherwise, the
-    sum above has a rounding error of about 1e-6, of either sign. So if your log-probabilities sum to 1, pass
+    below 0, even if the distributions are close. In float32, values down to 1e-9 then have 4 correct digits. Otherwise,
+    the sum above has a rounding error of about 1e-6, of either sign. So if your log-probabilities sum to 1, pass
     ``from_logits=True`` with them too.
 
     torch.nn.functional.kl_div takes the two arguments in the other order, and its "mean" divides by the number of

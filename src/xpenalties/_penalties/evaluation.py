@@ -15,9 +15,11 @@ from .._arrays.borrowed_autodiff import autodiff_backend_of, call_borrowed
 from .._arrays.value_checks import VALUE_CHECKS
 from ..backends import Backend, backend_of
 from ..backends._blocks import BLOCK_SIZE
+from ..backends._over import ACTIVE, active_groups
 from ..backends._work import Work
 from .arguments import Call, check
 from .checked_values import check_values
+from .parts import evaluate_parts
 from .preparation import prepare
 from .ragged import evaluate_ragged
 from .reduction import Terms, metrics, reduce
@@ -31,6 +33,8 @@ _PLAIN = (bool, int, float, str, NoneType)  # types of options that are not arra
 def evaluate(call: Call) -> Any:
     """Evaluate one penalty. Returns its value or, with metrics, a pair of its value and its `METRICS`."""
     call, backend = check(call)
+    if ACTIVE.any and (groups := active_groups()) is not None:
+        return evaluate_parts(call, backend, groups, _value)
     if backend.ragged:
         return evaluate_ragged(call, backend, _value)
     if call.functions:
@@ -100,6 +104,8 @@ def _value(call: Call, backend: Backend) -> Any:
     empty = 0 in call.arrays[0].shape
     terms = _no_terms(backend, work, mask, weights) if empty else _terms(call, backend, work, mask, weights)
     value, total = reduce(call, terms)
+    if backend.cut:
+        value = backend.finished(value)
     return (value, metrics(terms, total)) if call.with_metrics else value
 
 

@@ -93,7 +93,7 @@ def log_ratio(x_p: Any, x_q: Any, *, axis: int, temperature: float) -> tuple[Any
 
     The third result is always finite: log-probabilities of -inf are clipped for it. Where it is small, it is computed
     from the difference of the logits, which is exact if they are close. A large offset between the rows would round
-    that difference, so with one it is computed from the logits less their largest.
+    that difference. Then it is computed from the logits minus their largest.
     """
     xp = namespace(x_p, x_q)
     max_p, max_q = row_maximum(x_p, axis=axis), row_maximum(x_q, axis=axis)

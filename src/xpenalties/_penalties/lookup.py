@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
@@ -12,6 +11,7 @@ from .._core.registry import PENALTIES, REGISTERED, penalty_names
 from .._core.shown import shorten, shown, shown_function
 from .._core.suggestions import did_you_mean
 from ..backends import common_backend, is_array
+from .parameters import call_parameters_of
 from .spec import SHARED, spec_of
 
 __all__ = ["check_call_options", "resolve_penalty"]
@@ -52,8 +52,8 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
                 )
         if isinstance(shared.get("weights"), Real) and not is_array(shared["weights"]):
             raise TypeError(
-                f"{spec.name}: `weights` must be an array, got {shown(shared['weights'])}. It has a factor for each "
-                "term; the weight of a Penalty is `weight`."
+                f"{spec.name}: `weights` must be an array, got {shown(shared['weights'])}. They are the terms' "
+                "factors. The weight of a Penalty is `weight`."
             )
         for key in ("where", "weights"):
             if shared.get(key) is not None:
@@ -62,20 +62,16 @@ def check_call_options(name: str, fn: Callable[..., Any], inputs: Any, options: 
             shared["normalizer"] = spec.check("normalizer", shared["normalizer"], POSITIVE)
         formula_options = {key: value for key, value in options.items() if key not in shared}
         return {**spec.check_options(formula_options), **shared}
-    try:
-        parameters = inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # a builtin without a signature: Python checks at the call
+    parameters = call_parameters_of(fn)
+    if parameters.takes_any and not parameters.in_mapping:
         return options
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return options
-    positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     arrays = 0 if isinstance(inputs, dict) else len(inputs) if isinstance(inputs, tuple) else 1
-    taken = {p.name for i, p in enumerate(positional) if i < arrays or p.kind is p.POSITIONAL_ONLY}
-    valid = [key for key in parameters if key not in taken]
+    taken = (*parameters.positional, *parameters.either)[:arrays]
+    valid = [key for key in parameters.keyword if key not in taken]
     for key in options:
         if key not in valid:
             raise TypeError(
-                f"penalty {shown(name)}: `{shorten(key)}` is not an option of {shown_function(fn)}, "
-                f"the options are {', '.join(valid) or 'none'}." + did_you_mean(key, valid)
+                f"penalty {shown(name)}: `{shorten(key)}` is not an option of {shown_function(fn)}. "
+                f"The options are {', '.join(valid) or 'none'}." + did_you_mean(key, valid)
             )
     return options

@@ -31,7 +31,7 @@ def masks(
         if not broadcasts(tuple(x.shape), shape):
             raise ValueError(
                 f"{spec.name}: `{name}` must broadcast to the terms' shape {shape}, got {tuple(x.shape)}. "
-                "There is one term per element, row, matrix or sample; see reduction='none'."
+                "There is one term per element, row, matrix or sample. reduction='none' returns them."
             )
     xp = backend.xp
     if backend.cut:

@@ -23,6 +23,8 @@ class Parameters(NamedTuple):
         Those that have no default.
     keyword
         Those that are passed by keyword.
+    either
+        Those among `keyword` that may also be passed by position, after `positional`.
     fixed
         Those among `keyword` that must be options, not inputs.
     takes_any
@@ -40,6 +42,7 @@ class Parameters(NamedTuple):
     takes_any: bool = False
     in_mapping: bool = False
     constants: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
 
     def of_inputs(self) -> tuple[str, ...]:
         """Return the names of the parameters that inputs can be passed to."""
@@ -85,6 +88,7 @@ def call_parameters_of(fn: Callable[..., Any]) -> Parameters:
         required=tuple(p.name for p in named if p.default is p.empty),
         keyword=tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)),
         takes_any=any(p.kind is p.VAR_KEYWORD for p in parameters),
+        either=tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD),
     )
 
 
@@ -102,8 +106,8 @@ def check_parameters(
             )
         if not (key in valid or parameters.takes_any):
             raise TypeError(
-                f"penalty {shown(name)}: the keys of `inputs` must be parameters of {function}, got {shown(key)}, "
-                f"there are {', '.join(valid) or 'none'}. Write parameter: input.{did_you_mean(key, valid)}"
+                f"penalty {shown(name)}: the keys of `inputs` must be parameters of {function}, got {shown(key)}. "
+                f"The parameters are {', '.join(valid) or 'none'}. Write parameter: input.{did_you_mean(key, valid)}"
             )
     last = max([-1, *(i for i, key in enumerate(parameters.positional) if key in inputs)])  # Dynamo has no `default=`
     before = () if parameters.in_mapping else parameters.positional[: last + 1]

@@ -46,6 +46,9 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     mask = over_inputs = None
     if where is not None or weights is not None:
         backend, mask, weights = masks(spec, backend, arrays[0], _terms_shape(kind, shape, axis), where, weights)
+        if backend.lazy:  # else an axis that is broadcast would be one chunk
+            chunks = _terms_shape(kind, arrays[0].chunks, axis)
+            mask, weights = (None if x is None else backend.in_chunks(x, chunks) for x in (mask, weights))
         if mask is not None:
             over_inputs = mask_over_inputs(backend.xp, mask, kind, axis, len(shape))
     work = Work(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import abs_, array_backend, identity, is_at_most, matmul, safe_norm, square, unit
+from .._arrays.numerics import abs_, array_backend, gram_matrix, identity, is_at_most, safe_norm, square, unit
 from .._core.checks import NonNegative
 from .._core.types import Array
 from ..backends import namespace
@@ -96,16 +96,15 @@ def orthogonality(
     >>> float(orthogonality(np.asarray([[1.0, 1.0], [1.0, 1.0]]), mode="hard", normalize=False))
     10.0
     """
-    vectors = _vectors(x, axis, per_sample)
+    xp = namespace(x)
+    vectors, along = _axes(x.ndim, axis, per_sample)
     if normalize:
-        vectors = unit(vectors, axis=-1)
-    n, d = vectors.shape[-2:]
-    xp = namespace(vectors)
-    transposed = xp.matrix_transpose(vectors)
+        x = unit(x, axis=along)
+    n, d = (math.prod([x.shape[i] for i in axes]) for axes in (vectors, along))  # torch.compile needs a list
     of_rows = is_at_most(n, d)
     if mode == "spectral" and type(n) is not int:  # sizes are symbolic: if n < d, zeros of the d x d matrix would count
         of_rows = True
-    gram = matmul(vectors, transposed) if of_rows else matmul(transposed, vectors)
+    gram = gram_matrix(x, *((vectors, along) if of_rows else (along, vectors)))
     if mode == "spectral":
         return squared_spectral_distance(gram, has_zero=not of_rows)
     eye = identity(gram)
@@ -113,23 +112,22 @@ def orthogonality(
         return xp.sum(square(gram * (1 - eye)), axis=(-2, -1))
     hard = xp.sum(square(gram - eye), axis=(-2, -1))
     if not of_rows:  # the n x n matrix has n - d more eigenvalues of 0, and each adds 1 to ||G - I||^2
-        hard = hard + array_backend(vectors).number(n - d, vectors)
+        hard = hard + array_backend(x).number(n - d, x)
     if mode == "hard":
         return hard
-    return hard - xp.sum(square(xp.sum(square(vectors), axis=-1) - 1), axis=-1)
+    lengths = xp.sum(square(x), axis=along)
+    return hard - xp.sum(square(lengths - 1), axis=-1 if per_sample else None)
 
 
-def _vectors(x: Any, axis: str, per_sample: bool) -> Any:
-    """Return `x` as [..., n, d]: the n vectors whose Gram matrix to take."""
-    xp = namespace(x)
+def _axes(ndim: int, axis: str, per_sample: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the axes that count the vectors, and those that a vector lies along. Other axes count matrices."""
+    *lead, sequence, last = range(ndim)
     if per_sample:
-        return xp.matrix_transpose(x) if axis == "vocabulary" else x
+        lead = []
     if axis == "sequence":
-        lead = x.ndim - 2
-        x = xp.permute_dims(x, (lead, *range(lead), lead + 1))  # torch.vmap has no rule for moveaxis
-        return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
-    rows = xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-    return xp.matrix_transpose(rows) if axis == "vocabulary" else rows
+        return (sequence,), (*lead, last)
+    rows = (*lead, sequence)
+    return ((last,), rows) if axis == "vocabulary" else (rows, (last,))
 
 
 def _check_samples(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
@@ -181,13 +179,12 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     xp = namespace(x)
     n, d = x.shape
     centered = x - xp.mean(x, axis=0, keepdims=True)
-    transposed = xp.matrix_transpose(centered)
     scale = 1 / array_backend(x).number(d * (n - 1) ** 2, x)
     if is_at_most(d, n):
-        products = matmul(transposed, centered)
+        products = gram_matrix(centered, (1,), (0,))
         return scale * xp.sum(square(products * (1 - identity(products))))
     variances = xp.sum(square(centered), axis=0)
-    return scale * (xp.sum(square(matmul(centered, transposed))) - xp.sum(square(variances)))
+    return scale * (xp.sum(square(gram_matrix(centered, (0,), (1,)))) - xp.sum(square(variances)))
 
 
 def _consistency_terms(options: Mapping[str, Any]) -> Shape:

@@ -54,7 +54,7 @@ class Spec:
             if name not in self.checks:
                 valid = (*self.checks, *SHARED)
                 raise TypeError(
-                    f"{self.name}: `{name}` is not an option, the options are {', '.join(valid)}."
+                    f"{self.name}: `{name}` is not an option. The options are {', '.join(valid)}."
                     + did_you_mean(name, valid)
                 )
         checked = {}

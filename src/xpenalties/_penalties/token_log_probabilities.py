@@ -11,9 +11,13 @@ from .._core.checks import Positive, check_argument, checks_of
 from .._core.types import Array
 from ..backends import Backend, common_backend, is_array
 from ..backends._blocks import BLOCK_SIZE
+from ..backends._over import ACTIVE, Groups, active_groups
+from ..backends._registry import part_backend_of
 from ..backends._work import Work
 from .linear_layers import layers_check
 from .log_probabilities import log_probabilities, negative_entropy
+from .part_shapes import PartShapes
+from .parts import layouts_of_layer
 
 __all__ = ["linear_log_probabilities"]
 
@@ -98,6 +102,9 @@ def linear_log_probabilities(
         )
     temperature = check_argument(_NAME, _CHECKS["temperature"], "temperature", temperature)
     with_entropy = check_argument(_NAME, _CHECKS["with_entropy"], "with_entropy", with_entropy)
+    if ACTIVE.any and (groups := active_groups()) is not None:
+        values = _values_of_parts(backend, groups, arrays, temperature, with_entropy)
+        return (values[..., 0], values[..., 1]) if with_entropy else values[..., 0]
     _check(backend, *arrays)
     program = backend.evaluation.program
     key = backend, temperature, with_entropy, None if program is None else BLOCK_SIZE.get()
@@ -120,8 +127,22 @@ def _check(backend: Backend, hidden: Any, weight: Any, tokens: Any) -> None:
     if tuple(tokens.shape) != tuple(hidden.shape[:-1]):
         raise ValueError(
             f"{_NAME}: `tokens` must have the shape of `hidden` without the features, got {tuple(tokens.shape)} and "
-            f"{tuple(hidden.shape)}. Give one token for each row; broadcast them explicitly."
+            f"{tuple(hidden.shape)}. Broadcast them explicitly, to one token for each row."
         )
+
+
+def _values_of_parts(
+    backend: Backend, groups: Groups, arrays: tuple[Any, Any, Any], temperature: float, with_entropy: bool
+) -> Any:
+    """Return what `_values` does, for arrays of which each device holds a part."""
+    of_hidden, of_weight = layouts_of_layer(_NAME, arrays[0], groups)
+    names = ("hidden", "weight", "tokens")
+    hidden, weight, tokens = PartShapes(
+        _NAME, backend, groups, names, arrays, (of_hidden, of_weight, of_hidden), (1,)
+    ).parts
+    backend = part_backend_of(backend)
+    _check(backend, hidden, weight, tokens)
+    return _values((backend, temperature, with_entropy, None), (hidden, weight, tokens)).data
 
 
 def _values(key: Any, arrays: tuple[Any, Any, Any]) -> Any:
@@ -129,7 +150,8 @@ def _values(key: Any, arrays: tuple[Any, Any, Any]) -> Any:
     backend, temperature, with_entropy, _ = key
     hidden, weight, tokens = arrays
     if 0 in hidden.shape:  # no rows, but connected to the graph of both arrays
-        return backend.xp.broadcast_to(linear(hidden, weight)[..., :1], (*tokens.shape, 1 + with_entropy))
+        empty = backend.xp.sum(linear(hidden, weight), axis=-1, keepdims=True)
+        return backend.xp.broadcast_to(empty, (*tokens.shape, 1 + with_entropy))
     work = Work(
         formula=_formula,
         options={"temperature": temperature, "with_entropy": with_entropy},
@@ -151,7 +173,7 @@ def _formula(hidden: Any, weight: Any, tokens: Any, *, temperature: float, with_
     is_kept = tokens >= 0
     logits = linear(xp.where(is_kept, hidden, 0.0), weight)
     log_p = log_probabilities(logits, axis=-1, temperature=temperature, from_logits=True)
-    index = xp.arange(classes, dtype=tokens.dtype, device=backend.device(tokens))
+    index = backend.positions(log_p, tokens)
     # no gather: its gradient is a scatter, which is slow on devices and not deterministic
     of_token = xp.sum(xp.where(index == tokens, log_p, 0.0), axis=-1, keepdims=True)
     values = xp.where(tokens < classes, of_token, math.nan)

@@ -73,8 +73,8 @@ def topk_kl_divergence(
     - A tail of P counts as 0 if it is at most eps (1 + log k), because rounding the k log-probabilities may leave that
       much. eps is that of the inputs' dtype, the coarser one if they differ.
     - Q has no tail if its k probabilities sum to 1 or more. If P then has one, the value is +inf, as for any class with
-      p > 0 and q = 0. In this case, a tail of P also counts as 0 if it is larger by at most 256 eps of the dtype
-      computed in (3e-5 in float32), because `z - logsumexp(z)` may leave that much.
+      p > 0 and q = 0. In this case, the limit for P's tail is higher by 256 eps of the dtype computed in (3e-5 in
+      float32), because `z - logsumexp(z)` may leave that much.
 
     In half precision a tail of a few percent may be rounding, so compute the log-probabilities in float32. If tails of
     1e-4 or less matter, append their logarithms to the arrays, and use "included".

@@ -20,6 +20,7 @@ from .._core.warnings_for_users import callers_level
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
 from ..backends import backend_of, common_backend, flatten_of, in_dynamo, is_array
+from ..backends._over import ACTIVE, active_groups
 from .comparable_norms import are_comparable
 from .events import Events
 from .gradient_tracking import Gradients
@@ -133,6 +134,11 @@ class Computation:
     def _compute(self) -> tuple[Any, Report | None]:
         if self._settings.threads:
             self._refuse_traces("execution='threads'")
+            if ACTIVE.any and active_groups() is not None:
+                raise ValueError(
+                    f"{self._name}: execution must be 'sequential' inside `over`, got 'threads'. Devices must make the "
+                    "same calls in the same order."
+                )
             modes = self._modes()
             tasks = [self._thread_task(penalty, due, modes) for penalty, due in self._due]
             self._collect(on_threads(tasks, max_workers=self._settings.max_workers))
@@ -218,7 +224,7 @@ class Computation:
         if result.gradient is None:
             self._gradients.complete = False
             return None, None, result.error
-        norm, weighted = self._gradients.add(penalty.name, result.gradient, result.factor)
+        norm, weighted = self._gradients.add(penalty.name, result.gradient, result.factor, result.parts)
         result.gradient.clear()  # it is as large as the inputs
         if norm is not None:
             return norm, weighted, None

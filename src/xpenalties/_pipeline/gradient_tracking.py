@@ -10,6 +10,7 @@ from typing import Any
 
 from .._arrays.numerics import at_least_float32
 from ..backends import Backend, backend_of
+from .part_gradients import PartGradients
 
 __all__ = ["Gradients"]
 
@@ -24,9 +25,10 @@ class Gradients:
         self._total: list[Any] = [None] * len(arrays)
         self.complete = True  # no gradient is missing
         self.known = True  # no gradient is unknown, because arrays may lead to inputs without a graph
+        self._parts: PartGradients | None = None  # inside `over`: how the arrays are cut
         self.used: dict[str, list[bool]] = {}  # by penalty: which arrays its gradient is not None for
 
-    def add(self, name: str, gradient: list[Any], factor: Any) -> tuple[Any, Any]:
+    def add(self, name: str, gradient: list[Any], factor: Any, parts: PartGradients | None = None) -> tuple[Any, Any]:
         """Add `factor` times a gradient to the total's. Return the norms of the gradient and of `factor` times it.
 
         The norms are None if the gradient is None for each array.
@@ -35,6 +37,11 @@ class Gradients:
         gradient = [None if g is None else at_least_float32(stop(g)) for g in gradient]
         if self._backend.ragged:
             gradient = [None if g is None else self._backend.packed(g) for g in gradient]
+        if parts is not None:
+            if self._parts is None:
+                self._parts = parts
+            else:
+                self._parts.update(parts)
         norm = self._norm(gradient)
         if norm is None:
             return None, None
@@ -72,15 +79,25 @@ class Gradients:
         return cosines
 
     def _norm(self, gradient: list[Any]) -> Any:
-        squares = [self._backend.autodiff.squared_norm(g) for g in gradient if g is not None]
+        parts, squared = self._parts, self._backend.autodiff.squared_norm
+        if parts is None:
+            squares = [squared(g) for g in gradient if g is not None]
+        else:
+            squares = [parts.total(i, squared(parts.whole(i, g))) for i, g in enumerate(gradient) if g is not None]
         return self._backend.xp.sqrt(sum(squares[1:], squares[0])) if squares else None
 
     def _dot(self, a: list[Any], b: list[Any]) -> Any:
         # not vecdot, see `squared_norm`
         sum_ = self._backend.xp.sum
-        products = [sum_(x * y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+        pairs = [(i, x, y) for i, (x, y) in enumerate(zip(a, b, strict=True)) if x is not None and y is not None]
+        if self._parts is None:
+            products = [sum_(x * y) for _, x, y in pairs]
+        else:
+            whole, total = self._parts.whole, self._parts.total
+            products = [total(i, sum_(whole(i, x) * whole(i, y))) for i, x, y in pairs]
         return sum(products[1:], products[0]) if products else self._zero()
 
     def _zero(self) -> Any:
         array = self._backend.autodiff.stop_gradient(self.arrays[0])
-        return self._backend.zero(array, self._backend.dtype(array.dtype).working or array.dtype)
+        zero = self._backend.zero(array, self._backend.dtype(array.dtype).working or array.dtype)
+        return zero if self._parts is None else self._parts.total(0, zero)  # so that JAX knows it to be the same

@@ -43,7 +43,7 @@ class Penalty:
     inputs : None, str, tuple of str, mapping or callable
         None: all arguments of the pipeline. Names: keys of the mapping that is the pipeline's only argument. A
         callable: takes the arguments of the pipeline, and returns an array or a tuple of arrays. A mapping: its keys
-        are parameters of `fn`, its values are names or callables, as in ``{"x": "hidden", "where": "mask"}``.
+        are parameters of `fn`, and its values are names or callables, as in ``{"x": "hidden", "where": "mask"}``.
     options : mapping
         Options of `fn`, the same in each call. You can also pass them as keywords.
     tree : mapping, optional
@@ -142,7 +142,8 @@ class Penalty:
         name = name or default or _default_name(function) or "<unnamed>"
         if not isinstance(name, str) or name.startswith("<") or name in RESERVED:
             raise ValueError(
-                f"Penalty: `name` must be a string other than a report's own names, got {shown(name)}. Give one."
+                f"Penalty: `name` must be a string that does not begin with < and is not one of {', '.join(RESERVED)}, "
+                f"got {shown(name)}. Pass another as `name=`."
             )
         values["name"] = name
         values["weight"] = check_weight(f"penalty {shown(name)}", weight)
@@ -171,7 +172,9 @@ class Penalty:
         if not callable(self.weight):
             return self.weight
         if step is None:
-            raise ValueError(f"penalty {shown(self.name)}: its weight is a schedule, got no step. Pass `step=`.")
+            raise ValueError(
+                f"penalty {shown(self.name)}: `step` must be given for a schedule, got None. Pass `step=`."
+            )
         return check_weight(f"penalty {self.name!r}", self.weight(step))
 
     def is_due(self, step: Any) -> Any:
@@ -180,7 +183,7 @@ class Penalty:
             return True
         if step is None:
             raise ValueError(
-                f"penalty {shown(self.name)}: it counts once in {self.every} steps, got no step. Pass `step=`."
+                f"penalty {shown(self.name)}: `step` must be given for every={self.every}, got None. Pass `step=`."
             )
         backend = backend_of(step)
         if backend is None or self.every < 2**31:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from .._arrays.numerics import stop_gradient
@@ -10,6 +11,8 @@ from .._core.shown import shown
 from .._penalties.decorator import value_and_metrics
 from .._penalties.spec import spec_of
 from ..backends import Backend, backend_of, flatten_of, in_dynamo, is_array
+from ..backends._over import ACTIVE
+from .part_gradients import PartGradients, layouts_if_parts
 from .penalty import RESERVED, Penalty
 from .returned_values import as_metric, as_scalar, factor_for, unpack
 from .tracked_arrays import TrackedGraph, TrackedInputs
@@ -42,6 +45,10 @@ class PenaltyResult(NamedTuple):
     metrics: Metrics
     gradient: list[Any] | None = None
     error: str | None = None  # why there is no gradient
+    parts: PartGradients | None = None  # inside `over`: how the arrays of the gradient are cut
+
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class _NoGradientError(Exception):
@@ -51,24 +58,28 @@ class _NoGradientError(Exception):
 def evaluate(context: EvaluationContext, penalty: Penalty, due: Any) -> PenaltyResult:
     """Evaluate one penalty. `due` is True, or a traced boolean: whether the penalty counts at this step."""
     weight: Any = "a schedule"
-    gradient = error = None
+    gradient = error = parts = None
     try:
         weight = _weight(penalty, context.step)
         if context.tracked is None or not penalty.differentiable:
             value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
         elif isinstance(context.tracked, TrackedGraph):
-            value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
+            with layouts_if_parts() if ACTIVE.any else _NOTHING as layouts:
+                value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
+            parts = None if layouts is None else PartGradients(layouts, context.tracked.arrays)
             try:
                 gradient = _gradient_through_graph(context.tracked, value)
             except _NoGradientError as failure:
                 error = str(failure)
         else:
             try:
-                value, metrics, gradient = _differentiate(context, context.tracked, penalty, due)
+                value, metrics, gradient, parts = _differentiate(context, context.tracked, penalty, due)
             except _NoGradientError as failure:
                 error = str(failure)
                 value, metrics = _value_and_metrics(context, penalty, context.inputs, due)
-        return _weigh(penalty, weight, value, metrics, due, gradient, error)
+        if parts is not None and gradient is not None and not parts.are_known(gradient):
+            gradient, error = None, "no gradient norm: inside `over`, a penalty must get arrays of wrt unchanged"
+        return _weigh(penalty, weight, value, metrics, due, gradient, error, parts)
     except Exception as raised:
         _add_note(context, penalty, weight, raised)
         raise
@@ -158,15 +169,18 @@ def _checked(
 
 def _differentiate(
     context: EvaluationContext, tracked: TrackedInputs, penalty: Penalty, due: Any
-) -> tuple[Any, Metrics, list[Any]]:
+) -> tuple[Any, Metrics, list[Any], PartGradients | None]:
     """Return value, metrics and gradient of a penalty, from one forward and one backward pass."""
     backend = tracked.backend
     metrics: Metrics = {}
     names: list[str] = []
+    parts = None
 
     def of_arrays(arrays: list[Any]) -> tuple[Any, list[Any]]:
-        nonlocal metrics, names
-        value, metrics = _value_and_metrics(context, penalty, tracked.inputs_with(arrays), due)
+        nonlocal metrics, names, parts
+        with layouts_if_parts() if ACTIVE.any else _NOTHING as layouts:
+            value, metrics = _value_and_metrics(context, penalty, tracked.inputs_with(arrays), due)
+        parts = None if layouts is None else PartGradients(layouts, arrays)
         names = _traced_names(penalty, metrics, backend)
         return value, [metrics[name] for name in names]
 
@@ -177,7 +191,7 @@ def _differentiate(
         if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
             raise
         raise _NoGradientError(_first_line(error)) from error
-    return value, {**metrics, **dict(zip(names, arrays, strict=True))}, gradient
+    return value, {**metrics, **dict(zip(names, arrays, strict=True))}, gradient, parts
 
 
 def _gradient_through_graph(tracked: TrackedGraph, value: Any) -> list[Any]:
@@ -207,13 +221,14 @@ def _weigh(
     due: Any,
     gradient: list[Any] | None = None,
     error: str | None = None,
+    parts: PartGradients | None = None,
 ) -> PenaltyResult:
     """Multiply a value by its weight, and by 0 if `due` is false."""
     factor = factor_for(penalty, weight, value)
     backend = None if due is True else backend_of(due)
     if backend is not None:  # not `where`: of two numbers, it returns PyTorch's default dtype
         factor = weight = factor * backend.xp.astype(due, value.dtype)
-    return PenaltyResult(value, factor * value, weight, factor, metrics, gradient, error)
+    return PenaltyResult(value, factor * value, weight, factor, metrics, gradient, error, parts)
 
 
 def _add_note(context: EvaluationContext, penalty: Penalty, weight: Any, error: Exception) -> None:

@@ -77,7 +77,7 @@ def check_count(penalty: str, fn: Any, given: tuple[Any, ...]) -> None:
         return
     takes = (*spec.functions, *spec.arrays)
     if len(given) == 1 and isinstance(given[0], Mapping):
-        remedy = f"Name them with inputs=, there are {listed(given[0])}"
+        remedy = f"Name them with inputs=. The names are {listed(given[0])}"
     elif len(given) > len(takes):
         names = [f"x{i}" for i in range(len(given))]
         picked = ", ".join(names[: len(takes)])
@@ -86,7 +86,7 @@ def check_count(penalty: str, fn: Any, given: tuple[Any, ...]) -> None:
     else:
         remedy = f"Pass {len(takes)}"
     raise TypeError(
-        f"penalty {shown(penalty)}: takes {_inputs(len(takes))} ({', '.join(takes)}), the pipeline got "
+        f"penalty {shown(penalty)}: takes {_inputs(len(takes))} ({', '.join(takes)}), but the pipeline got "
         f"{_inputs(len(given))}. {remedy}."
     )
 
@@ -105,4 +105,4 @@ def missing_input(user: str, name: str, names: Iterable[object], argument: str =
     remedy = f"Pass {argument}={{{shown(name)}: ...}}." if argument else "Pass it."
     if near is not None:
         remedy = f"Rename {near!r} or {shown(name)}."
-    return ValueError(f"{user} asks for the input {shown(name)}, the inputs are {listed(names)}. {remedy}")
+    return ValueError(f"{user} asks for the input {shown(name)}. The inputs are {listed(names)}. {remedy}")

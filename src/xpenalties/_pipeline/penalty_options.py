@@ -42,7 +42,7 @@ def with_keywords(fn: Callable[..., Any], options: Any, keywords: Mapping[str, A
                     f"Pass options={{{key!r}: ...}}.{_hint(fn, key, arguments)}"
                 )
             raise TypeError(
-                f"Penalty: `{shorten(key)}` is neither an argument of Penalty nor an option of {function}, the options "
+                f"Penalty: `{shorten(key)}` is neither an argument of Penalty nor an option of {function}. The options "
                 f"are {', '.join(parameters.keyword) or 'none'}." + _hint(fn, key, (*parameters.keyword, *arguments))
             )
     return {**options, **keywords}

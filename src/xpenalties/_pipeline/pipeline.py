@@ -154,8 +154,8 @@ class Pipeline(HasStaticKey, HasParameters):
         Exception
             The error of a penalty, with a note that names the penalty.
         TypeError, ValueError
-            If an option has a wrong type or value; if gradients are tracked, and the inputs hold no array to
-            differentiate with respect to; if threads are used inside jax.jit or torch.compile.
+            If an option has a wrong type or value. If gradients are tracked, and the inputs hold no array to
+            differentiate with respect to. If threads are used inside jax.jit or torch.compile.
         """
         settings = Settings.of(
             self.name,
@@ -249,9 +249,10 @@ class Pipeline(HasStaticKey, HasParameters):
         """Make a pipeline from a configuration: data or a file.
 
         A configuration is ``{"version": 1, "name": ..., "penalties": [...]}``, or only the list of penalties. Each
-        penalty is a table of the parameters of `Penalty`, with `penalty`, a name, instead of `fn`. All other parameters
-        are optional. `penalties` may also be a table: its keys are names, its values weights or tables of parameters.
-        You can then leave out `penalty` if it equals the name. `config_schema` describes the whole format to editors.
+        penalty is a table of the parameters of `Penalty`. Its key `penalty`, a name, stands for `fn`. All other
+        parameters are optional. `penalties` may also be a table: its keys are names, its values weights or tables of
+        parameters. You can then leave out `penalty` if it equals the name. `config_schema` describes the whole format
+        to editors.
 
         - `weight`: a number, or the name and the arguments of a schedule in `xpenalties.schedules`:
           ``{"schedule": "warmup", "after": 0.1, "steps": 1000}``. `after` may be another schedule, and `pieces` are
@@ -348,8 +349,9 @@ class Pipeline(HasStaticKey, HasParameters):
 
     def _unknown(self, name: str) -> str:
         names = [p.name for p in self.penalties]
-        return f"{shorten(self.name)}: no penalty is named {shown(name)}, there are {listed(names)}." + did_you_mean(
-            name, names
+        return (
+            f"{shorten(self.name)}: no penalty is named {shown(name)}. The names are {listed(names)}."
+            + did_you_mean(name, names)
         )
 
     def __len__(self) -> int:

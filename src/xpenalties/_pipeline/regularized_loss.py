@@ -67,7 +67,8 @@ class RegularizedLoss(HasStaticKey, HasParameters):
         register_loaded()  # if JAX is loaded, make this class a pytree
         if not callable(self.base_loss):
             raise TypeError(
-                f"RegularizedLoss: `base_loss` must be callable, got {type(self.base_loss).__qualname__}. Pass one."
+                f"RegularizedLoss: `base_loss` must be callable, got {type(self.base_loss).__qualname__}. Pass a "
+                "function."
             )
         check_pipeline("RegularizedLoss", "pipeline", self.pipeline)
         base = Penalty(self.base_loss, name="base loss")

@@ -56,7 +56,7 @@ def as_scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
         array = _an_array(inputs)
         working = _zero(value if array is None else array).dtype
     value = value if working is None else backend.xp.astype(value, working)
-    return backend.completed(value) if backend.cut else value
+    return backend.finished(value) if backend.cut else value
 
 
 def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
@@ -65,7 +65,7 @@ def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
         return weight
     weight = array_beside(weight, value)
     backend = common_backend(label_of(penalty), ("value", "weight"), (value, weight))
-    weight = backend.completed(weight) if backend.cut else weight
+    weight = backend.finished(weight) if backend.cut else weight
     return weight if weight.dtype == value.dtype else backend.xp.astype(weight, value.dtype)
 
 
@@ -81,7 +81,7 @@ def as_metric(penalty: Penalty, name: str, metric: Any) -> Any:
     if backend.dtype(metric.dtype).kind == "complex":
         raise TypeError(f"{label_of(penalty)}: metric {name!r} must be real, got {metric.dtype}. Take its abs.")
     metric = backend.autodiff.stop_gradient(metric)
-    return backend.completed(metric) if backend.cut else metric
+    return backend.finished(metric) if backend.cut else metric
 
 
 def zero_like(name: str, inputs: tuple[Any, ...], selectors: Iterable[Callable[..., Any]]) -> Any:

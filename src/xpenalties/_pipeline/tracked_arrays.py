@@ -14,6 +14,8 @@ from typing import Any
 from .._arrays.numerics import at_least_float32
 from .._core.shown import shown
 from ..backends import Backend, backend_of, flatten_of, in_dynamo
+from ..backends._over import ACTIVE
+from .part_gradients import same_on_all_devices
 from .wrt import Chosen, PulledBack, Recorded, Wrt, arrays_in, chosen_inputs, parts_by_name
 
 __all__ = ["Tracked", "TrackedGraph", "TrackedInputs", "tracked_arrays"]
@@ -62,6 +64,8 @@ class Tracked:
         xp, stop = self.backend.xp, self.backend.autodiff.stop_gradient
         wide = {i: at_least_float32(stop(g)) for i, g in rounded.items()}
         largest = xp.max(self.backend.stack([xp.max(xp.abs(self.backend.packed(g))) for g in wide.values()]))
+        if ACTIVE.any:
+            largest = same_on_all_devices(largest)
         scale = _LARGE / xp.where(largest < _LEAST, _LEAST, largest)
         scale = self.backend.moved(xp.where(xp.isfinite(scale) & (scale > 0), scale, xp.ones_like(scale)), value)
         scaled = pull(xp.ones_like(value) * scale)
@@ -142,8 +146,8 @@ class TrackedInputs(Tracked):
     def reason_without_graph(self) -> str:
         """Return why a value has no gradient norm if its inputs may have been computed from the arrays."""
         return (
-            f"does not use wrt ({self.label}) itself, and without a recorded graph, nothing leads from wrt to what it "
-            "uses. For norms of parameters, use a train_step of xpenalties.integrations, or make them the only input"
+            f"does not use wrt ({self.label}) itself. Its inputs may have been computed from wrt, but no graph records "
+            "that. For norms of parameters, use a train_step of xpenalties.integrations, or make them the only input"
         )
 
     def pulled_back(self, pull: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:

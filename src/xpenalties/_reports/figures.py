@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ..backends import Backend, backend_of
 
-__all__ = ["contribution_of", "json_safe", "paths", "to_floats", "tracer_of"]
+__all__ = ["contribution_of", "json_safe", "to_floats", "tracer_of"]
 
 
 def contribution_of(part: Any) -> Any:
@@ -54,14 +54,3 @@ def json_safe(leaf: Any) -> Any:
     if not isinstance(leaf, float) or math.isfinite(leaf):
         return leaf
     return "NaN" if math.isnan(leaf) else "Infinity" if leaf > 0 else "-Infinity"
-
-
-def paths(nested: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    """Return the leaves of nested mappings, with their keys joined by slashes."""
-    result = []
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            result += paths(value, f"{path}{name}/")
-        else:
-            result.append((path + str(name), value))
-    return result

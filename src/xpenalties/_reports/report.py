@@ -10,7 +10,8 @@ from .._core.pytrees import flatten, node
 from .._core.shown import listed, shown
 from .._core.suggestions import did_you_mean
 from .._core.terminal_text import printable
-from .figures import contribution_of, json_safe, paths, to_floats, tracer_of
+from .dicts import flat, nested
+from .figures import contribution_of, json_safe, to_floats, tracer_of
 from .table import as_text, shares
 
 __all__ = ["PenaltyReport", "Report"]
@@ -34,8 +35,8 @@ class PenaltyReport:
     metrics : dict
         For a built-in penalty, the sum, mean, min and max of its terms. For a callable, the metrics that it returned.
     error : str or None
-        Why a number is missing. If the value is, the penalty was dropped, and contributes 0. If a gradient norm is, the
-        gradient failed, or the penalty does not depend on what the norms are with respect to.
+        Why a number is missing. If the value is missing, the penalty was dropped, and contributes 0. If a gradient norm
+        is missing, the gradient failed, or the penalty does not depend on `wrt`.
     """
 
     value: Any
@@ -78,8 +79,8 @@ class Report:
         were not requested.
     wrt : str or None
         What the gradient norms are with respect to, as in the table's header: "params", names of inputs, "inputs" for
-        all of them, or "different inputs" if the norms of two penalties have no input in common, so that you cannot
-        compare them. None if no norms were computed.
+        all of them, or "different inputs". The last means that two penalties have no input in common, so you cannot
+        compare their norms. None if no norms were computed.
 
     Examples
     --------
@@ -106,7 +107,7 @@ class Report:
         parts = self._parts()
         if name not in parts:
             raise KeyError(
-                f"Report: no penalty is named {shown(name)}, there are {listed(parts)}.{did_you_mean(name, parts)}"
+                f"Report: no penalty is named {shown(name)}. The names are {listed(parts)}.{did_you_mean(name, parts)}"
             )
         return parts[name]
 
@@ -138,9 +139,9 @@ class Report:
     def share(self) -> dict[str, float]:
         """The share of each part in the loss: its contribution divided by the sum of all magnitudes, as plain floats.
 
-        A part that is subtracted has a negative share. The base loss is "base_loss". All shares are 0 if all
-        contributions are, and NaN if one is NaN or infinite. Reading them moves the contributions off the device, in
-        one transfer.
+        A part that is subtracted has a negative share. The base loss is "base_loss". If all contributions are 0, so are
+        all shares. If one contribution is NaN or infinite, all shares are NaN. Reading them moves the contributions off
+        the device, in one transfer.
         """
         parts = self._parts()
         contributions = [contribution_of(part) for part in parts.values()]
@@ -175,9 +176,9 @@ class Report:
     ) -> Report:
         """Return the mean of several reports, such as those of an epoch, with plain floats in it.
 
-        It adds up: the mean total is the sum of the mean contributions. So a penalty that is missing in a report, as
-        with `every`, counts there with `weight` and `contribution` 0. All other figures are means over the reports that
-        have them, and the metrics "min" and "max" are the smallest and the largest value.
+        It adds up: the mean total is the sum of the mean contributions. So if a report lacks a penalty, as with
+        `every`, the penalty counts there with `weight` and `contribution` 0. All other figures are means over the
+        reports that have them, and the metrics "min" and "max" are the smallest and the largest value.
 
         Parameters
         ----------
@@ -233,6 +234,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return a nested dict of plain floats, moved off the device in one transfer.
 
+        It has all figures, and no text: `wrt` and a penalty's `error` are attributes. For cosines, see `conflicts`.
+
         Returns
         -------
         dict
@@ -246,35 +249,9 @@ class Report:
         ValueError
             If the report is stacked over several steps, as by jax.lax.scan or jax.vmap. Index it first.
         """
-        leaves, rebuild = flatten(self._nested())
+        leaves, rebuild = flatten(nested(self))
         result: dict[str, Any] = rebuild(iter(to_floats(leaves)))
         return result
-
-    def _nested(self) -> dict[str, Any]:
-        """Return the dict of `to_dict`, with arrays left as they are."""
-        return {
-            "loss_total": self.loss_total,
-            "base_loss": None
-            if self.base_loss is None
-            else {
-                "value": self.base_loss.value,
-                "grad_norm": self.base_loss.grad_norm,
-                "custom": dict(self.base_loss.metrics),
-            },
-            "regularizers": {
-                name: {
-                    "value": penalty.value,
-                    "weight": penalty.weight,
-                    "contribution": penalty.contribution,
-                    "grad_norm": penalty.grad_norm,
-                    "grad_norm_weighted": penalty.grad_norm_weighted,
-                    "custom": dict(penalty.metrics),
-                }
-                for name, penalty in self.regularizers.items()
-            },
-            "regularizer_total": self.regularizer_total,
-            "total_grad_norm": self.total_grad_norm,
-        }
 
     def conflicts(self) -> dict[str, dict[str, float]]:
         """Return `gradient_conflicts` as plain floats, in one transfer. Return {} if they were not requested."""
@@ -310,15 +287,7 @@ class Report:
         ValueError
             If "/" in a name gives two figures the same name. Also as for `to_dict`.
         """
-        nested = self.to_dict() if floats else self._nested()
-        nested.update(nested.pop("regularizers"))
-        figures: dict[str, Any] = {}
-        for path, value in paths(nested):
-            if path in figures:
-                raise ValueError(
-                    f"Report.flat: two figures must not have the same name, got {shown(path)} twice. Rename one."
-                )
-            figures[path] = value
+        figures = flat(self.to_dict() if floats else nested(self))
         return {prefix + path: value for path, value in figures.items() if value is not None}
 
     def __str__(self) -> str:

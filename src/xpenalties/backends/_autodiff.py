@@ -23,7 +23,7 @@ class Autodiff:
     remedy: str = ""
     #: Part of the error if gradients are requested with respect to arrays that are not among a function's inputs.
     needs_inputs: str = (
-        "arrays in `wrt` must be among the inputs, because there is no graph that leads from others to a penalty, got "
+        "arrays in `wrt` must be among the inputs, because no graph leads from other arrays to a penalty, got "
         "others. Pass the arrays that the penalties use as inputs."
     )
 

@@ -77,9 +77,9 @@ def block_size(elements: int | None) -> Iterator[None]:
 def keep_pages(empty: Callable[[int], Any]) -> None:
     """Make the C library keep the memory that a block frees, for the next block. `empty(n)` allocates n bytes.
 
-    glibc returns free memory at the end of its heap to the system if it is more than twice the largest allocation, of
-    up to 32 MiB, that the process has freed so far (mallopt(3), M_MMAP_THRESHOLD). So this function allocates and frees
-    almost 32 MiB. Otherwise each block would get new pages, which the system zeroes first: that takes longer than
-    computing the block.
+    glibc returns free memory at the end of its heap to the system if it exceeds a limit: twice the largest allocation
+    that the process has freed so far. Only allocations of up to 32 MiB raise the limit (mallopt(3), M_MMAP_THRESHOLD).
+    So this function allocates and frees almost 32 MiB. Otherwise each block would get new pages. The system zeroes them
+    first, which takes longer than computing the block.
     """
     empty(2**25 - 2**16)

@@ -34,6 +34,13 @@ class Evaluation:
             return self.run(work.in_blocks, (elements,), {}), None
         return self.run_fast(work.terms, (work.arrays, work.mask), {}), None
 
+    def evaluate_in_step(self, work: Work) -> tuple[Any, Any]:
+        """Evaluate a linear map whose formula communicates with other devices, like `evaluate`.
+
+        Nothing here may depend on values, because all devices must communicate at the same points.
+        """
+        return self.run(work.whole, (), {}), None
+
     def run(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         """Run a function without NumPy's warnings.
 

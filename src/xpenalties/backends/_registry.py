@@ -37,7 +37,8 @@ __all__ = [
     "register_loaded",
 ]
 
-_FRAMEWORKS = ("torch", "jax", "numpy", "cupy")  # torch first: torch.compile may have to trace the search
+# torch first: torch.compile may have to trace the search; dask before numpy, of whose arrays it has a subclass
+_FRAMEWORKS = ("torch", "jax", "dask.array", "numpy", "cupy")
 _BACKENDS: dict[type, Backend] = {}  # entries are written whole, so threads can share it
 _GENERIC: dict[Any, Backend] = {}
 
@@ -63,6 +64,8 @@ def _module(name: str) -> Any:
         from . import torch as module  # type: ignore[no-redef]
     elif name == "jax":
         from . import jax as module  # type: ignore[no-redef]
+    elif name == "dask.array":
+        from . import dask as module  # type: ignore[no-redef]
     else:  # pragma: no cover - imports cupy, which needs a CUDA device
         from . import cupy as module  # type: ignore[no-redef]
     return module
@@ -128,6 +131,18 @@ def parameters_of(tree: Any) -> Any:
 def backend_of_shapes() -> Backend | None:
     """Return the backend for pytrees without arrays (empty, or shapes only): JAX's if it is imported, else None."""
     return _jax() if is_imported("jax") else None
+
+
+def group_of(value: Any) -> Any:
+    """Return the group of devices that an axis name or a process group stands for, or None for anything else."""
+    names = ("jax",) if isinstance(value, str | tuple) else ("torch",)
+    return next((_module(name).group_of(value) for name in names if is_imported(name)), None)
+
+
+def part_backend_of(backend: Backend) -> Backend:
+    """Return the backend of parts of arrays of `backend`, which is PyTorch's or JAX's."""
+    parts: Backend = _module(backend.name).PARTS
+    return parts
 
 
 def backend_of(x: object) -> Backend | None:

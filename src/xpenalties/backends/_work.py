@@ -59,7 +59,7 @@ class Work(NamedTuple):
     def size(self) -> int:
         """Return the number of elements of an input, or of the logits."""
         assert self.axis is not None
-        return math.prod(self.terms_shape) * self._classes
+        return math.prod(self.terms_shape) * self.classes_of_row
 
     @property
     def terms_shape(self) -> tuple[int, ...]:
@@ -80,7 +80,7 @@ class Work(NamedTuple):
         """Yield the index of each block, in the order of the terms in memory. A block has at least one row."""
         shape = tuple(self.arrays[0].shape)
         axes = [axis for axis in range(len(shape)) if axis != self.axis]
-        inner = self._classes
+        inner = self.classes_of_row
         while len(axes) > 1 and inner * shape[axes[-1]] <= elements:
             inner *= shape[axes.pop()]
         *single, cut = axes
@@ -94,7 +94,8 @@ class Work(NamedTuple):
                 yield tuple(index)
 
     @property
-    def _classes(self) -> int:
+    def classes_of_row(self) -> int:
+        """Return the number of classes of a row: elements of an input, or logits."""
         assert self.axis is not None
         if self.classes is not None:
             return self.classes

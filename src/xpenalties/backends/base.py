@@ -2,7 +2,7 @@
 
 A `Backend` is an array namespace and the operations that it lacks. Everything else that differs between frameworks is
 in five parts: `autodiff`, `evaluation`, `tracing`, `random` and `exchange`. The defaults need only the array API
-standard. So array-api-strict and dask have no file here: they use `Backend` itself.
+standard. So array-api-strict has no file here: it uses `Backend` itself.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Backend:
     cut: bool = False
     #: True if the arrays hold sequences of different lengths, packed one after another. See `_penalties/ragged.py`.
     ragged: bool = False
+    #: True if arrays are in chunks that are computed later. See the methods from `require_sizes` on.
+    lazy: bool = False
     #: True if a linear layer's weight has its output units on the first axis, False if on the last.
     units_first: bool = False
 
@@ -150,6 +152,21 @@ class Backend:
         u, values, vh = self.xp.linalg.svd(x, full_matrices=False)
         return self.matmul(u * self.xp.expand_dims(function(values), axis=-2), vh)
 
+    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
+        """Return the products of all pairs of vectors, shape [..., n, n].
+
+        The n vectors are counted by the axes `vectors`, and each lies along the axes `along`. Both are in ascending
+        order. All other axes come before them, and count matrices.
+        """
+        xp = self.xp
+        first, second = (vectors, along) if along[-1] == x.ndim - 1 else (along, vectors)
+        if len(first) + len(second) > 2:  # one axis each; only sequences of 3-d arrays are copied
+            order = (*first, *second)  # torch.vmap has no rule for moveaxis
+            x = x if order == tuple(range(x.ndim)) else xp.permute_dims(x, order)
+            x = xp.reshape(x, (math.prod(x.shape[: len(first)]), math.prod(x.shape[len(first) :])))
+        transposed = xp.matrix_transpose(x)
+        return self.matmul(x, transposed) if first is vectors else self.matmul(transposed, x)
+
     def linear(self, hidden: Any, weight: Any) -> Any:
         """Return `hidden @ weight.T`, summed and returned in float32 or wider."""
         xp = self.xp
@@ -164,6 +181,10 @@ class Backend:
         logits = [self.matmul(hidden, xp.matrix_transpose(part)) for part in parts]
         return logits[0] if len(logits) == 1 else xp.concat(logits, axis=-1)
 
+    def positions(self, x: Any, like: Any) -> Any:
+        """Return the indices along the last axis of `x`, with the dtype and the device of `like`."""
+        return self.xp.arange(x.shape[-1], dtype=like.dtype, device=self.device(like))
+
     def device(self, x: Any) -> Any:
         """Return the device of `x`, for the `device=` of new arrays."""
         return array_api_compat.device(x)
@@ -171,6 +192,10 @@ class Backend:
     def beside(self, x: Any, like: Any) -> Any:
         """Return `x` as an array that operators combine with `like`, which may be cut into parts."""
         return x
+
+    def finished(self, value: Any) -> Any:
+        """Return the value of a penalty of arrays that are cut into parts, ready to be added to any loss."""
+        return value
 
     def moved(self, scalar: Any, like: Any) -> Any:
         """Move a 0-d array to the device of `like`."""
@@ -197,10 +222,6 @@ class Backend:
         xp = self.xp
         return xp.sum(xp.zeros_like(xp.reshape(self.packed(like), (-1,))[:0], dtype=dtype))
 
-    def completed(self, scalar: Any) -> Any:
-        """Return a 0-d array that a user's function returned as one that can be added to any other."""
-        return scalar
-
     def laid_out(self, x: Any, like: Any) -> Any:
         """Return an array cut into parts as another array of its shape is."""
         return x
@@ -224,6 +245,22 @@ class Backend:
     def unpacked(self, x: Any, like: Any, axis: int) -> Any:
         """Return packed elements as a ragged array with the lengths of `like`, along `axis`."""
         raise NotImplementedError  # pragma: no cover - callers ask `ragged` first
+
+    def require_sizes(self, function: str, name: str, x: Any) -> None:
+        """Raise an error if a size of `x` is not known before it is computed."""
+        raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
+
+    def in_chunks(self, x: Any, chunks: tuple[Any, ...]) -> Any:
+        """Return `x` with other chunks."""
+        raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
+
+    def norm(self, norm: Callable[..., Any], x: Any, axis: Any, *, again: bool = False) -> Any:
+        """Return the L2 norm along `axis`, of size 1 there. `norm` is for arrays of the chunks' framework."""
+        raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
+
+    def not_finite(self, x: Any) -> tuple[int, int, tuple[int, ...]] | None:
+        """Compute the number of NaN and Inf, and the index of the first, or None if all are finite."""
+        raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
 
     def snapshot(self, x: Any) -> Any:
         """Return a constant that does not change if `x` does: a copy, unless arrays are immutable."""

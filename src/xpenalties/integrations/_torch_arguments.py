@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from inspect import signature
-from typing import Any
+from typing import Any, Never
 
-from .._core.shown import shorten, shown
+from .._core.shown import listed, shorten, shown
 from .._core.suggestions import nearest
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 
-__all__ = ["check_call", "check_options", "check_step", "check_wrapping"]
+__all__ = ["check_call", "check_options", "check_step", "check_wrapping", "refuse_options"]
 
 #: The options of a call, besides `step` and `inputs`.
 _OPTIONS = tuple(p.name for p in signature(RegularizedLoss.compute).parameters.values() if p.kind is p.KEYWORD_ONLY)
@@ -89,6 +89,14 @@ def check_options(caller: str, options: Iterable[str]) -> None:
             near = nearest(option, (*_OPTIONS, "inputs"))
             remedy = f"Did you mean {near!r}?" if near else f"If it is an input, pass inputs={{{shown(option)}: ...}}."
             raise TypeError(f"{caller}: `{shorten(option)}` is not an option of a call. {remedy}")
+
+
+def refuse_options(caller: str, options: Iterable[str]) -> Never:
+    """Refuse the keywords of a call that returns no report. Options are for `compute`."""
+    check_options(caller, options)
+    raise TypeError(
+        f"{caller}: a call must have no options, got {listed(options)}. Call the loss's compute(), which takes them."
+    )
 
 
 # train_step

@@ -121,8 +121,8 @@ def _check_learning_rate(optimizer: torch.optim.Optimizer, transform: GradientTr
     """Check that a transform can be scaled by the learning rate."""
     if to != "updates":
         raise ValueError(
-            f"attach: `scale_by_learning_rate` must come with to='updates', got to={to!r}. The optimizer multiplies "
-            "gradients by it."
+            f"attach: `scale_by_learning_rate` must come with to='updates', got to={to!r}. The optimizer itself "
+            "multiplies gradients by the learning rate."
         )
     if not accepts_keyword(transform.update)("learning_rate"):
         raise ValueError(

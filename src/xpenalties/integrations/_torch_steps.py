@@ -49,8 +49,8 @@ def refuse_scaler(kwargs: dict[str, Any]) -> None:
     """Raise an error if the step gets a GradScaler: it would unscale the gradients only after the transform."""
     if "grad_scaler" in kwargs:
         raise ValueError(
-            "attach: `step` must not take a `grad_scaler`, got an optimizer that does, whose gradients are still "
-            "scaled. Let it read `grad_scale` and `found_inf`, as PyTorch's fused optimizers do."
+            "attach: the optimizer's `step` must not take a `grad_scaler`, because the transform would get scaled "
+            "gradients, got one that does. Let it read `grad_scale` and `found_inf`, as PyTorch's fused optimizers do."
         )
 
 
@@ -71,8 +71,8 @@ def unscale(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
     params = [param for group in optimizer.param_groups for param in group["params"] if param.grad is not None]
     if any(param.grad.dtype == torch.float16 for param in params):
         raise ValueError(
-            "attach: gradients must not be float16 in a fused optimizer with a GradScaler, got float16, in which "
-            "unscaled gradients are 0. Keep the parameters in float32, and use autocast."
+            "attach: gradients must not be float16 in a fused optimizer with a GradScaler, got float16, where "
+            "unscaled gradients may be 0. Keep the parameters in float32, and use autocast."
         )
     for param in params:
         param.grad.div_(scale.to(param.grad.device))

@@ -43,8 +43,8 @@ class KerasRegularizer(keras.regularizers.Regularizer):  # type: ignore[misc]
     Raises
     ------
     TypeError, ValueError
-        As for `Penalty` and `Pipeline.from_config`. Also if a weight is a schedule, because Keras passes no step, if a
-        penalty names its inputs, or if `weight` or options are passed with a penalty that has its own.
+        As for `Penalty` and `Pipeline.from_config`. Also if a weight is a schedule, because Keras passes no step. Also
+        if a penalty names its inputs, or if `weight` or options are passed with a penalty that has its own.
 
     Notes
     -----

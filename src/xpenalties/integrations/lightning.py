@@ -41,9 +41,14 @@ Observe = Callable[[Report], Any]
 class PipelineCallback(Callback):  # type: ignore[misc]
     """Adds a pipeline's penalties to the loss that `training_step` returns, and logs them.
 
-    The pipeline gets a mapping: the outputs of modules by the names in `activities`; ``"params"``, the module's
-    parameters by path, for `over_tree`; ``"batch"``; ``"loss"``; and if `training_step` returns a dict, its other
-    items. The step is `trainer.global_step`.
+    The pipeline gets a mapping:
+
+    - the outputs of modules, by the names in `activities`
+    - ``"params"``, the module's parameters by path, for `over_tree`
+    - ``"batch"`` and ``"loss"``
+    - if `training_step` returns a dict, its other items
+
+    The step is `trainer.global_step`.
 
     Parameters
     ----------

@@ -14,21 +14,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
+from .._core.hidden_parameters import hide_parameters
 from .._core.optional import require
 
 with require("PyTorch", needed_by=__name__, install="xpenalties[torch]"):
     import torch
 
+from .._core.shown import listed, shown_function
 from .._pipeline.checked_pipeline import check_pipeline
 from .._pipeline.penalty_inputs import names_in
 from .._pipeline.pipeline import Pipeline
+from .._pipeline.pipeline_table import title_of
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.wrt import Recorded, checked_wrt
 from .._reports.report import Report
 from ._named_inputs import check_inputs, select_inputs
-from ._torch_arguments import check_call, check_options, check_step, check_wrapping
+from ._torch_arguments import check_call, check_options, check_step, check_wrapping, refuse_options
 from ._torch_attached import Attached, attached_to
 from ._torch_capture import Capture, capture
 from ._torch_optimizers import attach, parameter_groups
@@ -88,6 +91,9 @@ class _BaseLoss:
     loss_fn: Callable[..., Any]
     names: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"{shown_function(self.loss_fn)}({', '.join(self.names)})"
+
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
         return self.loss_fn(*(inputs[name] for name in self.names))
 
@@ -100,8 +106,10 @@ class WrappedLoss:
     names: tuple[str, ...]
     activities: Mapping[str, Any]
 
-    def __call__(self, *args: Any, step: Any = None, inputs: Mapping[str, Any] | None = None) -> Any:
+    def __call__(self, *args: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **keywords: Never) -> Any:
         """Return the total, a 0-d tensor. `inputs` are more inputs of the pipeline, by name."""
+        if keywords:
+            refuse_options("wrap_loss", keywords)
         return self.loss(self._all_inputs(args, inputs), step=step)
 
     def compute(self, *args: Any, step: Any = None, inputs: Mapping[str, Any] | None = None, **options: Any) -> Any:
@@ -118,10 +126,19 @@ class WrappedLoss:
                 options["wrt"] = Recorded(tuple(leaves))
         return self.loss.compute(by_name, step=step, **options)
 
+    def __repr__(self) -> str:
+        """Return the names of the loss, its arguments and its inputs. The pipeline prints its own table."""
+        loss, names = self.loss.base_loss, list(self.activities)
+        activities = f", activities {listed(names)}" if names else ""
+        return f"WrappedLoss of {shown_function(loss)} and {title_of(self.loss.pipeline.name)}{activities}"
+
     def _all_inputs(self, args: tuple[Any, ...], inputs: Mapping[str, Any] | None) -> dict[str, Any]:
         check_call(self.names, args, inputs)
         passed = {**(inputs or {}), **dict(zip(self.names, args, strict=True))}
         return {**select_inputs(self.loss.pipeline, passed, self.activities, argument="inputs"), **passed}
+
+
+hide_parameters(WrappedLoss.__call__, "keywords")
 
 
 def train_step(

@@ -21,7 +21,6 @@ from .._core.shown import shown
 with require("transformers", needed_by=__name__, install="xpenalties[transformers]"):
     import torch
     from transformers import Trainer
-    from transformers.models.auto import modeling_auto
 
 from .._core.checks import POSITIVE_INTEGER, check_argument
 from .._pipeline.checked_pipeline import check_pipeline
@@ -32,31 +31,34 @@ from .._pipeline.wrt import Recorded
 from .._reports.report import Report
 from ._named_inputs import LazyInputs, check_inputs, select_inputs
 from ._torch_tracking import add_named, recorded
+from ._transformers_labels import Labels, items_and_share
 from ._transformers_pipeline import bound_pipeline, evaluated_each_step
 from ._transformers_reference import check_reference, without_cache
 from ._transformers_state import ResetOnBegin, TrainerRun
 
 __all__ = ["PipelineLoss"]
 
-_UNSHIFTED = {
-    *modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values(),
-    *modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values(),
-} - set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 _TRAINERS = frozenset({"params", "reference"})  # inputs that only exist after `attach`
 
 
 class PipelineLoss:
     """The Trainer's `compute_loss_func`, with a pipeline's penalties.
 
-    The pipeline gets a mapping: the model's outputs, such as ``"logits"``; ``"labels"``, aligned with the logits that
-    predict them; ``"mask"``, True where a label is not `ignore_index`; and ``"items"``, the number of labels that count
-    in all batches of the optimizer's step. After `attach`, also ``"reference"``, the reference's logits, and
-    ``"params"``, the model's parameters by path, for `over_tree`. The step is the Trainer's `global_step`.
+    The pipeline gets a mapping:
 
-    Built-in penalties whose arrays are logits or reference are masked by the labels and divided by the number of items,
-    like the loss, unless their options or a mapping of `inputs` set `where` or `normalizer`. (A "mean" over elements is
-    also divided by the number of classes.) All other penalties are scaled by the batch's share of the items: with
-    gradient accumulation, they count once for all batches of a step.
+    - the model's outputs, such as ``"logits"``
+    - ``"labels"``, aligned with the logits that predict them
+    - ``"mask"``, True where a label is not `ignore_index`
+    - ``"items"``, the number of labels that count in all batches of the optimizer's step
+    - after `attach`, ``"reference"``, the reference's logits
+    - after `attach`, ``"params"``, the model's parameters by path, for `over_tree`
+
+    The step is the Trainer's `global_step`.
+
+    Like the loss, built-in penalties whose arrays are logits or reference are masked by the labels and divided by the
+    number of items. If a penalty's options or its mapping of `inputs` set `where` or `normalizer`, these are used
+    instead. (A "mean" over elements is also divided by the number of classes.) All other penalties are scaled by the
+    batch's share of the items: with gradient accumulation, they count once for all batches of a step.
 
     Parameters
     ----------
@@ -99,8 +101,8 @@ class PipelineLoss:
     step, model or reference, and the items are those of the batch.
 
     A gradient norm is that of one batch in one process, because norms do not add up. With gradient accumulation, the
-    batch's loss and penalties are its share of the step's. The logs have the norms divided by this share, so they do
-    not depend on the number of batches. If the model uses gradient checkpointing, pass
+    loss and penalties of a batch are only a share of those of the step. The logs have the norms divided by this share,
+    so they do not depend on the number of batches. If the model uses gradient checkpointing, pass
     ``gradient_checkpointing_kwargs={"use_reentrant": False}``: otherwise PyTorch cannot compute these gradients, and
     the report says so.
 
@@ -150,8 +152,7 @@ class PipelineLoss:
         self.report: Report | None = None
         self._loss = loss
         self._reference = reference
-        self._shift = shift
-        self._ignore_index = ignore_index
+        self._labels = Labels(shift, ignore_index, are_classes=loss is None)
         self._prefix = prefix
         self._run: TrainerRun | None = None  # while a Trainer computes its loss
 
@@ -181,13 +182,7 @@ class PipelineLoss:
                 f"{shown(trainer.compute_loss_func)}. Pass it to the Trainer."
             )
         check_reference(self._reference, trainer.model)
-        if self._shift:
-            _check_predicts_next_token(trainer.model)
-        if self._ignore_index != -100:
-            raise ValueError(
-                "PipelineLoss: `ignore_index` must be -100, which the Trainer counts items by, got "
-                f"{self._ignore_index}. Let the collator use -100."
-            )
+        self._labels.check(trainer.model)
         if trainer.args.label_smoothing_factor != 0:
             raise ValueError(
                 "PipelineLoss: label smoothing must be off, because only the Trainer's own loss applies it, got "
@@ -207,12 +202,10 @@ class PipelineLoss:
         """Return the total, a 0-d tensor. The Trainer calls this."""
         logits = _logits("the model", outputs)
         shifted = None if self._run is None else self._run.called_with.get("shift_labels")
-        aligned = self._aligned_labels(logits, labels, shifted)
-        if aligned.shape == logits.shape[:-1]:
-            mask = aligned != self._ignore_index
-        else:  # labels of a custom loss, such as one for each class
-            mask = torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device)
-        items, share = self._items_and_share(self._count_items(labels, shifted), aligned, mask, num_items_in_batch)
+        aligned, mask = self._labels.aligned(logits, labels, shifted)
+        trainer = None if self._run is None else self._run.trainer
+        count = self._labels.count(labels, shifted, trainer)
+        items, share = items_and_share(count, aligned, mask, num_items_in_batch)
         inputs = {**outputs, "logits": logits, "labels": aligned, "mask": mask, "items": items}
         step = None if self._run is None else self._run.trainer.state.global_step
         pipe = self.pipe if torch.is_grad_enabled() else evaluated_each_step(self.pipe)
@@ -224,7 +217,7 @@ class PipelineLoss:
         wrt = self._wrt(step)
         add_named("PipelineLoss", selected, wrt, inputs, lazy)
         if self._loss is None:
-            base = _cross_entropy(logits, aligned, self._ignore_index) / items
+            base = self._labels.cross_entropy(logits, aligned) / items
         else:
             base = self._loss(outputs, labels, num_items_in_batch=num_items_in_batch)
         bound, scaled_names = bound_pipeline(pipe, mask, items, share, logits.shape[-1])
@@ -239,51 +232,6 @@ class PipelineLoss:
         if self._run is None or self.track_every is None or step % self.track_every or not torch.is_grad_enabled():
             return None
         return recorded("PipelineLoss", self.wrt, getattr(self._run.trainer.accelerator, "scaler", None))
-
-    def _aligned_labels(self, logits: Any, labels: Any, shifted: Any) -> Any:
-        """Return the labels that the logits predict: shifted here, or `shifted` if the collator made them."""
-        if labels is None:
-            raise ValueError("PipelineLoss: the batches must have 'labels', got none. Let the collator make them.")
-        if self._shift and shifted is not None:
-            labels = shifted
-        elif self._shift:
-            labels = torch.nn.functional.pad(labels, (0, 1), value=self._ignore_index)[..., 1:]
-        labels = labels.to(logits.device)
-        fits = labels.shape == logits.shape[:-1] and logits.ndim >= 2 + self._shift
-        if not fits and (self._loss is None or self._shift):
-            remedy = (
-                "Pass shift=False if the model does not predict the next token." if self._shift else "Pass a `loss`."
-            )
-            raise ValueError(
-                f"PipelineLoss: labels must have the logits' shape without classes, got {tuple(labels.shape)} and "
-                f"{tuple(logits.shape)}, shift={self._shift}. {remedy}"
-            )
-        if self._loss is None and (labels.is_floating_point() or logits.shape[-1] == 1):
-            raise ValueError(
-                f"PipelineLoss: labels must be classes for the cross-entropy, got {labels.dtype} for "
-                f"{logits.shape[-1]} of them. Pass a `loss`."
-            )
-        return labels
-
-    def _count_items(self, labels: Any, shifted: Any) -> Any:
-        """Count the items of a batch like the Trainer, which for many models counts before it shifts the labels."""
-        if shifted is not None:
-            return torch.sum(shifted != self._ignore_index)
-        shifts = self._shift if self._run is None else getattr(self._run.trainer, "_loss_shifts_labels", False)
-        return torch.sum((labels[..., 1:] if shifts else labels) != self._ignore_index)
-
-    def _items_and_share(self, count: Any, aligned: Any, mask: Any, num_items_in_batch: Any) -> tuple[Any, Any]:
-        """Return the number of items in the optimizer's step, and this batch's share of them."""
-        is_whole_step = num_items_in_batch is None
-        items = torch.as_tensor(torch.sum(mask) if is_whole_step else num_items_in_batch, device=mask.device)
-        items = items.flatten()[0]  # torch.nn.DataParallel passes one for each device
-        items = torch.where(items > 0, items, 1)  # it is 0 if no label of the step counts
-        if is_whole_step:
-            return items, 1.0
-        share = count.to(mask.device) / items
-        if aligned.shape != mask.shape:  # the Trainer counts the labels of all classes, penalties count rows
-            items = torch.sum(mask) / share
-        return items, share
 
     def _lazy_inputs(self, logits: Any) -> LazyInputs:
         """Return the inputs that are made only if a penalty needs them."""
@@ -347,22 +295,9 @@ def _check_needs_no_trainer(pipe: Pipeline, missing: frozenset[str]) -> None:
             needed.append("step")
         if penalty.enabled and needed:
             raise ValueError(
-                "PipelineLoss: the loss must be attached to the Trainer, got a loss that is not, whose penalty "
-                f"{penalty.name!r} needs the {' and '.join(needed)}. Call attach(trainer) first."
+                f"PipelineLoss: the loss must be attached to the Trainer, because penalty {penalty.name!r} needs the "
+                f"{' and '.join(needed)}, got one that is not. Call attach(trainer) first."
             )
-
-
-def _check_predicts_next_token(model: Any) -> None:
-    model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
-    if hasattr(model, "get_base_model"):  # it has adapters
-        model = model.get_base_model()
-    kinds = {kind.__name__ for kind in type(model).__mro__}
-    is_encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-    if is_encoder_decoder or not kinds.isdisjoint(_UNSHIFTED):
-        raise ValueError(
-            "PipelineLoss: `shift` must be False for a model that does not predict the next token, got True for "
-            f"{type(model).__name__}. Pass shift=False."
-        )
 
 
 def _logits(source: str, outputs: Any) -> Any:
@@ -370,10 +305,3 @@ def _logits(source: str, outputs: Any) -> Any:
         got = ", ".join(map(repr, outputs)) if isinstance(outputs, Mapping) else type(outputs).__qualname__
         raise TypeError(f"PipelineLoss: {source} must return a mapping with 'logits', got {got}. Use return_dict=True.")
     return outputs["logits"]
-
-
-def _cross_entropy(logits: Any, labels: Any, ignore_index: int) -> Any:
-    """Return the cross-entropy in float32, summed over all labels."""
-    return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, -2), labels.flatten(), ignore_index=ignore_index, reduction="sum"
-    )

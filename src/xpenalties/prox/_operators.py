@@ -26,8 +26,8 @@ def l1(x: Array, /, *, scale: Any) -> Array:
     x : array, shape (...)
         Real or complex floating point.
     scale : float or array
-        :math:`s`, the factor of the penalty, >= 0: the learning rate times the weight. Pass an array that broadcasts to
-        `x` for a factor for each element.
+        :math:`s`, the factor of the penalty, >= 0: the learning rate times the weight. For a factor for each
+        element, pass an array that broadcasts to `x`.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def l2(x: Array, /, *, scale: Any) -> Array:
     x : array, shape (...)
         Real or complex floating point.
     scale : float or array
-        :math:`s`, the factor of the penalty, >= 0. Pass an array that broadcasts to `x` for a factor for each element.
+        :math:`s`, the factor of the penalty, >= 0. For a factor for each element, pass an array that broadcasts to `x`.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def elastic_net(x: Array, /, *, scale: Any, l1_ratio: float = 0.5) -> Array:
     x : array, shape (...)
         Real or complex floating point.
     scale : float or array
-        :math:`s`, the factor of the penalty, >= 0. Pass an array that broadcasts to `x` for a factor for each element.
+        :math:`s`, the factor of the penalty, >= 0. For a factor for each element, pass an array that broadcasts to `x`.
     l1_ratio : float, default 0.5
         :math:`\alpha`, the fraction of the L1 part, in [0, 1].
 

@@ -23,8 +23,8 @@ def box(x: Array, /, *, low: Any = None, high: Any = None) -> Array:
     x : array, shape (...)
         Real floating point.
     low, high : float or array, optional
-        The bounds. None means no bound on that side. Pass an array that broadcasts to `x` for a bound for each element.
-        Values of arrays are not checked: if `low` is above `high`, the result is `high`.
+        The bounds. None means no bound on that side. For a bound for each element, pass an array that broadcasts to
+        `x`. Values of arrays are not checked: if `low` is above `high`, the result is `high`.
 
     Returns
     -------

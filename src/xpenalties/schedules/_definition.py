@@ -168,7 +168,7 @@ def schedule(*, prepare: Prepare | None = None) -> Callable[[Callable[Concatenat
                 bound = signature.bind(*args, **kwargs)
             except TypeError as error:
                 hint = next(filter(None, (did_you_mean(key, checks) for key in kwargs if key not in checks)), "")
-                raise TypeError(f"{name}: {error}, the arguments are {', '.join(checks)}.{hint}") from None
+                raise TypeError(f"{name}: {error}. The arguments are {', '.join(checks)}.{hint}") from None
             bound.apply_defaults()
             arguments = {key: check_argument(name, checks[key], key, value) for key, value in bound.arguments.items()}
             return Schedule(name, tuple((prepare(arguments) if prepare else arguments).items()))

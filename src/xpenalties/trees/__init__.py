@@ -1,7 +1,7 @@
 """Penalties over trees of parameters.
 
-A tree is a pytree of arrays: a dict, list, tuple, named tuple or dataclass of arrays or other trees, any pytree that
-JAX knows (Flax and Equinox modules, for example), a state dict, or a PyTorch module, which stands for its named
+A tree is a pytree of arrays: a dict, list, tuple, named tuple or dataclass of arrays or other trees, such as a state
+dict. Any pytree that JAX knows is a tree too, such as a Flax or Equinox module. A PyTorch module stands for its named
 parameters. The path of a leaf joins keys, fields and indices with dots: ``encoder.layers.0.weight``. Leaves that are
 not floating-point arrays are ignored. Each leaf counts, even if two are the same array.
 

@@ -158,7 +158,7 @@ class OverTree(HasStaticKey, HasParameters):
         return self.fn, self.patterns.key(), self.options
 
     def _call_parameters(self) -> Parameters:
-        """Return the parameters of `fn`. Trees are passed to those of arrays, values or trees to its options."""
+        """Return the parameters of `fn`. Those of arrays take trees, and its options take values or trees."""
         inner = call_parameters_of(self.fn)
         if inner.in_mapping:  # a pipeline, which gets each leaf
             return Parameters(("tree",), ("tree",))

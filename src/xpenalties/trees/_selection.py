@@ -152,7 +152,7 @@ class Patterns:
             if at is not None:
                 raise TypeError(
                     f"{caller}: `{argument}` must be dense, got {leaves[at].layout} at {paths[at]!r}. Call its "
-                    "`to_dense` first, or leave it out with `exclude`; `clip` and `clip_by_global_norm` take it."
+                    "`to_dense` first, or leave it out with `exclude`. `clip` and `clip_by_global_norm` take it."
                 )
         return Selected(leaves, rebuild, paths, indices), reasons
 

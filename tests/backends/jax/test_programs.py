@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[Callable[[Any, np.ndarray], Any], type[Exception], str]
         TypeError,
         r"l2: `x` and `center` must be arrays of one framework, got jax and numpy",
     ),
-    "no such option": (lambda a, x: xp.l1(a, clip=1.0), TypeError, r"l1: `clip` is not an option, the options are"),
+    "no such option": (lambda a, x: xp.l1(a, clip=1.0), TypeError, r"l1: `clip` is not an option. The options are"),
     "list beside": (
         lambda a, x: xp.kl_divergence(a, x.tolist()),
         TypeError,

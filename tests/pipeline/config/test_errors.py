@@ -30,7 +30,7 @@ def test_errors_say_where(name: str) -> None:
 
 def test_without_registered_names() -> None:
     REGISTERED.clear()
-    with pytest.raises(ValueError, match=r"no function is named 'f', none is registered\. Register your own function"):
+    with pytest.raises(ValueError, match=r"no function is named 'f'\. None is registered\. Register your own function"):
         Pipeline.from_config(entry(inputs={"function": "f"}))
 
 
@@ -49,9 +49,9 @@ def test_without_registered_names() -> None:
         ("a.toml", "version = 1\n[penalties]\nanything = {options = {a = 1979-05-27}}", TypeError,
          r"a\.toml: penalties\.anything\.options\.a: must be a number, a string or a boolean, got datetime"),
         ("a.toml", "version = 1\n[penalties]\nl1 = {options = {reduktion = 'sum'}}", ValueError,
-         r"a\.toml: penalties\.l1\.options: unknown key 'reduktion', the .* Did you mean 'reduction'\?$"),
+         r"a\.toml: penalties\.l1\.options: unknown key 'reduktion'\. The .* Did you mean 'reduction'\?$"),
         ("a.toml", "version = 1\n[penalties]\nhuber = {delta = 2.0}", ValueError,
-         r"a\.toml: penalties\.huber: unknown key 'delta', .* `delta` is an option of huber: write options = "),
+         r"a\.toml: penalties\.huber: unknown key 'delta'\. .* `delta` is an option of huber: write options = "),
         ("a.json", '[{"penalty": "huber", "delta": 2.0}]', ValueError, r"`delta` is an option of huber: write"),
         ("a.yaml", "", ValueError, r"a\.yaml: a configuration file must end in \.toml or \.json, got '\.yaml'"),
         ("a", "", ValueError, r"a: a configuration file must end in \.toml or \.json, got ''"),
@@ -69,7 +69,7 @@ def test_patterns_of_trees() -> None:
     for pattern, error, message in (
         ({"path": None}, TypeError, r"\.path: must not be null\. Leave it out"),
         ({"ndim": -1}, ValueError, r": Pattern: `ndim` must be at least 0, got -1"),
-        ({"dim": 2}, ValueError, r": unknown key 'dim', the keys are path, ndim, shape, optional\."),
+        ({"dim": 2}, ValueError, r": unknown key 'dim'\. The keys are path, ndim, shape, optional\."),
         (3, TypeError, r": must be a string, got 3"),
     ):
         with pytest.raises(error, match=rf"^from_config: penalties\[0\]\.tree\.match\[1\]{message}"):
@@ -101,10 +101,10 @@ def test_files_of_windows_editors(tmp_path: Path) -> None:
 def test_pipelines_that_cannot_be_written(fw: Framework) -> None:
     unnamed, x = lambda *args: args[0], fw.array(X)
     cases: list[tuple[Penalty, type[Exception], str]] = [
-        (Penalty(unnamed, name="p"), TypeError, r"^penalty 'p': `fn` is a callable without a name in .*`register`\.$"),
-        (Penalty("l1", weight=unnamed), TypeError, r"^penalty 'l1': `weight` is a callable without a name"),
-        (Penalty("l1", weight=schedules.warmup(unnamed, steps=1)), TypeError, r"^penalty 'l1': `weight` is a callable"),
-        (Penalty("l1", inputs=unnamed), TypeError, r"^penalty 'l1': `inputs` is a callable without a name"),
+        (Penalty(unnamed, name="p"), TypeError, r"^penalty 'p': `fn` must have a name .*`register`\.$"),
+        (Penalty("l1", weight=unnamed), TypeError, r"^penalty 'l1': `weight` must have a name"),
+        (Penalty("l1", weight=schedules.warmup(unnamed, steps=1)), TypeError, r"penalty 'l1': `weight` must have a na"),
+        (Penalty("l1", inputs=unnamed), TypeError, r"^penalty 'l1': `inputs` must have a name"),
         (Penalty("l2", options={"center": x}), TypeError, r"^penalty 'l2': `options.center` must be a number, a strin"),
         (Penalty("l2", options={"center": [1]}), TypeError, r"`options.center` must be a number, .*, got \[1\]"),
         (Penalty("l1", options={"where": x > 0}), TypeError, r"^penalty 'l1': `options.where` must be a number"),

@@ -296,7 +296,7 @@ def test_a_learned_weight_becomes_a_number() -> None:
 def test_what_toml_cannot_hold(tmp_path: Path) -> None:
     pipe = Pipeline([Penalty("anything", options={"a": None})])
     with pytest.raises(
-        TypeError, match=r"^Pipeline\.to_config: TOML cannot hold this, .*NoneType.*\. Write a \.json file"
+        TypeError, match=r"^Pipeline\.to_config: TOML cannot hold this: .*NoneType.*\. Write a \.json file"
     ):
         pipe.to_config(tmp_path / "a.toml")
     assert not list(tmp_path.iterdir())

@@ -91,9 +91,9 @@ def checked_name(place: str, value: Any, kind: str, names: Iterable[str]) -> str
     """Return `value` if it is one of `names`: all penalties, schedules or functions, as `kind` says."""
     names = tuple(names)
     if checked_string(place, value) not in names:
-        listed = f"there are {', '.join(names)}" if names else "none is registered"
+        listed = f"The names are {', '.join(names)}" if names else "None is registered"
         hint = did_you_mean(value, names) or f" Register your own {kind} first, with `register`."
-        raise ValueError(f"{place}: no {kind} is named {shown(value)}, {listed}.{hint}")
+        raise ValueError(f"{place}: no {kind} is named {shown(value)}. {listed}.{hint}")
     return value
 
 
@@ -117,7 +117,7 @@ def key_errors(
     listed = ", ".join(keys) or "none"
     unknown: list[Exception] = [
         ValueError(
-            f"{place}: unknown key {shown(key)}, the keys are {listed}.{hint(key, keys) or did_you_mean(key, keys)}"
+            f"{place}: unknown key {shown(key)}. The keys are {listed}.{hint(key, keys) or did_you_mean(key, keys)}"
         )
         for key in table
         if key not in keys

@@ -34,7 +34,7 @@ def hint_in_document(document: Mapping[str, Any], key: Any, keys: tuple[str, ...
 def hint_in_penalty(penalty: Any, key: Any, keys: tuple[str, ...]) -> str:
     """Say where `key` belongs, which is in the table or the options of the penalty called `penalty`.
 
-    Returns an empty string if it is no key of the penalty, or most like one of `keys`, which are valid here.
+    Returns an empty string if `key` belongs nowhere, or is most like one of `keys`, which are valid here.
     """
     places = {name: place for name, place in (_OF_PENALTY | _parameters(penalty)).items() if name not in keys}
     if key in places:

@@ -19,9 +19,8 @@ def registered_name(caller: str, argument: str, function: object) -> str:
     name = name_of(function)
     if name is None:
         raise TypeError(
-            f"{caller}: `{argument}` is a callable without a name in configurations, {shown_function(function)}. "
-            "Give it one with "
-            "`register`."
+            f"{caller}: `{argument}` must have a name to be in a configuration, got {shown_function(function)}. "
+            "Name it with `register`."
         )
     return name
 

@@ -69,7 +69,7 @@ def _to_toml(data: dict[str, Any]) -> str:
     try:
         text: str = tomli_w.dumps(data)
     except TypeError as error:
-        raise TypeError(f"Pipeline.to_config: TOML cannot hold this, {error}. Write a .json file.") from None
+        raise TypeError(f"Pipeline.to_config: TOML cannot hold this: {error}. Write a .json file.") from None
     return text
 
 

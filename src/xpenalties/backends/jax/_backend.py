@@ -15,10 +15,14 @@ import numpy as np
 
 from ..._core.pytrees import Rebuild, join_paths, watch_nodes
 from ..base import Autodiff, Backend, DType, Exchange, OfLeaves, Pull, Random, Tracing
+from ..parts._backend import PartBackend
+from ._gram import gram
 from ._linear import linear_or_none
+from ._parts import JaxPart, varying_like
 from ._programs import JaxEvaluation
+from ._sharding import sharding_of_draws
 
-__all__ = ["BACKEND", "KNOWN", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
+__all__ = ["BACKEND", "KNOWN", "PARTS", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
 
 
 class JaxBackend(Backend):
@@ -35,6 +39,9 @@ class JaxBackend(Backend):
 
     def number(self, size: Any, like: Any) -> Any:
         return size if type(size) is int else jnp.asarray(size, dtype=like.dtype)
+
+    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
+        return gram(x, vectors, along)
 
     def linear(self, hidden: Any, weight: Any) -> Any:
         dtype = jnp.result_type(hidden.dtype, weight.dtype, jnp.float32)
@@ -88,9 +95,9 @@ class JaxAutodiff(Autodiff):
     def vjp(self, fn: OfLeaves, leaves: list[Any], *, again: bool = True) -> tuple[Any, list[Any], Pull]:
         value, pull, aux = jax.vjp(fn, leaves, has_aux=True)
         if again:
-            return value, aux, lambda cotangent: pull(cotangent)[0]
+            return value, aux, lambda cotangent: pull(varying_like(cotangent, value))[0]
         constant = jax.tree.map(self.stop_gradient, pull)  # else an outer derivative would go through the pullbacks too
-        return value, aux, lambda cotangent: linear_or_none(lambda ct: constant(ct)[0], cotangent)
+        return value, aux, lambda cotangent: linear_or_none(lambda ct: constant(ct)[0], varying_like(cotangent, value))
 
     def stop_gradient(self, x: Any) -> Any:
         return jax.lax.stop_gradient(x)
@@ -128,10 +135,10 @@ class JaxTracing(Tracing):
 
 class JaxRandom(Random):
     def uniform(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
-        return jax.random.uniform(_key(caller, rng), shape, like.dtype)
+        return jax.random.uniform(_key(caller, rng), shape, like.dtype, out_sharding=sharding_of_draws(shape, like))
 
     def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
-        return jax.random.normal(_key(caller, rng), shape, like.dtype)
+        return jax.random.normal(_key(caller, rng), shape, like.dtype, out_sharding=sharding_of_draws(shape, like))
 
     def split(self, caller: str, rng: Any, count: int) -> list[Any]:
         return list(jax.random.split(_key(caller, rng), count))
@@ -256,7 +263,9 @@ BACKEND = JaxBackend(
     random=JaxRandom,
     exchange=JaxExchange,
 )
-KNOWN: dict[type, Backend] = {}  # empty, because naming the array type would start the devices at import
+PARTS = PartBackend(BACKEND, JaxPart)
+# without the array type, because naming it would start the devices at import
+KNOWN: dict[type, Backend] = {JaxPart: PARTS}
 
 
 def find(cls: type) -> Backend | None:

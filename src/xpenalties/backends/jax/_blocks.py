@@ -16,7 +16,7 @@ __all__ = ["mapped"]
 def mapped(work: Work, elements: int) -> Any:
     """Evaluate the terms of a linear map block by block; the backward pass evaluates each block again."""
     rows, features = math.prod(work.terms_shape), work.arrays[0].ndim - 1
-    step = max(1, elements // work.arrays[work.matrices[0]].shape[0])
+    step = max(1, elements // work.classes_of_row)
     # float32 at least, because JAX sums the gradients of a weight in its dtype
     maps = {i: jnp.astype(x, jnp.result_type(x, jnp.float32)) for i, x in enumerate(work.arrays) if i in work.matrices}
     count = -(-rows // step)

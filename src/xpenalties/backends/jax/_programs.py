@@ -25,6 +25,10 @@ class JaxEvaluation(Evaluation):
         elements = self.size_of_blocks(work) if work.matrices else None  # XLA fuses everything else
         return work.whole() if elements is None else mapped(work, elements), None
 
+    def evaluate_in_step(self, work: Work) -> tuple[Any, Any]:
+        elements = self.size_of_blocks(work)
+        return work.whole() if elements is None else mapped(work, elements), None
+
     def run(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return function(*arrays, **options)
 

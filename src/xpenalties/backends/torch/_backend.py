@@ -10,14 +10,16 @@ import array_api_compat.torch
 import torch
 
 from ..base import Backend, DType, Exchange
+from ..parts._backend import PartBackend
 from ._autocast import without_autocast
 from ._autograd import TorchAutodiff
 from ._evaluation import TorchEvaluation
 from ._linear import linear_in_parts, product_dtype
+from ._parts import TorchPart
 from ._random import TorchRandom
 from ._tracing import TENSORS, TorchTracing, is_tracing
 
-__all__ = ["BACKEND", "KNOWN", "TorchBackend"]
+__all__ = ["BACKEND", "KNOWN", "PARTS", "TorchBackend"]
 
 
 _SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
@@ -126,4 +128,5 @@ class TorchExchange(Exchange):
 
 
 BACKEND = TorchBackend()
-KNOWN: dict[type, Backend] = dict.fromkeys(TENSORS, BACKEND)
+PARTS = PartBackend(BACKEND, TorchPart)
+KNOWN: dict[type, Backend] = {**dict.fromkeys(TENSORS, BACKEND), TorchPart: PARTS}

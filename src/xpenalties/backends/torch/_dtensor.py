@@ -16,11 +16,11 @@ from ..base import DType
 from ._autograd import TorchAutodiff
 from ._backend import BACKEND, TorchBackend, TorchExchange
 from ._dtensor_evaluation import DTensorEvaluation
-from ._dtensor_matmul import linear, product
-from ._dtensor_moves import plain, redistributed, settled, to_local
+from ._dtensor_matmul import gram, linear, product
+from ._dtensor_moves import for_any_loss, plain, redistributed, settled, to_local
 from ._dtensor_namespace import Namespace, lifted, mesh_of
 from ._dtensor_random import DTensorRandom
-from ._dtensor_reductions import cumulative_sum, extremum, settled_result, total
+from ._dtensor_reductions import cumulative_sum, extremum, total
 from ._dtensor_singular_values import mapped_singular_values
 from ._tracing import TorchTracing
 
@@ -67,8 +67,18 @@ class DTensorBackend(TorchBackend):
         mesh = mesh_of([like, x])
         return x if mesh is None else lifted(x, mesh)
 
+    def finished(self, value: Any) -> Any:
+        if isinstance(value, DTensor):
+            if value.ndim:
+                return value  # terms
+            value = plain(value)
+        return for_any_loss(value)
+
     def matmul(self, a: Any, b: Any) -> Any:
         return product(a, b)
+
+    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
+        return gram(x, vectors, along) if isinstance(x, DTensor) else BACKEND.gram(x, vectors, along)
 
     def linear(self, hidden: Any, weight: Any) -> Any:
         return linear(hidden, weight)
@@ -91,9 +101,6 @@ class DTensorBackend(TorchBackend):
 
     def zero(self, like: Any, dtype: Any) -> Any:
         return torch.zeros((), dtype=dtype, device=like.device)
-
-    def completed(self, scalar: Any) -> Any:
-        return settled_result(scalar) if isinstance(scalar, DTensor) else scalar
 
     def laid_out(self, x: Any, like: Any) -> Any:
         both = isinstance(x, DTensor) and isinstance(like, DTensor)

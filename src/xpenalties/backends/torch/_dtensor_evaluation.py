@@ -22,16 +22,7 @@ from .._work import Work
 from ..base import Evaluation
 from ._blocks import evaluate_in_blocks
 from ._dtensor_matmul import LEAVES
-from ._dtensor_moves import (
-    aligned,
-    from_local,
-    moved_shard,
-    redistributed,
-    replicated,
-    settled,
-    to_local,
-    undistributed,
-)
+from ._dtensor_moves import aligned, from_local, moved_shard, redistributed, replicated, settled, to_local
 from ._dtensor_namespace import lifted, mesh_of
 from ._dtensor_reductions import total
 from ._evaluation import TorchEvaluation
@@ -58,8 +49,7 @@ class DTensorEvaluation(Evaluation):
             return self._in_parts(work, *_layouts_of_layers(work))
         layout = aligned(work.arrays)
         if work.kind not in ("rows", "matrices"):
-            terms = work._replace(arrays=tuple(redistributed(x, layout) for x in work.arrays)).whole()
-            return terms if isinstance(terms, DTensor) else undistributed(terms), None
+            return work._replace(arrays=tuple(redistributed(x, layout) for x in work.arrays)).whole(), None
         ndim = work.arrays[0].ndim
         axes = (ndim - 2, ndim - 1) if work.axis is None else (work.axis,)
         cut = tuple(i for i, p in enumerate(layout) if not p.is_replicate() and p.dim in axes)
@@ -94,7 +84,7 @@ class DTensorEvaluation(Evaluation):
         if fused is not None:
             fused = total(fused, mesh, of_terms)
         if not terms_shape and not work.values:
-            return undistributed(terms), fused
+            return terms, fused
         return from_local(terms, mesh, of_terms, terms_shape + work.values), fused
 
     def _of_cut_rows(self, local: Work, moved: Sequence[Any], cut: tuple[int, ...]) -> tuple[Any, Any]:

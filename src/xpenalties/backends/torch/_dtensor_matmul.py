@@ -5,6 +5,7 @@ PyTorch's own product gathers an operand if both are cut along axes that are not
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ._backend import BACKEND
 from ._dtensor_moves import from_local, plain, redistributed, settled, to_local
 from ._dtensor_namespace import lifted
 
-__all__ = ["LEAVES", "linear", "product"]
+__all__ = ["LEAVES", "gram", "linear", "product"]
 
 #: The plain tensor that a block made a weight's DTensor from: the gradients of all blocks are added up by its identity.
 LEAVES = WeakTensorKeyDictionary()
@@ -65,6 +66,23 @@ def product(a: Any, b: Any) -> Any:
         result = from_local(a @ b, mesh, of_result, shape)
     result = redistributed(result, settled(of_result))
     return plain(result) if ndim == 2 and all(p.is_replicate() for p in result.placements) else result
+
+
+def gram(x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
+    """Return a Gram matrix, see `Backend.gram`. Cut vectors are cut along themselves instead, so that none is whole.
+
+    Each process then adds up its part of every product. A single matrix is returned as a plain tensor.
+    """
+    mesh, longest = x.device_mesh, max(along, key=lambda axis: x.shape[axis])
+    placements = settled(x.placements)
+    cut = [Shard(longest) if not p.is_replicate() and p.dim in vectors else p for p in placements]
+    x = redistributed(x, cut)
+    partial = [Partial() if not p.is_replicate() and p.dim in along else p for p in cut]
+    n = math.prod(x.shape[axis] for axis in vectors)
+    leading = [size for axis, size in enumerate(x.shape) if axis not in (*vectors, *along)]
+    result = from_local(BACKEND.gram(to_local(x), vectors, along), mesh, partial, (*leading, n, n))
+    result = redistributed(result, settled(partial))
+    return result if leading else plain(result)
 
 
 def _batch(cut: int, x: Any, other: Any) -> int | None:

@@ -22,6 +22,7 @@ __all__ = [
     "aligned",
     "assembled",
     "copies",
+    "for_any_loss",
     "from_local",
     "held",
     "moved_shard",
@@ -31,7 +32,6 @@ __all__ = [
     "replicated",
     "settled",
     "to_local",
-    "undistributed",
 ]
 
 Layout = tuple[Any, ...]
@@ -90,9 +90,9 @@ def copies(x: Any, mesh: Any) -> Any:
     return from_local(x, mesh, replicated(mesh), x.shape)
 
 
-def undistributed(x: Any) -> Any:
-    """Return a plain 0-d tensor that can be added to a DTensor: its gradient is made plain."""
-    return _Undistributed.apply(x)
+def for_any_loss(x: Any) -> Any:
+    """Return a plain tensor whose gradient is plain, even if it is added to a DTensor."""
+    return _PlainCotangent.apply(x) if x.requires_grad else x
 
 
 def aligned(arrays: Sequence[Any]) -> Layout:
@@ -153,17 +153,6 @@ class _FromLocal(torch.autograd.Function):  # type: ignore[misc]
         return to_local(_with_layout(cotangent, ctx.mesh, settled(ctx.layout)), ctx.layout), None, None, None
 
 
-class _Undistributed(torch.autograd.Function):  # type: ignore[misc]
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.set_materialize_grads(False)
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Any) -> Any:
-        return plain(cotangent) if isinstance(cotangent, DTensor) else cotangent
-
-
 class _ToLocal(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Any, gradient: Layout) -> Any:
@@ -179,6 +168,17 @@ class _ToLocal(torch.autograd.Function):  # type: ignore[misc]
         if not isinstance(cotangent, DTensor):
             cotangent = from_local(cotangent, ctx.mesh, ctx.gradient, ctx.shape)
         return redistributed(cotangent, ctx.layout), None
+
+
+class _PlainCotangent(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.set_materialize_grads(False)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Any) -> Any:
+        return plain(cotangent) if isinstance(cotangent, DTensor) else cotangent
 
 
 def partial_where_cut(layout: Sequence[Any]) -> Layout:

@@ -196,7 +196,7 @@ def _merged(old: tuple[int, ...], new: tuple[int, ...], axis: int, parts: int, l
 
 
 def _reshape(x: Any, /, shape: Any, **options: Any) -> Any:
-    return reshaped(x, shape) if isinstance(x, DTensor) else compat.reshape(x, shape, **options)
+    return _settled(reshaped(x, shape)) if isinstance(x, DTensor) else compat.reshape(x, shape, **options)
 
 
 def _sign(x: Any) -> Any:

@@ -32,6 +32,10 @@ class TorchEvaluation(Evaluation):
             return evaluate_in_blocks(work._replace(fast_path=FastPath(_finite)) if on_cpu else work, elements)
         return run_fast(_finite, work.terms, (arrays, work.mask), {}) if on_cpu else work.whole(), None
 
+    def evaluate_in_step(self, work: Work) -> tuple[Any, Any]:
+        elements = self.size_of_blocks(work) if is_eager(work.arrays) else None
+        return (work.whole(), None) if elements is None else evaluate_in_blocks(work, elements)
+
     def run(self, function: Callable[..., Any], arrays: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return function(*arrays, **options)
 

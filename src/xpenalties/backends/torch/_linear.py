@@ -143,7 +143,7 @@ def sums_in_float32(x: Any) -> bool:
 def _parts(matrix: Any, *, as_whole: bool = False) -> list[slice]:
     """Cut the rows of a matrix into parts of limited size."""
     rows, columns = matrix.shape
-    step = rows if as_whole else max(1, PART // columns)
+    step = max(1, rows if as_whole else PART // columns)
     return [slice(start, start + step) for start in range(0, rows, step)]
 
 

@@ -16,7 +16,7 @@ __all__ = ["OnceDifferentiableCheck", "nodes_from"]
 
 _REMEDIES = {
     "torch::autograd::NotImplemented": "If it is attention, call `fn` under "
-    "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH); else write it with other operations, or "
+    "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH). If not, write it with other operations, or "
     "penalize `output_magnitude` instead.",
     "torch::autograd::Error": "Remove once_differentiable from its autograd.Function, whose backward must then be made "
     "of torch's own operations.",

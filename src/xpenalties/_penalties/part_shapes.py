@@ -1,0 +1,141 @@
+"""The shapes of whole arrays from those of their parts, with checks that are the same on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..backends import Backend, backend_of
+from ..backends._over import Groups, record
+from ..backends._registry import part_backend_of
+from ..backends.parts._group import Cut, Group
+from ..backends.parts._part import Cuts
+
+__all__ = ["Layout", "PartShapes"]
+
+Layout = dict[int, Group]  # from axes, counted from 0, to the groups that they are cut over
+
+
+class PartShapes:
+    """The parts of one call, and what all devices know about their sizes.
+
+    Attributes
+    ----------
+    parts : list of Part
+        The penalty's arrays, the first of `arrays`: those that have a layout.
+    """
+
+    def __init__(
+        self,
+        caller: str,
+        backend: Backend,
+        groups: Groups,
+        names: Sequence[str],
+        arrays: Sequence[Any],
+        layouts: Sequence[Layout],
+        matrices: tuple[int, ...] = (),
+    ) -> None:
+        self._caller = caller
+        self._arrays = dict(zip(names, arrays, strict=True))
+        self._groups = groups
+        _check_kind(caller, backend, groups, self._arrays)
+        dims = [n for x in arrays for n in x.shape]
+        both = groups.all
+        gathered = {group: group.gathered(dims, arrays[0], equal=groups.equal_parts) for group in both}
+        self._sizes: dict[str, dict[Group, list[tuple[int, ...]]]] = {}
+        start = 0
+        for name, x in self._arrays.items():
+            self._sizes[name] = {group: sizes[start : start + x.ndim] for group, sizes in gathered.items()}
+            start += x.ndim
+        self._cls = part_backend_of(backend).cls  # type: ignore[attr-defined]
+        self._own_rows = frozenset(group for group in both if groups.leaves_sums_to_user(group))
+        self.parts = []
+        for i, (name, layout) in enumerate(zip(names, layouts, strict=False)):
+            for group in both:
+                self._check_equal(name, group, except_axis=next((a for a in layout if layout[a] == group), None))
+            cuts = tuple(self._cut(name, axis, layout.get(axis)) for axis in range(arrays[i].ndim))
+            record(arrays[i], list(layout.values()))
+            self.parts.append(self._cls(arrays[i], cuts, self._own_rows))
+        self._check_alike(names, matrices)
+
+    def _cut(self, name: str, axis: int, group: Group | None) -> Cut | None:
+        if group is None:
+            return None
+        sizes = self._sizes[name][group][axis]
+        return Cut((group,), sum(sizes), sizes)
+
+    def _check_equal(self, name: str, group: Group, *, except_axis: int | None) -> None:
+        """Check that the devices have the same sizes along all axes that are not cut over their group."""
+        for axis, sizes in enumerate(self._sizes[name][group]):
+            if axis != except_axis and len(set(sizes)) > 1:
+                cut = "It is not cut over them" if except_axis is None else f"Only axis {except_axis} is cut"
+                raise ValueError(
+                    f"{self._caller}: `{name}` must have the same size along axis {axis} on all devices of {group}, "
+                    f"got {sizes}. {cut}."
+                )
+
+    def _check_alike(self, names: Sequence[str], matrices: tuple[int, ...]) -> None:
+        """Check that arrays of rows, and weights of layers, are cut at the same places."""
+        for kind in (matrices, tuple(i for i in range(len(self.parts)) if i not in matrices)):
+            for i in kind[1:]:
+                first, other = self.parts[kind[0]], self.parts[i]
+                if first.ndim == other.ndim and any(
+                    a != b and a is not None and b is not None for a, b in zip(first.cuts, other.cuts, strict=True)
+                ):
+                    sizes = [tuple(cut and cut.sizes for cut in x.cuts) for x in (first, other)]
+                    raise ValueError(
+                        f"{self._caller}: `{names[kind[0]]}` and `{names[i]}` must be cut at the same places, got "
+                        f"parts of {sizes[0]} and {sizes[1]}. Cut them alike."
+                    )
+
+    def beside(self, name: str, local: tuple[int, ...], cuts: Cuts) -> Any:
+        """Return an array that broadcasts to one of local shape `local`, which is cut by `cuts`, as a part of it."""
+        x = self._arrays[name]
+        xp = self._cls.backend.local.xp
+        missing = len(local) - x.ndim
+        shared: list[Group] = []
+        cut_over: list[Group] = []
+        for axis, (n, cut) in enumerate(zip(local, cuts, strict=True)):
+            if missing < 0 or (axis >= missing and not self._fits(name, axis - missing, n, cut)):
+                raise ValueError(
+                    f"{self._caller}: `{name}` must broadcast to its part of the terms or of the array, of shape "
+                    f"{tuple(local)}, got {tuple(x.shape)}. Pass the device's own part."
+                )
+            if cut is not None and (axis < missing or self._is_broadcast(name, axis - missing, cut)):
+                shared += [group for group in cut.groups if group not in self._own_rows]
+            elif cut is not None:
+                cut_over += cut.groups
+        record(x, cut_over)
+        for group in shared:
+            x = group.shared(x)
+        return self._cls(xp.broadcast_to(x, tuple(local)), cuts, self._own_rows)
+
+    def _fits(self, name: str, axis: int, n: int, cut: Cut | None) -> bool:
+        size = self._arrays[name].shape[axis]
+        if cut is None:
+            return size in (1, n)
+        return self._is_broadcast(name, axis, cut) or self._sizes[name][cut.groups[0]][axis] == cut.sizes
+
+    def _is_broadcast(self, name: str, axis: int, cut: Cut) -> bool:
+        sizes = self._sizes[name][cut.groups[0]][axis]
+        return set(sizes) == {1} and sizes != cut.sizes
+
+
+def _check_kind(caller: str, backend: Backend, groups: Groups, arrays: dict[str, Any]) -> None:
+    """Check that arrays are plain arrays of the groups' framework, and that the groups exist here."""
+    for name, x in arrays.items():
+        actual = backend_of(x)
+        whole = hasattr(x, "full_tensor") or (actual is not None and (actual.ragged or actual.traces))
+        if actual is None or actual.library != groups.library or whole:
+            kind = "PyTorch tensor" if groups.library == "torch" else "JAX array"
+            remedy = "It knows itself how it is cut, so call the penalty outside." if whole else "Convert it first."
+            raise TypeError(
+                f"{caller}: `{name}` must be a plain {kind} inside over({groups.shown}), got "
+                f"{type(x).__module__}.{type(x).__qualname__}. {remedy}"
+            )
+    for argument, group in (("classes", groups.classes), ("batch", groups.batch)):
+        if group is not None and not group.is_bound():
+            raise ValueError(
+                f"{caller}: `{argument}` of `over` must name an axis of the jax.shard_map or jax.vmap around it, got "
+                f"{group}. Call it inside the mapped function."
+            )

@@ -1,0 +1,140 @@
+"""Evaluate penalties of Dask arrays: one NumPy task for each chunk where the terms of a chunk need no other chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from .._blocks import BLOCK_SIZE
+from .._work import Work
+from ..base import Evaluation
+from ._chunks import Job, terms_of_chunk
+from ._cut_rows import evaluate_cut_rows
+from ._reading import read_again
+
+__all__ = ["DaskEvaluation", "in_penalty"]
+
+_IN_PENALTY: ContextVar[bool] = ContextVar("_IN_PENALTY", default=False)
+
+
+def in_penalty() -> bool:
+    """Return True while a penalty's formula runs. What it computes from norms does not need the arrays again."""
+    return _IN_PENALTY.get()
+
+
+@contextmanager
+def _penalty() -> Iterator[None]:
+    token = _IN_PENALTY.set(True)
+    try:
+        yield
+    finally:
+        _IN_PENALTY.reset(token)
+
+
+class DaskEvaluation(Evaluation):
+    def evaluate(self, work: Work) -> tuple[Any, Any]:
+        work = _aligned(work)
+        core = _axes_without_terms(work)
+        cut = [axis for axis in core if any(len(x.chunks[axis]) > 1 for x in _with_rows(work))]
+        if not cut:
+            return _in_chunks(work, core), None
+        if work.kind == "rows":
+            return evaluate_cut_rows(work, _job(work, core)), None
+        with _penalty():  # a few Gram matrices or norms, which the chunks add to
+            return self.run(work.whole, (), {}), None
+
+    def size_of_blocks(self, work: Work) -> int | None:
+        return None  # the tasks of the chunks have blocks
+
+
+def _with_rows(work: Work) -> list[Any]:
+    """Return the arrays that have a row for each term. A linear layer's weight has none."""
+    return [x for i, x in enumerate(work.arrays) if i not in work.matrices]
+
+
+def _aligned(work: Work) -> Work:
+    """Return the work with arrays that have the same chunks. Linear layers get whole rows and whole weights."""
+    arrays = list(work.arrays)
+    if work.matrices:
+        arrays = [x.rechunk(-1 if i in work.matrices else {x.ndim - 1: -1}) for i, x in enumerate(arrays)]
+    elif len(arrays) > 1:
+        index = tuple(range(arrays[0].ndim))
+        _, arrays = da.core.unify_chunks(*(part for x in arrays for part in (x, index)))
+    options = dict(work.options)
+    if isinstance(options.get("center"), str):  # the mean of x, which the terms need before they read x
+        options["center"] = _mean(work)
+    return work._replace(arrays=tuple(arrays), options=options)
+
+
+def _mean(work: Work) -> Any:
+    """Return the mean of the elements that are not masked, 0 if there are none."""
+    (x,) = work.arrays
+    x = read_again(x if work.dtype is None else x.astype(work.dtype), 1)
+    if work.mask is None:
+        return da.mean(x)
+    count = da.sum(work.mask, dtype=np.int64)
+    return da.sum(da.where(work.mask, x, 0.0)) / da.where(count == 0, 1, count).astype(x.real.dtype)
+
+
+def _axes_without_terms(work: Work) -> tuple[int, ...]:
+    ndim = work.arrays[0].ndim
+    if work.kind == "elements":
+        return ()
+    if work.kind == "rows":
+        assert work.axis is not None
+        return (work.axis,)
+    return (ndim - 2, ndim - 1) if work.kind == "matrices" else tuple(range(ndim))
+
+
+def _job(work: Work, core: tuple[int, ...]) -> Job:
+    arrays = {name: value for name, value in work.options.items() if isinstance(value, da.Array)}
+    return Job(
+        formula=work.formula,
+        options={name: value for name, value in work.options.items() if name not in arrays},
+        array_options=tuple(arrays),
+        dtype=work.dtype,
+        has_mask=work.mask is not None,
+        takes_mask=work.takes_mask,
+        axis=work.axis,
+        matrices=work.matrices,
+        kind=work.kind,
+        values=work.values,
+        core=core,
+        block_size=BLOCK_SIZE.get(),
+    )
+
+
+def _in_chunks(work: Work, core: tuple[int, ...]) -> Any:
+    """Return the terms, from one task for each chunk."""
+    job, ndim = _job(work, core), work.arrays[0].ndim
+    index = tuple(range(ndim))
+    pairs: list[Any] = []
+    for x in (*work.arrays, *([] if work.mask is None else [work.mask])):
+        pairs += [x, index[ndim - x.ndim :]]
+    for name in job.array_options:
+        pairs += [work.options[name], index[ndim - work.options[name].ndim :]]
+    dtype = terms_of_chunk(*_ones(pairs, job), job=job).dtype
+    options: dict[str, Any] = {"job": job, "dtype": dtype}
+    if not work.matrices:
+        options |= {"adjust_chunks": dict.fromkeys(core, 1), "meta": np.empty((0,) * ndim, dtype)}
+        terms = da.blockwise(terms_of_chunk, index, *pairs, **options)
+        return da.squeeze(terms, axis=core) if core else terms
+    for i in range(len(work.arrays) + job.has_mask):  # each has features or classes of its own
+        rows = () if i in work.matrices else index[:-1]
+        pairs[2 * i + 1] = (*rows, *range(ndim * (i + 2), ndim * (i + 2) + pairs[2 * i].ndim - len(rows)))
+    values = (ndim,) if work.values else ()
+    options |= {"meta": np.empty((0,) * (ndim - 1 + len(values)), dtype)}
+    return da.blockwise(
+        terms_of_chunk, index[:-1] + values, *pairs, new_axes=dict.fromkeys(values, sum(work.values)), **options
+    )
+
+
+def _ones(pairs: list[Any], job: Job) -> list[Any]:
+    """Return the smallest chunks that a formula takes, to find the dtype of its terms."""
+    ones = [np.ones((2,) * x.ndim, x.dtype) for x in pairs[::2]]
+    return [[[x]] if i in job.matrices else [x] if job.matrices else x for i, x in enumerate(ones)]

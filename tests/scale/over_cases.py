@@ -1,0 +1,103 @@
+"""The rows of the matrix with arrays that can be cut evenly, and how each array of a call is cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tests.matrix.cases import CASES, Case
+
+__all__ = ["LAYOUTS", "Cuts", "cut_of", "cuttable", "is_refused"]
+
+LAYOUTS = ("classes", "batch", "both")
+#: For each axis of an array, "classes", "batch" or None.
+Cuts = tuple[str | None, ...]
+_SIZES = {1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 12, 7: 8}
+
+
+def cuttable() -> list[Case]:
+    """Return the rows with sizes that four devices can share."""
+    return [replace(case, arrays=_grown(case), options=_options(case)) for case in CASES]
+
+
+def _grown(case: Case) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    arrays = []
+    for i, x in enumerate(case.arrays):
+        whole = x
+        for axis, n in enumerate(x.shape):
+            is_features = case.is_linear and axis == x.ndim - 1
+            if not is_features:
+                whole = np.take(whole, np.arange(_SIZES[n]) % n, axis=axis)
+        whole = whole + 0.3 * rng.standard_normal(whole.shape)
+        if _holds_log_probabilities(case):
+            axis = case.options.get("axis", -1)
+            share = 0.8 if case.name == "topk_kl_divergence" and case.options.get("tail") != "included" else 1.0
+            whole = whole - np.log(np.exp(whole).sum(axis=axis, keepdims=True) / share)
+        arrays.append(whole)
+        del i
+    return arrays
+
+
+def _holds_log_probabilities(case: Case) -> bool:
+    spec = case.function.spec  # type: ignore[attr-defined]
+    return spec.distributions({**spec.defaults, **case.options}) in ("complete", "partial")
+
+
+def _options(case: Case) -> dict[str, Any]:
+    """Return the options, their arrays with the sizes of the grown ones."""
+    options = {}
+    for name, value in case.options.items():
+        if isinstance(value, np.ndarray):
+            for axis, n in enumerate(value.shape):
+                value = np.take(value, np.arange(_SIZES[n]) % n, axis=axis)  # noqa: PLW2901
+        options[name] = value
+    return options
+
+
+def is_refused(case: Case, layout: str) -> str | None:
+    """Return a part of the error if this row cannot be cut so."""
+    if case.fn is not None:
+        if layout != "batch":
+            return "samples must be whole"
+        return None if case.options.get("per_sample", True) else "`per_sample` must be True"
+    if layout == "both" and not case.is_linear and case.name != "sampled_kl" and _axis(case, case.arrays[0].ndim) == 0:
+        return "one axis for `classes` and another"
+    return None
+
+
+def _axis(case: Case, ndim: int) -> int:
+    axis = case.options.get("axis", -1)
+    axis = axis[-1] if isinstance(axis, tuple) else axis if isinstance(axis, int) else -1
+    return axis % ndim
+
+
+def cut_of(case: Case, layout: str) -> tuple[list[Cuts], dict[str, Cuts]]:
+    """Return how the arrays and the options that are arrays are cut."""
+    classes, batch = layout in ("classes", "both"), layout in ("batch", "both")
+
+    def cut(x: np.ndarray, axis: int | None) -> Cuts:
+        names: list[str | None] = [None] * x.ndim
+        if batch and x.ndim:
+            names[0] = "batch"
+        if classes and axis is not None:
+            names[axis] = "classes"
+        return tuple(names)
+
+    first = case.arrays[0]
+    if case.is_linear:
+        weights = case.function.spec.matrices  # type: ignore[attr-defined]
+        cuts = [
+            (("classes" if classes else None), None) if i in weights else cut(x, None)
+            for i, x in enumerate(case.arrays)
+        ]
+        return cuts, {}
+    axis = None if case.fn is not None or case.name == "sampled_kl" else _axis(case, first.ndim)
+    cuts = [cut(x, axis) for x in case.arrays]
+    options = {}
+    for name, value in case.options.items():
+        if isinstance(value, np.ndarray):  # it broadcasts to the first array, or has one number for each sample
+            options[name] = cuts[0][: value.ndim] if case.fn is not None else cuts[0][first.ndim - value.ndim :]
+    return cuts, options

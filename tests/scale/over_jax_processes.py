@@ -1,0 +1,133 @@
+"""Penalties of parts on eight CPU devices, in a process of its own. Prints one line of JSON for each check."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from tests.matrix.cases import KEY, Case
+from tests.scale.over_cases import LAYOUTS, cut_of, cuttable, is_refused
+from xpenalties import over
+
+jax.config.update("jax_enable_x64", True)
+MESH = jax.make_mesh((2, 4), ("batch", "classes"), axis_types=(AxisType.Auto,) * 2)
+GROUPS = {"classes": {"classes": "classes"}, "batch": {"batch": "batch"}}
+GROUPS["both"] = {**GROUPS["classes"], **GROUPS["batch"]}
+Results = tuple[Any, Any, Any]
+
+
+def whole(case: Case) -> Results:
+    """Return value, gradients and second gradients on one device."""
+    arrays, names, options = arguments(case)
+    value = value_of(case, len(case.arrays), names, options)
+    return jax.jit(lambda xs: results(value, xs, lambda x: x))(arrays)
+
+
+def arguments(case: Case) -> tuple[list[Any], list[str], dict[str, Any]]:
+    """Return the arrays, those of options last, their names, and the other options."""
+    names = [name for name, value in case.options.items() if isinstance(value, np.ndarray)]
+    options = {name: jax.random.key(0) if v is KEY else v for name, v in case.options.items() if name not in names}
+    return [jnp.asarray(x) for x in (*case.arrays, *(case.options[n] for n in names))], names, options
+
+
+def value_of(case: Case, count: int, names: list[str], options: dict[str, Any]) -> Callable[..., Any]:
+    def value(xs: list[Any]) -> Any:
+        return case(*xs[:count], **options, **dict(zip(names, xs[count:], strict=True)))
+
+    return value
+
+
+def results(value: Callable[..., Any], xs: list[Any], total: Callable[[Any], Any]) -> Results:
+    """Return value, gradients, and the gradients of the sum of their squares, which `total` completes."""
+    gradient = jax.grad(value)
+
+    def squares(xs: list[Any]) -> Any:
+        return sum(total(jnp.sum(g * g), i) for i, g in enumerate(gradient(xs)))
+
+    return value(xs), gradient(xs), jax.grad(squares)(xs)
+
+
+def on_parts(case: Case, layout: str) -> Results:
+    arrays, names, options = arguments(case)
+    cuts, of_options = cut_of(case, layout)
+    specs = [P(*cut) for cut in (*cuts, *(of_options[name] for name in names))]
+    value = value_of(case, len(case.arrays), names, options)
+
+    def local(xs: list[Any]) -> Results:
+        def inside(xs: list[Any]) -> Any:
+            with over(**GROUPS[layout]):
+                return value(xs)
+
+        def total(x: Any, i: int) -> Any:
+            axes = tuple(axis for axis in specs[i] if axis is not None)
+            return jax.lax.psum(x, axes) if axes else x
+
+        return results(inside, xs, total)
+
+    mapped = jax.shard_map(local, mesh=MESH, in_specs=(specs,), out_specs=(P(), specs, specs))
+    return jax.jit(mapped)(arrays)
+
+
+def whole_of(case: Case) -> Results:
+    arrays, names, options = arguments(case)
+    value = value_of(case, len(case.arrays), names, options)
+    return jax.jit(lambda xs: results(value, xs, lambda x, i: x))(arrays)
+
+
+def report(name: str, error: str | None) -> None:
+    print(json.dumps({"check": name, "error": error}), flush=True)
+
+
+def check(name: str, run: Callable[[], None]) -> None:
+    try:
+        run()
+    except Exception:  # noqa: BLE001 - reported, and the other checks go on
+        report(name, traceback.format_exc()[-1800:])
+    else:
+        report(name, None)
+
+
+def refused(case: Case, layout: str, message: str) -> None:
+    try:
+        on_parts(case, layout)
+    except (ValueError, NotImplementedError) as error:
+        text = str(error)
+    else:
+        text = "not refused"
+    assert message in text, text
+
+
+def equal(got: Results, want: Results) -> None:
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+def main(pattern: str) -> None:
+    for case in cuttable():
+        if pattern not in case.label:
+            continue
+        expected = None
+        for layout in LAYOUTS:
+            message = is_refused(case, layout)
+            if message is not None:
+                check(f"{case.id} {layout}", lambda c=case, la=layout, m=message: refused(c, la, m))
+                continue
+            expected = whole_of(case) if expected is None else expected
+            check(f"{case.id} {layout}", lambda c=case, la=layout, e=expected: equal(on_parts(c, la), e))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "")

@@ -1,0 +1,156 @@
+"""Penalties of parts on the processes of a gloo group. The first process prints one line of JSON for each check.
+
+Four processes are two of `batch` by two of `classes`; two processes are both of one group.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from tests.matrix.cases import KEY, Case
+from tests.scale.over_cases import LAYOUTS, cut_of, cuttable, is_refused
+from xpenalties import over
+
+Results = tuple[Any, list[Any], list[Any]]
+GROUPS: dict[str, dict[str, Any]] = {}
+PLACES: dict[str, tuple[int, int]] = {}  # of this process, and how many there are
+
+
+def start(rank: int, count: int, store: str) -> None:
+    """Join the other processes, and make the groups."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=count, timeout=timedelta(seconds=120)
+    )
+    if count == 2:
+        for name in ("classes", "batch"):
+            GROUPS[name], PLACES[name] = {name: dist.group.WORLD}, (rank, 2)
+        return
+    mesh = dist.device_mesh.init_device_mesh("cpu", (2, 2), mesh_dim_names=("batch", "classes"))
+    for name in ("classes", "batch"):
+        GROUPS[name], PLACES[name] = {name: mesh[name]}, (mesh[name].get_local_rank(), 2)
+    GROUPS["both"] = {**GROUPS["classes"], **GROUPS["batch"]}
+
+
+def arguments(case: Case) -> tuple[list[Any], list[str], dict[str, Any]]:
+    """Return the arrays, those of options last, their names, and the other options."""
+    names = [name for name, value in case.options.items() if isinstance(value, np.ndarray)]
+    options = {name: None if v is KEY else v for name, v in case.options.items() if name not in names}
+    return [torch.from_numpy(x.copy()) for x in (*case.arrays, *(case.options[n] for n in names))], names, options
+
+
+def bounds(name: str, size: int, *, uneven: bool = False) -> tuple[int, int]:
+    """Return where this process's part of an axis begins and ends. Uneven: the first process has one, or none."""
+    place, count = PLACES[name]
+    edges = [size * i // count for i in range(count + 1)]
+    if uneven:
+        edges[1] = min(1, size)
+    return edges[place], edges[place + 1]
+
+
+def part(x: Any, cut: tuple[str | None, ...], *, uneven: bool = False) -> Any:
+    """Return this process's part of an array."""
+    for axis, name in enumerate(cut):
+        if name is not None:
+            begin, end = bounds(name, x.shape[axis], uneven=uneven)
+            x = x.narrow(axis, begin, end - begin)
+    return x.clone()
+
+
+def results(value: Callable[..., Any], xs: list[Any], squared: list[int]) -> Results:
+    """Return value, gradients, and the gradients of the sum of squares of some of the gradients."""
+    xs = [x.clone().requires_grad_() for x in xs]
+    first = value(xs)
+    gradients = torch.autograd.grad(first, xs, create_graph=True)
+    squares = sum((gradients[i] ** 2).sum() for i in squared)
+    plain = torch.autograd.grad(value(xs), xs)  # without a graph, where blocks run at once
+    for a, b in zip(gradients, plain, strict=True):
+        torch.testing.assert_close(a.detach(), b, rtol=1e-9, atol=1e-11)
+    second = torch.autograd.grad(squares, xs, materialize_grads=True) if squares.requires_grad else xs
+    if second is xs:
+        second = [torch.zeros_like(x) for x in xs]
+    return first.detach(), [g.detach() for g in gradients], list(second)
+
+
+def checked(case: Case, layout: str, *, uneven: bool) -> None:
+    arrays, names, options = arguments(case)
+    cuts, of_options = cut_of(case, layout)
+    all_cuts = [*cuts, *(of_options[name] for name in names)]
+
+    def value(xs: list[Any]) -> Any:
+        count = len(case.arrays)
+        return case(*xs[:count], **options, **dict(zip(names, xs[count:], strict=True)))
+
+    def inside(xs: list[Any]) -> Any:
+        with over(**GROUPS[layout]):
+            return value(xs)
+
+    # gradients that the user adds up are not whole, so the square of one is not either
+    squared = [i for i, cut in enumerate(all_cuts) if "batch" not in GROUPS[layout] or "batch" in cut]
+    expected = results(value, arrays, squared)
+    got = results(inside, [part(x, cut, uneven=uneven) for x, cut in zip(arrays, all_cuts, strict=True)], squared)
+    torch.testing.assert_close(got[0], expected[0], rtol=1e-9, atol=1e-11)
+    for order in (1, 2):
+        for i, cut in enumerate(all_cuts):
+            gradient = got[order][i]
+            if i not in squared:
+                group = GROUPS[layout]["batch"]
+                gradient = gradient.clone()
+                dist.all_reduce(gradient, group=group if isinstance(group, dist.ProcessGroup) else group.get_group())
+            torch.testing.assert_close(gradient, part(expected[order][i], cut, uneven=uneven), rtol=1e-9, atol=1e-11)
+
+
+def refused(case: Case, layout: str, message: str) -> None:
+    arrays, names, options = arguments(case)
+    try:
+        with over(**GROUPS[layout]):
+            case(*arrays[: len(case.arrays)], **options, **dict(zip(names, arrays[len(case.arrays) :], strict=True)))
+    except (ValueError, NotImplementedError) as error:
+        text = str(error)
+    else:
+        text = "not refused"
+    assert message in text, text
+
+
+def check(name: str, run: Callable[[], None]) -> None:
+    """Run a check on all processes. An error on any of them fails it, and the others go on."""
+    try:
+        run()
+        error = None
+    except Exception:  # noqa: BLE001 - reported, and the other checks go on
+        error = traceback.format_exc()[-6000:]
+    errors: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(errors, error)
+    if dist.get_rank() == 0:
+        print(json.dumps({"check": name, "error": next((e for e in errors if e), None)}), flush=True)
+
+
+def main(rank: int, count: int, store: str, pattern: str) -> None:
+    start(rank, count, store)
+    for case in cuttable():
+        if pattern not in case.label:
+            continue
+        for layout in (name for name in LAYOUTS if name in GROUPS):
+            message = is_refused(case, layout)
+            if message is not None:
+                check(f"{case.id} {layout}", lambda c=case, la=layout, m=message: refused(c, la, m))
+                continue
+            for uneven in (False, True):
+                name = f"{case.id} {layout}{' uneven' if uneven else ''}"
+                check(name, lambda c=case, la=layout, u=uneven: checked(c, la, uneven=u))
+    dist.barrier()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else "")
