@@ -209,8 +209,32 @@ def case_norms_of_sharded_parameters(world: World) -> None:
         for name, number in expected.flat().items():
             close(torch.tensor(report.flat()[name]), torch.tensor(number), name)
         _, _, x, _ = batches(world)[0]
-        other = Pipeline([Penalty("l2", inputs="y")]).compute({"y": many(x)}, track_grad_norms=True, wrt=many)[1]
-        assert "FSDP has replaced its sharded parameters by copies" in (other["l2"].error or "")
+        mixed = Pipeline([*pipe, Penalty("l2", name="output", inputs="y")])
+        report = mixed.compute({"params": many, "y": many(x)}, track_grad_norms=True, wrt=many)[1]
+        assert "FSDP has replaced its sharded parameters by copies" in (report["output"].error or "")
+        close(report["decay"].grad_norm, expected["decay"].grad_norm)
+        assert report.total_grad_norm is None  # nothing is known of a part of it
+
+
+def case_norms_after_a_forward_pass(world: World) -> None:
+    """The outermost module holds whole parameters then. The backward passes of norms free their memory."""
+    output = Penalty("l2", name="output", inputs="y", reduction="mean")
+    pipe = Pipeline([output, Penalty("l2", tree={}, name="decay", inputs="params")])
+    for kind, mesh in meshes(world).items():
+        one, many = nn.Linear(6, 5), nn.Linear(6, 5)
+        many.load_state_dict(one.state_dict())
+        fully_shard(many, mesh=mesh)
+        for x, _, own, _ in batches(world):
+            pipe({"y": one(x), "params": one}).backward()
+            y = many(own)
+            assert not isinstance(many.weight, DTensor)
+            total, report = pipe.compute({"y": y, "params": many}, track_grad_norms=True, wrt=(many, y))
+            total.backward()
+            world.same([float(report["decay"].value), float(report["decay"].grad_norm)])
+            assert report["output"].grad_norm is not None
+            for (name, p), q in zip(many.named_parameters(), one.parameters(), strict=True):
+                close(p.grad, q.grad, f"{kind}: {name}")
+                p.grad = q.grad = None
 
 
 def case_checkpoints(world: World) -> None:

@@ -171,9 +171,14 @@ class TrackedGraph(Tracked):
         """Return why a value has no gradient norm."""
         if not self._is_recorded:
             return f"no array of wrt ({self.label}) requires a gradient"
-        if self.backend.cut and self.label == "params":
+        if self.is_unknown(value):
             return f"{super().reason(value)}, or FSDP has replaced its sharded parameters by copies"
         return super().reason(value)
+
+    def is_unknown(self, value: Any) -> bool:
+        """Return True if a value without a gradient may depend on copies of the arrays."""
+        autodiff = self.backend.autodiff
+        return autodiff.requires_grad(value) and any(map(autodiff.may_be_copied, self.arrays))
 
     def gradient_of(self, value: Any) -> list[Any]:
         """Return the gradient of a computed value, and keep the graph. None for arrays that are not in it."""

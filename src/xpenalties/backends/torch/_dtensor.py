@@ -28,6 +28,9 @@ __all__ = ["DTENSOR", "DTensorBackend"]
 
 
 class DTensorAutodiff(TorchAutodiff):
+    def may_be_copied(self, x: Any) -> bool:
+        return isinstance(x, DTensor) and isinstance(x, torch.nn.Parameter)
+
     def squared_norm(self, x: Any) -> Any:
         if not isinstance(x, DTensor):
             return super().squared_norm(x)
