@@ -15,7 +15,7 @@ import pytest
 
 import xpenalties as xp
 from tests.helpers.harness import Framework
-from tests.helpers.processes import on_two_processes
+from tests.helpers.processes import on_processes
 from xpenalties import check_log_probabilities, set_value_checks
 from xpenalties._arrays.value_checks import VALUE_CHECKS
 
@@ -139,10 +139,13 @@ def test_tracers_of_torch(fw: Framework) -> None:
 
 @pytest.mark.only("torch", reason="is about PyTorch's sharded tensors")
 def test_all_processes_agree_on_a_sharded_tensor(fw: Framework, tmp_path: Path) -> None:
-    on_two_processes("arrays.checked_processes", tmp_path)
+    on_processes(2, "arrays.checked_processes", tmp_path)
     for rank in (0, 1):
         good, bad = (tmp_path / f"{rank}.txt").read_text("utf-8").splitlines()
-        assert good == "1.3863" and bad.startswith("entropy: `log_p` must hold log-probabilities, got rows that do not")
+        assert good == "1.3863"
+        assert bad.startswith(
+            "entropy: `log_p` must hold log-probabilities, got 1 of 2 rows that do not, the first at (1,)"
+        )
 
 
 # the switch

@@ -30,7 +30,7 @@ X, Y = RNG.standard_normal((7, 4)), RNG.standard_normal((7, 4))
 
 ELSEWHERE = {
     "jax": "XLA is given the whole, but for linear maps: test_linear_divergences.py has those",
-    "dask": "runs the same class as array-api-strict, a hundred times as long",
+    "dask": "its tasks evaluate chunks as NumPy does: tests/scale/test_dask_values.py",
 }
 
 
@@ -492,7 +492,7 @@ def test_a_generator_keeps_its_size_to_itself(fw: Framework) -> None:
         assert chosen(7) == 7
 
 
-@pytest.mark.only("strict", "dask", reason="is about what the standard alone describes")
+@pytest.mark.only("strict", reason="is about what the standard alone describes")
 def test_backends_that_are_not_cut_unasked(fw: Framework, cut: list[Any]) -> None:
     x = fw.array(np.zeros((3, 2**20)), "float32")
     backend = backend_of(x)

@@ -1,4 +1,4 @@
-"""Start a script on several processes that work together, and end a process."""
+"""Start scripts as processes that work together, and end such a process."""
 
 from __future__ import annotations
 
@@ -7,68 +7,101 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-__all__ = ["both_processes_of_jax", "leave", "on_processes", "on_two_processes"]
+__all__ = [
+    "leave",
+    "on_devices_of_jax",
+    "on_processes",
+    "on_processes_of_jax",
+    "run_together",
+    "simulated_devices",
+    "torch_launcher",
+]
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 1200  # far more than anything takes on a busy machine
+SHOWN = 4000  # characters of an output
+
+
+def run_together(commands: Sequence[Sequence[object]], **environment: str) -> list[str]:
+    """Run commands at the same time, each with one core, and return what they print.
+
+    If one fails, the others are killed, because they may wait for it. If they hang, all are killed.
+    """
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    with TemporaryDirectory() as folder:
+        files = [(Path(folder, f"{i}.out"), Path(folder, f"{i}.err")) for i in range(len(commands))]
+        runs = []
+        for command, (out, err) in zip(commands, files, strict=True):
+            with out.open("wb") as stdout, err.open("wb") as stderr:
+                arguments = [str(argument) for argument in command]
+                run = subprocess.Popen(
+                    arguments, cwd=ROOT, env=env, stdout=stdout, stderr=stderr, start_new_session=True
+                )
+            runs.append(run)
+        end = time.monotonic() + SECONDS
+        try:
+            while any(run.poll() is None for run in runs) and not any(run.returncode for run in runs):
+                time.sleep(0.05)
+                if time.monotonic() > end:
+                    break
+        finally:
+            codes = [run.poll() for run in runs]
+            for run in runs:
+                with suppress(ProcessLookupError):  # it has ended
+                    os.killpg(run.pid, signal.SIGKILL)
+                run.wait()
+        outputs, errors = ([file.read_text("utf-8", "replace") for file in kind] for kind in zip(*files, strict=True))
+    shown = "\n".join(
+        f"process {i}: {'killed' if code is None else code}\n{error[-SHOWN:]}"
+        for i, (code, error) in enumerate(zip(codes, errors, strict=True))
+    )
+    assert codes == [0] * len(codes), shown
+    return outputs
+
+
+def torch_launcher(count: int) -> list[str]:
+    """Return the command that starts a script as several processes of PyTorch on this machine."""
+    launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    return [*launcher, f"--nproc-per-node={count}"]
 
 
 def on_processes(count: int, module: str, *arguments: object) -> None:
-    """Run a test module as several processes with PyTorch's launcher. Each has one core. If they hang, all are killed.
-
-    A process that ends with an error ends the others.
-    """
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
-    run = subprocess.Popen(
-        [*launcher, f"--nproc-per-node={count}", "--module", f"tests.{module}", *map(str, arguments)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, error = run.communicate(timeout=1200)  # far more than it takes on a busy machine
-    except subprocess.TimeoutExpired:
-        os.killpg(run.pid, signal.SIGKILL)
-        raise
-    assert run.returncode == 0, error[-4000:]
+    """Run a test module as several processes of PyTorch."""
+    run_together([[*torch_launcher(count), "--module", f"tests.{module}", *arguments]])
 
 
-def on_two_processes(module: str, *arguments: object) -> None:
-    """Run a test module as two processes with PyTorch's launcher. Each has one core."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
-    run = subprocess.run(
-        [*launcher, "--nproc-per-node=2", "--module", f"tests.{module}", *map(str, arguments)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1200,  # far more than it takes on a busy machine
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
-
-
-def both_processes_of_jax(module: str, *arguments: object) -> None:
-    """Run a test module as two processes of JAX. It gets its rank and the coordinator's address before `arguments`."""
+def on_processes_of_jax(count: int, module: str, *arguments: object) -> None:
+    """Run a test module as processes of JAX. Each gets its rank and the coordinator's address before `arguments`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     command = [sys.executable, "-m", f"tests.{module}"]
-    runs = [
-        subprocess.Popen(
-            [*command, str(rank), address, *map(str, arguments)],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    errors = [run.communicate(timeout=1200)[1] for run in runs]  # far more than it takes on a busy machine
-    assert [run.returncode for run in runs] == [0, 0], "\n".join(errors)[-4000:]
+    run_together([[*command, rank, address, *arguments] for rank in range(count)], JAX_PLATFORMS="cpu")
+
+
+def on_devices_of_jax(count: int, module: str, *arguments: object) -> str:
+    """Run a test module as one process of JAX with several simulated devices. Returns what it prints."""
+    command = [sys.executable, "-m", f"tests.{module}", *arguments]
+    return run_together([command], **simulated_devices(count))[0]
+
+
+def simulated_devices(count: int) -> dict[str, str]:
+    """Return the environment for a process of JAX with several devices on the CPU.
+
+    A device that waits for another for 40 seconds would end the process. On a busy machine, it may have to.
+    """
+    flags = f"--xla_force_host_platform_device_count={count}"
+    flags += f" --xla_cpu_collective_call_terminate_timeout_seconds={SECONDS}"
+    return {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{flags} --xla_cpu_collective_call_warn_stuck_timeout_seconds={SECONDS}",
+    }
 
 
 def leave() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from tests.helpers.processes import on_two_processes
+from tests.helpers.processes import on_processes
 from xpenalties import Penalty, Pipeline, controllers
 
 integration("lightning")
@@ -48,7 +48,7 @@ def test_training_as_by_hand(accumulated: int) -> None:
 @pytest.mark.usefixtures("float64")
 def test_several_processes_as_one(tmp_path: Path) -> None:
     """Two processes that train on halves of what one trains on, by DistributedDataParallel."""
-    on_two_processes("integrations.lightning_processes", tmp_path)
+    on_processes(2, "integrations.lightning_processes", tmp_path)
     one = Classifier()
     callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, controllers=CONTROLLERS)
     fitted(one, callback)

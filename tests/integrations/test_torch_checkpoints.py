@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from tests.helpers.processes import on_two_processes
+from tests.helpers.processes import on_processes
 from xpenalties import Penalty, Pipeline, prox, schedules, transforms
 
 integration()
@@ -102,7 +102,7 @@ def test_distributed_checkpoints(options: dict[str, bool], tmp_path: Path) -> No
 @pytest.mark.usefixtures("float64")
 def test_sharded_parameters_on_two_processes(tmp_path: Path) -> None:
     """Saved and loaded in the middle, beside one process that trains whole parameters."""
-    on_two_processes("integrations.sharded_processes", tmp_path)
+    on_processes(2, "integrations.sharded_processes", tmp_path)
     result = torch.load(tmp_path / "result.pt")
     assert result["counts"] == [10, 10]
     one, optimizer, _ = sharded_processes.made(sharded=False)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from tests.helpers.processes import on_two_processes
+from tests.helpers.processes import on_processes
 from xpenalties import Penalty, Pipeline
 
 integration("transformers", "accelerate")
@@ -124,7 +124,7 @@ def test_labels_that_the_collator_shifts(tmp_path: Path) -> None:
 def test_several_processes_as_one(accumulated: int, tmp_path: Path) -> None:
     """Parameters and logs, where two processes train on halves of what one trains on."""
     out = tmp_path / "two.pt"
-    on_two_processes("integrations.trainer_processes", out, accumulated)
+    on_processes(2, "integrations.trainer_processes", out, accumulated)
     two = torch.load(out, weights_only=False)
     loss, data = PipelineLoss(PIPE, reference=network(seed=3)), sentences(4 * accumulated)
     options = {"logging_strategy": "steps", "logging_steps": 2, "data": data, "accumulated": accumulated}

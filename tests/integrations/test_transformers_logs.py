@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from tests.helpers.processes import on_two_processes
+from tests.helpers.processes import on_processes
 from xpenalties import Penalty, Pipeline, trees
 
 integration("transformers", "accelerate")
@@ -66,7 +66,7 @@ def test_logs_of_several_processes(average: bool, how: str, tmp_path: Path) -> N
 def test_what_one_process_drops(tmp_path: Path) -> None:
     """Figures stay beside their names, and a value is the mean over what there is."""
     out = tmp_path / "two.pt"
-    on_two_processes("integrations.trainer_processes", out, 1, "drops")
+    on_processes(2, "integrations.trainer_processes", out, 1, "drops")
     with_teacher = torch.load(out, weights_only=False)["logs"][:2]
     for each in with_teacher:
         total = sum(x for name, x in each.items() if name.endswith("/contribution"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from tests.helpers.processes import on_two_processes
+from tests.helpers.processes import on_processes
 from xpenalties import Penalty, Pipeline
 
 integration("trl", session="trainers")
@@ -96,7 +96,7 @@ def test_kl_as_trl(loss_type: str, iterations: int, tmp_path: Path) -> None:
 
 
 def test_kl_as_trl_on_several_processes(tmp_path: Path) -> None:
-    on_two_processes("integrations.trl_processes", "trl_grpo.py", tmp_path / "two.pt")
+    on_processes(2, "integrations.trl_processes", "trl_grpo.py", tmp_path / "two.pt")
 
 
 def test_entropy_bonus_as_trl(tmp_path: Path) -> None:

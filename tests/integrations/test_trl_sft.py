@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from tests.helpers.processes import on_two_processes
+from tests.helpers.processes import on_processes
 
 integration("trl", session="trainers")
 
@@ -110,7 +110,7 @@ def test_without_logits(kind: str, tmp_path: Path) -> None:
 def test_several_processes_as_one(recipe: str, tmp_path: Path) -> None:
     """Parameters and logs, where two processes train on halves of what one trains on."""
     out = tmp_path / "two.pt"
-    on_two_processes("integrations.trl_processes", recipe, out)
+    on_processes(2, "integrations.trl_processes", recipe, out)
     two, made = torch.load(out, weights_only=False), sft(recipe, out)
     for name, mine in made.model.named_parameters():
         torch.testing.assert_close(two["parameters"][name], mine, rtol=1e-4, atol=1e-5, msg=name)

@@ -373,7 +373,6 @@ CASES = [
             {"mode": mode, "normalize": normalize},
             kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))] if normalize else [],
             laws=("nonnegative", "even", *(("scale_invariant",) if normalize else ())),
-            lacking={"dask": "dask has no eigh"} if mode == "spectral" else {},
         )
         for mode in ("soft", "hard", "spectral")
         for normalize in (True, False)
@@ -385,7 +384,6 @@ CASES = [
             [randn(2, 3, 4)],
             {"axis": axis, "per_sample": per_sample, "mode": mode},
             laws=("even",),
-            lacking={"dask": "dask has no eigh"} if mode == "spectral" else {},
         )
         for axis in ("rows", "sequence", "vocabulary")
         for per_sample, mode in ((False, "soft"), (True, "hard"), (True, "spectral"))

@@ -82,8 +82,6 @@ SCALED: dict[str, tuple[Callable[..., Any], float, int]] = {
 @pytest.mark.parametrize("name", SCALED)
 @pytest.mark.parametrize("exponent", [-30, -20, 19, 30])
 def test_numbers_whose_squares_overflow_or_underflow(fw: Framework, name: str, exponent: int) -> None:
-    if fw.name == "dask" and name == "spectral":
-        pytest.skip("dask has no eigh")
     fn, want, power = SCALED[name]
     scale = 10.0**exponent
     x = fw.array(scale * ROWS, "float32")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +12,7 @@ import pytest
 
 import xpenalties as xp
 from tests.helpers.harness import Framework
+from tests.helpers.processes import run_together, simulated_devices
 from tests.helpers.samples import L1, L2, X, mine, with_metrics
 from xpenalties import Penalty, Pipeline
 
@@ -227,9 +226,7 @@ for fn in (lambda x: xp.orthogonality(x, per_sample=True), lambda x: xp.covarian
 assert np.isfinite(xp.orthogonality(jax.numpy.eye(4)) + xp.l1(jax.device_put(x, spread)))
 print(len(jax.devices()))
 """
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    out = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
-    assert out.stdout.strip() == "2", out.stderr[-2000:]
+    assert run_together([[sys.executable, "-c", program]], **simulated_devices(2)) == ["2\n"]
 
 
 def test_paths_have_names(fw: Framework) -> None:

@@ -14,7 +14,7 @@ import pytest
 import xpenalties as xp
 from tests.helpers.harness import Framework
 from tests.helpers.made_reports import WEIGHTS, report_of, reports_of
-from tests.helpers.processes import both_processes_of_jax, on_two_processes
+from tests.helpers.processes import on_processes, on_processes_of_jax
 from tests.helpers.samples import L1, L2, X
 from xpenalties import Penalty, Pipeline, RegularizedLoss, Report
 
@@ -131,10 +131,10 @@ def test_gathering_is_the_mean_of_all_reports() -> None:
 @pytest.mark.only("torch", "jax", reason="is about their processes")
 def test_two_processes(fw: Framework, tmp_path: Path) -> None:
     if fw.name == "torch":
-        on_two_processes("reports.mean_processes", tmp_path)
+        on_processes(2, "reports.mean_processes", tmp_path)
         reports = [report for rank in (0, 1) for report in reports_of(fw.module.tensor, rank)]
     else:
-        both_processes_of_jax("reports.mean_processes_jax", tmp_path)
+        on_processes_of_jax(2, "reports.mean_processes_jax", tmp_path)
         reports = [report for rank in (0, 1) for report in reports_of(fw.module.numpy.asarray, rank)]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text("utf-8")) for rank in (0, 1))
     assert first == second == Report.mean(reports, [*WEIGHTS[0], *WEIGHTS[1]]).to_dict()

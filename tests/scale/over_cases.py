@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,23 +10,34 @@ import numpy as np
 
 from tests.matrix.cases import CASES, Case
 
-__all__ = ["LAYOUTS", "Cuts", "cut_of", "cuttable", "is_refused"]
+__all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused"]
 
+#: Regular expressions for the names of penalties. Each family is checked by processes of its own.
+FAMILIES = {
+    "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude",
+    "divergences": "kl_divergence|js_divergence|entropy|z_loss",
+    "partial divergences": "topk_kl_divergence|sampled_kl",
+    "orthogonality": "orthogonality",
+    "representations": "covariance|consistency",
+    "linear": "linear_.*",
+    "functions": ".*_penalty",
+}
 LAYOUTS = ("classes", "batch", "both")
 #: For each axis of an array, "classes", "batch" or None.
 Cuts = tuple[str | None, ...]
 _SIZES = {1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 12, 7: 8}
 
 
-def cuttable() -> list[Case]:
-    """Return the rows with sizes that four devices can share."""
-    return [replace(case, arrays=_grown(case), options=_options(case)) for case in CASES]
+def family(name: str) -> list[Case]:
+    """Return the rows of a family, with sizes that four devices can share."""
+    rows = [case for case in CASES if re.fullmatch(FAMILIES[name], case.name)]
+    return [replace(case, arrays=_grown(case), options=_options(case)) for case in rows]
 
 
 def _grown(case: Case) -> list[np.ndarray]:
     rng = np.random.default_rng(1)
     arrays = []
-    for i, x in enumerate(case.arrays):
+    for x in case.arrays:
         whole = x
         for axis, n in enumerate(x.shape):
             is_features = case.is_linear and axis == x.ndim - 1
@@ -37,7 +49,6 @@ def _grown(case: Case) -> list[np.ndarray]:
             share = 0.8 if case.name == "topk_kl_divergence" and case.options.get("tail") != "included" else 1.0
             whole = whole - np.log(np.exp(whole).sum(axis=axis, keepdims=True) / share)
         arrays.append(whole)
-        del i
     return arrays
 
 

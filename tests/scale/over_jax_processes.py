@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -19,7 +20,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from tests.matrix.cases import KEY, Case
-from tests.scale.over_cases import LAYOUTS, cut_of, cuttable, is_refused
+from tests.scale.over_cases import LAYOUTS, cut_of, family, is_refused
 from xpenalties import over
 
 jax.config.update("jax_enable_x64", True)
@@ -27,13 +28,6 @@ MESH = jax.make_mesh((2, 4), ("batch", "classes"), axis_types=(AxisType.Auto,) *
 GROUPS = {"classes": {"classes": "classes"}, "batch": {"batch": "batch"}}
 GROUPS["both"] = {**GROUPS["classes"], **GROUPS["batch"]}
 Results = tuple[Any, Any, Any]
-
-
-def whole(case: Case) -> Results:
-    """Return value, gradients and second gradients on one device."""
-    arrays, names, options = arguments(case)
-    value = value_of(case, len(case.arrays), names, options)
-    return jax.jit(lambda xs: results(value, xs, lambda x: x))(arrays)
 
 
 def arguments(case: Case) -> tuple[list[Any], list[str], dict[str, Any]]:
@@ -87,17 +81,14 @@ def whole_of(case: Case) -> Results:
     return jax.jit(lambda xs: results(value, xs, lambda x, i: x))(arrays)
 
 
-def report(name: str, error: str | None) -> None:
-    print(json.dumps({"check": name, "error": error}), flush=True)
-
-
-def check(name: str, run: Callable[[], None]) -> None:
+def check(name: str, run: Callable[[], None], **details: Any) -> None:
+    """Run a check, and print its name, its details, and its error or None."""
     try:
         run()
+        error = None
     except Exception:  # noqa: BLE001 - reported, and the other checks go on
-        report(name, traceback.format_exc()[-1800:])
-    else:
-        report(name, None)
+        error = traceback.format_exc()[-4000:]
+    print(json.dumps({"check": name, "error": error, **details}), flush=True)
 
 
 def refused(case: Case, layout: str, message: str) -> None:
@@ -110,24 +101,23 @@ def refused(case: Case, layout: str, message: str) -> None:
     assert message in text, text
 
 
-def equal(got: Results, want: Results) -> None:
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+def compared(case: Case, layout: str, want: Results) -> None:
+    for a, b in zip(jax.tree.leaves(on_parts(case, layout)), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
-def main(pattern: str) -> None:
-    for case in cuttable():
-        if pattern not in case.label:
-            continue
-        expected = None
+def main(name: str) -> None:
+    for case in family(name):
+        want = None
         for layout in LAYOUTS:
             message = is_refused(case, layout)
+            details = {"function": case.name, "sharding": layout, "refused": message}
             if message is not None:
-                check(f"{case.id} {layout}", lambda c=case, la=layout, m=message: refused(c, la, m))
+                check(f"{case.id} {layout}", partial(refused, case, layout, message), **details)
                 continue
-            expected = whole_of(case) if expected is None else expected
-            check(f"{case.id} {layout}", lambda c=case, la=layout, e=expected: equal(on_parts(c, la), e))
+            want = whole_of(case) if want is None else want
+            check(f"{case.id} {layout}", partial(compared, case, layout, want), **details)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "")
+    main(sys.argv[1])

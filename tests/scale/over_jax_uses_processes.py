@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -103,8 +102,7 @@ def masked(reduction: str) -> None:
 
     def parts(z: Any, where: Any, weights: Any) -> Any:
         with over(**GROUPS["both"]):
-            values = value(z, where, weights)
-        return values
+            return value(z, where, weights)
 
     def gradient(z: Any, where: Any, weights: Any) -> Any:
         return jax.grad(lambda z, w: sum(map(jnp.sum, parts(z, where, w))), argnums=(0, 1))(z, weights)
@@ -265,29 +263,26 @@ def nesting() -> None:
     close(xp.entropy(Z, from_logits=True, reduction="sum"), whole)
 
 
-def main(pattern: str) -> None:
-    runs: dict[str, Callable[[], None]] = {
-        "named axis of vmap": named_axis_of_vmap,
-        "several names": several_names,
-        "all masked": all_masked,
-        "tokens": tokens,
-        "communication": communication,
-        "errors": errors,
-        "nesting": nesting,
-    }
-    for check_vma in (True, False):
-        runs[f"pipeline check_vma={check_vma}"] = partial(pipeline, check_vma=check_vma)
-        for inside in (True, False):
-            name = f"gradient {'inside' if inside else 'outside'} check_vma={check_vma}"
-            runs[name] = partial(gradients_in_four_ways, check_vma=check_vma, inside=inside)
-    for reduction in ("sum", "mean", "none"):
-        runs[f"masked {reduction}"] = partial(masked, reduction)
-        runs[f"linear {reduction}"] = partial(linear, reduction, 4)
-    runs["linear sum without blocks"] = partial(linear, "sum", None)
-    for name, run in runs.items():
-        if pattern in name:
-            check(name, run)
+RUNS: dict[str, Callable[[], None]] = {
+    "named axis of vmap": named_axis_of_vmap,
+    "several names": several_names,
+    "all masked": all_masked,
+    "tokens": tokens,
+    "communication": communication,
+    "errors": errors,
+    "nesting": nesting,
+    "linear sum without blocks": partial(linear, "sum", None),
+}
+for _check_vma in (True, False):
+    RUNS[f"pipeline check_vma={_check_vma}"] = partial(pipeline, check_vma=_check_vma)
+    for _inside in (True, False):
+        _name = f"gradient {'inside' if _inside else 'outside'} check_vma={_check_vma}"
+        RUNS[_name] = partial(gradients_in_four_ways, check_vma=_check_vma, inside=_inside)
+for _reduction in ("sum", "mean", "none"):
+    RUNS[f"masked {_reduction}"] = partial(masked, _reduction)
+    RUNS[f"linear {_reduction}"] = partial(linear, _reduction, 4)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "")
+    for _name, _run in RUNS.items():
+        check(_name, _run)

@@ -6,19 +6,20 @@ Four processes are two of `batch` by two of `classes`; two processes are both of
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from tests.helpers.processes import leave
 from tests.matrix.cases import KEY, Case
-from tests.scale.over_cases import LAYOUTS, cut_of, cuttable, is_refused
+from tests.scale.over_cases import LAYOUTS, cut_of, family, is_refused
 from xpenalties import over
 
 Results = tuple[Any, list[Any], list[Any]]
@@ -122,35 +123,35 @@ def refused(case: Case, layout: str, message: str) -> None:
     assert message in text, text
 
 
-def check(name: str, run: Callable[[], None]) -> None:
+def check(name: str, run: Callable[[], None], **details: Any) -> None:
     """Run a check on all processes. An error on any of them fails it, and the others go on."""
     try:
         run()
         error = None
     except Exception:  # noqa: BLE001 - reported, and the other checks go on
-        error = traceback.format_exc()[-6000:]
+        error = traceback.format_exc()[-4000:]
     errors: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(errors, error)
     if dist.get_rank() == 0:
-        print(json.dumps({"check": name, "error": next((e for e in errors if e), None)}), flush=True)
+        first = next((e for e in errors if e), None)
+        print(json.dumps({"check": name, "error": first, **details}), flush=True)
 
 
-def main(rank: int, count: int, store: str, pattern: str) -> None:
+def main(rank: int, count: int, store: str, name: str) -> None:
     start(rank, count, store)
-    for case in cuttable():
-        if pattern not in case.label:
-            continue
+    for case in family(name):
         for layout in (name for name in LAYOUTS if name in GROUPS):
             message = is_refused(case, layout)
             if message is not None:
-                check(f"{case.id} {layout}", lambda c=case, la=layout, m=message: refused(c, la, m))
+                details = {"function": case.name, "sharding": layout, "refused": message}
+                check(f"{case.id} {layout}", partial(refused, case, layout, message), **details)
                 continue
             for uneven in (False, True):
-                name = f"{case.id} {layout}{' uneven' if uneven else ''}"
-                check(name, lambda c=case, la=layout, u=uneven: checked(c, la, uneven=u))
-    dist.barrier()
-    os._exit(0)
+                sharding = f"{layout}, uneven" if uneven else layout
+                details = {"function": case.name, "sharding": sharding, "refused": None}
+                check(f"{case.id} {sharding}", partial(checked, case, layout, uneven=uneven), **details)
+    leave()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else "")
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import xpenalties as xp
+from tests.helpers.processes import leave
 from tests.scale.over_torch_processes import GROUPS, check, part, start
 from xpenalties import Penalty, Pipeline, block_size, over
 
@@ -350,37 +351,38 @@ def compiled() -> None:
     close(torch.compile(value, fullgraph=True, backend="aot_eager")(z).detach(), want.detach())  # without `over`
 
 
-def main(rank: int, count: int, store: str, pattern: str) -> None:
+RUNS: dict[str, Callable[[], None]] = {
+    "no rows": no_rows,
+    "all masked": all_masked,
+    "broadcast weights": broadcast_weights,
+    "metrics": metrics,
+    "communication": communication,
+    "no norms of computed arrays": no_norms_of_computed_arrays,
+    "errors": errors,
+    "value checks": value_checks,
+    "functional": functional,
+    "compiled": compiled,
+}
+for _uneven in (False, True):
+    _suffix = " uneven" if _uneven else ""
+    RUNS[f"extreme{_suffix}"] = partial(extreme, uneven=_uneven)
+    RUNS[f"pipeline{_suffix}"] = partial(pipeline, uneven=_uneven)
+    for _reduction in ("sum", "mean", "none"):
+        RUNS[f"masked {_reduction}{_suffix}"] = partial(masked, _reduction, uneven=_uneven)
+        for _blocks in (None, 4, 16):
+            _name = f"linear {_reduction} in blocks of {_blocks}{_suffix}"
+            RUNS[_name] = partial(linear, reduction=_reduction, blocks=_blocks, uneven=_uneven)
+    for _blocks in (None, 4):
+        RUNS[f"tokens in blocks of {_blocks}{_suffix}"] = partial(tokens, blocks=_blocks, uneven=_uneven)
+
+
+def main(rank: int, count: int, store: str, of: str) -> None:
     start(rank, count, store)
-    runs: dict[str, Callable[[], None]] = {
-        "no rows": no_rows,
-        "all masked": all_masked,
-        "broadcast weights": broadcast_weights,
-        "metrics": metrics,
-        "communication": communication,
-        "no norms of computed arrays": no_norms_of_computed_arrays,
-        "errors": errors,
-        "value checks": value_checks,
-        "functional": functional,
-        "compiled": compiled,
-    }
-    for uneven in (False, True):
-        suffix = " uneven" if uneven else ""
-        runs[f"extreme{suffix}"] = lambda u=uneven: extreme(uneven=u)
-        runs[f"pipeline{suffix}"] = lambda u=uneven: pipeline(uneven=u)
-        for reduction in ("sum", "mean", "none"):
-            runs[f"masked {reduction}{suffix}"] = lambda r=reduction, u=uneven: masked(r, uneven=u)
-            for blocks in (None, 4, 16):
-                name = f"linear {reduction} in blocks of {blocks}{suffix}"
-                runs[name] = lambda r=reduction, b=blocks, u=uneven: linear(reduction=r, blocks=b, uneven=u)
-        for blocks in (None, 4):
-            runs[f"tokens in blocks of {blocks}{suffix}"] = lambda b=blocks, u=uneven: tokens(blocks=b, uneven=u)
-    for name, run in runs.items():
-        if pattern in name:
+    for name, run in RUNS.items():
+        if name.startswith(("linear", "tokens")) is (of == "layers"):
             check(name, run)
-    dist.barrier()
-    os._exit(0)
+    leave()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else "")
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

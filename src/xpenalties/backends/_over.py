@@ -22,7 +22,12 @@ class Groups(NamedTuple):
     classes: Group | None
     batch: Group | None
     equal_parts: bool
-    shown: str  # the arguments, for errors
+
+    @property
+    def shown(self) -> str:
+        """Return the arguments, for errors."""
+        pairs = (("classes", self.classes), ("batch", self.batch))
+        return ", ".join(f"{name}={group}" for name, group in pairs if group is not None)
 
     @property
     def all(self) -> list[Group]:
@@ -199,8 +204,7 @@ class over:  # noqa: N801 - used like a function
                 raise ValueError(
                     "over: `classes` and `batch` must be different groups, got one. An array is cut over a group once."
                 )
-        text = ", ".join(f"{name}={group}" for name, group in given.items())
-        self._groups = Groups(given.get("classes"), given.get("batch"), equal_parts, text)
+        self._groups = Groups(given.get("classes"), given.get("batch"), equal_parts)
         self._tokens: list[Token[Groups | None]] = []
 
     def __enter__(self) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 from .._random import from_numpy
 from ..base import Backend, Exchange, Random
 from ._chunks import eigh_of_chunk, norm_of_chunk, not_finite_in_chunk
-from ._cut_rows import KNOWN as _PARTS
 from ._evaluation import DaskEvaluation, in_penalty
+from ._parts import KNOWN as _PARTS
 from ._reading import read_again
 
 __all__ = ["KNOWN", "find"]

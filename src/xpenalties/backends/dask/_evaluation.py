@@ -136,5 +136,5 @@ def _in_chunks(work: Work, core: tuple[int, ...]) -> Any:
 
 def _ones(pairs: list[Any], job: Job) -> list[Any]:
     """Return the smallest chunks that a formula takes, to find the dtype of its terms."""
-    ones = [np.ones((2,) * x.ndim, x.dtype) for x in pairs[::2]]
+    ones = [np.ones([min(size, 2) for size in x.shape], x.dtype) for x in pairs[::2]]
     return [[[x]] if i in job.matrices else [x] if job.matrices else x for i, x in enumerate(ones)]

@@ -24,7 +24,7 @@ def read_again(x: Any, passes_left: int) -> Any:
     The last pass uses `x` itself. Passes with the same number share their tasks, so several penalties of a report read
     the data only as often as the one that needs the most passes.
     """
-    if passes_left == 0:
+    if passes_left == 0 or x.npartitions == 1:
         return x
     graph, seed = x.dask, f"xpenalties, {passes_left} passes before the last"
     keys = {key: clone_key(key, seed) for key in graph.get_all_external_keys()}

@@ -20,7 +20,7 @@ from ._gram import gram
 from ._linear import linear_or_none
 from ._parts import JaxPart, varying_like
 from ._programs import JaxEvaluation
-from ._sharding import sharding_of_draws
+from ._sharding import for_product, sharding_of_draws
 
 __all__ = ["BACKEND", "KNOWN", "PARTS", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
 
@@ -45,6 +45,7 @@ class JaxBackend(Backend):
 
     def linear(self, hidden: Any, weight: Any) -> Any:
         dtype = jnp.result_type(hidden.dtype, weight.dtype, jnp.float32)
+        hidden, weight = for_product(hidden, weight)
         rows = hidden
         if hidden.ndim > 2 and hidden.dtype != dtype:  # JAX 0.8 on the CPU sums products of bfloat16 for matrices only
             rows = jnp.reshape(hidden, (-1, hidden.shape[-1]))

@@ -23,7 +23,7 @@ from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding
 
-from ._sharding import Cuts, as_cuts, cuts_of, pad, pieces, sharding, spec
+from ._sharding import Cuts, as_cuts, cuts_of, is_manual, pad, pieces, sharding, spec
 
 __all__ = ["gram"]
 
@@ -69,8 +69,7 @@ def _may_be_cut(x: Any) -> bool:
     """Return True if XLA may cut `x` over devices without the type saying so, or has it cut already."""
     if jax.device_count() == 1 or not all(type(size) is int for size in x.shape):  # sizes are symbols in an export
         return False
-    mesh = jax.typeof(x).sharding.mesh
-    return mesh.empty or not any(kind == jax.sharding.AxisType.Manual for kind in mesh.axis_types)
+    return not is_manual(x)
 
 
 def _times(x: Any, matrix: Any, vectors: Axes, along: Axes) -> Any:

@@ -14,7 +14,20 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-__all__ = ["Cuts", "as_cuts", "cuts_of", "pad", "pieces", "sharding", "sharding_of_draws", "spec"]
+__all__ = [
+    "Cuts",
+    "as_cuts",
+    "cut_by",
+    "cuts_of",
+    "for_product",
+    "is_manual",
+    "pad",
+    "pieces",
+    "reshape",
+    "sharding",
+    "sharding_of_draws",
+    "spec",
+]
 
 Cuts = tuple[tuple[str, ...], ...]
 
@@ -24,6 +37,11 @@ def cuts_of(x: Any) -> Cuts | None:
     typed = getattr(jax.typeof(x), "sharding", None)
     cuts = () if typed is None else as_cuts(typed.spec, x.ndim)
     return cuts if any(cuts) else None
+
+
+def is_manual(x: Any) -> bool:
+    """Return True inside `jax.shard_map`, where an array is one device's own part."""
+    return any(kind == jax.sharding.AxisType.Manual for kind in jax.typeof(x).sharding.mesh.axis_types)
 
 
 def as_cuts(spec: Any, ndim: int) -> Cuts:
@@ -41,6 +59,17 @@ def spec(cuts: Sequence[tuple[str, ...]]) -> PartitionSpec:
 def sharding(like: Any, cuts: Sequence[tuple[str, ...]]) -> NamedSharding:
     """Return the sharding with these cuts on the mesh of `like`."""
     return NamedSharding(jax.typeof(like).sharding.mesh, spec(cuts))
+
+
+def cut_by(x: Any, cuts: Sequence[tuple[str, ...]]) -> Any:
+    """Return `x` with other cuts by explicit axes."""
+    current = cuts_of(x) or ((),) * x.ndim
+    return x if tuple(cuts) == current else jax.sharding.reshard(x, sharding(x, cuts))
+
+
+def reshape(x: Any, shape: Sequence[Any], cuts: Sequence[tuple[str, ...]] | None) -> Any:
+    """Reshape `x`. Pass the cuts of the result if `x` has some."""
+    return jax.lax.reshape(x, tuple(shape), out_sharding=None if cuts is None else sharding(x, cuts))
 
 
 def pieces(names: Sequence[str], mesh_shape: Mapping[str, int]) -> int:
@@ -65,3 +94,25 @@ def sharding_of_draws(shape: tuple[int, ...], like: Any) -> NamedSharding | None
     missing = len(shape) - like.ndim
     pairs = zip(shape[missing:], like.shape, cuts, strict=True)
     return sharding(like, [*[()] * missing, *[names if a == b else () for a, b, names in pairs]])
+
+
+def for_product(hidden: Any, weight: Any) -> tuple[Any, Any]:
+    """Cut hidden states and a weight [classes, features] so that their product is not ambiguous.
+
+    Features are not cut: a weight's are exchanged for its classes, and hidden states are gathered along them. If rows
+    and classes are cut by the same axis of the mesh, the smaller array is gathered along it.
+    """
+    rows, classes = (cuts_of(x) or ((),) * x.ndim for x in (hidden, weight))
+    if not any((*rows, *classes)):
+        return hidden, weight
+    new_rows, new_classes = [*rows[:-1], ()], [classes[0], ()]
+    if classes[1]:
+        both = (*classes[0], *classes[1])
+        mesh_shape = jax.typeof(weight).sharding.mesh.shape
+        new_classes[0] = both if weight.shape[0] % pieces(both, mesh_shape) == 0 else classes[0]
+    twice = {name for names in new_rows for name in names}.intersection(new_classes[0])
+    if twice and weight.size < hidden.size:
+        new_classes[0] = tuple(name for name in new_classes[0] if name not in twice)
+    elif twice:
+        new_rows = [tuple(name for name in names if name not in twice) for names in new_rows]
+    return cut_by(hidden, new_rows), cut_by(weight, new_classes)

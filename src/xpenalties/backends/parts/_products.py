@@ -33,12 +33,14 @@ def matmul(local: Backend, a: Part, b: Part) -> Part:
         if exchanged != _groups(rows) or exchanged != _groups(columns) or len(rows.groups) > 1:
             raise NotImplementedError("rows and columns must be cut over the same devices.")
         (group,) = rows.groups
-        x = _with_whole_rows(local, aligned(a, a.cuts, varies), rows, group)
-        if b.transposed_from is a:
-            y = local.xp.matrix_transpose(x)
+        transpose = local.xp.matrix_transpose
+        if a.transposed_from is b:
+            y = transpose(_with_whole_rows(local, transpose(aligned(b, b.cuts, varies)), columns, group))
+            x = transpose(y)
         else:
-            flipped = local.xp.matrix_transpose(aligned(b, b.cuts, varies))
-            y = local.xp.matrix_transpose(_with_whole_rows(local, flipped, columns, group))
+            x = _with_whole_rows(local, aligned(a, a.cuts, varies), rows, group)
+            flipped = None if b.transposed_from is a else transpose(aligned(b, b.cuts, varies))
+            y = transpose(x if flipped is None else _with_whole_rows(local, flipped, columns, group))
         summed = exchanged | _groups(a.cuts[-1])
         cuts = (*lead, None, None)
     product = local.matmul(x, y)
