@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .._arrays.numerics import log1p_minus_tangent
+from .._arrays.numerics import log1p_minus_tangent, stop_gradient
 from ..backends import in_dynamo, namespace
 from ..backends._fast_path import guards_are_skipped
 from .log_probabilities import log_probabilities, log_ratio, nan_if_small, zero_outside_support
@@ -58,7 +58,7 @@ def _log_mixture_ratios(d: Any, *, beta: float) -> tuple[Any, Any]:
     xp = namespace(d)
     traced = in_dynamo()  # a logarithm by `math` would make torch.compile compile again for each `beta`
     if traced:  # pragma: no cover - Dynamo's trace, which no coverage sees
-        share = xp.sum(xp.reshape(d, (-1,))[:0]) + beta
+        share = stop_gradient(xp.sum(d[:0, ...])) + beta
         log_beta, log_rest = xp.log(share), xp.log1p(-share)
     else:
         log_beta, log_rest = math.log(beta), math.log1p(-beta)

@@ -415,6 +415,30 @@ def random_numbers() -> None:
     same(again, first)
 
 
+@check
+def compiled() -> None:
+    x, y, mask = randn(6, 5), randn(6, 5) + 0.5, randn(6) > -0.5
+
+    def divergence(x: Any, y: Any) -> Any:
+        return xp.js_divergence(x, y, from_logits=True, where=mask)
+
+    def structure(x: Any, y: Any) -> Any:
+        return xp.orthogonality(x) + xp.l2(y, center="mean")
+
+    for function in (divergence, structure):
+        for placement in (Shard(0), Shard(1)):
+            torch.compiler.reset()
+            parts = [cut(z, placement).requires_grad_() for z in (x, y)]
+            leaves = [z.clone().requires_grad_() for z in (x, y)]
+            got = torch.compile(function, fullgraph=True, backend="aot_eager")(*parts)
+            want = function(*leaves)
+            same(got, want)
+            got.backward()
+            want.backward()
+            for part, leaf in zip(parts, leaves, strict=True):
+                same(part.grad, leaf.grad)
+
+
 def main(out: Path, names: list[str]) -> None:
     """Run all checks. Each process writes its failures."""
     warnings.simplefilter("ignore")

@@ -27,10 +27,12 @@ from ._dtensor_namespace import lifted, mesh_of
 from ._dtensor_reductions import total
 from ._evaluation import TorchEvaluation
 from ._threads import carried
+from ._tracing import is_tracing
 
 __all__ = ["DTensorEvaluation"]
 
-_SUBMESHES: dict[tuple[Any, tuple[int, ...]], Any] = {}
+#: By the id of a mesh and its axes: that mesh, which keeps its id, and the part of it along these axes.
+_SUBMESHES: dict[tuple[int, tuple[int, ...]], tuple[Any, Any]] = {}
 
 
 class DTensorEvaluation(Evaluation):
@@ -100,7 +102,7 @@ class DTensorEvaluation(Evaluation):
                 axes = {p.dim for p in layout if not p.is_replicate()}
                 shape = tuple(n if axis in axes else part.shape[axis] for axis, n in enumerate(whole))
                 x = from_local(part, shared, layout, shape)
-                if i in matrices:
+                if i in matrices and not is_tracing():
                     LEAVES[x] = part
                 arrays.append(x)
             result = formula(*arrays, **options)
@@ -109,9 +111,9 @@ class DTensorEvaluation(Evaluation):
             everywhere = replicated(shared)
             return to_local(redistributed(result, everywhere), everywhere)
 
-        parts = math.prod(mesh.size(i) for i in cut)
+        parts = math.prod([mesh.size(i) for i in cut])
         local = local._replace(formula=of_parts)
-        if local.axis is None:
+        if local.axis is None or is_tracing():  # a compiler gets all rows
             return local.whole(), None
         classes = wholes[matrices[0]][0] if matrices else wholes[0][local.axis]
         local = local._replace(classes=-(-classes // parts))
@@ -201,14 +203,15 @@ def _submesh(mesh: Any, axes: tuple[int, ...]) -> Any:
     """Return the mesh of the processes that differ from this one only along some axes of the mesh."""
     if len(axes) == mesh.ndim:
         return mesh
-    key = mesh, axes
+    key = id(mesh), axes  # two meshes are equal if one was made after the end of the other's processes
     if key not in _SUBMESHES:
         place = mesh.get_coordinate()
         ranks = mesh.mesh[tuple(slice(None) if i in axes else place[i] for i in range(mesh.ndim))]
         groups = [mesh.get_group(i) for i in axes]
         names = tuple(f"axis_{i}" for i in axes)
         if len(groups) == 1:
-            _SUBMESHES[key] = DeviceMesh.from_group(groups[0], mesh.device_type, mesh_dim_names=names)
+            submesh = DeviceMesh.from_group(groups[0], mesh.device_type, mesh_dim_names=names)
         else:
-            _SUBMESHES[key] = DeviceMesh.from_group(groups, mesh.device_type, mesh=ranks, mesh_dim_names=names)
-    return _SUBMESHES[key]
+            submesh = DeviceMesh.from_group(groups, mesh.device_type, mesh=ranks, mesh_dim_names=names)
+        _SUBMESHES[key] = mesh, submesh
+    return _SUBMESHES[key][1]

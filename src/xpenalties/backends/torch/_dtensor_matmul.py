@@ -14,8 +14,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._autocast import without_autocast
 from ._backend import BACKEND
-from ._dtensor_moves import from_local, plain, redistributed, settled, to_local
+from ._dtensor_moves import from_local, number, redistributed, settled, to_local
 from ._dtensor_namespace import lifted
+from ._tracing import is_tracing
 
 __all__ = ["LEAVES", "gram", "linear", "product"]
 
@@ -65,7 +66,7 @@ def product(a: Any, b: Any) -> Any:
     with without_autocast(a.device.type):
         result = from_local(a @ b, mesh, of_result, shape)
     result = redistributed(result, settled(of_result))
-    return plain(result) if ndim == 2 and all(p.is_replicate() for p in result.placements) else result
+    return number(result) if ndim == 2 and all(p.is_replicate() for p in result.placements) else result
 
 
 def gram(x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
@@ -73,16 +74,17 @@ def gram(x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
 
     Each process then adds up its part of every product. A single matrix is returned as a plain tensor.
     """
-    mesh, longest = x.device_mesh, max(along, key=lambda axis: x.shape[axis])
+    mesh = x.device_mesh
+    _, longest = max([(x.shape[axis], axis) for axis in along])
     placements = settled(x.placements)
     cut = [Shard(longest) if not p.is_replicate() and p.dim in vectors else p for p in placements]
     x = redistributed(x, cut)
     partial = [Partial() if not p.is_replicate() and p.dim in along else p for p in cut]
-    n = math.prod(x.shape[axis] for axis in vectors)
+    n = math.prod([x.shape[axis] for axis in vectors])
     leading = [size for axis, size in enumerate(x.shape) if axis not in (*vectors, *along)]
     result = from_local(BACKEND.gram(to_local(x), vectors, along), mesh, partial, (*leading, n, n))
     result = redistributed(result, settled(partial))
-    return result if leading else plain(result)
+    return result if leading else number(result)
 
 
 def _batch(cut: int, x: Any, other: Any) -> int | None:
@@ -118,7 +120,7 @@ def linear(hidden: Any, weight: Any) -> Any:
         for layout, placement in zip(lists, layouts, strict=True):
             layout.append(placement)
     shape = (*hidden.shape[:-1], weight.shape[0])
-    leaf = LEAVES.get(weight)
+    leaf = None if is_tracing() else LEAVES.get(weight)
     if leaf is None or tuple(of_weight) != tuple(weight.placements):
         leaf = to_local(redistributed(weight, of_weight), of_gradient_w)
     part = to_local(redistributed(hidden, of_hidden), of_gradient)

@@ -18,6 +18,8 @@ import torch
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
+from ._tracing import is_tracing
+
 __all__ = [
     "aligned",
     "assembled",
@@ -26,6 +28,7 @@ __all__ = [
     "from_local",
     "held",
     "moved_shard",
+    "number",
     "partial_where_cut",
     "plain",
     "redistributed",
@@ -85,6 +88,11 @@ def plain(x: Any) -> Any:
     return to_local(redistributed(x, everywhere), everywhere)
 
 
+def number(x: Any) -> Any:
+    """Return a small result as a plain tensor. In a trace, it stays a DTensor, as its gradient may be one."""
+    return redistributed(x, replicated(x.device_mesh)) if is_tracing() else plain(x)
+
+
 def copies(x: Any, mesh: Any) -> Any:
     """Return a plain tensor that is the same on every process as a DTensor."""
     return from_local(x, mesh, replicated(mesh), x.shape)
@@ -132,6 +140,8 @@ class _Redistributed(torch.autograd.Function):  # type: ignore[misc]
         ctx.set_materialize_grads(False)
         ctx.mesh, ctx.source = x.device_mesh, settled(x.placements)
         x = x.detach()
+        if torch.compiler.is_compiling():  # Dynamo does not know the layout of a cotangent
+            return x.redistribute(placements=layout)
         return x if tuple(x.placements) == layout else x.redistribute(placements=layout)
 
     @staticmethod

@@ -90,7 +90,7 @@ def _std(x: Any, **options: Any) -> Any:
 
 
 def _count(x: Any, axis: Any) -> int:
-    return math.prod(x.shape[i] for i in axes_of(x, axis))
+    return math.prod([x.shape[i] for i in axes_of(x, axis)])
 
 
 def _any(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
@@ -130,7 +130,7 @@ def reshaped(x: Any, shape: Sequence[int]) -> Any:
     processes get all of it.
     """
     old, size = tuple(x.shape), math.prod(x.shape)
-    known = math.prod(n for n in shape if n != -1)
+    known = math.prod([n for n in shape if n != -1])
     new = tuple((size // known if known else 0) if n == -1 else n for n in shape)
     if new == old:
         return x
@@ -148,7 +148,7 @@ def reshaped(x: Any, shape: Sequence[int]) -> Any:
             to = _merged(old, new, axis, x.device_mesh.size(i), x.placements)
         if to is None:
             others = [a for a in survivors if old[a] > 1]
-            axis = max(others, key=lambda a: old[a], default=None)
+            axis = max([(old[a], a) for a in others])[1] if others else None
             to = None if axis is None else survivors[axis]
             layout.append(Replicate() if axis is None else Shard(axis))
             target.append(Replicate() if to is None else Shard(to))

@@ -21,6 +21,7 @@ from ._dtensor_moves import (
     from_local,
     held,
     moved_shard,
+    number,
     partial_where_cut,
     plain,
     redistributed,
@@ -45,7 +46,7 @@ def summed(x: Any, axis: int | Sequence[int] | None = None, *, keepdims: bool = 
     axes = axes_of(x, axis)
     x = redistributed(x, settled(x.placements))
     result = _Sum.apply(x, axes, keepdims) if axes else x
-    return result if result.ndim else plain(result)
+    return result if result.ndim else number(result)
 
 
 def total(local: Any, mesh: Any, layout: Sequence[Any]) -> Any:
@@ -58,7 +59,7 @@ def extremum(x: Any, axis: int | Sequence[int] | None = None, *, keepdims: bool 
     axes = axes_of(x, axis)
     x = redistributed(x, settled(x.placements))
     result = _Extremum.apply(x, axes, keepdims, largest) if axes else x
-    return result if result.ndim else plain(result)
+    return result if result.ndim else number(result)
 
 
 def argmax(x: Any, axis: int | None = None, *, keepdims: bool = False, largest: bool = True) -> Any:
@@ -218,7 +219,7 @@ class _CumulativeSum(torch.autograd.Function):  # type: ignore[misc]
         # sums of parts are as many as parts: each process writes its own into a row of zeros, and they are added
         local = held(x)
         cuts = [i for i, p in enumerate(layout) if not p.is_replicate() and p.dim == axis]
-        parts = math.prod(mesh.size(i) for i in cuts)
+        parts = math.prod([mesh.size(i) for i in cuts])
         own = 0
         for i in cuts:
             own = own * mesh.size(i) + mesh.get_local_rank(i)
@@ -242,4 +243,4 @@ def settled_result(x: Any) -> Any:
     """Return what an operation of PyTorch returned, without partial sums, and as a plain tensor if it has no axes."""
     if any(placement.is_partial() for placement in x.placements):
         x = redistributed(x, settled(x.placements))
-    return x if x.ndim else plain(x)
+    return x if x.ndim else number(x)
