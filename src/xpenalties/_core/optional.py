@@ -12,6 +12,7 @@ __all__ = ["is_imported", "is_installed", "require"]
 #: A name in each framework's module. It is missing if the import failed, or if another thread is still importing.
 _NAMES = {
     "torch": "Tensor",
+    "torch.distributed.fsdp": "FSDPModule",
     "jax": "Array",
     "numpy": "ndarray",
     "cupy": "ndarray",

@@ -19,7 +19,7 @@ from .._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_t
 from .._core.warnings_for_users import callers_level
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
-from ..backends import backend_of, common_backend, flatten_of, in_dynamo, is_array
+from ..backends import backend_of, common_backend, flatten_of, in_dynamo, is_array, reshard
 from ..backends._over import ACTIVE, active_groups
 from .comparable_norms import are_comparable
 from .events import Events
@@ -30,8 +30,8 @@ from .penalty_inputs import callables_in, names_in
 from .penalty_roles import constants_of
 from .returned_values import zero_like
 from .settings import Settings
-from .tracked_arrays import TrackedInputs, tracked_arrays
-from .wrt import refuse_arrays
+from .tracked_arrays import TrackedGraph, TrackedInputs, tracked_arrays
+from .wrt import items_of, refuse_arrays
 
 __all__ = ["Computation", "is_coroutine_function"]
 
@@ -78,6 +78,8 @@ class Computation:
         self.regularizer_total: Any = None
         self._tracked = self._gradients = None
         if self._settings.track:
+            if not in_dynamo():
+                reshard((*flatten_of(inputs)[0], *items_of(self._settings.wrt)))
             constants = constants_of(penalties) if self._settings.wrt is None else frozenset()
             self._tracked = tracked = tracked_arrays(name, inputs, self._settings.wrt, constants)
             self._gradients = Gradients(tracked.backend, tracked.arrays, conflicts=self._settings.conflicts)
@@ -233,6 +235,8 @@ class Computation:
             if not self._tracked.are_all(names):
                 self._gradients.known = False
                 return None, None, self._tracked.reason_without_graph()
+        if isinstance(self._tracked, TrackedGraph) and self._tracked.is_unknown(result.value):
+            self._gradients.known = False
         return None, None, self._tracked.reason(result.value)
 
     def _drop(self, penalty: Penalty, error: Exception) -> None:

@@ -98,6 +98,6 @@ class Gradients:
         return sum(products[1:], products[0]) if products else self._zero()
 
     def _zero(self) -> Any:
-        array = at_least_float32(self._backend.autodiff.stop_gradient(self._backend.packed(self.arrays[0])))
-        zero = self._backend.xp.sum(self._backend.xp.reshape(array, (-1,))[:0])
+        array = self._backend.autodiff.stop_gradient(self.arrays[0])
+        zero = self._backend.zero(array, self._backend.dtype(array.dtype).working or array.dtype)
         return zero if self._parts is None else self._parts.total(0, zero)  # so that JAX knows it to be the same

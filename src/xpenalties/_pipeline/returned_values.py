@@ -55,7 +55,8 @@ def as_scalar(penalty: Penalty, value: Any, inputs: tuple[Any, ...]) -> Any:
     if kind == "other":  # integers, such as a count
         array = _an_array(inputs)
         working = _zero(value if array is None else array).dtype
-    return value if working is None else backend.xp.astype(value, working)
+    value = value if working is None else backend.xp.astype(value, working)
+    return backend.finished(value) if backend.cut else value
 
 
 def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
@@ -64,6 +65,7 @@ def factor_for(penalty: Penalty, weight: Any, value: Any) -> Any:
         return weight
     weight = array_beside(weight, value)
     backend = common_backend(label_of(penalty), ("value", "weight"), (value, weight))
+    weight = backend.finished(weight) if backend.cut else weight
     return weight if weight.dtype == value.dtype else backend.xp.astype(weight, value.dtype)
 
 
@@ -78,7 +80,8 @@ def as_metric(penalty: Penalty, name: str, metric: Any) -> Any:
     assert backend is not None
     if backend.dtype(metric.dtype).kind == "complex":
         raise TypeError(f"{label_of(penalty)}: metric {name!r} must be real, got {metric.dtype}. Take its abs.")
-    return backend.autodiff.stop_gradient(metric)
+    metric = backend.autodiff.stop_gradient(metric)
+    return backend.finished(metric) if backend.cut else metric
 
 
 def zero_like(name: str, inputs: tuple[Any, ...], selectors: Iterable[Callable[..., Any]]) -> Any:
@@ -103,8 +106,5 @@ def _no_array(name: str) -> TypeError:
 def _zero(array: Any) -> Any:
     backend = backend_of(array)
     assert backend is not None
-    xp = backend.xp
-    array = backend.packed(array)
     kind, working = backend.dtype(array.dtype)[:2]
-    dtype = array.dtype if kind == "real" and working is None else xp.float32
-    return xp.sum(xp.zeros_like(xp.reshape(array, (-1,))[:0], dtype=dtype))
+    return backend.zero(array, array.dtype if kind == "real" and working is None else backend.xp.float32)

@@ -171,9 +171,14 @@ class TrackedGraph(Tracked):
         """Return why a value has no gradient norm."""
         if not self._is_recorded:
             return f"no array of wrt ({self.label}) requires a gradient"
-        if any(hasattr(x, "full_tensor") for x in self.arrays):  # a DTensor of PyTorch
+        if self.is_unknown(value):
             return f"{super().reason(value)}, or FSDP has replaced its sharded parameters by copies"
         return super().reason(value)
+
+    def is_unknown(self, value: Any) -> bool:
+        """Return True if a value without a gradient may depend on copies of the arrays."""
+        autodiff = self.backend.autodiff
+        return autodiff.requires_grad(value) and any(map(autodiff.may_be_copied, self.arrays))
 
     def gradient_of(self, value: Any) -> list[Any]:
         """Return the gradient of a computed value, and keep the graph. None for arrays that are not in it."""
@@ -220,7 +225,8 @@ def tracked_arrays(
         backends = requiring or backends
         unique = [arrays[first] for first in _same_arrays(arrays, backends)]
         scale = None if recorded is None else recorded.scale
-        return TrackedGraph(unique, next(iter(backends.values())), label, scale)
+        special = [backend for backend in backends.values() if backend.traces]
+        return TrackedGraph(unique, (special or [*backends.values()])[0], label, scale)
     places = sorted({i for part in chosen for i in _places(caller, leaves, part)})
     shown_items = tuple(item if isinstance(item, (str, int)) else "arrays" for item in items)
     backends = _differentiable(caller, leaves, places, f" in {shown(shown_items)}")

@@ -18,6 +18,7 @@ __all__ = [
     "arrays_in",
     "checked_wrt",
     "chosen_inputs",
+    "items_of",
     "needs_graph",
     "parts_by_name",
     "refuse_arrays",
@@ -91,6 +92,13 @@ def _checked_items(caller: str, items: tuple[Any, ...]) -> tuple[Any, ...]:
                 f"{shown(item)}. Pass one of these, or several."
             )
     return items
+
+
+def items_of(wrt: Wrt) -> tuple[Any, ...]:
+    """Return the names, arrays and modules of `wrt`."""
+    if isinstance(wrt, Recorded):
+        return wrt.items
+    return wrt if isinstance(wrt, tuple) else ()
 
 
 def arrays_in(tree: Any) -> list[Any]:

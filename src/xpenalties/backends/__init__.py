@@ -17,6 +17,7 @@ from ._registry import (
     parameters_of,
     paths_of_none,
     register_loaded,
+    reshard,
 )
 from .base import Backend, NoAutodiffError
 
@@ -39,4 +40,5 @@ __all__ = [
     "parameters_of",
     "paths_of_none",
     "register_loaded",
+    "reshard",
 ]

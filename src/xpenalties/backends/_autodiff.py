@@ -60,6 +60,10 @@ class Autodiff:
         """Return True if the framework records what is computed from `x`, as PyTorch does."""
         return False
 
+    def may_be_copied(self, x: Any) -> bool:
+        """Return True if a recorded graph may lead to a copy of `x` in its place, as to FSDP's whole parameters."""
+        return False
+
     def recorded_gradient(self, value: Any, arrays: list[Any], cotangent: Any) -> list[Any]:
         """Differentiate a computed value through its whole graph, and keep the graph.
 

@@ -6,7 +6,7 @@ A framework's file is imported when the first of its arrays appears, so `import 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import array_api_compat
@@ -35,6 +35,7 @@ __all__ = [
     "parameters_of",
     "paths_of_none",
     "register_loaded",
+    "reshard",
 ]
 
 # torch first: torch.compile may have to trace the search; dask before numpy, of whose arrays it has a subclass
@@ -126,6 +127,22 @@ def parameters_of(tree: Any) -> Any:
     if isinstance(tree, Mapping) or not callable(getattr(type(tree), "named_parameters", None)):
         return tree
     return dict(tree.named_parameters())
+
+
+def reshard(trees: Iterable[Any]) -> None:
+    """Put the sharded parameters of FSDP2 back into the modules among `trees`.
+
+    After a forward pass, a module may still hold whole parameters, whose memory FSDP frees in the next backward pass.
+    Call this before the first of several backward passes, if parameters are read after it.
+    """
+    if not is_imported("torch.distributed.fsdp"):
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    for tree in trees:
+        for module in tree.modules() if callable(getattr(tree, "modules", None)) else ():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def backend_of_shapes() -> Backend | None:

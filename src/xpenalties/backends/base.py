@@ -147,6 +147,11 @@ class Backend:
         """Return `a @ b` in the dtype of the arrays, even under autocast."""
         return a @ b
 
+    def map_singular_values(self, x: Any, function: Callable[[Any], Any]) -> Any:
+        """Return matrices with a function of their singular values, largest first, in place of these."""
+        u, values, vh = self.xp.linalg.svd(x, full_matrices=False)
+        return self.matmul(u * self.xp.expand_dims(function(values), axis=-2), vh)
+
     def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
         """Return the products of all pairs of vectors, shape [..., n, n].
 
@@ -211,6 +216,15 @@ class Backend:
     def stored(self, x: Any) -> tuple[Any, Callable[[Any], Any]]:
         """Return the stored elements of a sparse array, each once, and a function that replaces them."""
         raise NotImplementedError  # pragma: no cover - no array of this backend is sparse
+
+    def zero(self, like: Any, dtype: Any) -> Any:
+        """Return a 0-d array of 0, on the device of `like`. If `like` is traced, so is the result."""
+        xp = self.xp
+        return xp.sum(xp.zeros_like(xp.reshape(self.packed(like), (-1,))[:0], dtype=dtype))
+
+    def laid_out(self, x: Any, like: Any) -> Any:
+        """Return an array cut into parts as another array of its shape is."""
+        return x
 
     def number(self, size: Any, like: Any) -> Any:
         """Return a size as a number to compute with. During an export, a size may be a symbol."""

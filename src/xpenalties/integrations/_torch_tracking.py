@@ -9,10 +9,16 @@ import torch
 
 from .._core.shown import shown
 from .._pipeline.wrt import Recorded, Wrt, checked_wrt
-from ..backends import flatten_of, parameters_of
+from ..backends import flatten_of, parameters_of, reshard
 from ._named_inputs import lookup
 
-__all__ = ["add_named", "recorded", "recorded_leaves", "tracks_gradients"]
+__all__ = ["add_named", "named_parameters", "recorded", "recorded_leaves", "tracks_gradients"]
+
+
+def named_parameters(module: torch.nn.Module) -> dict[str, Any]:
+    """Return a module's parameters by name, the sharded ones if FSDP2 has sharded them."""
+    reshard((module,))
+    return dict(module.named_parameters())
 
 
 def tracks_gradients(options: Mapping[str, Any]) -> bool:

@@ -30,7 +30,7 @@ from .._reports.report import Report
 from ..controllers import Controller
 from ._named_inputs import LazyInputs, check_inputs, select_inputs
 from ._torch_capture import Capture, paths_of
-from ._torch_tracking import add_named, recorded
+from ._torch_tracking import add_named, named_parameters, recorded
 
 __all__ = ["PipelineCallback"]
 
@@ -225,7 +225,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
 
     def penalties(self, module: LightningModule, found: Mapping[str, Any], batch: Any) -> Any:
         """Return the weighted sum of the penalties, given the outputs of `training_step`. Log and observe values."""
-        lazy = LazyInputs(params=lambda: dict(module.named_parameters()), batch=lambda: batch)
+        lazy = LazyInputs(params=lambda: named_parameters(module), batch=lambda: batch)
         sources: list[Any] = [found, lazy, {} if self._capture is None else self._capture]
         if len(set().union(*sources)) != sum(map(len, sources)):
             raise ValueError(

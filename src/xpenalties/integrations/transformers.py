@@ -30,7 +30,7 @@ from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.wrt import Recorded
 from .._reports.report import Report
 from ._named_inputs import LazyInputs, check_inputs, select_inputs
-from ._torch_tracking import add_named, recorded
+from ._torch_tracking import add_named, named_parameters, recorded
 from ._transformers_labels import Labels, items_and_share
 from ._transformers_pipeline import bound_pipeline, evaluated_each_step
 from ._transformers_reference import check_reference, without_cache
@@ -238,7 +238,7 @@ class PipelineLoss:
         run = self._run
         if run is None:
             return LazyInputs()
-        makers: dict[str, Callable[[], Any]] = {"params": lambda: dict(run.trainer.model.named_parameters())}
+        makers: dict[str, Callable[[], Any]] = {"params": lambda: named_parameters(run.trainer.model)}
         if self._reference is not None:
             makers["reference"] = lambda: self._reference_logits(run, logits)
         return LazyInputs(**makers)

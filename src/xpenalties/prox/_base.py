@@ -70,6 +70,8 @@ def _cast(name: str, argument: str, backend: Any, x: Any, value: Any) -> Any:
     """Cast an array to the real dtype of `x`."""
     if backend.dtype(value.dtype).kind != "real":
         raise TypeError(f"{name}: `{argument}` must be real, got {value.dtype}. Cast it.")
+    if backend.cut:
+        value = backend.beside(value, x)
     real = backend.xp.real(x).dtype if backend.dtype(x.dtype).kind == "complex" else x.dtype
     return value if value.dtype == real else backend.xp.astype(value, real)
 
@@ -108,4 +110,6 @@ def cast_like(x: Any, result: Any) -> Any:
     """Cast the result to the dtype of `x`."""
     backend = backend_of(result)
     assert backend is not None
+    if backend.cut:
+        result = backend.laid_out(result, x)
     return result if result.dtype == x.dtype else backend.xp.astype(result, x.dtype)

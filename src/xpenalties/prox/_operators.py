@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .._arrays.numerics import matmul, safe_norm, soft_threshold, unit
+from .._arrays.numerics import array_backend, safe_norm, soft_threshold, unit
 from .._core.checks import NON_NEGATIVE, AxisOrAxes, Interval, check_argument, number_in
 from .._core.types import Array
 from ._base import along, cast_like, check_shape, checked, checked_axes, proximal_operator
@@ -182,5 +182,5 @@ def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
     check_shape("nuclear_norm", "scale", scale, values_shape, "the singular values")
     if 0 in x.shape:
         return x
-    u, values, vh = xp.linalg.svd(wide, full_matrices=False)
-    return cast_like(x, matmul(u * xp.expand_dims(soft_threshold(xp, values, scale), axis=-2), vh))
+    backend = array_backend(wide)
+    return cast_like(x, backend.map_singular_values(wide, lambda values: soft_threshold(xp, values, scale)))

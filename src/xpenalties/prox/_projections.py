@@ -97,6 +97,8 @@ def _support(x: Any, radius: Any, axis: int) -> Any:
     """Return a mask: True where the projection is > 0, or NaN. The largest elements of `x` must be 0."""
     backend = backend_of(x)
     assert backend is not None
+    if backend.cut:
+        return _support_by_sums(backend.xp, x, radius, axis)
     xp, size = backend.xp, x.shape[axis]
     ordered = xp.sort(x, axis=axis, descending=True)
     ranks = xp.arange(1, size + 1, dtype=x.dtype, device=backend.device(x))
@@ -104,3 +106,23 @@ def _support(x: Any, radius: Any, axis: int) -> Any:
     outside = ordered * ranks <= backend.cumulative_sum(ordered, axis) - radius
     # elements outside the support are the smallest
     return ~(x <= xp.max(xp.where(outside, ordered, -math.inf), axis=axis, keepdims=True))
+
+
+def _support_by_sums(xp: Any, x: Any, radius: Any, axis: int) -> Any:
+    """Return the mask of `_support` without sorting, because a sort needs whole slices.
+
+    Drop the elements at or below the threshold that the mask so far gives, until there are none [1]_.
+
+    References
+    ----------
+    .. [1] Michelot, "A finite algorithm for finding the projection of a point onto the canonical simplex of R^n",
+       J. Optim. Theory Appl. 50(1), 1986.
+    """
+    support = ~(x <= -radius)
+    while True:
+        total = xp.sum(xp.where(support, x, 0.0), axis=axis, keepdims=True)
+        theta = (total - radius) / xp.sum(xp.astype(support, x.dtype), axis=axis, keepdims=True)
+        dropped = support & (x <= theta)
+        if not bool(xp.any(dropped)):
+            return support
+        support = support & ~dropped

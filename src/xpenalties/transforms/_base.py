@@ -240,5 +240,7 @@ def in_working_dtype(name: str, change: Callable[..., Any], arrays: Sequence[Any
         for x, is_one in zip(scalars, are_arrays, strict=True)
     ]
     result = backend.evaluation.run(change, (*widened, *cast), {})
+    if backend.cut:
+        result = backend.laid_out(result, arrays[0])
     dtype = arrays[0].dtype if len(arrays) == 1 else xp.result_type(*arrays)
     return result if result.dtype == dtype else xp.astype(result, dtype)

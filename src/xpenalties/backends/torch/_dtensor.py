@@ -6,9 +6,10 @@ rows, Gram matrices and numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch.distributed.tensor import DTensor
 
 from ..base import DType
@@ -20,12 +21,16 @@ from ._dtensor_moves import for_any_loss, plain, redistributed, settled, to_loca
 from ._dtensor_namespace import Namespace, lifted, mesh_of
 from ._dtensor_random import DTensorRandom
 from ._dtensor_reductions import cumulative_sum, extremum, total
+from ._dtensor_singular_values import mapped_singular_values
 from ._tracing import TorchTracing
 
 __all__ = ["DTENSOR", "DTensorBackend"]
 
 
 class DTensorAutodiff(TorchAutodiff):
+    def may_be_copied(self, x: Any) -> bool:
+        return isinstance(x, DTensor) and isinstance(x, torch.nn.Parameter)
+
     def squared_norm(self, x: Any) -> Any:
         if not isinstance(x, DTensor):
             return super().squared_norm(x)
@@ -91,6 +96,18 @@ class DTensorBackend(TorchBackend):
 
     def device(self, x: Any) -> Any:
         return x.device_mesh if isinstance(x, DTensor) else x.device
+
+    def map_singular_values(self, x: Any, function: Callable[[Any], Any]) -> Any:
+        if not isinstance(x, DTensor):
+            return super().map_singular_values(x, function)
+        return mapped_singular_values(x, function, BACKEND.map_singular_values)
+
+    def zero(self, like: Any, dtype: Any) -> Any:
+        return torch.zeros((), dtype=dtype, device=like.device)
+
+    def laid_out(self, x: Any, like: Any) -> Any:
+        both = isinstance(x, DTensor) and isinstance(like, DTensor)
+        return redistributed(x, settled(like.placements)) if both else x
 
     def stack(self, scalars: Sequence[Any]) -> Any:
         return super().stack([plain(x) if isinstance(x, DTensor) else x for x in scalars])

@@ -1,0 +1,156 @@
+"""Run a test module as several processes of PyTorch that work together. One start runs many cases.
+
+A module that is started has functions named ``case_...``, which take a `World`. Each case runs in all processes, and
+raises in at least one of them if it fails. A process that waits for another for too long raises, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Moves", "World", "main", "run_cases"]
+
+SECONDS = 300  # after which all processes are killed: far more than they take on a busy machine
+WAIT = timedelta(seconds=60)  # for one another
+
+
+def run_cases(module: str, count: int, path: Path) -> None:
+    """Run the cases of a test module in `count` processes, and raise if one fails. `path` is an empty folder."""
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.{module}", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(count), "GLOO_SOCKET_IFNAME": "lo"}
+    running = []
+    for rank in range(count):
+        with open(path / f"{rank}.log", "wb") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=Path(__file__).parents[2],
+                env={**environment, "RANK": str(rank)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        running.append(process)
+    end = time.monotonic() + SECONDS
+    try:
+        codes: Any = [process.wait(max(1.0, end - time.monotonic())) for process in running]
+    except subprocess.TimeoutExpired:
+        codes = None
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    failures = [json.loads(p.read_text("utf-8")) if (p := path / f"{i}.json").exists() else {} for i in range(count)]
+    texts = [f"{name} on rank {i}: {text}" for i in range(count) for name, text in failures[i].items()]
+    logs = "\n".join(f"rank {i}: {(path / f'{i}.log').read_text('utf-8', 'replace')[-4000:]}" for i in range(count))
+    assert codes == [0] * count, "\n".join([*texts, "the processes were killed" if codes is None else str(codes), logs])
+    assert not texts, "\n".join(texts)
+
+
+@dataclass
+class Moves:
+    """What a process passed to collectives: the number of elements of each."""
+
+    sizes: list[int] = field(default_factory=list)
+
+    @property
+    def largest(self) -> int:
+        return max(self.sizes, default=0)
+
+
+class World:
+    """The processes, as one of them sees them."""
+
+    def __init__(self, path: Path) -> None:
+        import torch
+
+        self.rank, self.size, self.path = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), path
+        store = torch.distributed.FileStore(str(path / "store"), self.size)
+        torch.distributed.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=WAIT)
+        from torch.distributed.device_mesh import init_device_mesh
+
+        self.line = init_device_mesh("cpu", (self.size,), mesh_dim_names=("line",))
+        self.square: Any = None  # 2 x 2
+        if self.size == 4:
+            self.square = init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
+
+    def gathered(self, x: Any) -> list[Any]:
+        """Return the objects of all processes."""
+        import torch
+
+        objects: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(objects, x)
+        return objects
+
+    def same(self, x: Any) -> Any:
+        """Check that an object is the same on every process, and return it."""
+        first, *others = self.gathered(x)
+        assert all(other == first for other in others), [first, *others]
+        return x
+
+    @contextmanager
+    def moves(self) -> Any:
+        """Record the collectives of a block."""
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        moves = Moves()
+
+        class Recorder(TorchDispatchMode):
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                from torch.distributed.tensor import DTensor
+
+                if any(issubclass(kind, DTensor) for kind in types):
+                    return NotImplemented  # it dispatches again, with what each process holds
+                if func.namespace in _COLLECTIVES and func._opname not in _WAITS:
+                    moves.sizes.append(_elements(args[0]))
+                return func(*args, **(kwargs or {}))
+
+        with Recorder():
+            yield moves
+
+
+_COLLECTIVES = frozenset({"c10d", "_c10d_functional", "_c10d_functional_autograd", "_dtensor"})
+_WAITS = frozenset({"wait_tensor", "barrier", "monitored_barrier_"})
+
+
+def _elements(x: Any) -> int:
+    return sum(map(_elements, x)) if isinstance(x, (list, tuple)) else x.numel()
+
+
+def main(cases: dict[str, Any]) -> None:
+    """Run the cases among a module's globals in this process, and write the failures."""
+    import torch
+
+    path = Path(sys.argv[1])
+    torch.set_default_dtype(torch.float64)
+    world = World(path)
+    only = os.environ.get("XPENALTIES_CASES", "")  # by hand
+    failures: dict[str, str] = {}
+    for name, case in list(cases.items()):
+        if name.startswith("case_") and re.search(only, name):
+            print(f"{time.monotonic():.1f} {name}", flush=True)  # in the log, if a process has to be killed
+            _run(world, name, case, failures)
+            (path / f"{world.rank}.new").write_text(json.dumps(failures), "utf-8")
+            os.replace(path / f"{world.rank}.new", path / f"{world.rank}.json")  # whole, even if killed
+    torch.distributed.barrier()
+    os._exit(0)  # a normal exit is sometimes aborted by Gloo's threads
+
+
+def _run(world: World, name: str, case: Callable[[World], None], failures: dict[str, str]) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    try:
+        case(world)
+    except Exception:  # noqa: BLE001 - written to the file of failures
+        failures[name] = traceback.format_exc()[-3000:]
