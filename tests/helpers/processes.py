@@ -28,7 +28,7 @@ def on_processes(count: int, module: str, *arguments: object) -> None:
         start_new_session=True,
     )
     try:
-        _, error = run.communicate(timeout=1200)  # far more than it takes on a busy machine
+        _, error = run.communicate(timeout=600)  # more than it takes on a busy machine
     except subprocess.TimeoutExpired:
         os.killpg(run.pid, signal.SIGKILL)
         raise
