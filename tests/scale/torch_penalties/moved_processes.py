@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, placement_types
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import xpenalties as xp
@@ -28,6 +28,24 @@ class Moved(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[str, int]] = []
+        self.exchanging = False
+
+    def __enter__(self) -> Any:
+        self.exchange = placement_types.shard_dim_alltoall
+        placement_types.shard_dim_alltoall = self.exchanged
+        return super().__enter__()
+
+    def __exit__(self, *exception: Any) -> Any:
+        placement_types.shard_dim_alltoall = self.exchange
+        return super().__exit__(*exception)
+
+    def exchanged(self, *args: Any) -> Any:
+        """Exchange parts. On the CPU, PyTorch gathers and drops most of what it got."""
+        self.exchanging = True
+        try:
+            return self.exchange(*args)
+        finally:
+            self.exchanging = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(cls, DTensor) for cls in types):
@@ -35,6 +53,7 @@ class Moved(TorchDispatchMode):
         space, _, name = func._schema.name.partition("::")
         if space in COLLECTIVES and "wait" not in name and "wrap" not in name:
             tensors = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
+            name = "exchange" if self.exchanging else name
             self.calls.append((name, sum(x.numel() for x in tensors if isinstance(x, torch.Tensor))))
         return func(*args, **(kwargs or {}))
 

@@ -44,9 +44,10 @@ def test_what_is_moved(count: int, tmp_path: Path) -> None:
     cells = json.loads((tmp_path / "moved.json").read_text())
     problems = []
     for cell in cells:
-        parts = [size for name, size in cell["calls"] if is_all_to_all(name, size, cell)]
-        others = [(name, size) for name, size in cell["calls"] if not is_all_to_all(name, size, cell)]
-        too_large = [call for call in others if call[1] > cell["most"]]
+        parts = [size for name, size in cell["calls"] if name == "exchange"]
+        others = [(name, size) for name, size in cell["calls"] if name != "exchange"]
+        too_large = [call for call in others if call[1] > cell["most"] or "gather" in call[0]]
+        too_large += [size for size in parts if size > cell["shard"]]
         if cell["result"] != "right" or too_large or len(parts) > cell["exchanges"]:
             problems.append((cell["function"], cell["sharding"], cell["result"], too_large, len(parts)))
         moved = max([size for _, size in others], default=0) / cell["size"]
@@ -54,8 +55,3 @@ def test_what_is_moved(count: int, tmp_path: Path) -> None:
         record(name, "DTensor", cell["sharding"], cell["result"], moved=moved)
     assert problems == []
     assert any(size for cell in cells for _, size in cell["calls"])
-
-
-def is_all_to_all(name: str, size: int, cell: dict[str, Any]) -> bool:
-    """Return True for an exchange of parts. On the CPU, PyTorch carries it out by gathering and dropping."""
-    return ("alltoall" in name or "all_to_all" in name or "all_gather" in name) and size <= cell["shard"]
