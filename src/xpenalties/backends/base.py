@@ -143,6 +143,14 @@ class Backend:
         """Return `a @ b` in the dtype of the arrays, even under autocast."""
         return a @ b
 
+    def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
+        """Return `x` with these axes, all >= 0, whole on each device, for operations that cannot take parts."""
+        return x
+
+    def cut_like(self, x: Any, like: Any) -> Any:
+        """Return `x` cut over devices as `like`, which it broadcasts to."""
+        return x
+
     def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
         """Return the products of all pairs of vectors, shape [..., n, n].
 
