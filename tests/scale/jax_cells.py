@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.scale.results import record
 
-__all__ = ["Cells", "cut", "gathered", "mesh_of", "spec_of"]
+__all__ = ["Cells", "collectives", "cut", "equal", "gathered", "mesh_of", "spec_of"]
 
 KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 _COLLECTIVE = re.compile(
@@ -31,13 +32,14 @@ def mesh_of(kind: str) -> Any:
 
 def spec_of(sharding: str, ndim: int) -> PartitionSpec:
     """Return the spec of an array that is cut by rows, by classes, or by both."""
-    if ndim < 2:
+    if ndim < 2 and sharding != "whole":
         return PartitionSpec(*["data"] * ndim)
     inner = [None] * (ndim - 2)
     return {
         "whole": PartitionSpec(),
         "model": PartitionSpec("model", *inner, None),
         "rows": PartitionSpec("data", *inner, None),
+        "sequence": PartitionSpec(None, "data", *[None] * (ndim - 2)),
         "classes": PartitionSpec(None, *inner, "data"),
         "both": PartitionSpec("data", *inner, "model"),
     }[sharding]
@@ -72,8 +74,9 @@ class Cells:
         """Run a cell. `check` returns the elements of the largest collective."""
         try:
             moved = check()
-        except Exception:  # every cell is to run, and each failure is reported
-            self.failures.append(f"{function} {self.engine} {sharding}\n{traceback.format_exc(limit=-6)}")
+        except Exception:  # noqa: BLE001 - every cell is to run, and each failure is reported
+            self.failures.append(f"{function}, {self.engine}, {sharding}")
+            sys.stderr.write(f"{self.failures[-1]}\n{traceback.format_exc(limit=-6)}\n")
         else:
             record(function, self.engine, sharding, "right", moved)
 

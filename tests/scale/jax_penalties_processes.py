@@ -65,7 +65,7 @@ def check(case: Case, mesh: Any, sharding: str, *, second: bool) -> int:
 
 
 def _linear(sharding: str, is_weight: bool) -> str:
-    """Return how to cut an array of a linear map: hidden states by rows, weights by classes, by two axes of the mesh."""
+    """Return how to cut an array of a linear map: hidden states by rows, weights by classes."""
     if is_weight:
         return {"rows": "whole", "classes": "rows", "both": "model"}[sharding]
     return "whole" if sharding == "classes" else "rows"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
@@ -242,7 +241,8 @@ def jacobian_penalty(
     signs = xp.where(signs < 0.5, -1.0, xp.ones_like(signs))
     total: Any = 0.0
     for i in range(projections):
-        total = total + xp.sum(square(_rows(pullback(signs[i, ...]))), axis=1)
+        gradient, axes = _samples(pullback(signs[i, ...]))
+        total = total + xp.sum(square(gradient), axis=axes)
     return total / projections
 
 
@@ -260,15 +260,17 @@ def _checked_alpha(caller: str, alpha: Any, x: Any, shape: tuple[int, ...]) -> A
     return xp.reshape(alpha if alpha.dtype == x.dtype else xp.astype(alpha, x.dtype), shape)
 
 
-def _rows(gradient: Any) -> Any:
-    """Return the gradient as one row for each sample, in at least float32."""
-    shape = gradient.shape
-    return namespace(gradient).reshape(at_least_float32(gradient), (shape[0], math.prod(shape[1:])))
+def _samples(gradient: Any) -> tuple[Any, tuple[int, ...]]:
+    """Return the gradient in at least float32, and the axes that a sample lies along."""
+    gradient = at_least_float32(gradient)
+    if gradient.ndim == 1:
+        gradient = namespace(gradient).reshape(gradient, (gradient.shape[0], 1))
+    return gradient, tuple(range(1, gradient.ndim))  # not merged: an axis may be cut over devices
 
 
 def _squared_deviation(gradient: Any, target: float, *, one_sided: bool, per_sample: bool) -> Any:
     """Return the squared distance of the gradient's norm from the target."""
-    rows, axis = (_rows(gradient), 1) if per_sample else (at_least_float32(gradient), None)
+    rows, axis = _samples(gradient) if per_sample else (at_least_float32(gradient), None)
     xp = namespace(rows)
     if target == 0:  # no root: to square it again would lose the second derivative at 0
         return xp.sum(square(rows), axis=axis)

@@ -100,12 +100,14 @@ def _support(x: Any, radius: Any, axis: int) -> Any:
     if backend.cut:
         return _support_by_sums(backend.xp, x, radius, axis)
     xp, size = backend.xp, x.shape[axis]
-    ordered = xp.sort(x, axis=axis, descending=True)
+    whole = backend.uncut(x, (axis,))
+    radius = radius if isinstance(radius, float) else backend.cut_like(radius, whole)
+    ordered = xp.sort(whole, axis=axis, descending=True)
     ranks = xp.arange(1, size + 1, dtype=x.dtype, device=backend.device(x))
     ranks = xp.reshape(ranks, tuple(size if i == axis else 1 for i in range(x.ndim)))
     outside = ordered * ranks <= backend.cumulative_sum(ordered, axis) - radius
-    # elements outside the support are the smallest
-    return ~(x <= xp.max(xp.where(outside, ordered, -math.inf), axis=axis, keepdims=True))
+    largest = xp.max(xp.where(outside, ordered, -math.inf), axis=axis, keepdims=True)
+    return ~(x <= backend.cut_like(largest, x))  # elements outside the support are the smallest
 
 
 def _support_by_sums(xp: Any, x: Any, radius: Any, axis: int) -> Any:

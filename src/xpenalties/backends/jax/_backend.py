@@ -20,7 +20,7 @@ from ._gram import gram
 from ._linear import linear_or_none
 from ._parts import JaxPart, varying_like
 from ._programs import JaxEvaluation
-from ._sharding import for_product, sharding_of_draws
+from ._sharding import cut_by, cuts_of, for_product, sharding_of_draws, uncut
 
 __all__ = ["BACKEND", "KNOWN", "PARTS", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
 
@@ -39,6 +39,17 @@ class JaxBackend(Backend):
 
     def number(self, size: Any, like: Any) -> Any:
         return size if type(size) is int else jnp.asarray(size, dtype=like.dtype)
+
+    def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
+        return uncut(x, axes)  # XLA does so itself along axes of a mesh that are not explicit
+
+    def cut_like(self, x: Any, like: Any) -> Any:
+        cuts = cuts_of(like)
+        return (
+            x
+            if cuts is None
+            else cut_by(x, [names if size > 1 else () for names, size in zip(cuts, x.shape, strict=True)])
+        )
 
     def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
         return gram(x, vectors, along)

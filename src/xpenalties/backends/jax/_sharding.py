@@ -67,6 +67,21 @@ def cut_by(x: Any, cuts: Sequence[tuple[str, ...]]) -> Any:
     return x if tuple(cuts) == current else jax.sharding.reshard(x, sharding(x, cuts))
 
 
+def uncut(x: Any, axes: tuple[int, ...]) -> Any:
+    """Return `x` without explicit cuts along `axes`. Another axis is cut instead, if its size allows it."""
+    cuts = cuts_of(x)
+    names = () if cuts is None else tuple(name for axis in axes for name in cuts[axis])
+    if cuts is None or not names:
+        return x
+    new = [() if axis in axes else found for axis, found in enumerate(cuts)]
+    mesh_shape = jax.typeof(x).sharding.mesh.shape
+    for axis, found in enumerate(new):
+        if axis not in axes and x.shape[axis] % pieces((*found, *names), mesh_shape) == 0:
+            new[axis] = (*found, *names)
+            break
+    return cut_by(x, new)
+
+
 def reshape(x: Any, shape: Sequence[Any], cuts: Sequence[tuple[str, ...]] | None) -> Any:
     """Reshape `x`. Pass the cuts of the result if `x` has some."""
     return jax.lax.reshape(x, tuple(shape), out_sharding=None if cuts is None else sharding(x, cuts))

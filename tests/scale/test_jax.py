@@ -1,0 +1,53 @@
+"""Penalties on JAX arrays that are cut over eight devices, or over two processes, equal those on one device.
+
+A process has as many devices as it is started with, so scripts beside this file do the work. Each runs many cells: a
+function and a way to cut its arrays. They compare values, gradients and second gradients, and look into the compiled
+program for an all-gather as large as the input.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import selected
+from tests.helpers.processes import both_processes_of_jax
+
+pytestmark = pytest.mark.scale
+
+selected("jax", reason="cuts JAX's arrays")
+
+PARTS = 4  # of the matrix, a process each
+
+
+def on_eight_devices(script: str, *arguments: object) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", f"tests.scale.{script}", *map(str, arguments)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True,
+        text=True,
+        timeout=1200,  # far more than it takes on a busy machine
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-6000:]
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("axes", ["auto", "explicit"])
+def test_every_penalty(axes: str, part: int) -> None:
+    on_eight_devices("jax_penalties_processes", axes, part, PARTS)
+
+
+@pytest.mark.parametrize("part", ["grams", "penalties", "updates", "blocks"])
+@pytest.mark.parametrize("axes", ["auto", "explicit"])
+def test_options_pipelines_transforms_and_training(axes: str, part: str) -> None:
+    on_eight_devices("jax_training_processes", axes, part)
+
+
+def test_two_processes() -> None:
+    both_processes_of_jax("scale.jax_two_processes")
