@@ -143,11 +143,11 @@ def fw(request: pytest.FixtureRequest) -> Any:
         backend.module.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
         yield backend
         backend.module.set_array_api_strict_flags(**before)
-    elif backend.name == "dask":  # NumPy computes later, where a masked -inf - -inf warns
+    elif backend.name == "dask":  # NumPy computes later, where large numbers in a transform or a projection warn
         import dask
 
         with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):  # leave no threads
-            warnings.filterwarnings("ignore", "(invalid value|divide by zero|overflow) encountered", RuntimeWarning)
+            warnings.filterwarnings("ignore", "overflow encountered", RuntimeWarning)
             yield backend
     else:
         yield backend

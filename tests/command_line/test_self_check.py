@@ -237,7 +237,7 @@ def test_without_autodiff_values_are_checked(
 
 
 def test_dask_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """dask computes a masked -inf - -inf after the warning filter of NumPy has ended."""
+    """Dask computes a masked -inf - -inf later. Its tasks silence NumPy's warnings themselves."""
     dask = selected("dask", reason="is about dask's NumPy")
     rows(monkeypatch, "kl_divergence")
     with dask.config.set(scheduler="synchronous"):

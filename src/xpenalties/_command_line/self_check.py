@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -129,14 +128,12 @@ def check(
     runs += [(rows[0], device, None, dtype) for dtype in installed.dtypes[:-1]]
     if installed.accelerator:
         runs += [(row, installed.accelerator, installed.accelerator, "float32") for row in rows]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # on dask, NumPy warns of a masked -inf - -inf
-        checks: list[Check] = []
-        with _mapped(installed.workers, lambda run: list(_checks(xp, installed, *run)), runs) as results:
-            for done, result in enumerate(results, start=1):
-                checks += result
-                progress(done, len(runs))
-        return checks
+    checks: list[Check] = []
+    with _mapped(installed.workers, lambda run: list(_checks(xp, installed, *run)), runs) as results:
+        for done, result in enumerate(results, start=1):
+            checks += result
+            progress(done, len(runs))
+    return checks
 
 
 @contextmanager
