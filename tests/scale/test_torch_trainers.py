@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.processes import on_two_processes
+from tests.helpers.processes import on_processes
 
 pytestmark = [pytest.mark.scale, pytest.mark.filterwarnings("ignore")]  # other packages' own
 
@@ -17,7 +17,7 @@ def test_sharded_parameters_in_other_loops(tmp_path: Path) -> None:
     from tests.scale.trainers_processes import by_the_trainers_loss
     from xpenalties.integrations.lightning import PipelineCallback
 
-    on_two_processes("scale.trainers_processes", tmp_path)
+    on_processes(2, "scale.trainers_processes", tmp_path)
     both = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     torch.set_default_dtype(torch.float64)
     try:
