@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -20,40 +18,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.processes import leave, on_processes
+from tests.helpers.scale_results import record
+
 __all__ = ["Moves", "World", "main", "run_cases"]
 
-SECONDS = 300  # after which all processes are killed: far more than they take on a busy machine
-WAIT = timedelta(seconds=60)  # for one another
+WAIT = timedelta(seconds=120)  # for one another: far more than it takes on a busy machine
 
 
 def run_cases(module: str, count: int, path: Path) -> None:
     """Run the cases of a test module in `count` processes, and raise if one fails. `path` is an empty folder."""
-    command = [sys.executable, "-W", "ignore", "-m", f"tests.{module}", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(count), "GLOO_SOCKET_IFNAME": "lo"}
-    running = []
-    for rank in range(count):
-        with open(path / f"{rank}.log", "wb") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=Path(__file__).parents[2],
-                env={**environment, "RANK": str(rank)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        running.append(process)
-    end = time.monotonic() + SECONDS
-    try:
-        codes: Any = [process.wait(max(1.0, end - time.monotonic())) for process in running]
-    except subprocess.TimeoutExpired:
-        codes = None
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    failures = [json.loads(p.read_text("utf-8")) if (p := path / f"{i}.json").exists() else {} for i in range(count)]
-    texts = [f"{name} on rank {i}: {text}" for i in range(count) for name, text in failures[i].items()]
-    logs = "\n".join(f"rank {i}: {(path / f'{i}.log').read_text('utf-8', 'replace')[-4000:]}" for i in range(count))
-    assert codes == [0] * count, "\n".join([*texts, "the processes were killed" if codes is None else str(codes), logs])
+    on_processes(count, module, path)
+    failures = {rank: json.loads((path / f"{rank}.json").read_text("utf-8")) for rank in range(count)}
+    texts = [f"{name} on rank {rank}: {text}" for rank, each in failures.items() for name, text in each.items()]
     assert not texts, "\n".join(texts)
 
 
@@ -75,8 +52,7 @@ class World:
         import torch
 
         self.rank, self.size, self.path = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), path
-        store = torch.distributed.FileStore(str(path / "store"), self.size)
-        torch.distributed.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=WAIT)
+        torch.distributed.init_process_group("gloo", timeout=WAIT)
         from torch.distributed.device_mesh import init_device_mesh
 
         self.line = init_device_mesh("cpu", (self.size,), mesh_dim_names=("line",))
@@ -97,6 +73,11 @@ class World:
         first, *others = self.gathered(x)
         assert all(other == first for other in others), [first, *others]
         return x
+
+    def record(self, function: str, sharding: str, *, engine: str = "DTensor", moved: float | None = None) -> None:
+        """Record in the table of sharded arrays that a check has passed."""
+        if self.rank == 0:
+            record(function, engine, sharding, moved=moved)
 
     @contextmanager
     def moves(self) -> Any:
@@ -134,16 +115,13 @@ def main(cases: dict[str, Any]) -> None:
     path = Path(sys.argv[1])
     torch.set_default_dtype(torch.float64)
     world = World(path)
-    only = os.environ.get("XPENALTIES_CASES", "")  # by hand
     failures: dict[str, str] = {}
     for name, case in list(cases.items()):
-        if name.startswith("case_") and re.search(only, name):
-            print(f"{time.monotonic():.1f} {name}", flush=True)  # in the log, if a process has to be killed
+        if name.startswith("case_") and re.search(os.environ.get("XPENALTIES_CASES", ""), name):  # a part, by hand
+            print(name, file=sys.stderr, flush=True)  # shown if a process is killed
             _run(world, name, case, failures)
-            (path / f"{world.rank}.new").write_text(json.dumps(failures), "utf-8")
-            os.replace(path / f"{world.rank}.new", path / f"{world.rank}.json")  # whole, even if killed
-    torch.distributed.barrier()
-    os._exit(0)  # a normal exit is sometimes aborted by Gloo's threads
+    (path / f"{world.rank}.json").write_text(json.dumps(failures), "utf-8")
+    leave()
 
 
 def _run(world: World, name: str, case: Callable[[World], None], failures: dict[str, str]) -> None:

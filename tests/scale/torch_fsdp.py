@@ -19,6 +19,7 @@ from xpenalties import Penalty, Pipeline, prox, schedules, transforms, trees
 from xpenalties.integrations.torch import attach
 
 STEPS = 4
+SHARDINGS = {"line": "parameters", "square": "parameters, copied"}
 
 
 def network() -> nn.Module:
@@ -99,6 +100,7 @@ def case_penalties_in_the_loss(world: World) -> None:
                 return torch.optim.SGD(model.parameters(), lr=0.1), lambda model: 0.01 * penalty(model)
 
             trained(world, mesh, prepare, f"{name} on a {kind}")
+            world.record(f"over_tree({name!r})", SHARDINGS[kind], engine="FSDP2")
 
 
 def case_options_that_are_trees(world: World) -> None:
@@ -165,6 +167,8 @@ def case_attached_transforms(world: World) -> None:
         except Exception as error:
             error.add_note(f"{name} in {kind.__name__}")
             raise
+    for each in meshes(world):
+        world.record("attach", SHARDINGS[each], engine="FSDP2")
 
 
 def case_scaled_by_the_learning_rate(world: World) -> None:
@@ -281,6 +285,7 @@ def case_checkpoints(world: World) -> None:
         assert [int(each.state.step) for each in (attached[1], attached[3])] == [2, 2]
         train(model, optimizer, slice(2, None), own=True)
         same_parameters(model, one, kind)
+        world.record("Checkpoints of attach", SHARDINGS[kind], engine="FSDP2")
 
 
 if __name__ == "__main__":

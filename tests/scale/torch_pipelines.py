@@ -81,6 +81,7 @@ def case_totals_and_gradients(world: World) -> None:
         for g, h, name in zip(gradients(actual, many), gradients(expected, one), ("x", "student"), strict=True):
             close(g, h, f"{layout}: gradient of {name}")
             assert g.placements == many[name].placements, (layout, g.placements)
+        world.record("Pipeline", layout)
 
 
 def case_reports(world: World) -> None:
@@ -97,6 +98,7 @@ def case_reports(world: World) -> None:
         assert agree_locally
         agree(world, report, expected, layout)
         gradients(total, many)
+        world.record("Report", layout)
 
 
 def case_means_of_reports(world: World) -> None:
@@ -162,6 +164,7 @@ def case_norms_move_numbers_only(world: World) -> None:
             total, report = pipe.compute(y, track_grad_norms=True, gradient_conflicts=True)
             total.backward()
         assert moves.largest <= 2 * rows, (layout, moves.sizes)  # maxima, with a mark for NaN
+        world.record("Gradient norms", layout, moved=moves.largest / x.numel())
         agree(world, report, expected, layout)
 
 

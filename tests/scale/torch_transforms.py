@@ -64,19 +64,31 @@ def case_transforms(world: World) -> None:
     params = parameters()
     updates = {name: 0.5 * torch.sin(7 * x) for name, x in params.items()}
     for layout in layouts(world):
-        cut_params, cutupdated = (
-            {name: cut(world, x, layout) for name, x in tree.items()} for tree in (params, updates)
-        )
+        cut_params = {name: cut(world, x, layout) for name, x in params.items()}
+        cut_updates = {name: cut(world, x, layout) for name, x in updates.items()}
         for name, make in TRANSFORMS.items():
             try:
                 expected = updated(make(), updates, params)
-                actual = updated(make(), cutupdated, cut_params)
+                actual = updated(make(), cut_updates, cut_params)
                 for path, x in actual.items():
                     close(x, expected[path], f"{name}, {layout}: {path}")
-                    assert x.placements == cutupdated[path].placements, (name, layout, path, x.placements)
+                    assert x.placements == cut_updates[path].placements, (name, layout, path, x.placements)
             except Exception as error:
                 error.add_note(f"{name}, {layout}")
                 raise
+            world.record(f"transforms.{name.partition(' ')[0].rstrip(',')}", layout)
+
+
+def case_transforms_move_rows(world: World) -> None:
+    """Never updates or parameters."""
+    rows, columns = 64, 48
+    for layout in layouts(world):
+        params = {"matrix": cut(world, torch.randn(rows, columns), layout)}
+        for name, make in TRANSFORMS.items():
+            with world.moves() as moves:
+                updated(make(), params, params, steps=1)
+            most = max(rows, columns) * 2 if "nuclear" not in name else world.size * columns**2
+            assert moves.largest <= most, (name, layout, moves.sizes)
 
 
 PROX: dict[str, Callable[[Any], Any]] = {
@@ -113,6 +125,7 @@ def case_proximal_operators(world: World) -> None:
                         assert moves.largest <= 2 * max(shape), (what, moves.sizes)
                     g, h = (torch.autograd.grad((f * f).sum(), z)[0] for f, z in ((actual, y), (operator(x), x)))
                     close(g, h, f"{what}: gradient")
+                    world.record(f"prox.{name.partition(' ')[0]}", layout, moved=moves.largest / x.numel())
                 except Exception as error:
                     error.add_note(what)
                     raise
@@ -142,6 +155,7 @@ def case_noise(world: World) -> None:
                 assert abs(y.mean().item()) < 0.1, layout
                 assert abs(y.std().item() - 1) < 0.05, layout
                 assert len(y.unique()) == y.numel(), layout  # no part has the noise of another
+            world.record("transforms.add_noise", layout)
             assert not any(torch.equal(a, b) for a, b in zip(runs[0], runs[0][1:], strict=False))
 
 
