@@ -7,15 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.scale.over_jax_processes import GROUPS, MESH, check  # first, because it sets the number of devices
-
-# isort: split
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
 import xpenalties as xp
+from tests.scale.over_jax_processes import GROUPS, MESH, check
 from xpenalties import Penalty, Pipeline, block_size, over
 
 RNG = np.random.default_rng(0)

@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.processes import on_devices_of_jax, run_together
 from tests.helpers.scale_results import record
 from tests.scale.over_cases import family, is_refused
 
-__all__ = ["checks_of", "on_processes", "verify", "verify_matrix"]
+__all__ = ["on_devices", "on_processes", "verify", "verify_matrix"]
 
 Check = dict[str, Any]
-_TIMEOUT = 300  # seconds: far more than it takes on a busy machine
 
 
-def on_processes(module: str, count: int, folder: Path, *arguments: str) -> list[Check]:
-    """Run a script on several processes, which get their rank, their number and the path of a file to meet at."""
-    return checks_of([[module, str(rank), str(count), str(folder / "store"), *arguments] for rank in range(count)])
+def on_processes(count: int, module: str, folder: Path, *arguments: str) -> list[Check]:
+    """Run a script of tests.scale on several processes, which get their rank, their number and a file to meet at.
+
+    Returns the checks that the first process reports.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.scale.{module}"]
+    commands = [[*command, rank, count, folder / "store", *arguments] for rank in range(count)]
+    return _checks(run_together(commands)[0])
 
 
-def checks_of(commands: list[list[str]]) -> list[Check]:
-    """Run modules of tests.scale at the same time. Returns the checks that the first of them reports."""
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", f"tests.scale.{module}", *arguments],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for module, *arguments in commands
-    ]
-    try:
-        texts = [run.communicate(timeout=_TIMEOUT) for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-    assert [run.returncode for run in runs] == [0] * len(runs), "\n".join(errors for _, errors in texts)[-4000:]
-    return [json.loads(line) for line in texts[0][0].splitlines() if line.startswith("{")]
+def on_devices(module: str, *arguments: str) -> list[Check]:
+    """Run a script of tests.scale on eight devices of JAX. Returns the checks that it reports."""
+    return _checks(on_devices_of_jax(8, f"scale.{module}", *arguments))
+
+
+def _checks(output: str) -> list[Check]:
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
 
 def verify(checks: list[Check], count: int) -> None:

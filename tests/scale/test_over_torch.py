@@ -14,17 +14,17 @@ pytestmark = pytest.mark.scale
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_values_and_derivatives_are_those_of_the_whole(name: str, tmp_path: Path) -> None:
-    checks = on_processes("over_torch_processes", 4, tmp_path, name)
+    checks = on_processes(4, "over_torch_processes", tmp_path, name)
     verify_matrix(checks, "over, PyTorch", name, LAYOUTS, variants=2)
 
 
 @pytest.mark.parametrize("name", ["partial divergences", "linear"])
 def test_two_processes(name: str, tmp_path: Path) -> None:
-    checks = on_processes("over_torch_processes", 2, tmp_path, name)
+    checks = on_processes(2, "over_torch_processes", tmp_path, name)
     verify_matrix(checks, "over, PyTorch", name, ("classes", "batch"), variants=2)
 
 
 @pytest.mark.parametrize(("of", "count"), [("layers", 22), ("everything else", 20)])
 def test_uses(of: str, count: int, tmp_path: Path) -> None:
     """Masks, blocks, pipelines, communication, errors, compilers: see the script."""
-    verify(on_processes("over_torch_uses_processes", 4, tmp_path, of), count)
+    verify(on_processes(4, "over_torch_uses_processes", tmp_path, of), count)
