@@ -18,7 +18,7 @@ import dask.array as da
 import numpy as np
 
 import xpenalties as xp
-from xpenalties import transforms
+from xpenalties import Penalty, Pipeline, transforms
 
 CHUNK, WORKERS = 8 * 2**20, 2  # bytes of a chunk of 1024 x 1024
 MORE = 14 * CHUNK  # what the penalties may take: 3 chunks of each of two arrays for each worker, and a little
@@ -45,6 +45,15 @@ def clipped(x: Any) -> Any:
     return da.sum(transforms.clip_by_global_norm(1.0).update([x], ())[0][0])
 
 
+PIPELINE = Pipeline(  # penalties of one pass and of two: no chunk may wait for the second pass
+    [
+        Penalty("l1", inputs="x"),
+        Penalty("l2", inputs="x", options={"center": "mean"}),
+        Penalty("output_magnitude", inputs="x"),
+        Penalty("entropy", inputs="x", options={"from_logits": True}),
+        Penalty("covariance", inputs="few"),
+    ]
+)
 OF_ONE: dict[str, Callable[[Any], Any]] = {
     "l1": xp.l1,
     "huber": xp.huber,
@@ -55,6 +64,7 @@ OF_ONE: dict[str, Callable[[Any], Any]] = {
     "entropy": lambda x: xp.entropy(x, from_logits=True),
     "z_loss": lambda x: xp.z_loss(x, weights=da.ones(len(x), chunks=1024), reduction="mean"),
     "clip_by_global_norm": clipped,
+    "Pipeline": lambda x: PIPELINE({"x": x, "few": x[:, :256]}),
 }
 OF_TWO: dict[str, Callable[[Any, Any], Any]] = {
     "kl_divergence": lambda p, q: xp.kl_divergence(p, q, from_logits=True),

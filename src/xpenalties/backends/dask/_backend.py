@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import array_api_compat.dask.array
@@ -19,9 +20,8 @@ import numpy as np
 from .._random import from_numpy
 from ..base import Backend, Exchange, Random
 from ._chunks import eigh_of_chunk, norm_of_chunk, not_finite_in_chunk
-from ._evaluation import DaskEvaluation, in_penalty
+from ._evaluation import DaskEvaluation, of_first_pass
 from ._parts import KNOWN as _PARTS
-from ._reading import read_again
 
 __all__ = ["KNOWN", "find"]
 
@@ -42,14 +42,16 @@ class DaskBackend(Backend):
     def norm(self, norm: Callable[..., Any], x: Any, axis: Any, *, again: bool = False) -> Any:
         """Return the L2 norm along `axis`, of size 1 there, as the norm of the norms of the chunks.
 
-        `norm` computes it for NumPy arrays. If `x` is used together with the norm later, it is read again.
+        `norm` computes it for NumPy arrays. If `again`, the norm will be used together with `x`.
         """
         axes = tuple(range(x.ndim)) if axis is None else tuple(a % x.ndim for a in np.atleast_1d(axis))
-        is_cut = any(len(x.chunks[a]) > 1 for a in axes)
-        if is_cut and (again or not in_penalty()):
-            x = read_again(x, 1)
-        norms = _norms_of_chunks(norm, x, axes)
-        return _norms_of_chunks(norm, norms.rechunk(dict.fromkeys(axes, -1)), axes) if is_cut else norms
+        if all(len(x.chunks[a]) == 1 for a in axes):
+            return _norms_of_chunks(norm, x, axes)
+
+        def of_whole(x: Any) -> Any:
+            return _norms_of_chunks(norm, _norms_of_chunks(norm, x, axes).rechunk(dict.fromkeys(axes, -1)), axes)
+
+        return of_first_pass(of_whole, x, again=again)
 
     def not_finite(self, x: Any) -> tuple[int, int, tuple[int, ...]] | None:
         """Return the number of NaN and Inf and the index of the first, or None if all are finite. Reads `x` once."""
@@ -117,7 +119,8 @@ class Namespace:
     @staticmethod
     def mean(x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
         """Return the mean. It is subtracted from `x` later, so `x` is read twice."""
-        return array_api_compat.dask.array.mean(read_again(x, 1), axis=axis, keepdims=keepdims)
+        mean = partial(array_api_compat.dask.array.mean, axis=axis, keepdims=keepdims)
+        return of_first_pass(mean, x, again=True)
 
 
 class _Linalg:

@@ -40,7 +40,7 @@ def evaluate_cut_rows(work: Work, job: Job) -> Any:
     for at in range(passes):
         wanted = tuple(number for number, (_, level) in enumerate(kinds) if level == at)
         names = tuple(kinds[number][0] for number in wanted)
-        arrays = [read_again(x, passes - 1 - at) for x in work.arrays]
+        arrays = [read_again(x, at) for x in work.arrays]
         parts = da.blockwise(
             _pass,
             (*index, ndim),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,23 +16,34 @@ from ._chunks import Job, terms_of_chunk
 from ._cut_rows import evaluate_cut_rows
 from ._reading import read_again
 
-__all__ = ["DaskEvaluation", "in_penalty"]
-
-_IN_PENALTY: ContextVar[bool] = ContextVar("_IN_PENALTY", default=False)
+__all__ = ["DaskEvaluation", "of_first_pass"]
 
 
-def in_penalty() -> bool:
-    """Return True while a penalty's formula runs. What it computes from norms does not need the arrays again."""
-    return _IN_PENALTY.get()
+class _Passes:
+    """The norms and means that a formula takes of its arrays, in order."""
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+        self.needs_two = False
+        self.taken: Iterator[Any] | None = None  # in the second run, the results of the first
 
 
-@contextmanager
-def _penalty() -> Iterator[None]:
-    token = _IN_PENALTY.set(True)
-    try:
-        yield
-    finally:
-        _IN_PENALTY.reset(token)
+_PASSES: ContextVar[_Passes | None] = ContextVar("_PASSES", default=None)
+
+
+def of_first_pass(reduce: Callable[[Any], Any], x: Any, *, again: bool) -> Any:
+    """Return a norm or a mean of `x`. If `again`, it will be used together with `x`, so `x` is read twice.
+
+    In a formula, the norm is of `x` itself, and the formula runs once more on a copy. Elsewhere, it is of a copy.
+    """
+    passes = _PASSES.get()
+    if passes is None:
+        return reduce(read_again(x))
+    if passes.taken is not None:
+        return next(passes.taken)
+    passes.needs_two |= again
+    passes.results.append(reduce(x))
+    return passes.results[-1]
 
 
 class DaskEvaluation(Evaluation):
@@ -45,8 +55,21 @@ class DaskEvaluation(Evaluation):
             return _in_chunks(work, core), None
         if work.kind == "rows":
             return evaluate_cut_rows(work, _job(work, core)), None
-        with _penalty():  # a few Gram matrices or norms, which the chunks add to
-            return self.run(work.whole, (), {}), None
+        return self._of_whole(work), None
+
+    def _of_whole(self, work: Work) -> Any:
+        """Evaluate a formula of a few Gram matrices or norms, which all chunks add to."""
+        passes = _Passes()
+        token = _PASSES.set(passes)
+        try:
+            terms = self.run(work.whole, (), {})
+            if passes.needs_two and any(x.npartitions > 1 for x in work.arrays):
+                passes.taken = iter(passes.results)
+                work = work._replace(arrays=tuple(read_again(x) for x in work.arrays))
+                terms = self.run(work.whole, (), {})
+        finally:
+            _PASSES.reset(token)
+        return terms
 
     def size_of_blocks(self, work: Work) -> int | None:
         return None  # the tasks of the chunks have blocks
@@ -68,13 +91,14 @@ def _aligned(work: Work) -> Work:
     options = dict(work.options)
     if isinstance(options.get("center"), str):  # the mean of x, which the terms need before they read x
         options["center"] = _mean(work)
+        arrays = [read_again(x) for x in arrays]
     return work._replace(arrays=tuple(arrays), options=options)
 
 
 def _mean(work: Work) -> Any:
     """Return the mean of the elements that are not masked, 0 if there are none."""
     (x,) = work.arrays
-    x = read_again(x if work.dtype is None else x.astype(work.dtype), 1)
+    x = x if work.dtype is None else x.astype(work.dtype)
     if work.mask is None:
         return da.mean(x)
     count = da.sum(work.mask, dtype=np.int64)

@@ -18,16 +18,17 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 __all__ = ["read_again"]
 
 
-def read_again(x: Any, passes_left: int) -> Any:
-    """Return `x` for a pass over the data that has `passes_left` others after it.
+def read_again(x: Any, passes: int = 1) -> Any:
+    """Return `x` for a pass over the data that comes after this number of other passes.
 
-    The last pass uses `x` itself. Passes with the same number share their tasks, so several penalties of a report read
-    the data only as often as the one that needs the most passes.
+    The first pass uses `x` itself, as penalties with a single pass do: a chunk that also waited for a later pass would
+    stay in memory. Passes with the same number share their tasks, so several penalties of a report read the data only
+    as often as the one that needs the most passes.
     """
-    if passes_left == 0 or x.npartitions == 1:
+    if passes == 0 or x.npartitions == 1:
         return x
     # not dask.graph_manipulation.clone: that of version 2026.8 leaves the dependencies of most tasks as they are
-    graph, seed = x.dask, f"xpenalties, {passes_left} passes before the last"
+    graph, seed = x.dask, f"xpenalties, after {passes} passes"
     everything = graph.get_all_external_keys()
     layers = {
         name: layer if isinstance(layer, Blockwise) else convert_legacy_graph(dict(layer), all_keys=everything)
