@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 
-from ._sharding import Cuts, as_cuts, cuts_of, is_manual, pad, pieces, sharding, spec
+from ._sharding import Cuts, as_cuts, cuts_of, pad, pieces, sharding, spec
 
 __all__ = ["gram"]
 
@@ -69,7 +69,8 @@ def _may_be_cut(x: Any) -> bool:
     """Return True if XLA may cut `x` over devices without the type saying so, or has it cut already."""
     if jax.device_count() == 1 or not all(type(size) is int for size in x.shape):  # sizes are symbols in an export
         return False
-    return not is_manual(x)
+    mesh = jax.typeof(x).sharding.mesh
+    return all(kind == AxisType.Auto for kind in mesh.axis_types)
 
 
 def _times(x: Any, matrix: Any, vectors: Axes, along: Axes) -> Any:
