@@ -170,7 +170,7 @@ batching.primitive_batchers[_multiples] = partial(_batched, _multiples)
 
 
 def _lower(plain: Any, ctx: Any, *values: Any, program: Any, vectors: Axes, along: Axes) -> Any:
-    """Lower to the program that XLA asks how to cut. In an export the devices are unknown: lower to the plain one."""
+    """Lower to the program that XLA asks how to cut or, if JAX does not say for which devices, to the plain one."""
     known = getattr(ctx.module_context.axis_context, "device_assignment", None) is not None
     function = jaxpr_as_fun(program) if known else lambda *args: [plain(*args, vectors=vectors, along=along)]
     return mlir.lower_fun(function, multiple_results=True)(ctx, *values)
