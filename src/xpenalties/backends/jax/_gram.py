@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 
-from ._sharding import Cuts, as_cuts, cuts_of, is_manual, pad, pieces, sharding, spec
+from ._sharding import Cuts, as_cuts, cuts_of, pad, pieces, sharding, spec
 
 __all__ = ["gram"]
 
@@ -69,7 +69,8 @@ def _may_be_cut(x: Any) -> bool:
     """Return True if XLA may cut `x` over devices without the type saying so, or has it cut already."""
     if jax.device_count() == 1 or not all(type(size) is int for size in x.shape):  # sizes are symbols in an export
         return False
-    return not is_manual(x)
+    mesh = jax.typeof(x).sharding.mesh
+    return all(kind == AxisType.Auto for kind in mesh.axis_types)
 
 
 def _times(x: Any, matrix: Any, vectors: Axes, along: Axes) -> Any:
@@ -169,7 +170,7 @@ batching.primitive_batchers[_multiples] = partial(_batched, _multiples)
 
 
 def _lower(plain: Any, ctx: Any, *values: Any, program: Any, vectors: Axes, along: Axes) -> Any:
-    """Lower to the program that XLA asks how to cut. In an export the devices are unknown: lower to the plain one."""
+    """Lower to the program that XLA asks how to cut or, if JAX does not say for which devices, to the plain one."""
     known = getattr(ctx.module_context.axis_context, "device_assignment", None) is not None
     function = jaxpr_as_fun(program) if known else lambda *args: [plain(*args, vectors=vectors, along=along)]
     return mlir.lower_fun(function, multiple_results=True)(ctx, *values)
