@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import integration
-from tests.helpers.processes import on_processes
 from xpenalties import Penalty, Pipeline, prox, schedules, transforms
 
 integration()
@@ -27,7 +26,6 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.nn.functional import cross_entropy, mse_loss
 
-from tests.integrations import sharded_processes
 from tests.integrations.torch_training import STEPS, batches, close, network, sgd
 from xpenalties.integrations.torch import attach, capture, train_step, wrap_loss
 
@@ -97,19 +95,6 @@ def test_distributed_checkpoints(options: dict[str, bool], tmp_path: Path) -> No
     assert [int(each.state.step) for each in (attached[0], *attached[2:])] == [STEPS] * 3
     train(model, optimizer)
     close(model, trained_twice())
-
-
-@pytest.mark.usefixtures("float64")
-def test_sharded_parameters_on_two_processes(tmp_path: Path) -> None:
-    """Saved and loaded in the middle, beside one process that trains whole parameters."""
-    on_processes(2, "integrations.sharded_processes", tmp_path)
-    result = torch.load(tmp_path / "result.pt")
-    assert result["counts"] == [10, 10]
-    one, optimizer, _ = sharded_processes.made(sharded=False)
-    sharded_processes.trained(one, optimizer, slice(None))
-    two = network()
-    two.load_state_dict(result["parameters"])
-    close(two, one)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])

@@ -7,6 +7,7 @@ order.
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -78,7 +79,7 @@ class Computation:
         self.regularizer_total: Any = None
         self._tracked = self._gradients = None
         if self._settings.track:
-            if not in_dynamo():
+            if not in_dynamo() and "torch.distributed.fsdp" in sys.modules:
                 reshard((*flatten_of(inputs)[0], *items_of(self._settings.wrt)))
             constants = constants_of(penalties) if self._settings.wrt is None else frozenset()
             self._tracked = tracked = tracked_arrays(name, inputs, self._settings.wrt, constants)
