@@ -7,15 +7,10 @@ program for an all-gather as large as the input.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.conftest import selected
-from tests.helpers.processes import both_processes_of_jax
+from tests.helpers.processes import on_devices_of_jax, on_processes_of_jax
 
 pytestmark = pytest.mark.scale
 
@@ -25,16 +20,7 @@ PARTS = 4  # of the matrix, a process each
 
 
 def on_eight_devices(script: str, *arguments: object) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", f"tests.scale.{script}", *map(str, arguments)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        timeout=1200,  # far more than it takes on a busy machine
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-6000:]
+    on_devices_of_jax(8, f"scale.{script}", *arguments)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -50,4 +36,4 @@ def test_options_pipelines_transforms_and_training(axes: str, part: str) -> None
 
 
 def test_two_processes() -> None:
-    both_processes_of_jax("scale.jax_two_processes")
+    on_processes_of_jax(2, "scale.jax_two_processes")
