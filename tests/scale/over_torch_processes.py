@@ -51,11 +51,11 @@ def arguments(case: Case) -> tuple[list[Any], list[str], dict[str, Any]]:
 
 
 def bounds(name: str, size: int, *, uneven: bool = False) -> tuple[int, int]:
-    """Return where this process's part of an axis begins and ends. Uneven: the first process has one, or none."""
+    """Return where this process's part of an axis begins and ends. Uneven: the first process has 1 of 4, or nothing."""
     place, count = PLACES[name]
     edges = [size * i // count for i in range(count + 1)]
     if uneven:
-        edges[1] = min(1, size)
+        edges[1] = 1 if size == 4 else 0
     return edges[place], edges[place + 1]
 
 

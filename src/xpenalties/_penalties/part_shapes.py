@@ -125,10 +125,10 @@ def _check_kind(caller: str, backend: Backend, groups: Groups, arrays: dict[str,
     """Check that arrays are plain arrays of the groups' framework, and that the groups exist here."""
     for name, x in arrays.items():
         actual = backend_of(x)
-        whole = hasattr(x, "full_tensor") or (actual is not None and (actual.ragged or actual.traces))
-        if actual is None or actual.library != groups.library or whole:
+        knows = hasattr(x, "full_tensor")  # a DTensor
+        if actual is None or actual.library != groups.library or knows or actual.ragged or actual.traces:
             kind = "PyTorch tensor" if groups.library == "torch" else "JAX array"
-            remedy = "It knows itself how it is cut, so call the penalty outside." if whole else "Convert it first."
+            remedy = "It knows itself how it is cut, so call the penalty outside." if knows else "Convert it first."
             raise TypeError(
                 f"{caller}: `{name}` must be a plain {kind} inside over({groups.shown}), got "
                 f"{type(x).__module__}.{type(x).__qualname__}. {remedy}"

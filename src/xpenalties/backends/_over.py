@@ -127,8 +127,9 @@ class over:  # noqa: N801 - used like a function
 
     Inside, each penalty, pipeline and report has the value of the whole arrays, on each device. Its gradient with
     respect to a part is that part of the whole gradient. With ``reduction="none"`` a penalty returns the terms of the
-    device's own rows. Devices exchange row-sized, Gram-matrix-sized and 0-d arrays, never an array as large as a part,
-    except for `orthogonality` and `covariance` (see Notes).
+    device's own rows. Devices exchange arrays with one number for each row, Gram matrices, single numbers, and the
+    gradients of hidden states. They exchange an array as large as a part only for `orthogonality` and `covariance`, see
+    Notes.
 
     Parameters
     ----------

@@ -148,4 +148,4 @@ def _parts(matrix: Any, *, as_whole: bool = False) -> list[slice]:
 
 
 def _rows(x: Any) -> Any:
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])  # not -1, because a part of a layer may have no classes
