@@ -41,7 +41,8 @@ def run(module: str, *arguments: str) -> dict[str, Any]:
 @pytest.mark.parametrize("cut", ["rows", "rows and classes"])
 def test_arrays_of_four_times_the_memory(cut: str) -> None:
     peaks = run("dask_memory_processes", cut)
-    assert len(peaks) >= 12
+    assert len(peaks) >= 13
+    assert peaks.pop("Pipeline") <= 5  # the tasks of several penalties wait for a worker
     assert {name: peak for name, peak in peaks.items() if peak > CHUNKS} == {}
 
 
