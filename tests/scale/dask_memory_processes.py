@@ -21,7 +21,7 @@ import xpenalties as xp
 from xpenalties import Penalty, Pipeline, transforms
 
 CHUNK, WORKERS = 8 * 2**20, 2  # bytes of a chunk of 1024 x 1024
-MORE = 14 * CHUNK  # what the penalties may take: 3 chunks of each of two arrays for each worker, and a little
+MORE = 24 * CHUNK  # what the penalties may take: 6 chunks of each of two arrays for each worker
 
 
 def _chunk(seed: int, block_info: Any = None) -> np.ndarray:
