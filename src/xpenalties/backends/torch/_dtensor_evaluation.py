@@ -17,7 +17,7 @@ import array_api_compat.torch as compat
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
-from .._blocks import AUTOMATIC, BLOCK_SIZE, LEAST
+from .._blocks import AUTOMATIC, BLOCK_SIZE, PART
 from .._work import Work
 from ..base import Evaluation
 from ._blocks import evaluate_in_blocks
@@ -122,10 +122,11 @@ class DTensorEvaluation(Evaluation):
 
     def _elements(self, local: Work) -> int | None:
         """Return the number of elements in a block: the same on all processes that share rows."""
-        requested, size = BLOCK_SIZE.get(), local.size()
-        if len(local.terms_shape) == 0 or (requested == AUTOMATIC and not local.matrices and size <= LEAST):
+        elements, size = BLOCK_SIZE.get(), local.size()
+        if len(local.terms_shape) == 0:
             return None
-        elements = self.parts.block_elements(local) if requested == AUTOMATIC else requested
+        if elements == AUTOMATIC:  # larger blocks than on one process, because each waits for several collectives
+            elements = max(self.parts.block_elements(local) or 0, PART)
         return None if elements is None or size <= elements else elements
 
 
