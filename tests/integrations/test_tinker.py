@@ -190,7 +190,7 @@ def test_inputs_by_parameter(track: bool) -> None:
     norm = pytest.approx(math.hypot(4.0, 18.0) / 2)
     assert metrics.get("penalties/consistency/grad_norm") == (norm if track else None)
     wrong = Pipeline([Penalty("l1", inputs={"x": "logprobs", "weights": "shares"})])
-    with pytest.raises(ValueError, match=r"inputs of penalty 'l1' must be targets, got 'shares', .* mean 'share'\?"):
+    with pytest.raises(ValueError, match=r"inputs of penalty 'l1' must be targets, got 'shares'\. .* mean 'share'\?"):
         custom_loss(nothing, wrong, targets=targets)
 
 
