@@ -79,7 +79,9 @@ class Computation:
         self.regularizer_total: Any = None
         self._tracked = self._gradients = None
         if self._settings.track:
-            if not in_dynamo() and "torch.distributed.fsdp" in sys.modules:
+            # FSDP2 is in use. Looking for it has to be cheap
+            fsdp = not in_dynamo() and "torch.distributed.fsdp" in sys.modules
+            if fsdp and sys.modules["torch"].distributed.is_initialized():
                 reshard((*flatten_of(inputs)[0], *items_of(self._settings.wrt)))
             constants = constants_of(penalties) if self._settings.wrt is None else frozenset()
             self._tracked = tracked = tracked_arrays(name, inputs, self._settings.wrt, constants)
