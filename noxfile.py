@@ -201,7 +201,7 @@ def trainers(session: nox.Session) -> None:
     run_tests(session, requirements, ",".join(names), "trainers", results=False)
 
 
-@nox.session(python=PYTHON, tags=[FULL, CI])
+@nox.session(python=PYTHON, tags=[FULL])
 def scale(session: nox.Session) -> None:
     """Test arrays that are cut into parts, on several processes and devices. Writes backend_matrix/SCALE.md."""
     shutil.rmtree(RESULTS / "scale", ignore_errors=True)

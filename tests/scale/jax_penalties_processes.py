@@ -25,13 +25,18 @@ def enlarged(x: np.ndarray, rng: Any) -> np.ndarray:
     return tiled + 0.3 * rng.standard_normal(tiled.shape)
 
 
+def option(name: str, value: Any, rng: Any) -> Any:
+    if value is KEY:
+        return jax.random.key(0)
+    if name == "alpha":  # one for each sample
+        return jnp.asarray(np.tile(value, (FACTOR, *[1] * (value.ndim - 1))))
+    return jnp.asarray(enlarged(value, rng)) if isinstance(value, np.ndarray) else value
+
+
 def check(case: Case, mesh: Any, sharding: str, *, second: bool) -> None:
     rng = np.random.default_rng(1)
     arrays = [enlarged(np.asarray(x), rng) for x in case.arrays]
-    options = {
-        k: jax.random.key(0) if v is KEY else jnp.asarray(enlarged(v, rng)) if isinstance(v, np.ndarray) else v
-        for k, v in case.options.items()
-    }
+    options = {name: option(name, value, rng) for name, value in case.options.items()}
 
     def value(arrays: list[Any]) -> Any:
         terms = case(*arrays, reduction="none", **options)
@@ -43,7 +48,7 @@ def check(case: Case, mesh: Any, sharding: str, *, second: bool) -> None:
             return total, terms, gradients
 
         def slope(arrays: list[Any]) -> Any:
-            return sum(jnp.sum(g * jnp.sin(g)) for g in jax.grad(lambda x: value(x)[0])(arrays))
+            return sum(jnp.sum(jnp.abs(g) ** 2) for g in jax.grad(lambda x: value(x)[0])(arrays))
 
         return total, terms, gradients, jax.grad(slope)(arrays)
 

@@ -125,7 +125,7 @@ def blocks() -> dict[str, Function]:
 
 GATHERED = {
     "prox.simplex": prox.simplex,
-    "prox.simplex, radii": lambda x: prox.simplex(x, radius=1 + x[:, 0] ** 2),
+    "prox.simplex, radii": lambda x: prox.simplex(x, radius=1 + jnp.sum(x * x, axis=1)),
     "prox.simplex, columns": lambda x: prox.simplex(x, axis=0),
     "prox.nuclear_norm": lambda x: prox.nuclear_norm(x, scale=0.3),
 }
