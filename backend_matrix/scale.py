@@ -54,12 +54,6 @@ class Table:
             self.reasons.append(reason)
         return self.reasons.index(reason) + 1
 
-    def moved(self, engine: str) -> str:
-        """Return a line about the most that a check moved, or an empty string."""
-        shares = [check["moved"] for checks in self.cells.values() for check in checks if check["engine"] == engine]
-        known = [share for share in shares if share is not None]
-        return f"The largest collective of all these checks moved {max(known):.3g} of an input." if known else ""
-
     def render(self, date: str) -> str:
         """Return the text of SCALE.md."""
         lines = [
@@ -76,8 +70,6 @@ class Table:
             rows = [[f"`{name}`", *(self.cell(name, column) for column in columns)] for name in functions]
             header = ["", *(sharding for _, sharding in columns)]
             lines += ["", f"## {engine}", "", *_table([header, ["---"] * len(header), *rows])]
-            if moved := self.moved(engine):
-                lines += ["", moved]
         if self.reasons:
             lines += ["", "## Reasons", "", *(f"{i}. {reason}" for i, reason in enumerate(self.reasons, 1))]
         return "\n".join(lines) + "\n"

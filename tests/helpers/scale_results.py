@@ -29,7 +29,7 @@ def record(function: str, engine: str, sharding: str, result: str = RIGHT, *, mo
     result : str
         "right", "wrong", or "refused: ..." with the reason.
     moved : float, optional
-        Elements of the largest collective or copy, as a fraction of the input.
+        Elements of the largest collective or copy, as a fraction of the input. Kept in the results only.
     """
     folder = os.environ.get("XPENALTIES_SCALE_RESULTS")
     if folder is None:

@@ -44,7 +44,6 @@ def test_checks_are_added_up(folder: Path) -> None:
     assert (
         "|  | classes | rows |\n| --- | --- | --- |\n| `l1` | refused (1) | ✓ 2 |\n| `l2` | refused (1) | - |" in text
     )
-    assert "moved 0.5 of an input" in text
     assert text.endswith("## Reasons\n\n1. its rows lie across processes\n")
 
 
