@@ -18,7 +18,7 @@ from tests.helpers.harness import Framework
 from tests.matrix import oracle
 from xpenalties import namespace
 
-__all__ = ["CASES", "KEY", "Case", "arrays_of", "at_once", "options_of"]
+__all__ = ["CASES", "KEY", "STATISTICS", "WITH_TERMS", "Case", "arrays_of", "at_once", "options_of"]
 
 _rng = np.random.default_rng(20260101)
 
@@ -103,6 +103,26 @@ class Case:
     def kind_of_terms(self) -> str:
         """Return what a term of this row belongs to: elements, rows, samples, matrices, or the whole."""
         return self.function.spec.shape_of_terms(self.options)  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def is_statistic(self) -> bool:
+        """Whether its only term is a statistic of samples, which `where` and `weights` are then of."""
+        return self.function.spec.shape_of_samples(self.options) is not None  # type: ignore[attr-defined]
+
+    @property
+    def selected(self) -> str:
+        """Return what `where` and `weights` are of: the terms' kind, or that of a statistic's samples."""
+        return self.function.spec.selected(self.options)  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def selected_shape(self) -> tuple[int, ...]:
+        """Return the shape of `where` and `weights`."""
+        if not self.is_statistic:
+            return self.terms(*self.arrays).shape
+        x, axis = self.arrays[0], self.options.get("axis", -1)
+        if self.selected == "rows":
+            return np.delete(x.shape, -1 if isinstance(axis, str) else axis).tolist()
+        return x.shape if self.selected == "elements" else x.shape[:1]
 
     @property
     def stands_for_others(self) -> bool:
@@ -594,3 +614,5 @@ CASES = [
 
 _LABELS = Counter(case.label for case in CASES)
 _FIRST = {(case.function, case.kind_of_terms): case for case in reversed(CASES)}
+STATISTICS = [case for case in CASES if case.is_statistic]
+WITH_TERMS = [case for case in CASES if not case.is_statistic]

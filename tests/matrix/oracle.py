@@ -119,7 +119,10 @@ def linear_entropy(hidden, weight, mode="penalty", normalize=False, temperature=
     return entropy(np.inner(hidden, weight), mode, normalize, temperature, from_logits=True)
 
 
-def orthogonality(x, mode="soft", axis="rows", normalize=True, per_sample=False):
+def orthogonality(x, mode="soft", axis="rows", normalize=True, per_sample=False, weights=None):
+    w = np.ones(x.shape[:-1]) if weights is None else weights
+    if axis != "rows":
+        x = x * np.sqrt(w)[..., None]
     if per_sample:
         lead = x.shape[:-2]
         values = [orthogonality(x[index], mode, axis, normalize) for index in np.ndindex(lead)]
@@ -132,15 +135,16 @@ def orthogonality(x, mode="soft", axis="rows", normalize=True, per_sample=False)
         vectors = list(x.reshape(-1, x.shape[-1]))
     if normalize:
         vectors = [v / np.linalg.norm(v) if v.any() else v for v in vectors]
+    of_vectors = w.ravel() if axis == "rows" else np.ones(len(vectors))
     gram = np.asarray([[np.dot(v, w) for w in vectors] for v in vectors])
     if mode == "soft":
-        return np.sum((gram - np.diag(np.diag(gram))) ** 2)
-    difference = gram - np.eye(len(gram))
-    return np.linalg.norm(difference, "fro" if mode == "hard" else 2) ** 2
+        gram[np.diag_indices_from(gram)] = 1.0
+    difference = (gram - np.eye(len(gram))) * np.sqrt(np.outer(of_vectors, of_vectors))
+    return np.linalg.norm(difference, 2 if mode == "spectral" else "fro") ** 2
 
 
-def covariance(x):
-    c = np.cov(x, rowvar=False).reshape(x.shape[1], x.shape[1])
+def covariance(x, weights=None):
+    c = np.cov(x, rowvar=False, aweights=weights).reshape(x.shape[1], x.shape[1])
     return np.sum((c - np.diag(np.diag(c))) ** 2) / x.shape[1]
 
 
@@ -176,6 +180,7 @@ def jacobian_penalty(x, projections=1, rng=None):
     return np.asarray([np.sum(np.diag(slope(sample).ravel()) ** 2) for sample in x])
 
 
-def output_magnitude(x, target=1.0, norm="rms"):
-    size = np.sqrt(np.mean(x**2)) if norm == "rms" else np.linalg.norm(x.ravel())
+def output_magnitude(x, target=1.0, norm="rms", weights=None):
+    w = np.ones_like(x) if weights is None else weights
+    size = np.sqrt(np.average(x**2, weights=w) if norm == "rms" else np.sum(w * x**2))
     return (size - target) ** 2

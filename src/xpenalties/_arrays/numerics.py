@@ -28,8 +28,10 @@ __all__ = [
     "linear",
     "log1p_minus_tangent",
     "matmul",
+    "namespace_of",
     "safe_divide",
     "safe_norm",
+    "safe_sqrt",
     "soft_threshold",
     "square",
     "stop_gradient",
@@ -40,6 +42,11 @@ __all__ = [
 
 #: `backend_of`, typed for an argument that is known to be an array.
 array_backend = cast(Callable[[Any], Backend], backend_of)
+
+
+def namespace_of(*arrays: Any) -> Any:
+    """Return the namespace of those arrays that are not None. If one is traced, it is the tracer's."""
+    return namespace(*[x for x in arrays if x is not None])
 
 
 def stop_gradient(x: Any) -> Any:
@@ -164,6 +171,13 @@ def _nan_if_out_of_range(squared: Any) -> Any:
     backend = array_backend(squared)
     least = math.exp(backend.dtype(squared.dtype).log_least / 2)
     return backend.xp.where((squared > least) & (squared < 1 / least), squared, math.nan)
+
+
+def safe_sqrt(x: Any) -> Any:
+    """Return the square root of numbers >= 0, with slope 0 at 0."""
+    xp = namespace(x)
+    is_zero = x == 0
+    return xp.where(is_zero, 0.0, xp.sqrt(xp.where(is_zero, 1.0, x)))
 
 
 def soft_threshold(xp: Any, x: Any, scale: Any) -> Any:

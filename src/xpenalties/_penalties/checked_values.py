@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .._arrays.value_checks import require_log_probabilities, require_not_negative
-from ..backends import Backend, common_backend
-from ..backends._work import Work
+from ..backends import common_backend
 from .arguments import Call
+from .preparation import Prepared
 
 __all__ = ["check_values"]
 
 
-def check_values(call: Call, backend: Backend, work: Work, mask: Any, weights: Any) -> None:
+def check_values(call: Call, prepared: Prepared) -> None:
     """Check the values of a prepared call. Masked terms are not checked."""
     spec = call.spec
+    backend, _, mask, weights, axis, _ = prepared
     if weights is not None:
         require_not_negative(spec.name, "weights", backend, weights)
     if call.normalizer is not None and type(call.normalizer) is not float:
@@ -23,6 +22,6 @@ def check_values(call: Call, backend: Backend, work: Work, mask: Any, weights: A
     kind = spec.distributions({**spec.defaults, **call.options})
     if kind is None:
         return
-    axis = None if kind == "elements" else work.axis
+    axis = None if kind == "elements" else axis
     for name, x in zip(spec.arrays, call.arrays, strict=True):
         require_log_probabilities(spec.name, name, backend, x, axis=axis, partial=kind == "partial", mask=mask)

@@ -51,6 +51,21 @@ _SHARED_DOC = """
         the sign.
 """
 
+_SHARED_DOC_OF_STATISTICS = """
+    Other Parameters
+    ----------------
+    reduction : {{"sum", "mean", "none"}}, default "{reduction}"
+        Every reduction returns the same number, because a statistic of all samples is a single term.
+    where : boolean array, broadcastable to the samples, optional
+        True for the samples to keep. The result is that of a batch without the others, even if they are NaN. It is 0 if
+        none is kept.
+    weights : array of numbers >= 0, broadcastable to the samples, optional
+        How much each sample counts. A weight of 0 leaves its sample out. Values are not checked unless you call
+        `set_value_checks`.
+    normalizer : number > 0 or 0-d array, optional
+        Divisor of the result. If it is an array, 0 / 0 is 0, and its value is not checked.
+"""
+
 
 def penalty(
     *,
@@ -61,6 +76,7 @@ def penalty(
     check_arrays: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None = None,
     matrices: tuple[str, ...] = (),
     distributions: Callable[[Mapping[str, Any]], Distributions | None] = lambda options: None,
+    samples: Shape | Callable[[Mapping[str, Any]], Shape | None] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Turn a formula into a public penalty.
 
@@ -73,9 +89,9 @@ def penalty(
         The default.
     complex : bool
         Whether the penalty takes complex arrays.
-    extras : tuple of {"mask", "eps"}
-        Values that the formula gets in its ``**shared``: the mask over its arrays, if anything is masked, or the eps of
-        the dtype of the user's arrays.
+    extras : tuple of {"mask", "weights", "eps"}
+        Values that the formula gets in its ``**shared``: the mask over its arrays, if anything is masked; the weights
+        of the terms, if there are any; the eps of the dtype of the user's arrays.
     check_arrays : callable of the arrays and the options, optional
         Raises an error for arrays or options that the formula cannot take. Called before the formula, also for empty
         arrays.
@@ -85,6 +101,10 @@ def penalty(
     distributions : callable of the options
         Returns which log-probabilities the arrays hold, for `set_value_checks`: "complete" if those of each row sum to
         1, "partial" if they may sum to less, "elements" if there are no rows, or None if the arrays hold anything else.
+    samples : {"elements", "rows", "matrices", "samples"} or callable of the options, optional
+        For a statistic, whose only term depends on all samples: what a sample is. `where` and `weights` are then those
+        of the samples, and the formula gets them as "weights": an array of the samples' shape, with 0 for those that
+        are left out, or None if all count alike.
     """
 
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:
@@ -107,6 +127,7 @@ def penalty(
             extras=frozenset(extras),
             check_arrays=check_arrays,
             distributions=distributions,
+            samples=samples,
         )
 
         @wraps(formula)
@@ -121,7 +142,8 @@ def penalty(
             return evaluate(Call(spec, arrays, reduction, where, weights, normalizer, options))
 
         function.__signature__ = _signature(formula, reduction)  # type: ignore[attr-defined]
-        function.__doc__ = _docstring(formula.__doc__ or "", reduction)
+        shared = _SHARED_DOC if samples is None else _SHARED_DOC_OF_STATISTICS
+        function.__doc__ = _docstring(formula.__doc__ or "", shared.format(reduction=reduction))
         function.spec = spec  # type: ignore[attr-defined]
         PENALTIES[spec.name] = function
         return cast(Callable[P, R], function)
@@ -155,9 +177,9 @@ def _signature(formula: Callable[..., Any], reduction: str) -> inspect.Signature
     return signature.replace(parameters=[*parameters, *shared])
 
 
-def _docstring(text: str, reduction: str) -> str:
+def _docstring(text: str, shared: str) -> str:
     """Return the docstring of a formula with the shared options before its notes."""
     text = inspect.cleandoc(text)
-    shared = inspect.cleandoc(_SHARED_DOC.format(reduction=reduction))
+    shared = inspect.cleandoc(shared)
     head, separator, tail = text.partition("\n\nNotes\n-----")
     return f"{head}\n\n{shared}{separator}{tail}" if separator else f"{head}\n\n{shared}"

@@ -16,11 +16,10 @@ from .._arrays.value_checks import VALUE_CHECKS
 from ..backends import Backend, backend_of
 from ..backends._blocks import BLOCK_SIZE
 from ..backends._over import ACTIVE, active_groups
-from ..backends._work import Work
 from .arguments import Call, check
 from .checked_values import check_values
 from .parts import evaluate_parts
-from .preparation import prepare
+from .preparation import Prepared, prepare
 from .ragged import evaluate_ragged
 from .reduction import Terms, metrics, reduce
 from .several_axes import with_one_axis
@@ -98,19 +97,19 @@ def _value(call: Call, backend: Backend) -> Any:
     """Evaluate a call that has been checked."""
     if type(call.options.get("axis")) is tuple:
         call = with_one_axis(call, backend)
-    backend, work, mask, weights = prepare(call, backend)
+    prepared = prepare(call, backend)
     if VALUE_CHECKS.enabled:
-        check_values(call, backend, work, mask, weights)
-    empty = 0 in call.arrays[0].shape
-    terms = _no_terms(backend, work, mask, weights) if empty else _terms(call, backend, work, mask, weights)
+        check_values(call, prepared)
+    terms = _no_terms(prepared) if 0 in call.arrays[0].shape else _terms(call, prepared)
     value, total = reduce(call, terms)
     if backend.cut:
         value = backend.finished(value)
     return (value, metrics(terms, total)) if call.with_metrics else value
 
 
-def _terms(call: Call, backend: Backend, work: Work, mask: Any, weights: Any) -> Terms:
-    """Evaluate the penalty's terms. Masked terms are 0."""
+def _terms(call: Call, prepared: Prepared) -> Terms:
+    """Evaluate the penalty's terms. Masked terms are 0, and so is a statistic of no samples."""
+    backend, work, mask, weights, _, is_statistic = prepared
     if call.functions:  # user functions run as written, not in blocks
         values, total = work.whole(), None
         backend = _tracing(backend, values)
@@ -119,6 +118,9 @@ def _terms(call: Call, backend: Backend, work: Work, mask: Any, weights: Any) ->
         for option in call.options.values():
             if type(option) not in _PLAIN:
                 backend = _tracing(backend, values)
+    if is_statistic:
+        kept = mask if weights is None else weights != 0
+        return Terms(backend, values if kept is None else backend.xp.where(backend.xp.any(kept), values, 0.0))
     if mask is not None:
         values = backend.xp.where(mask, values, 0.0)
     if weights is not None and weights.dtype != values.dtype:
@@ -132,15 +134,16 @@ def _tracing(backend: Backend, values: Any) -> Backend:
     return backend if actual is None or not actual.traces else actual
 
 
-def _no_terms(backend: Backend, work: Work, mask: Any, weights: Any) -> Terms:
+def _no_terms(prepared: Prepared) -> Terms:
     """Return zero terms for arrays of size 0, connected to the graph of all of them, without calling the formula."""
+    backend, work, mask, weights, _, is_statistic = prepared
     xp = backend.xp
     zeros: Any = 0.0
     for i, x in enumerate(work.arrays):
         dtype = work.dtype or backend.dtype(x.dtype).working or x.dtype
         wide = x if x.dtype == dtype else xp.astype(x, dtype)
         zeros = zeros + _summed_over_inputs(xp, wide, "whole" if i in work.matrices else work.kind, work.axis)
-    return Terms(backend, zeros, mask, weights)
+    return Terms(backend, zeros) if is_statistic else Terms(backend, zeros, mask, weights)
 
 
 def _summed_over_inputs(xp: Any, x: Any, kind: str, axis: int | None) -> Any:

@@ -10,11 +10,19 @@ from .spec import Shape, Spec
 
 __all__ = ["mask_over_inputs", "masks", "refuse_ragged"]
 
+_REMEDY = {
+    "terms": "There is one term per element, row, matrix or sample. reduction='none' returns them.",
+    "samples": "It is that of the input, without the axis of features.",
+}
+
 
 def masks(
-    spec: Spec, backend: Backend, first: Any, shape: tuple[int, ...], where: Any, weights: Any
+    spec: Spec, backend: Backend, first: Any, shape: tuple[int, ...], where: Any, weights: Any, *, of: str = "terms"
 ) -> tuple[Backend, Any, Any]:
-    """Check `where` and `weights`. Returns the backend, the mask of the terms, and weights that are 0 if masked."""
+    """Check `where` and `weights`, which are of terms or samples.
+
+    Returns the backend, the mask, and weights that are 0 where masked.
+    """
     for name, x in (("where", where), ("weights", weights)):
         if x is None:
             continue
@@ -30,8 +38,7 @@ def masks(
             )
         if not broadcasts(tuple(x.shape), shape):
             raise ValueError(
-                f"{spec.name}: `{name}` must broadcast to the terms' shape {shape}, got {tuple(x.shape)}. "
-                "There is one term per element, row, matrix or sample. reduction='none' returns them."
+                f"{spec.name}: `{name}` must broadcast to the {of}' shape {shape}, got {tuple(x.shape)}. " + _REMEDY[of]
             )
     xp = backend.xp
     if backend.cut:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from .._arrays.numerics import abs_, array_backend, broadcasts, count_true, safe_divide, safe_norm, square
+from .._arrays.numerics import (
+    abs_,
+    array_backend,
+    broadcasts,
+    count_true,
+    namespace_of,
+    safe_divide,
+    safe_norm,
+    square,
+)
 from .._core.checks import FINITE, AxisOrAxes, Positive, UnitInterval
 from .._core.shown import shown
 from .._core.types import Array
@@ -74,7 +83,7 @@ def _check_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         raise ValueError(f"l2: `center` must broadcast to `x`, got {shape} for {to}. Reshape it.")
 
 
-@penalty(terms="elements", reduction="sum", complex=True, extras=("mask",), check_arrays=_check_center)
+@penalty(terms="elements", reduction="sum", complex=True, extras=("mask", "weights"), check_arrays=_check_center)
 def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **shared: Unpack[Shared]) -> Array:
     r"""Squared L2 norm: the sum of squared distances from a center, by default zero.
 
@@ -85,8 +94,9 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     x : array, shape (...)
         Real or complex floating point.
     center : "mean", number or array, optional
-        The point that `x` is pulled toward, by default 0. "mean" is the mean of the elements that are not masked out.
-        An array must broadcast to `x`; it may hold the weights before fine-tuning (L2-SP [1]_).
+        The point that `x` is pulled toward, by default 0. "mean" is the mean of the elements that are not masked out,
+        weighted with `weights`. An array must broadcast to `x`; it may hold the weights before fine-tuning (L2-SP
+        [1]_).
     clip : float, optional
         Distance from the center beyond which a term is constant, > 0, so that outliers have no gradient.
 
@@ -122,7 +132,7 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     """
     mask: Any = shared.get("mask")
     if center is not None:
-        x = x - _center(x, center, mask)
+        x = x - _center(x, center, mask, shared.get("weights"))
         if mask is not None:  # `center` may be NaN where `x` is masked out
             x = namespace(x, mask).where(mask, x, 0.0)
     if clip is None:
@@ -134,10 +144,12 @@ def l2(x: Array, /, *, center: Any = None, clip: Positive | None = None, **share
     return xp.where(is_outside, xp.ones_like(inside) * (clip * clip), inside)
 
 
-def _center(x: Any, center: Any, mask: Any) -> Any:
+def _center(x: Any, center: Any, mask: Any, weights: Any) -> Any:
     """Return the number or the array to subtract from `x`."""
     if isinstance(center, str):
-        xp = namespace(x)
+        xp = namespace_of(x, weights)
+        if weights is not None:
+            return safe_divide(xp.sum(weights * x), xp.sum(weights))
         return xp.mean(x) if mask is None else safe_divide(xp.sum(x), count_true(mask, x.dtype))
     if not is_array_beside(center, x):
         return float(center)  # a NumPy scalar would widen the dtype of `x`

@@ -33,7 +33,7 @@ def evaluate_parts(call: Call, backend: Backend, groups: Groups, evaluate: Calla
         spec.name, backend, groups, (*spec.arrays, *beside), (*call.arrays, *beside.values()), layouts, spec.matrices
     )
     first = shapes.parts[0]
-    local, cuts = _terms(spec, options, first)
+    local, cuts = _selected(spec, options, first)
     lifted = {
         name: shapes.beside(name, *((local, cuts) if name in shared else (first.data.shape, first.cuts)))
         for name in beside
@@ -120,16 +120,17 @@ def _layout_of_samples(spec: Spec, options: Any, x: Any, groups: Groups) -> Layo
     return _layout(groups.batch, 0) if x.ndim else {}
 
 
-def _terms(spec: Spec, options: Any, x: Part) -> tuple[tuple[int, ...], Cuts]:
-    """Return the local shape and the cuts of the terms."""
+def _selected(spec: Spec, options: Any, x: Part) -> tuple[tuple[int, ...], Cuts]:
+    """Return the local shape and the cuts of what `where` and `weights` select: terms or samples."""
     local, cuts = tuple(x.data.shape), x.cuts
-    kind = spec.shape_of_terms(options)
+    kind = spec.selected(options)
     if kind == "elements":
         return local, cuts
     if kind == "samples":
         return local[:1], cuts[:1]
     if kind == "rows":
         axis = options.get("axis", spec.defaults.get("axis", -1))
+        axis = -1 if isinstance(axis, str) else axis
         removed = {i % x.ndim for i in (axis if isinstance(axis, tuple) else (axis,))}
         rest = [i for i in range(x.ndim) if i not in removed]
         return tuple(local[i] for i in rest), tuple(cuts[i] for i in rest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backends import Backend
 from ..backends._work import Work
@@ -13,15 +13,22 @@ from .dtypes import working_dtype
 from .masks import mask_over_inputs, masks
 from .spec import Shape, Spec
 
-__all__ = ["axis_error", "prepare"]
+__all__ = ["Prepared", "axis_error", "prepare"]
 
 
-def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
-    """Check the arrays, and find the dtype to compute in, the axis, the mask and the weights.
+class Prepared(NamedTuple):
+    """A call that is ready to be evaluated."""
 
-    Returns the backend (the tracer's if `where` or `weights` are traced), the work, and the mask and the weights in the
-    terms' shape. The mask is None without `where` and `weights`, the weights are None without `weights`.
-    """
+    backend: Backend  # the tracer's if `where` or `weights` are traced
+    work: Work
+    mask: Any = None  # of the terms, or of the samples of a statistic; None without `where` and `weights`
+    weights: Any = None  # the same; None without `weights`
+    axis: int | None = None  # axis along which a row lies, None if there are no rows
+    is_statistic: bool = False
+
+
+def prepare(call: Call, backend: Backend) -> Prepared:
+    """Check the arrays, and find the dtype to compute in, the axis, the mask and the weights."""
     spec, arrays, _, where, weights, _, options, _, functions = call
     try:
         dtype = working_dtype(spec, backend, arrays)
@@ -34,8 +41,12 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
     if spec.check_arrays is not None:
         spec.check_arrays(arrays, options)
     kind = spec.terms if isinstance(spec.terms, str) else spec.shape_of_terms(options)
-    axis = options.get("axis", spec.defaults.get("axis", -1 if kind == "rows" else None))
-    if isinstance(axis, int) and (shape or kind == "rows"):
+    samples = None if spec.samples is None else spec.shape_of_samples(options)
+    selected = samples or kind
+    axis = options.get("axis", spec.defaults.get("axis"))
+    if selected == "rows" and not isinstance(axis, int):  # it has no axis, or a name
+        axis = -1
+    if isinstance(axis, int) and (shape or selected == "rows"):
         if not -len(shape) <= axis < len(shape):
             raise axis_error(spec, axis, shape)
         axis %= len(shape)
@@ -45,12 +56,20 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
         options = {**options, "eps": max(float(backend.xp.finfo(x.dtype).eps) for x in arrays)}
     mask = over_inputs = None
     if where is not None or weights is not None:
-        backend, mask, weights = masks(spec, backend, arrays[0], _terms_shape(kind, shape, axis), where, weights)
+        to, of = _terms_shape(selected, shape, axis), "terms" if samples is None else "samples"
+        backend, mask, weights = masks(spec, backend, arrays[0], to, where, weights, of=of)
         if backend.lazy:  # else an axis that is broadcast would be one chunk
-            chunks = _terms_shape(kind, arrays[0].chunks, axis)
+            chunks = _terms_shape(selected, arrays[0].chunks, axis)
             mask, weights = (None if x is None else backend.in_chunks(x, chunks) for x in (mask, weights))
         if mask is not None:
-            over_inputs = mask_over_inputs(backend.xp, mask, kind, axis, len(shape))
+            over_inputs = mask_over_inputs(backend.xp, mask, selected, axis, len(shape))
+        if "weights" in spec.extras:
+            passed = mask if weights is None and samples is not None else weights
+            if passed is not None:
+                wide = dtype or arrays[0].dtype
+                if passed.dtype != wide and backend.dtype(wide).kind == "real":
+                    passed = backend.xp.astype(passed, wide)
+                options = {**options, "weights": passed}
     work = Work(
         partial(spec.formula, *functions) if functions else spec.formula,
         options,
@@ -62,10 +81,10 @@ def prepare(call: Call, backend: Backend) -> tuple[Backend, Work, Any, Any]:
         axis if kind == "rows" else None,
         spec.matrices,
         _divisor(call, kind, shape, axis),
-        mask if weights is None else weights,
+        None if samples is not None else mask if weights is None else weights,
         kind,
     )
-    return backend, work, mask, weights
+    return Prepared(backend, work, mask, weights, axis if selected == "rows" else None, samples is not None)
 
 
 def _divisor(call: Call, kind: Shape, shape: Any, axis: int) -> float | None:

@@ -6,7 +6,21 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import abs_, array_backend, gram_matrix, identity, is_at_most, safe_norm, square, unit
+from .._arrays.numerics import (
+    abs_,
+    array_backend,
+    count_true,
+    gram_matrix,
+    identity,
+    is_at_most,
+    matmul,
+    namespace_of,
+    safe_divide,
+    safe_norm,
+    safe_sqrt,
+    square,
+    unit,
+)
 from .._core.checks import NonNegative
 from .._core.types import Array
 from ..backends import namespace
@@ -29,7 +43,17 @@ def _orthogonality_terms(options: Mapping[str, Any]) -> Shape:
     return "matrices" if options["per_sample"] else "whole"
 
 
-@penalty(terms=_orthogonality_terms, reduction="sum", check_arrays=_check_two_axes)
+def _orthogonality_samples(options: Mapping[str, Any]) -> Shape | None:
+    return None if options["per_sample"] else "rows"
+
+
+@penalty(
+    terms=_orthogonality_terms,
+    reduction="sum",
+    extras=("weights",),
+    check_arrays=_check_two_axes,
+    samples=_orthogonality_samples,
+)
 def orthogonality(
     x: Array,
     /,
@@ -57,7 +81,8 @@ def orthogonality(
     normalize : bool, default True
         Divide each vector by its L2 norm first. A zero vector stays zero, with gradient 0.
     per_sample : bool, default False
-        Take one Gram matrix for each leading index, instead of one over all of them.
+        Take one Gram matrix for each leading index, instead of one over all of them. `where` and `weights` are then of
+        the matrices. Otherwise, they are of the rows along the last axis.
 
     Returns
     -------
@@ -84,6 +109,10 @@ def orthogonality(
 
     If several eigenvalues share the maximum of "spectral", the gradient is that of one of their eigenvectors.
 
+    Weights :math:`w` multiply each product :math:`G_{ij}` of rows by :math:`\sqrt{w_i w_j}`, and :math:`I` by
+    :math:`w_i`. For "sequence" and "vocabulary", whose vectors lie across the rows, each row is multiplied by
+    :math:`\sqrt{w}`; a vector without a row is left out. The gradient with respect to a weight of 0 is 0.
+
     References
     ----------
     .. [1] Bansal, Chen & Wang, "Can we gain more from orthogonality regularizations in training deep networks?",
@@ -96,15 +125,24 @@ def orthogonality(
     >>> float(orthogonality(np.asarray([[1.0, 1.0], [1.0, 1.0]]), mode="hard", normalize=False))
     10.0
     """
-    xp = namespace(x)
+    weights: Any = None if per_sample else shared.get("weights")
+    xp = namespace_of(x, weights)
     vectors, along = _axes(x.ndim, axis, per_sample)
+    factor = None if weights is None else xp.expand_dims(safe_sqrt(weights), axis=-1)
+    if factor is not None and axis != "rows":  # rows are parts of the vectors
+        x = x * factor
     if normalize:
         x = unit(x, axis=along)
+    if factor is not None and axis == "rows":
+        x = x * factor
+    ones = None if weights is None else _ones(weights, axis)
     n, d = (math.prod([x.shape[i] for i in axes]) for axes in (vectors, along))  # torch.compile needs a list
     of_rows = is_at_most(n, d)
-    if mode == "spectral" and type(n) is not int:  # sizes are symbolic: if n < d, zeros of the d x d matrix would count
-        of_rows = True
+    if mode == "spectral" and (type(n) is not int or ones is not None):
+        of_rows = True  # if sizes are symbolic and n < d, zeros of the d x d matrix would count
     gram = gram_matrix(x, *((vectors, along) if of_rows else (along, vectors)))
+    if ones is not None and of_rows:
+        gram = gram + identity(gram) * (1 - xp.reshape(ones, (-1,)))
     if mode == "spectral":
         return squared_spectral_distance(gram, has_zero=not of_rows)
     eye = identity(gram)
@@ -113,10 +151,27 @@ def orthogonality(
     hard = xp.sum(square(gram - eye), axis=(-2, -1))
     if not of_rows:  # the n x n matrix has n - d more eigenvalues of 0, and each adds 1 to ||G - I||^2
         hard = hard + array_backend(x).number(n - d, x)
-    if mode == "hard":
+    if mode == "hard" and (of_rows or ones is None):
         return hard
     lengths = xp.sum(square(x), axis=along)
-    return hard - xp.sum(square(lengths - 1), axis=-1 if per_sample else None)
+    if ones is not None:
+        hard = hard + xp.sum((1 - ones) * (2 * lengths - 1 - ones))
+    if mode == "hard":
+        return hard
+    return hard - xp.sum(square(lengths - (1 if ones is None else ones)), axis=-1 if per_sample else None)
+
+
+def _ones(weights: Any, axis: str) -> Any:
+    """Return the diagonal of the matrix that replaces I if rows are weighted, None if it is I itself.
+
+    It has the shape of the vectors' axes, with 0 for vectors that are left out.
+    """
+    if axis == "vocabulary":
+        return None
+    if axis == "rows":
+        return weights
+    xp = namespace(weights)
+    return xp.max(xp.astype(weights != 0, weights.dtype), axis=tuple(range(weights.ndim - 1)))
 
 
 def _axes(ndim: int, axis: str, per_sample: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -137,7 +192,7 @@ def _check_samples(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         raise ValueError(f"covariance: `x` must have shape (n, d) with n >= 2, got {shape}. {hint}.")
 
 
-@penalty(terms="whole", reduction="sum", check_arrays=_check_samples)
+@penalty(terms="whole", reduction="sum", extras=("weights",), check_arrays=_check_samples, samples="rows")
 def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     r"""Sum of squared covariances between features, which decorrelates them (VICReg's covariance term).
 
@@ -167,6 +222,9 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     If that is the n x n one (d > n), the value is a difference of two sums, rounded relative to the sum of the squared
     variances.
 
+    Weights :math:`w` are those of `numpy.cov` as `aweights`: the denominator is
+    :math:`\sum w - \sum w^2 / \sum w`, so that only their ratios matter. If one sample is left, the value is 0.
+
     References
     ----------
     .. [1] Bardes, Ponce & LeCun, "VICReg: variance-invariance-covariance regularization", ICLR 2022.
@@ -178,6 +236,9 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
     """
     xp = namespace(x)
     n, d = x.shape
+    weights: Any = shared.get("weights")
+    if weights is not None:
+        return _weighted_covariance(x, weights)
     centered = x - xp.mean(x, axis=0, keepdims=True)
     scale = 1 / array_backend(x).number(d * (n - 1) ** 2, x)
     if is_at_most(d, n):
@@ -185,6 +246,25 @@ def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
         return scale * xp.sum(square(products * (1 - identity(products))))
     variances = xp.sum(square(centered), axis=0)
     return scale * (xp.sum(square(gram_matrix(centered, (0,), (1,)))) - xp.sum(square(variances)))
+
+
+def _weighted_covariance(x: Any, weights: Any) -> Any:
+    xp = namespace_of(x, weights)
+    n, d = x.shape
+    total = xp.sum(weights)
+    column = xp.expand_dims(weights, axis=-1)
+    centered = x - safe_divide(xp.sum(column * x, axis=0, keepdims=True), total)
+    denominator = total - safe_divide(xp.sum(square(weights)), total)
+    has_two = count_true(weights != 0, x.dtype) > 1
+    scale = 1 / (array_backend(x).number(d, x) * square(xp.where(has_two, denominator, 1.0)))
+    if is_at_most(d, n):
+        products = matmul(xp.matrix_transpose(centered * column), centered)
+        squares = xp.sum(square(products * (1 - identity(products))))
+    else:
+        products = gram_matrix(centered, (0,), (1,))
+        variances = xp.sum(column * square(centered), axis=0)
+        squares = xp.sum(square(products) * column * weights) - xp.sum(square(variances))
+    return xp.where(has_two, scale * squares, 0.0)
 
 
 def _consistency_terms(options: Mapping[str, Any]) -> Shape:
@@ -268,7 +348,7 @@ def _cosine_distance(a: Any, b: Any, *, axis: int) -> Any:
     return 0.5 * xp.sum(square(a - b), axis=axis) + zeros
 
 
-@penalty(terms="whole", reduction="sum")
+@penalty(terms="whole", reduction="sum", extras=("weights",), samples="elements")
 def output_magnitude(
     x: Array, /, *, target: NonNegative = 1.0, norm: Literal["rms", "l2"] = "rms", **shared: Unpack[Shared]
 ) -> Array:
@@ -301,6 +381,9 @@ def output_magnitude(
     -----
     No factor 1/2. If `x` is all zeros and the target is not 0, gradients of every order are 0.
 
+    Weights multiply the squares. The mean divides by the sum of the weights. If the target is not 0, the gradient with
+    respect to a weight of 0 is 0.
+
     References
     ----------
     .. [1] Gulrajani et al., "Improved training of Wasserstein GANs", NeurIPS 2017, for the penalty it stands in for.
@@ -310,7 +393,13 @@ def output_magnitude(
     >>> float(output_magnitude(np.asarray([3.0, 4.0]), norm="l2"))
     16.0
     """
-    elements = array_backend(x).number(math.prod(x.shape), x) if norm == "rms" else 1
+    weights: Any = shared.get("weights")
+    xp = namespace_of(x, weights)
+    elements: Any = 1
+    if norm == "rms":
+        elements = array_backend(x).number(math.prod(x.shape), x) if weights is None else xp.sum(weights)
+        if weights is not None:
+            elements = xp.where(elements == 0, 1.0, elements)
     if target == 0:  # no root: to square it again would lose the second derivative at 0
-        return namespace(x).sum(square(x)) / elements
-    return square(safe_norm(x) / elements**0.5 - target)
+        return xp.sum(square(x) if weights is None else weights * square(x)) / elements
+    return square(safe_norm(x if weights is None else x * safe_sqrt(weights)) / elements**0.5 - target)

@@ -15,9 +15,8 @@ __all__ = ["SHARED", "Distributions", "Extra", "Reduction", "Shape", "Spec", "sp
 
 Shape = Literal["elements", "rows", "matrices", "samples", "whole"]
 Reduction = Literal["sum", "mean", "none"]
-Extra = Literal[
-    "mask", "eps"
-]  # what a formula may request: the mask over its arrays (None: all), the eps of their dtype
+#: What a formula may request: the mask over its arrays, the weights of its terms or samples, the eps of its dtype.
+Extra = Literal["mask", "weights", "eps"]
 #: What the arrays hold: log-probabilities of all classes, of some classes, or of single elements.
 Distributions = Literal["complete", "partial", "elements"]
 SHARED = ("reduction", "where", "weights", "normalizer")  # the options that every penalty takes
@@ -43,6 +42,15 @@ class Spec:
     )  # the formula's own check of arrays and options
 
     distributions: Callable[[Mapping[str, Any]], Distributions | None]  # of the options; None: no log-probabilities
+    samples: Shape | Callable[[Mapping[str, Any]], Shape | None] | None = None  # of a statistic
+
+    def shape_of_samples(self, options: Mapping[str, Any]) -> Shape | None:
+        """Return what a sample is if the penalty is a statistic of samples, for given options. Else None."""
+        return self.samples({**self.defaults, **options}) if callable(self.samples) else self.samples
+
+    def selected(self, options: Mapping[str, Any]) -> Shape:
+        """Return what `where` and `weights` select, for given options: terms, or the samples of a statistic."""
+        return self.shape_of_samples(options) or self.shape_of_terms(options)
 
     def shape_of_terms(self, options: Mapping[str, Any]) -> Shape:
         """Return what a term belongs to, for given options."""

@@ -7,7 +7,6 @@ order.
 from __future__ import annotations
 
 import inspect
-import sys
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -20,19 +19,17 @@ from .._core.concurrency import CallAndAwait, CoroutineTask, Outcome, Task, on_t
 from .._core.warnings_for_users import callers_level
 from .._penalties.spec import spec_of
 from .._reports.report import PenaltyReport, Report
-from ..backends import backend_of, common_backend, flatten_of, in_dynamo, is_array, reshard
+from ..backends import backend_of, common_backend, flatten_of, in_dynamo, is_array
 from ..backends._over import ACTIVE, active_groups
-from .comparable_norms import are_comparable
 from .events import Events
-from .gradient_tracking import Gradients
 from .penalty import Penalty
 from .penalty_evaluation import EvaluationContext, PenaltyResult, constant, evaluate, evaluate_async, is_traced
-from .penalty_inputs import callables_in, names_in
-from .penalty_roles import constants_of
+from .penalty_inputs import callables_in
 from .returned_values import zero_like
 from .settings import Settings
-from .tracked_arrays import TrackedGraph, TrackedInputs, tracked_arrays
-from .wrt import items_of, refuse_arrays
+from .tracked_arrays import TrackedInputs
+from .tracked_gradients import TrackedGradients
+from .wrt import refuse_arrays
 
 __all__ = ["Computation", "is_coroutine_function"]
 
@@ -77,16 +74,11 @@ class Computation:
         self._settings = settings or _DEFAULTS
         self._with_report = settings is not None
         self.regularizer_total: Any = None
-        self._tracked = self._gradients = None
+        self._gradients = tracked = None
         if self._settings.track:
-            # FSDP2 is in use. Looking for it has to be cheap
-            fsdp = not in_dynamo() and "torch.distributed.fsdp" in sys.modules
-            if fsdp and sys.modules["torch"].distributed.is_initialized():
-                reshard((*flatten_of(inputs)[0], *items_of(self._settings.wrt)))
-            constants = constants_of(penalties) if self._settings.wrt is None else frozenset()
-            self._tracked = tracked = tracked_arrays(name, inputs, self._settings.wrt, constants)
-            self._gradients = Gradients(tracked.backend, tracked.arrays, conflicts=self._settings.conflicts)
-        self._context = EvaluationContext(name, inputs, step, self._with_report, self._tracked)
+            self._gradients = TrackedGradients(name, penalties, inputs, self._settings)
+            tracked = self._gradients.arrays
+        self._context = EvaluationContext(name, inputs, step, self._with_report, tracked)
         self._due = [] if base is None else [(base, True)]
         for penalty in penalties:
             due = penalty.enabled and penalty.is_due(step)
@@ -104,8 +96,8 @@ class Computation:
 
     def total_and_report(self) -> tuple[Any, Report]:
         """Compute total and report, on borrowed arrays if the inputs' framework cannot differentiate."""
-        if self._tracked is not None:
-            backend = self._tracked.backend
+        if self._gradients is not None:
+            backend = self._gradients.arrays.backend
             autodiff_backend = autodiff_backend_of(self._name, backend)
             if autodiff_backend is not backend:
                 refuse_arrays(self._name, self._settings.wrt, backend)
@@ -210,7 +202,9 @@ class Computation:
             return
         result: PenaltyResult = outcome.result
         self._contributions[penalty.name] = result.contribution
-        norm, weighted, why_none = self._add_gradient(penalty, result)
+        norm, weighted, why_none = None, None, result.error
+        if self._gradients is not None:
+            norm, weighted, why_none = self._gradients.add(penalty, result)
         if not self._with_report and self._events is None:
             return
         value, weight, contribution = constant(result.value), _snapshot(result.weight), constant(result.contribution)
@@ -218,29 +212,6 @@ class Computation:
         self._reports[penalty.name] = report
         if self._events is not None:
             self._events.stop(penalty.name, report)
-
-    def _add_gradient(self, penalty: Penalty, result: PenaltyResult) -> tuple[Any, Any, str | None]:
-        """Add a penalty's gradient to the total's.
-
-        Returns the gradient norms of the penalty and of its contribution, or why there are none.
-        """
-        if self._gradients is None or self._tracked is None or not penalty.differentiable:
-            return None, None, result.error
-        if result.gradient is None:
-            self._gradients.complete = False
-            return None, None, result.error
-        norm, weighted = self._gradients.add(penalty.name, result.gradient, result.factor, result.parts)
-        result.gradient.clear()  # it is as large as the inputs
-        if norm is not None:
-            return norm, weighted, None
-        if isinstance(self._tracked, TrackedInputs) and isinstance(self._settings.wrt, tuple):
-            names = () if callables_in(penalty.inputs) else names_in(penalty.inputs)
-            if not self._tracked.are_all(names):
-                self._gradients.known = False
-                return None, None, self._tracked.reason_without_graph()
-        if isinstance(self._tracked, TrackedGraph) and self._tracked.is_unknown(result.value):
-            self._gradients.known = False
-        return None, None, self._tracked.reason(result.value)
 
     def _drop(self, penalty: Penalty, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
@@ -281,29 +252,20 @@ class Computation:
                 self._name, self._inputs, (pick for p in self._penalties for pick in callables_in(p.inputs))
             )
         total = penalties if base is None else base if penalties is None else base + penalties
-        if isinstance(self._tracked, TrackedInputs) and self._gradients is not None:
-            total = self._gradients.attach(total)
+        if self._gradients is not None and isinstance(self._gradients.arrays, TrackedInputs):
+            total = self._gradients.sums.attach(total)
         self.regularizer_total = penalties
         return total, penalties
 
     def _report(self, total: Any, penalties: Any) -> Report:
         reports = dict(self._reports)
         base = None if self._base is None else reports.pop(self._base.name)
-        norm = None if self._gradients is None else self._gradients.total_norm()
-        conflicts = None if self._gradients is None else self._gradients.conflicts()
+        norm = conflicts = wrt = None
+        if self._gradients is not None:
+            norm, conflicts = self._gradients.sums.total_norm(), self._gradients.sums.conflicts()
+            wrt = self._gradients.wrt(penalty for penalty, _ in self._due)
         regularizer_total = 0.0 if penalties is None else constant(penalties)
-        return Report(constant(total), base, reports, regularizer_total, norm, conflicts, self._wrt())
-
-    def _wrt(self) -> str | None:
-        """Return what the gradient norms are with respect to, for the report."""
-        tracked, gradients = self._tracked, self._gradients
-        if tracked is None or gradients is None:
-            return None
-        if isinstance(tracked, TrackedInputs) and self._settings.wrt is None and len(gradients.used) > 1:
-            penalties = [penalty for penalty, _ in self._due]
-            if not are_comparable(self._name, tracked, penalties, gradients.used):
-                return "different inputs"
-        return tracked.label
+        return Report(constant(total), base, reports, regularizer_total, norm, conflicts, wrt)
 
     # tracing and threads
 

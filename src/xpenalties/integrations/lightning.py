@@ -8,7 +8,7 @@ For example::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import update_wrapper
 from typing import Any
 
@@ -21,13 +21,13 @@ with require("Lightning", needed_by=__name__, install="xpenalties[lightning]"):
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from .._core.checks import POSITIVE_INTEGER, check_argument
-from .._core.suggestions import did_you_mean
 from .._pipeline.checked_pipeline import check_pipeline
 from .._pipeline.pipeline import Pipeline
 from .._pipeline.regularized_loss import RegularizedLoss
 from .._pipeline.settings import Settings
 from .._reports.report import Report
 from ..controllers import Controller
+from ._lightning_controllers import Controllers, Observe
 from ._named_inputs import LazyInputs, check_inputs, select_inputs
 from ._torch_capture import Capture, paths_of
 from ._torch_tracking import add_named, named_parameters, recorded
@@ -35,7 +35,6 @@ from ._torch_tracking import add_named, named_parameters, recorded
 __all__ = ["PipelineCallback"]
 
 _RESERVED = ("batch", "loss", "params")
-Observe = Callable[[Report], Any]
 
 
 class PipelineCallback(Callback):  # type: ignore[misc]
@@ -129,11 +128,8 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         self.report: Report | None = None
         one_or_mapping = activities is None or isinstance(activities, (str, Mapping))
         self._names = activities if one_or_mapping else tuple(activities or ())
-        self._controllers = {name: _checked_pair(pipe, name, value) for name, value in (controllers or {}).items()}
-        self._states = {name: controller.init() for name, (controller, _) in self._controllers.items()}
-        self._observed: dict[str, list[Any]] = {name: [] for name in self._controllers}
+        self._controllers = Controllers(pipe, controllers or {})
         self._capture: Capture | None = None
-        self._controlled_step = 0  # the trainer's step at the controllers' last step
 
     @property
     def state_key(self) -> str:
@@ -143,7 +139,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
 
     def weights(self) -> dict[str, float]:
         """Return the current weights of the controllers."""
-        return {name: float(state["weight"]) for name, state in self._states.items()}
+        return self._controllers.weights()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the controllers' weights, for a checkpoint."""
@@ -151,13 +147,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the controllers' weights."""
-        saved = state_dict["weights"]
-        if set(saved) != set(self._controllers):
-            raise ValueError(
-                f"PipelineCallback: the checkpoint must be of the same controllers, got {', '.join(saved) or 'none'} "
-                f"instead of {', '.join(self._controllers) or 'none'}. Pass those that it was saved with."
-            )
-        self._states = {name: {"weight": weight} for name, weight in saved.items()}
+        self._controllers.load(state_dict["weights"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wrap the module's `training_step` and capture its activities while `fit` runs."""
@@ -193,20 +183,11 @@ class PipelineCallback(Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget earlier observations: training may resume a run, or the module may have been called."""
-        self._controlled_step = trainer.global_step
-        self._observed = {name: [] for name in self._controllers}
+        self._controllers.start(trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Step the controllers if the optimizer has stepped."""
-        if trainer.global_step == self._controlled_step:
-            return
-        self._controlled_step = trainer.global_step
-        for name, (controller, _) in self._controllers.items():
-            values, self._observed[name] = self._observed[name], []
-            if trainer.world_size > 1:
-                self._states[name] = _stepped_together(controller, self._states[name], values, trainer, pl_module)
-            elif values:  # empty if training_step skipped the batch
-                self._states[name] = controller.step(self._states[name], sum(values[1:], values[0]) / len(values))[1]
+        self._controllers.step(trainer, pl_module)
 
     def _remove(self, module: LightningModule) -> None:
         step = vars(module).get("training_step")
@@ -233,7 +214,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
                 f"callback do not use, got {', '.join(map(repr, found))}. Rename one."
             )
         step = module.trainer.global_step
-        weights = {name: state["weight"] for name, state in self._states.items()}
+        weights = self._controllers.current()
         pipe = self.pipe.with_weights(weights) if weights else self.pipe
         inputs = select_inputs(pipe, *sources)
         settings = Settings()
@@ -244,10 +225,7 @@ class PipelineCallback(Callback):  # type: ignore[misc]
         loss = RegularizedLoss(lambda _: _scalar(found["loss"]), pipe)
         computation = loss._computation((inputs,), step, settings)
         _, self.report = computation.total_and_report()
-        for name, (_, observe) in self._controllers.items():
-            result = self.report.regularizers.get(name)
-            if result is not None and result.value is not None:  # enabled, due and not dropped
-                self._observed[name].append(result.value if observe is None else observe(self.report))
+        self._controllers.observe(self.report)
         numbers = self.report.flat(self.prefix, floats=False)
         metrics = {name: x if isinstance(x, torch.Tensor) else float(x) for name, x in numbers.items()}
         module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
@@ -289,33 +267,6 @@ class _TrainingStep:
         for callback in self.callbacks:
             total = total + callback.penalties(self._module, outputs, batch)
         return {**result, "loss": total} if isinstance(result, Mapping) else total
-
-
-def _checked_pair(pipe: Pipeline, name: str, value: Any) -> tuple[Controller, Observe | None]:
-    controller, observe = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    if not isinstance(controller, Controller) or not (observe is None or callable(observe)):
-        raise TypeError(
-            "PipelineCallback: `controllers` must be controllers, or pairs of one and a callable, got "
-            f"{type(value).__qualname__} for {name!r}. Make one, for example with adaptive_kl."
-        )
-    if name not in pipe:
-        raise ValueError(
-            f"PipelineCallback: `controllers` must name penalties of the pipeline, got {shown(name)}."
-            + did_you_mean(name, [penalty.name for penalty in pipe])
-        )
-    return controller, observe
-
-
-def _stepped_together(
-    controller: Controller, state: dict[str, Any], values: list[Any], trainer: Trainer, module: LightningModule
-) -> dict[str, Any]:
-    """Step with the mean over all processes. Even a process without values takes part: the others wait for it."""
-    dtype = torch.promote_types(module.dtype, torch.float32)
-    local = [torch.as_tensor(x, dtype=dtype, device=module.device) for x in (sum(values), len(values))]
-    total, count = trainer.strategy.reduce(torch.stack(local), reduce_op="sum")
-    before = torch.as_tensor(state["weight"], dtype=dtype, device=module.device)
-    weight, _ = controller.step({"weight": before}, total / count)
-    return {"weight": torch.where(count > 0, weight, before)}
 
 
 def _scalar(loss: Any) -> Any:

@@ -51,7 +51,7 @@ class DaskEvaluation(Evaluation):
         work = _aligned(work)
         core = _axes_without_terms(work)
         cut = [axis for axis in core if any(len(x.chunks[axis]) > 1 for x in _with_rows(work))]
-        if not cut:
+        if not cut and not (work.kind == "whole" and "weights" in work.options):
             return _in_chunks(work, core), None
         if work.kind == "rows":
             return evaluate_cut_rows(work, _job(work, core)), None
@@ -89,16 +89,22 @@ def _aligned(work: Work) -> Work:
         index = tuple(range(arrays[0].ndim))
         _, arrays = da.core.unify_chunks(*(part for x in arrays for part in (x, index)))
     options = dict(work.options)
+    weights = options.pop("weights", None) if work.kind == "elements" else None  # for a mean only
     if isinstance(options.get("center"), str):  # the mean of x, which the terms need before they read x
-        options["center"] = _mean(work)
+        options["center"] = _mean(work, weights)
         arrays = [read_again(x) for x in arrays]
     return work._replace(arrays=tuple(arrays), options=options)
 
 
-def _mean(work: Work) -> Any:
-    """Return the mean of the elements that are not masked, 0 if there are none."""
+def _mean(work: Work, weights: Any) -> Any:
+    """Return the weighted mean of the elements that are not masked, 0 if there are none."""
     (x,) = work.arrays
     x = x if work.dtype is None else x.astype(work.dtype)
+    if weights is not None:
+        total = da.sum(weights)
+        return da.sum(weights * (x if work.mask is None else da.where(work.mask, x, 0.0))) / da.where(
+            total == 0, 1, total
+        )
     if work.mask is None:
         return da.mean(x)
     count = da.sum(work.mask, dtype=np.int64)
