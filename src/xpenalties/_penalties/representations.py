@@ -125,7 +125,7 @@ def orthogonality(
     >>> float(orthogonality(np.asarray([[1.0, 1.0], [1.0, 1.0]]), mode="hard", normalize=False))
     10.0
     """
-    weights: Any = None if per_sample else shared.get("weights")
+    weights: Any = shared.get("weights")
     xp = namespace_of(x, weights)
     vectors, along = _axes(x.ndim, axis, per_sample)
     factor = None if weights is None else xp.expand_dims(safe_sqrt(weights), axis=-1)
