@@ -6,7 +6,7 @@ which framework computes it: NumPy, CuPy, PyTorch, JAX, or any other library tha
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import controllers, prox, schedules, transforms, trees
+from . import controllers, importance, prox, schedules, transforms, trees
 from ._arrays import finite as _finite
 from ._arrays import value_checks as _value_checks
 from ._arrays.conversion import to_like
@@ -68,6 +68,7 @@ __all__ = [
     "block_size",
     "over",
     "controllers",
+    "importance",
     "prox",
     "schedules",
     "transforms",

@@ -270,6 +270,16 @@ class Backend:
         """Compute the number of NaN and Inf, and the index of the first, or None if all are finite."""
         raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
 
+    def sum_over(self, arrays: Sequence[Any], fn: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+        """Add up the arrays that `fn` returns for the first elements of `arrays` along axis 0, the second, and so on.
+
+        There is at least one.
+        """
+        total = fn([x[0] for x in arrays])
+        for i in range(1, arrays[0].shape[0]):
+            total = [a + b for a, b in zip(total, fn([x[i] for x in arrays]), strict=True)]
+        return total
+
     def snapshot(self, x: Any) -> Any:
         """Return a constant that does not change if `x` does: a copy, unless arrays are immutable."""
         return self.xp.asarray(self.autodiff.stop_gradient(x), copy=True)
