@@ -61,6 +61,7 @@ ROWS = [
     row("elastic_net", x=X, options={"l1_ratio": 0.25}),
     row("huber", x=X, options={"delta": 0.75}),
     row("group_lasso", "a group of zeros", x=ZERO_ROW),
+    row("sparse_group_lasso", "a group of zeros", x=ZERO_ROW, options={"l1_ratio": 0.25}),
     row("kl_divergence", log_p=P, log_q=Q, options={"direction": "symmetric", "temperature": 2.0}),
     row("kl_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO),
     row("kl_divergence", "masked NaN", log_p=ROW_NAN, log_q=P, named=KEEP_ONE, options={"from_logits": True}),

@@ -263,6 +263,14 @@ CASES = [
         ],
     ),
     Case(
+        xp.sparse_group_lasso,
+        [randn(3, 4)],
+        kinks=[([[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0], [0.5 + 0.3 * 2**0.5, 0.5 + 0.4 * 2**0.5]])],
+        laws=("even", "nonnegative", "homogeneous"),
+        bad=[Bad.axis, ({"l1_ratio": 1.5}, ValueError, r"`l1_ratio` must be in \[0, 1\], got 1.5")],
+    ),
+    Case(xp.sparse_group_lasso, [randn(3, 4, 2)], {"axis": (0, -1), "l1_ratio": 0.8}, laws=("even", "nonnegative")),
+    Case(
         xp.kl_divergence,
         [log_probs(3, 5), log_probs(3, 5)],
         laws=("zero_for_equal", "nonnegative"),

@@ -43,6 +43,11 @@ def huber(x, delta=1.0):
     return special.huber(delta, l1(x))
 
 
+def sparse_group_lasso(x, l1_ratio=0.5, axis=-1):
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return (1 - l1_ratio) * group_lasso(x, axis) + l1_ratio * np.abs(x).sum(axis=axes)
+
+
 def group_lasso(x, axis=-1):
     axes = (axis,) if isinstance(axis, int) else axis
     size = np.prod([x.shape[i] for i in axes])

@@ -7,21 +7,19 @@ from typing import Any, Unpack
 
 from .._arrays.numerics import (
     abs_,
-    array_backend,
     broadcasts,
     count_true,
     namespace_of,
     safe_divide,
-    safe_norm,
     square,
 )
-from .._core.checks import FINITE, AxisOrAxes, Positive, UnitInterval
+from .._core.checks import FINITE, Positive, UnitInterval
 from .._core.shown import shown
 from .._core.types import Array
 from ..backends import common_backend, is_array_beside, namespace
 from .decorator import Shared, penalty
 
-__all__ = ["l1", "l2", "elastic_net", "huber", "group_lasso"]
+__all__ = ["l1", "l2", "elastic_net", "huber"]
 
 
 @penalty(terms="elements", reduction="sum", complex=True)
@@ -241,45 +239,3 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
     is_outside = magnitude > delta
     inside = square(xp.where(is_outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
     return xp.where(is_outside, delta * (magnitude - delta / 2), 0.5 * inside)
-
-
-@penalty(terms="rows", reduction="sum", complex=True)
-def group_lasso(x: Array, /, *, axis: AxisOrAxes = -1, **shared: Unpack[Shared]) -> Array:
-    r"""Group lasso: the sum of the groups' L2 norms, which drives whole groups to zero.
-
-    Each term is :math:`\sqrt{k}\,\|x_g\|_2` for a group :math:`x_g` of :math:`k` elements, which lies along `axis`.
-
-    Parameters
-    ----------
-    x : array, shape (...)
-        Real or complex floating point.
-    axis : int or tuple of int, default -1
-        The axis along which each group lies, or several axes: ``(1, 2, 3)`` for the filters of PyTorch's convolutions.
-
-    Returns
-    -------
-    array, shape (), or that of `x` without `axis` with ``reduction="none"``
-        Real, in float32 or wider.
-
-    Raises
-    ------
-    TypeError
-        If `x` is not a real or complex floating-point array, or `axis` has the wrong type.
-    ValueError
-        If `x` has no such axis.
-
-    Notes
-    -----
-    The factor :math:`\sqrt{k}` makes groups of different sizes comparable. At a group of zeros, gradients of every
-    order are 0.
-
-    References
-    ----------
-    .. [1] Yuan & Lin, "Model selection and estimation in regression with grouped variables", JRSS B 68(1), 2006.
-
-    Examples
-    --------
-    >>> round(float(group_lasso(np.asarray([[3.0, 4.0], [0.0, 0.0]]))), 4)
-    7.0711
-    """
-    return array_backend(x).number(x.shape[axis], x) ** 0.5 * safe_norm(x, axis=axis)
