@@ -1,8 +1,8 @@
-"""How important parameters are for what a model has learned: the weights of `trees.anchored` against forgetting.
+"""How much parameters matter for what a model has learned: weights for `trees.anchored`, against forgetting.
 
-Each function takes a function of one sample, the parameters and the samples, and returns a tree like the parameters. It
-holds the mean over the samples of a number >= 0 for each element. It differentiates one sample after another, so it
-takes the memory of a few gradients::
+Pass a function of one sample, the parameters, and the samples. You get a tree like the parameters, with a number >= 0
+for each element: a mean over the samples. Samples are differentiated one after another, so this takes the memory of a
+few gradients::
 
     importances = importance.fisher(log_likelihood, params, samples)
     stay = trees.anchored(params, importance=importances)
@@ -27,21 +27,21 @@ _LABELS = one_of(("data", "model"))
 def fisher(fn: OfSample, params: Any, samples: Any, *, labels: Literal["data", "model"] = "data") -> Any:
     r"""Diagonal of the Fisher information: the mean over the samples of squared gradients.
 
-    For "data", it is :math:`\frac{1}{n} \sum_i (\partial \log p(y_i | x_i))^2`, with the labels of the data: the
-    empirical Fisher information. For "model", it is the expectation over the model's own distribution,
+    "data" takes the labels of the data, :math:`\frac{1}{n} \sum_i (\partial \log p(y_i | x_i))^2`. This is the
+    empirical Fisher information. "model" takes the expectation over the model's own distribution of labels,
     :math:`\frac{1}{n} \sum_i \sum_c p(c | x_i) (\partial \log p(c | x_i))^2`.
 
     Parameters
     ----------
     fn : callable
-        Takes the parameters and one sample. For "data", it returns the log-likelihood of the sample, or its negative: a
-        scalar. For "model", it returns the log-probabilities of all classes, shape (classes,).
+        Takes the parameters and one sample. For "data", it returns a scalar: the log-likelihood of the sample, or its
+        negative. For "model", it returns the log-probabilities of all classes, shape (classes,).
     params : pytree of arrays
-        For a PyTorch module, ``dict(module.named_parameters())`` with `torch.func.functional_call` in `fn`.
+        For a PyTorch module, pass ``dict(module.named_parameters())``, and call `torch.func.functional_call` in `fn`.
     samples : pytree of arrays
-        The first axis of each array counts the samples. `fn` gets an element of it from each.
+        The first axis of each array counts the samples. For sample i, `fn` gets the tree with ``x[i]`` for each array.
     labels : {"data", "model"}, default "data"
-        Whose labels. "model" takes one backward pass for each class of each sample.
+        Whose labels to use. "model" takes one backward pass for each class of each sample.
 
     Returns
     -------
@@ -51,15 +51,16 @@ def fisher(fn: OfSample, params: Any, samples: Any, *, labels: Literal["data", "
     Raises
     ------
     TypeError
-        If `params` holds no real floating-point array, or the arrays are of several frameworks.
+        If `params` has no real floating-point array, or the arrays are of several frameworks.
     ValueError
-        If `labels` is not one of its names, there is no sample, the arrays of `samples` differ in the first axis, or
+        If `labels` is not "data" or "model", there is no sample, the arrays of `samples` differ in the first axis, or
         `fn` returns another shape.
 
     Notes
     -----
-    The square is that of each sample's gradient. The square of the mean gradient would be a different number, which is
-    near 0 after training. There is no factor 1/2: put that of elastic weight consolidation into the penalty's weight.
+    Each sample's gradient is squared. The square of the mean gradient would be near 0 after training.
+
+    No factor 1/2. If you want the one of elastic weight consolidation, put it into the penalty's weight.
 
     References
     ----------
@@ -143,14 +144,14 @@ def memory_aware(fn: OfSample, params: Any, samples: Any) -> Any:
 
 
 def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
-    """Return the weighted mean of several importances, such as those of several batches or earlier tasks.
+    """Return the weighted mean of importances, such as those of several batches or earlier tasks.
 
     Parameters
     ----------
     trees : sequence of pytrees
-        Of the same structure.
+        The importances, with the same structure.
     weights : sequence of numbers > 0, optional
-        For batches, their numbers of samples. By default, all are equal.
+        A weight for each tree, such as the number of samples in a batch. By default, all weights are equal.
 
     Returns
     -------
@@ -159,7 +160,7 @@ def mean(trees: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
     Raises
     ------
     ValueError
-        If there is no tree, the trees differ in structure, or there are more or fewer weights than trees.
+        If there is no tree, the trees differ in structure, or there is not one weight > 0 for each tree.
 
     Examples
     --------

@@ -210,8 +210,8 @@ def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
     The singular value decomposition may raise an error for NaN. Its derivative is infinite or NaN if singular values
     are equal or one is 0.
 
-    Each device computes it for whole matrices, so a matrix that is cut over devices is gathered. The products of its
-    vectors would be smaller, but lose half of the digits of small singular values.
+    In JAX, a matrix that is cut over devices is gathered. The products of its vectors would be smaller, but lose half
+    of the digits of small singular values.
 
     References
     ----------

@@ -23,33 +23,34 @@ def anchored(
 ) -> OverTree:
     r"""Make a penalty on trees: the squared distance from a reference tree, such as a model before fine-tuning.
 
-    :math:`\sum_i F_i (w_i - w^0_i)^2` over all elements of the selected leaves. This is L2-SP [1]_ without importances
-    :math:`F`, and elastic weight consolidation [2]_ with those of `importance.fisher`.
+    :math:`\sum_i F_i (w_i - w^0_i)^2` over all elements of the selected leaves. Without importances, :math:`F` is 1:
+    this is L2-SP [1]_. With those of `importance.fisher`, it is elastic weight consolidation [2]_.
 
     Parameters
     ----------
     reference : pytree of arrays or module
-        The tree to stay near. It is copied, so that later training does not move it.
+        The tree to stay near. It is copied, so later training does not change it.
     importance : pytree of arrays, optional
-        How much each element counts, >= 0. It has the paths of `reference` that are selected.
+        How much each element counts, >= 0. It must have the paths of the selected leaves. It is copied, too.
     match, exclude, options
         As for `over_tree` of `l2`.
 
     Returns
     -------
     OverTree
-        Call it on a tree with the paths of `reference`, or pass it to `Penalty` as `fn`.
+        Call it on a tree, or pass it to `Penalty` as `fn`. `reference` must have the paths of the selected leaves.
 
     Raises
     ------
     TypeError, ValueError
-        As `over_tree`. Calls raise as those of `over_tree` do.
+        As for `over_tree`, and for calls of its result.
 
     Notes
     -----
-    No factor 1/2. Gradients flow to the tree only. A function that `jax.jit` compiles holds the reference as a
-    constant. To pass it as an argument instead, make it an input: ``Penalty("l2", tree={}, inputs={"x": "params",
-    "center": "reference"})``.
+    No factor 1/2. Gradients flow to the tree, not to the reference or the importances.
+
+    A function that `jax.jit` compiles holds the reference as a constant. To pass it as an argument instead, make it an
+    input: ``Penalty("l2", tree={}, inputs={"x": "params", "center": "reference"})``.
 
     References
     ----------
@@ -72,7 +73,7 @@ def anchored(
 
 
 def _copied(tree: Any) -> Any:
-    """Return a tree of constants that do not change with the arrays of `tree`. A module's parameters are by name."""
+    """Return a tree of constants that do not change with the arrays of `tree`. For a module, a dict by name."""
     leaves, rebuild = flatten_of(parameters_of(tree))
     copies = []
     for x in leaves:
