@@ -16,6 +16,7 @@ from ._arrays.value_checks import *  # noqa: F403
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import divergences as _divergences
+from ._penalties import gaussian_kl as _gaussian_kl
 from ._penalties import gradient_penalties as _gradient_penalties
 from ._penalties import linear_divergences as _linear
 from ._penalties import norms as _norms
@@ -23,6 +24,7 @@ from ._penalties import representations as _representations
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties.divergences import *  # noqa: F403
+from ._penalties.gaussian_kl import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
 from ._penalties.linear_divergences import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
@@ -45,6 +47,7 @@ from .backends._over import over
 __all__ = [
     *_norms.__all__,
     *_divergences.__all__,
+    *_gaussian_kl.__all__,
     *_partial_divergences.__all__,
     *_linear.__all__,
     *_token_log_probabilities.__all__,

@@ -384,6 +384,31 @@ CASES = [
             ({"gradient": "k1"}, ValueError, r"`gradient` must be one of 'value', 'k2', got 'k1'"),
         ],
     ),
+    Case(
+        xp.gaussian_kl,
+        [randn(3, 4), randn(3, 4)],
+        kinks=[([-1.0, 0.0, 2.0], [-1.0, 0.0, 2.0])],
+        laws=("nonnegative",),
+        bad=[
+            ({"free_bits": -1.0}, ValueError, r"`free_bits` must be in \[0, inf\), got -1.0"),
+            ({"mean_q": True}, TypeError, r"`mean_q` must be a number in \(-inf, inf\), got bool"),
+            ({"log_var_q": "same"}, TypeError, r"`log_var_q` must be a number in \(-inf, inf\), got str"),
+        ],
+    ),
+    Case(
+        xp.gaussian_kl,
+        [randn(3, 4), randn(3, 4)],
+        {"mean_q": randn(4), "log_var_q": randn(3, 4)},
+        laws=("nonnegative",),
+    ),
+    Case(xp.gaussian_kl, [randn(3, 4), randn(3, 4)], {"log_var_q": -0.5}, laws=("nonnegative",)),
+    Case(xp.gaussian_kl, [randn(5, 4), randn(5, 4)], {"free_bits": 0.9}, laws=("nonnegative",)),
+    Case(
+        xp.gaussian_kl,
+        [randn(5, 2, 2), randn(5, 2, 2)],
+        {"free_bits": 0.25, "mean_q": randn(2), "log_var_q": randn(2, 2)},
+        laws=("nonnegative",),
+    ),
     Case(xp.z_loss, [2 * randn(3, 5)], laws=("nonnegative",), bad=[Bad.axis]),
     Case(xp.z_loss, [2 * randn(5, 3)], {"axis": 0}, laws=("nonnegative",)),
     *[
