@@ -65,6 +65,11 @@ ROWS = [
     row("kl_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO),
     row("kl_divergence", "masked NaN", log_p=ROW_NAN, log_q=P, named=KEEP_ONE, options={"from_logits": True}),
     row("js_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO, options={"beta": 0.25}),
+    row("f_divergence", log_p=P, log_q=Q),
+    row("f_divergence", log_p=P, log_q=Q, options={"kind": "chi2", "temperature": 2.0}),
+    row("f_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO, options={"kind": "hellinger"}),
+    row("f_divergence", log_p=P, log_q=Q, options={"kind": "alpha", "alpha": -0.5}),
+    row("f_divergence", log_p=P, log_q=Q, options={"kind": "renyi", "alpha": 2.0}),
     row("entropy", "zero probabilities", log_p=P_ZERO, options={"mode": "bonus", "normalize": True}),
     row(
         "topk_kl_divergence",

@@ -71,6 +71,24 @@ def js_divergence(log_p, log_q, beta=0.5, temperature=1.0, axis=-1, from_logits=
     return rows(row, log_p, log_q, axis=axis)
 
 
+def f_divergence(log_p, log_q, kind="tv", alpha=0.5, temperature=1.0, axis=-1, from_logits=False):
+    def row(a, b):
+        p, q = (probabilities(x, temperature, from_logits or kind == "renyi") for x in (a, b))
+        if kind == "tv":
+            return distance.cityblock(p, q) / 2
+        if kind == "hellinger":
+            return distance.euclidean(np.sqrt(p), np.sqrt(q)) ** 2 / 2
+        if kind == "chi2":
+            return np.sum((p - q) ** 2 / q)
+        if kind == "renyi":
+            return _kl(p, q) if alpha == 1 else np.log(np.sum(p**alpha * q ** (1 - alpha))) / (alpha - 1)
+        if alpha in (0, 1):
+            return special.kl_div(*((p, q) if alpha else (q, p))).sum()
+        return np.sum(p**alpha * q ** (1 - alpha) - alpha * p - (1 - alpha) * q) / (alpha * (alpha - 1))
+
+    return rows(row, log_p, log_q, axis=axis)
+
+
 def entropy(log_p, mode="penalty", normalize=False, temperature=1.0, axis=-1, from_logits=False):
     def row(a):
         p = probabilities(a, temperature, from_logits)

@@ -16,6 +16,7 @@ __all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused"]
 FAMILIES = {
     "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude",
     "divergences": "kl_divergence|js_divergence|entropy|z_loss",
+    "f-divergences": "f_divergence",
     "partial divergences": "topk_kl_divergence|sampled_kl",
     "Gaussians": "gaussian_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
