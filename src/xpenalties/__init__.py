@@ -16,6 +16,8 @@ from ._arrays.value_checks import *  # noqa: F403
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import divergences as _divergences
+from ._penalties import f_divergences as _f_divergences
+from ._penalties import gaussian_kl as _gaussian_kl
 from ._penalties import gradient_penalties as _gradient_penalties
 from ._penalties import groups as _groups
 from ._penalties import linear_divergences as _linear
@@ -24,6 +26,8 @@ from ._penalties import representations as _representations
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties.divergences import *  # noqa: F403
+from ._penalties.f_divergences import *  # noqa: F403
+from ._penalties.gaussian_kl import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
 from ._penalties.groups import *  # noqa: F403
 from ._penalties.linear_divergences import *  # noqa: F403
@@ -48,6 +52,8 @@ __all__ = [
     *_norms.__all__,
     *_groups.__all__,
     *_divergences.__all__,
+    *_f_divergences.__all__,
+    *_gaussian_kl.__all__,
     *_partial_divergences.__all__,
     *_linear.__all__,
     *_token_log_probabilities.__all__,

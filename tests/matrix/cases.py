@@ -344,6 +344,52 @@ CASES = [
     Case(xp.entropy, [log_probs(3, 5, axis=0)], {"mode": "bonus", "normalize": True, "axis": 0}),
     Case(
         xp.entropy,
+        Case(
+            xp.f_divergence,
+            [log_probs(3, 5), log_probs(3, 5)],
+            kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+            laws=("zero_for_equal", "nonnegative", "symmetric"),
+            bad=[
+                Bad.temperature,
+                Bad.axis,
+                Bad.from_logits,
+                (
+                    {"kind": "tvd"},
+                    ValueError,
+                    r"`kind` must be one of 'tv', 'hellinger', 'chi2', 'alpha', 'renyi', got",
+                ),
+                ({"alpha": float("inf")}, ValueError, r"`alpha` must be in \(-inf, inf\), got inf"),
+                ({"kind": "renyi", "alpha": 0}, ValueError, r"`alpha` must be > 0 for `kind` 'renyi', got 0.0. Swap P"),
+            ],
+        ),
+        *[
+            Case(
+                xp.f_divergence,
+                [log_probs(4, 3, axis=0), log_probs(4, 3, axis=0)],
+                {"kind": kind, "axis": 0},
+                laws=("zero_for_equal", "nonnegative", *(("symmetric",) if kind == "hellinger" else ())),
+            )
+            for kind in ("hellinger", "chi2")
+        ],
+        *[
+            Case(
+                xp.f_divergence,
+                [log_probs(3, 5), log_probs(3, 5)],
+                {"kind": kind, "alpha": alpha},
+                laws=("zero_for_equal", "nonnegative"),
+            )
+            for kind, powers in (("alpha", (-0.5, 0, 0.3, 1, 3)), ("renyi", (0.3, 1, 2.5)))
+            for alpha in powers
+        ],
+        *[
+            Case(
+                xp.f_divergence,
+                [3 * randn(3, 5), 3 * randn(3, 5)],
+                {"kind": kind, "alpha": 0.7, "from_logits": True, "temperature": 2.0},
+                laws=("zero_for_equal", "nonnegative", "shift_invariant_rows"),
+            )
+            for kind in ("tv", "hellinger", "chi2", "alpha", "renyi")
+        ],
         [3 * randn(2, 3, 5)],
         {"from_logits": True, "temperature": 3.0},
         laws=("nonnegative", "shift_invariant_rows"),
@@ -391,6 +437,31 @@ CASES = [
             ({"estimator": "k4"}, ValueError, r"`estimator` must be one of 'k1', 'k2', 'k3', got 'k4'"),
             ({"gradient": "k1"}, ValueError, r"`gradient` must be one of 'value', 'k2', got 'k1'"),
         ],
+    ),
+    Case(
+        xp.gaussian_kl,
+        [randn(3, 4), randn(3, 4)],
+        kinks=[([-1.0, 0.0, 2.0], [-1.0, 0.0, 2.0])],
+        laws=("nonnegative",),
+        bad=[
+            ({"free_bits": -1.0}, ValueError, r"`free_bits` must be in \[0, inf\), got -1.0"),
+            ({"mean_q": True}, TypeError, r"`mean_q` must be a number in \(-inf, inf\), got bool"),
+            ({"log_var_q": "same"}, TypeError, r"`log_var_q` must be a number in \(-inf, inf\), got str"),
+        ],
+    ),
+    Case(
+        xp.gaussian_kl,
+        [randn(3, 4), randn(3, 4)],
+        {"mean_q": randn(4), "log_var_q": randn(3, 4)},
+        laws=("nonnegative",),
+    ),
+    Case(xp.gaussian_kl, [randn(3, 4), randn(3, 4)], {"log_var_q": -0.5}, laws=("nonnegative",)),
+    Case(xp.gaussian_kl, [randn(5, 4), randn(5, 4)], {"free_bits": 0.9}, laws=("nonnegative",)),
+    Case(
+        xp.gaussian_kl,
+        [randn(5, 2, 2), randn(5, 2, 2)],
+        {"free_bits": 0.25, "mean_q": randn(2), "log_var_q": randn(2, 2)},
+        laws=("nonnegative",),
     ),
     Case(xp.z_loss, [2 * randn(3, 5)], laws=("nonnegative",), bad=[Bad.axis]),
     Case(xp.z_loss, [2 * randn(5, 3)], {"axis": 0}, laws=("nonnegative",)),

@@ -7,7 +7,7 @@ instead of logarithms, and an n x n Gram matrix where the package avoids one.
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 from scipy.spatial import distance
 
 
@@ -76,6 +76,24 @@ def js_divergence(log_p, log_q, beta=0.5, temperature=1.0, axis=-1, from_logits=
     return rows(row, log_p, log_q, axis=axis)
 
 
+def f_divergence(log_p, log_q, kind="tv", alpha=0.5, temperature=1.0, axis=-1, from_logits=False):
+    def row(a, b):
+        p, q = (probabilities(x, temperature, from_logits or kind == "renyi") for x in (a, b))
+        if kind == "tv":
+            return distance.cityblock(p, q) / 2
+        if kind == "hellinger":
+            return distance.euclidean(np.sqrt(p), np.sqrt(q)) ** 2 / 2
+        if kind == "chi2":
+            return np.sum((p - q) ** 2 / q)
+        if kind == "renyi":
+            return _kl(p, q) if alpha == 1 else np.log(np.sum(p**alpha * q ** (1 - alpha))) / (alpha - 1)
+        if alpha in (0, 1):
+            return special.kl_div(*((p, q) if alpha else (q, p))).sum()
+        return np.sum(p**alpha * q ** (1 - alpha) - alpha * p - (1 - alpha) * q) / (alpha * (alpha - 1))
+
+    return rows(row, log_p, log_q, axis=axis)
+
+
 def entropy(log_p, mode="penalty", normalize=False, temperature=1.0, axis=-1, from_logits=False):
     def row(a):
         p = probabilities(a, temperature, from_logits)
@@ -104,6 +122,17 @@ def sampled_kl(log_p, log_q, estimator="k3", gradient="value"):
         "k2": np.log(likelihood_ratio) ** 2 / 2,
         "k3": likelihood_ratio - 1 - np.log(likelihood_ratio),
     }[estimator]
+
+
+def gaussian_kl(mean, log_var, mean_q=None, log_var_q=None, free_bits=0.0, weights=None):
+    """By Gauss-Hermite quadrature of p log(p / q), which is exact for polynomials of degree 2."""
+    nodes, factors = special.roots_hermite(4)
+    mean_q, log_var_q = (np.broadcast_to(0.0 if x is None else x, mean.shape)[..., None] for x in (mean_q, log_var_q))
+    mean, scale = mean[..., None], np.exp(log_var / 2)[..., None]
+    x = mean + np.sqrt(2) * scale * nodes
+    log_ratio = stats.norm.logpdf(x, mean, scale) - stats.norm.logpdf(x, mean_q, np.exp(log_var_q / 2))
+    terms = log_ratio @ factors / np.sqrt(np.pi)
+    return np.maximum(np.average(terms, axis=0, weights=weights), free_bits).mean() if free_bits else terms
 
 
 def z_loss(logits, axis=-1):

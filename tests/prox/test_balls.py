@@ -107,7 +107,11 @@ def test_extreme_sizes(fw: Framework) -> None:
         (lambda x: prox.l1_ball(x, radius=0), ValueError, r"^l1_ball: `radius` must be in \(0, inf\), got 0"),
         (lambda x: prox.l2_ball(x, axis=2), ValueError, r"^l2_ball: `axis` must be an axis of `x`, got 2 for shape"),
         (lambda x: prox.l2_sphere(x, radius=x), ValueError, r"^l2_sphere: `radius` must broadcast to `x` without"),
-        (lambda x: prox.spectral_ball(x[0, :]), ValueError, r"^spectral_ball: `x` must have at least 2 axes, got shape"),
+        (
+            lambda x: prox.spectral_ball(x[0, :]),
+            ValueError,
+            r"^spectral_ball: `x` must have at least 2 axes, got",
+        ),
         (lambda x: prox.top_k(x, k=0), ValueError, r"^top_k: `k` must be at least 1, got 0"),
         (lambda x: prox.top_k(x, k=1.5), TypeError, r"^top_k: `k` must be an integer"),
     ],

@@ -16,7 +16,9 @@ __all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused"]
 FAMILIES = {
     "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude",
     "divergences": "kl_divergence|js_divergence|entropy|z_loss",
+    "f-divergences": "f_divergence",
     "partial divergences": "topk_kl_divergence|sampled_kl",
+    "Gaussians": "gaussian_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
     "orthogonality of sequences": r"orthogonality(?=.*axis)",
     "representations": "covariance|consistency",
@@ -75,9 +77,15 @@ def is_refused(case: Case, layout: str) -> str | None:
         if layout != "batch":
             return "samples must be whole"
         return None if case.options.get("per_sample", True) else "`per_sample` must be True"
-    if layout == "both" and not case.is_linear and case.name != "sampled_kl" and _axis(case, case.arrays[0].ndim) == 0:
+    if layout == "both" and not case.is_linear and not _of_elements(case) and _axis(case, case.arrays[0].ndim) == 0:
         return "one axis for `classes` and another"
     return None
+
+
+def _of_elements(case: Case) -> bool:
+    """Return True if the arrays hold log-probabilities of elements, which have no axis of classes."""
+    spec = case.function.spec  # type: ignore[attr-defined]
+    return spec.distributions({**spec.defaults, **case.options}) == "elements"
 
 
 def _axis(case: Case, ndim: int) -> int:
@@ -106,7 +114,7 @@ def cut_of(case: Case, layout: str) -> tuple[list[Cuts], dict[str, Cuts]]:
             for i, x in enumerate(case.arrays)
         ]
         return cuts, {}
-    axis = None if case.fn is not None or case.name == "sampled_kl" else _axis(case, first.ndim)
+    axis = None if case.fn is not None or _of_elements(case) else _axis(case, first.ndim)
     cuts = [cut(x, axis) for x in case.arrays]
     options = {}
     for name, value in case.options.items():

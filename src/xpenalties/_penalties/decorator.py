@@ -142,7 +142,7 @@ def penalty(
             return evaluate(Call(spec, arrays, reduction, where, weights, normalizer, options))
 
         function.__signature__ = _signature(formula, reduction)  # type: ignore[attr-defined]
-        shared = _SHARED_DOC if samples is None else _SHARED_DOC_OF_STATISTICS
+        shared = _SHARED_DOC if spec.shape_of_samples({}) is None else _SHARED_DOC_OF_STATISTICS
         function.__doc__ = _docstring(formula.__doc__ or "", shared.format(reduction=reduction))
         function.spec = spec  # type: ignore[attr-defined]
         PENALTIES[spec.name] = function

@@ -7,16 +7,16 @@ from typing import Any, Unpack
 
 from .._arrays.numerics import (
     abs_,
-    broadcasts,
     count_true,
     namespace_of,
     safe_divide,
     square,
 )
-from .._core.checks import FINITE, Positive, UnitInterval
+from .._core.checks import Positive, UnitInterval
 from .._core.shown import shown
 from .._core.types import Array
-from ..backends import common_backend, is_array_beside, namespace
+from ..backends import namespace
+from .beside import as_beside, check_beside
 from .decorator import Shared, penalty
 
 __all__ = ["l1", "l2", "elastic_net", "huber"]
@@ -70,15 +70,7 @@ def _check_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
                 f"l2: `center` must be 'mean', a number or an array, got {shown(center)}. Did you mean 'mean'?"
             )
         return
-    if not is_array_beside(center, x):
-        l2.spec.check("center", center, FINITE)  # type: ignore[attr-defined]
-        return
-    backend = common_backend("l2", ["x", "center"], [x, center])
-    if backend.dtype(center.dtype).kind == "complex" and backend.dtype(x.dtype).kind == "real":
-        raise TypeError(f"l2: `center` must be real for a real `x`, got {center.dtype}. Take its real part.")
-    shape, to = tuple(center.shape), tuple(x.shape)
-    if not broadcasts(shape, to):
-        raise ValueError(f"l2: `center` must broadcast to `x`, got {shape} for {to}. Reshape it.")
+    check_beside("l2", "center", center, "x", x)
 
 
 @penalty(terms="elements", reduction="sum", complex=True, extras=("mask", "weights"), check_arrays=_check_center)
@@ -149,9 +141,7 @@ def _center(x: Any, center: Any, mask: Any, weights: Any) -> Any:
         if weights is not None:
             return safe_divide(xp.sum(weights * x), xp.sum(weights))
         return xp.mean(x) if mask is None else safe_divide(xp.sum(x), count_true(mask, x.dtype))
-    if not is_array_beside(center, x):
-        return float(center)  # a NumPy scalar would widen the dtype of `x`
-    return center if center.dtype == x.dtype else namespace(x, center).astype(center, x.dtype)
+    return as_beside(center, x)
 
 
 @penalty(terms="elements", reduction="sum", complex=True)
