@@ -101,7 +101,7 @@ class Case:
 
     @property
     def kind_of_terms(self) -> str:
-        """Return what a term of this row belongs to: elements, rows, samples, matrices, or the whole."""
+        """Return what a term of this row belongs to: elements, neighborhoods, rows, samples, matrices, or the whole."""
         return self.function.spec.shape_of_terms(self.options)  # type: ignore[attr-defined, no-any-return]
 
     @property
@@ -261,6 +261,48 @@ CASES = [
             ({"axis": ()}, ValueError, r"`axis` must have an axis, got none"),
             ({"axis": (0, 0.5)}, TypeError, r"`axis` must be an integer, got 0\.5"),
         ],
+    ),
+    Case(
+        xp.total_variation,
+        [randn(3, 4)],
+        kinks=[([1.0, 1.0, 3.0, 2.0], [0.0, -1.0, 2.0, -1.0]), (np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
+        bad=[
+            Bad.axis,
+            Bad.axis_kind,
+            (
+                {"axis": (0, -2)},
+                ValueError,
+                r"`axis` must have axes of `x`, each once, got \(0, -2\) for shape \(3, 4\)",
+            ),
+            ({"order": 0}, ValueError, r"`order` must be at least 1, got 0"),
+            ({"mode": "isotrope"}, ValueError, r"`mode` must be one of .*got 'isotrope'. Did you mean 'isotropic'"),
+        ],
+    ),
+    Case(
+        xp.total_variation,
+        [randn(3, 4)],
+        {"axis": (0, 1)},
+        laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
+    ),
+    Case(
+        xp.total_variation,
+        [randn(2, 3, 4)],
+        {"axis": (-1, 1), "mode": "isotropic"},
+        kinks=[(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)))],
+        laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
+    ),
+    Case(
+        xp.total_variation,
+        [randn(4, 3)],
+        {"axis": 0, "order": 2, "mode": "squared"},
+        laws=("even", "nonnegative", "shift_invariant"),
+    ),
+    Case(
+        xp.total_variation,
+        [randn(5, 5)],
+        {"axis": (0, 1), "order": 2, "mode": "isotropic"},
+        laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
     ),
     Case(
         xp.kl_divergence,
