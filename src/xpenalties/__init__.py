@@ -18,6 +18,7 @@ from ._core.registry import register
 from ._penalties import divergences as _divergences
 from ._penalties import gradient_penalties as _gradient_penalties
 from ._penalties import linear_divergences as _linear
+from ._penalties import matrix_norms as _matrix_norms
 from ._penalties import norms as _norms
 from ._penalties import representations as _representations
 from ._penalties import smoothness as _smoothness
@@ -26,6 +27,7 @@ from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
 from ._penalties.linear_divergences import *  # noqa: F403
+from ._penalties.matrix_norms import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
 from ._penalties.smoothness import *  # noqa: F403
@@ -46,6 +48,7 @@ from .backends._over import over
 
 __all__ = [
     *_norms.__all__,
+    *_matrix_norms.__all__,
     *_smoothness.__all__,
     *_divergences.__all__,
     *_partial_divergences.__all__,

@@ -62,6 +62,8 @@ ROWS = [
     row("elastic_net", x=X, options={"l1_ratio": 0.25}),
     row("huber", x=X, options={"delta": 0.75}),
     row("group_lasso", "a group of zeros", x=ZERO_ROW),
+    row("spectral_norm", x=X),
+    row("nuclear_norm", x=X),
     row("total_variation", x=X, options={"axis": [0, 1], "mode": "isotropic"}),
     row(
         "total_variation",

@@ -263,6 +263,31 @@ CASES = [
         ],
     ),
     Case(
+        xp.spectral_norm,
+        [randn(3, 5)],
+        kinks=[
+            (np.zeros((2, 3)), np.zeros((2, 3))),
+            ([[3.0, 0.0], [0.0, -1.0]], [[6.0, 0.0], [0.0, 0.0]]),
+        ],
+        laws=("even", "nonnegative"),
+        bad=[Bad.no_axis],
+    ),
+    Case(xp.spectral_norm, [randn(5, 3)], laws=("even", "nonnegative")),
+    Case(xp.spectral_norm, [randn(2, 3, 4)], laws=("even", "nonnegative")),
+    Case(
+        xp.nuclear_norm,
+        [randn(3, 5)],
+        kinks=[
+            (np.zeros((2, 3)), np.zeros((2, 3))),
+            (np.eye(3), np.eye(3)),
+            (np.ones((2, 2)), np.ones((2, 2)) / 2),
+        ],
+        laws=("even", "nonnegative", "homogeneous"),
+        bad=[Bad.no_axis],
+    ),
+    Case(xp.nuclear_norm, [randn(5, 3)], laws=("even", "nonnegative", "homogeneous")),
+    Case(xp.nuclear_norm, [randn(2, 3, 4)], laws=("even", "nonnegative", "homogeneous")),
+    Case(
         xp.total_variation,
         [randn(3, 4)],
         kinks=[([1.0, 1.0, 3.0, 2.0], [0.0, -1.0, 2.0, -1.0]), (np.zeros((2, 3)), np.zeros((2, 3)))],

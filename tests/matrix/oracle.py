@@ -49,6 +49,14 @@ def group_lasso(x, axis=-1):
     return np.sqrt(size * np.sum(l1(x) ** 2, axis=axes))
 
 
+def spectral_norm(x):
+    return np.linalg.norm(x, ord=2, axis=(-2, -1)) ** 2
+
+
+def nuclear_norm(x):
+    return np.linalg.norm(x, ord="nuc", axis=(-2, -1))
+
+
 def total_variation(x, axis=-1, order=1, mode="anisotropic"):
     size = np.zeros(x.shape)
     for one in (axis,) if isinstance(axis, int) else axis:
