@@ -21,8 +21,10 @@ from ._penalties import gaussian_kl as _gaussian_kl
 from ._penalties import gradient_penalties as _gradient_penalties
 from ._penalties import groups as _groups
 from ._penalties import linear_divergences as _linear
+from ._penalties import matrix_norms as _matrix_norms
 from ._penalties import norms as _norms
 from ._penalties import representations as _representations
+from ._penalties import smoothness as _smoothness
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties.divergences import *  # noqa: F403
@@ -31,8 +33,10 @@ from ._penalties.gaussian_kl import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
 from ._penalties.groups import *  # noqa: F403
 from ._penalties.linear_divergences import *  # noqa: F403
+from ._penalties.matrix_norms import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
+from ._penalties.smoothness import *  # noqa: F403
 from ._penalties.token_log_probabilities import *  # noqa: F403
 from ._penalties.topk_and_sampled_divergences import *  # noqa: F403
 from ._pipeline import regularized_loss as _regularized_loss
@@ -51,6 +55,8 @@ from .backends._over import over
 __all__ = [
     *_norms.__all__,
     *_groups.__all__,
+    *_matrix_norms.__all__,
+    *_smoothness.__all__,
     *_divergences.__all__,
     *_f_divergences.__all__,
     *_gaussian_kl.__all__,

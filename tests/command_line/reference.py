@@ -27,6 +27,7 @@ Y = [[0.5, 0.25, -1.0], [0.75, 1.5, -0.5]]
 ZERO_ROW = [[0.0, 0.0, 0.0], [0.5, -0.25, 1.0]]
 ZEROS = [[0.0] * 3] * 2
 ROW_NAN = [[math.nan] * 3, [0.5, -0.25, 1.0]]
+ONE_NAN = [[1.0, math.nan, 2.0], [0.5, -0.25, 1.0]]
 KEEP_ONE = {"where": [False, True]}
 
 
@@ -62,6 +63,15 @@ ROWS = [
     row("huber", x=X, options={"delta": 0.75}),
     row("group_lasso", "a group of zeros", x=ZERO_ROW),
     row("sparse_group_lasso", "a group of zeros", x=ZERO_ROW, options={"l1_ratio": 0.25}),
+    row("spectral_norm", x=X),
+    row("nuclear_norm", x=X),
+    row("total_variation", x=X, options={"axis": [0, 1], "mode": "isotropic"}),
+    row(
+        "total_variation",
+        "masked NaN",
+        x=[[1.0, math.nan, 2.0], X[1]],
+        named={"where": [[True, False, True], [True] * 3]},
+    ),
     row("kl_divergence", log_p=P, log_q=Q, options={"direction": "symmetric", "temperature": 2.0}),
     row("kl_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO),
     row("kl_divergence", "masked NaN", log_p=ROW_NAN, log_q=P, named=KEEP_ONE, options={"from_logits": True}),

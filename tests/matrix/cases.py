@@ -101,7 +101,7 @@ class Case:
 
     @property
     def kind_of_terms(self) -> str:
-        """Return what a term of this row belongs to: elements, rows, samples, matrices, or the whole."""
+        """Return what a term of this row belongs to: elements, neighborhoods, rows, samples, matrices, or the whole."""
         return self.function.spec.shape_of_terms(self.options)  # type: ignore[attr-defined, no-any-return]
 
     @property
@@ -270,6 +270,73 @@ CASES = [
         bad=[Bad.axis, ({"l1_ratio": 1.5}, ValueError, r"`l1_ratio` must be in \[0, 1\], got 1.5")],
     ),
     Case(xp.sparse_group_lasso, [randn(3, 4, 2)], {"axis": (0, -1), "l1_ratio": 0.8}, laws=("even", "nonnegative")),
+    Case(
+        xp.spectral_norm,
+        [randn(3, 5)],
+        kinks=[
+            (np.zeros((2, 3)), np.zeros((2, 3))),
+            ([[3.0, 0.0], [0.0, -1.0]], [[6.0, 0.0], [0.0, 0.0]]),
+        ],
+        laws=("even", "nonnegative"),
+        bad=[Bad.no_axis],
+    ),
+    Case(xp.spectral_norm, [randn(5, 3)], laws=("even", "nonnegative")),
+    Case(xp.spectral_norm, [randn(2, 3, 4)], laws=("even", "nonnegative")),
+    Case(
+        xp.nuclear_norm,
+        [randn(3, 5)],
+        kinks=[
+            (np.zeros((2, 3)), np.zeros((2, 3))),
+            (np.eye(3), np.eye(3)),
+            (np.ones((2, 2)), np.ones((2, 2)) / 2),
+        ],
+        laws=("even", "nonnegative", "homogeneous"),
+        bad=[Bad.no_axis],
+    ),
+    Case(xp.nuclear_norm, [randn(5, 3)], laws=("even", "nonnegative", "homogeneous")),
+    Case(xp.nuclear_norm, [randn(2, 3, 4)], laws=("even", "nonnegative", "homogeneous")),
+    Case(
+        xp.total_variation,
+        [randn(3, 4)],
+        kinks=[([1.0, 1.0, 3.0, 2.0], [0.0, -1.0, 2.0, -1.0]), (np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
+        bad=[
+            Bad.axis,
+            Bad.axis_kind,
+            (
+                {"axis": (0, -2)},
+                ValueError,
+                r"`axis` must have axes of `x`, each once, got \(0, -2\) for shape \(3, 4\)",
+            ),
+            ({"order": 0}, ValueError, r"`order` must be at least 1, got 0"),
+            ({"mode": "isotrope"}, ValueError, r"`mode` must be one of .*got 'isotrope'. Did you mean 'isotropic'"),
+        ],
+    ),
+    Case(
+        xp.total_variation,
+        [randn(3, 4)],
+        {"axis": (0, 1)},
+        laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
+    ),
+    Case(
+        xp.total_variation,
+        [randn(2, 3, 4)],
+        {"axis": (-1, 1), "mode": "isotropic"},
+        kinks=[(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)))],
+        laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
+    ),
+    Case(
+        xp.total_variation,
+        [randn(4, 3)],
+        {"axis": 0, "order": 2, "mode": "squared"},
+        laws=("even", "nonnegative", "shift_invariant"),
+    ),
+    Case(
+        xp.total_variation,
+        [randn(5, 5)],
+        {"axis": (0, 1), "order": 2, "mode": "isotropic"},
+        laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
+    ),
     Case(
         xp.kl_divergence,
         [log_probs(3, 5), log_probs(3, 5)],

@@ -54,6 +54,25 @@ def group_lasso(x, axis=-1):
     return np.sqrt(size * np.sum(l1(x) ** 2, axis=axes))
 
 
+def spectral_norm(x):
+    return np.linalg.norm(x, ord=2, axis=(-2, -1)) ** 2
+
+
+def nuclear_norm(x):
+    return np.linalg.norm(x, ord="nuc", axis=(-2, -1))
+
+
+def total_variation(x, axis=-1, order=1, mode="anisotropic"):
+    size = np.zeros(x.shape)
+    for one in (axis,) if isinstance(axis, int) else axis:
+        difference = np.diff(x, n=order, axis=one)
+        padded = np.zeros(x.shape, x.dtype)
+        # NaN stands for an element that is masked, and so is its difference
+        padded[tuple(map(slice, difference.shape))] = np.where(np.isnan(difference), 0.0, difference)
+        size += np.abs(padded) ** (1 if mode == "anisotropic" else 2)
+    return np.sqrt(size) if mode == "isotropic" else size
+
+
 def _kl(p, q):
     return special.rel_entr(p, q).sum()
 

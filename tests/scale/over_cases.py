@@ -14,7 +14,8 @@ __all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused"]
 
 #: Regular expressions for the names of penalties and their options. Each family is checked by processes of its own.
 FAMILIES = {
-    "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude",
+    "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude|total_variation",
+    "norms of matrices": "spectral_norm|nuclear_norm",
     "divergences": "kl_divergence|js_divergence|entropy|z_loss",
     "f-divergences": "f_divergence",
     "partial divergences": "topk_kl_divergence|sampled_kl",
@@ -77,6 +78,12 @@ def is_refused(case: Case, layout: str) -> str | None:
         if layout != "batch":
             return "samples must be whole"
         return None if case.options.get("per_sample", True) else "`per_sample` must be True"
+    if case.name == "nuclear_norm" and (layout != "batch" or case.arrays[0].ndim == 2):
+        return "singular values need whole matrices"
+    if case.kind_of_terms == "neighborhoods":
+        axis = case.options.get("axis", -1)
+        axes = [one % case.arrays[0].ndim for one in ((axis,) if isinstance(axis, int) else axis)]
+        return "must have only axes that are whole" if layout != "batch" or 0 in axes else None
     if layout == "both" and not case.is_linear and not _of_elements(case) and _axis(case, case.arrays[0].ndim) == 0:
         return "one axis for `classes` and another"
     return None

@@ -82,9 +82,10 @@ def penalty(
 
     Parameters
     ----------
-    terms : {"elements", "rows", "matrices", "samples", "whole"} or callable of the options
-        What the formula returns: one term for each element, for each row (along its option `axis`), for each matrix
-        (the last two axes), for each sample (index of the first axis), or a single term.
+    terms : {"elements", "neighborhoods", "rows", "matrices", "samples", "whole"} or callable of the options
+        What the formula returns: one term for each element, for each element and its neighbors (along its option
+        `axis`), for each row (along its option `axis`), for each matrix (the last two axes), for each sample (index of
+        the first axis), or a single term.
     reduction : {"sum", "mean"}
         The default.
     complex : bool

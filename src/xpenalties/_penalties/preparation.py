@@ -112,7 +112,7 @@ def axis_error(spec: Spec, axis: int, shape: Any) -> ValueError:
 
 def _terms_shape(kind: Shape, shape: Any, axis: int) -> tuple[int, ...]:
     shape = tuple(shape)
-    if kind == "elements":
+    if kind in ("elements", "neighborhoods"):
         return shape
     if kind == "rows":
         return shape[:axis] + shape[axis + 1 :]

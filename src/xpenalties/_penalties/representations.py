@@ -28,8 +28,8 @@ from ..backends._fast_path import guards_are_skipped
 from .decorator import Shared, penalty
 from .jensen_shannon import jensen_shannon
 from .kullback_leibler import kl
+from .singular_values import squared_spectral_distance
 from .spec import Distributions, Shape
-from .spectral_norm import squared_spectral_distance
 
 __all__ = ["orthogonality", "covariance", "consistency", "output_magnitude"]
 

@@ -149,12 +149,16 @@ class Backend:
 
     def map_singular_values(self, x: Any, function: Callable[[Any], Any]) -> Any:
         """Return matrices with a function of their singular values, largest first, in place of these."""
-        u, values, vh = self.xp.linalg.svd(self.uncut(x, (x.ndim - 2, x.ndim - 1)), full_matrices=False)
+        u, values, vh = self.xp.linalg.svd(self.whole_matrices(x), full_matrices=False)
         return self.cut_like(self.matmul(u * self.xp.expand_dims(function(values), axis=-2), vh), x)
 
     def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
         """Return `x` with these axes, all >= 0, whole on each device, for operations that cannot take parts."""
         return x
+
+    def whole_matrices(self, x: Any) -> Any:
+        """Return `x` with the last two axes whole, for decompositions. It may be a plain copy."""
+        return self.uncut(x, (x.ndim - 2, x.ndim - 1))
 
     def cut_like(self, x: Any, like: Any) -> Any:
         """Return `x` cut over devices as `like`, which it broadcasts to."""
