@@ -30,15 +30,11 @@ def terms_table() -> str:
         spec: Spec = function.spec  # type: ignore[attr-defined]
         usual = _kind(spec, {})
         labels[usual].append(f"`{name}`")
-        of_options: dict[str, dict[str, list[str]]] = {}
         for option, value in _values(spec):
             kind = _kind(spec, {option: value})
             if kind != usual:
-                of_options.setdefault(kind, {}).setdefault(option, []).append(
-                    f"{value}" if isinstance(value, bool) else "..." if isinstance(value, float) else f'"{value}"'
-                )
-        for kind, options in of_options.items():
-            labels[kind] += [f"`{name}({option}={'|'.join(values)})`" for option, values in options.items()]
+                shown = "..." if isinstance(value, float) else repr(value).replace("'", '"')
+                labels[kind].append(f"`{name}({option}={shown})`")
     rows = [
         f"| {text} | {', '.join(labels[kind])} | {shape} |" for kind, (text, shape) in TERMS.items() if labels[kind]
     ]
