@@ -127,7 +127,7 @@ def main(argv=None):
     """Return the shares and the accuracy without the penalty, and then both with it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", choices=["torch", "jax"], default="torch")
-    parser.add_argument("--weight", type=float, default=0.3, help="weight of the penalty (default: %(default)s)")
+    parser.add_argument("--weight", type=float, default=1.0, help="weight of the penalty (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", metavar="PATH", default="experts.png", help="path of the plot (default: %(default)s)")
