@@ -64,6 +64,7 @@ ROWS = [
     row("kl_divergence", log_p=P, log_q=Q, options={"direction": "symmetric", "temperature": 2.0}),
     row("kl_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO),
     row("kl_divergence", "masked NaN", log_p=ROW_NAN, log_q=P, named=KEEP_ONE, options={"from_logits": True}),
+    row("kl_divergence", "skewed", log_p=P_ZERO, log_q=Q_ZERO, options={"skew": 0.25}),
     row("js_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO, options={"beta": 0.25}),
     row("f_divergence", log_p=P, log_q=Q),
     row("f_divergence", log_p=P, log_q=Q, options={"kind": "chi2", "temperature": 2.0}),

@@ -292,6 +292,25 @@ CASES = [
         laws=("zero_for_equal", "nonnegative", "shift_invariant_rows"),
     ),
     Case(xp.kl_divergence, [log_probs(3, 5), log_probs(3, 5)], {"temperature": 0.5}, laws=("zero_for_equal",)),
+    *[
+        Case(
+            xp.kl_divergence,
+            [log_probs(5, 3, axis=0), log_probs(5, 3, axis=0)],
+            {"direction": direction, "skew": skew, "axis": 0},
+            laws=("zero_for_equal", "nonnegative", *(("symmetric",) if direction == "symmetric" else ())),
+            bad=[({"skew": 1.5}, ValueError, r"`skew` must be in \[0, 1\], got 1.5")],
+        )
+        for direction, skew in (("forward", 0.1), ("reverse", 0.1), ("symmetric", 0.7), ("forward", 1.0))
+    ],
+    *[
+        Case(
+            xp.kl_divergence,
+            [3 * randn(3, 5), 3 * randn(3, 5)],
+            {"direction": direction, "skew": 0.1, "from_logits": True},
+            laws=("zero_for_equal", "nonnegative", "shift_invariant_rows"),
+        )
+        for direction in ("forward", "reverse", "symmetric")
+    ],
     Case(
         xp.js_divergence,
         [log_probs(3, 5), log_probs(3, 5)],
@@ -317,25 +336,6 @@ CASES = [
         {"from_logits": True, "temperature": 0.7},
         laws=("zero_for_equal", "nonnegative", "symmetric", "at_most_log_2", "shift_invariant_rows"),
     ),
-    Case(
-        xp.entropy,
-        [log_probs(3, 5)],
-        laws=("nonnegative",),
-        bad=[
-            Bad.temperature,
-            Bad.axis,
-            Bad.from_logits,
-            (
-                {"mode": "bonsu"},
-                ValueError,
-                r"`mode` must be one of 'penalty', 'bonus', got 'bonsu'. Did you mean 'bonus'",
-            ),
-            ({"normalize": None}, TypeError, r"`normalize` must be True or False, got None"),
-        ],
-    ),
-    Case(xp.entropy, [log_probs(3, 5, axis=0)], {"mode": "bonus", "normalize": True, "axis": 0}),
-    Case(
-        xp.entropy,
     Case(
         xp.f_divergence,
         [log_probs(3, 5), log_probs(3, 5)],
@@ -378,6 +378,25 @@ CASES = [
         )
         for kind in ("tv", "hellinger", "chi2", "alpha", "renyi")
     ],
+    Case(
+        xp.entropy,
+        [log_probs(3, 5)],
+        laws=("nonnegative",),
+        bad=[
+            Bad.temperature,
+            Bad.axis,
+            Bad.from_logits,
+            (
+                {"mode": "bonsu"},
+                ValueError,
+                r"`mode` must be one of 'penalty', 'bonus', got 'bonsu'. Did you mean 'bonus'",
+            ),
+            ({"normalize": None}, TypeError, r"`normalize` must be True or False, got None"),
+        ],
+    ),
+    Case(xp.entropy, [log_probs(3, 5, axis=0)], {"mode": "bonus", "normalize": True, "axis": 0}),
+    Case(
+        xp.entropy,
         [3 * randn(2, 3, 5)],
         {"from_logits": True, "temperature": 3.0},
         laws=("nonnegative", "shift_invariant_rows"),
@@ -628,6 +647,12 @@ CASES = [
         [randn(4, 3), randn(6, 3), randn(4, 3), randn(6, 3)],
         {"direction": "symmetric"},
         laws=("zero_for_equal", "nonnegative", "symmetric", "shift_invariant_classes"),
+    ),
+    Case(
+        xp.linear_kl_divergence,
+        [randn(4, 3), randn(5, 3), randn(4, 3), randn(5, 3)],
+        {"direction": "reverse", "skew": 0.3},
+        laws=("zero_for_equal", "nonnegative", "shift_invariant_classes"),
     ),
     Case(
         xp.linear_js_divergence,
