@@ -78,6 +78,8 @@ ROWS = [
         log_q=log([0.2, 0.3, 0.1], [0.3, 0.2, 0.1]),
     ),
     row("sampled_kl", log_p=P, log_q=Q),
+    row("bernoulli_kl", log_p=P, log_q=Q),
+    row("bernoulli_kl", log_p=X, log_q=Y, options={"kind": "tv", "from_logits": True}),
     row("gaussian_kl", mean=X, log_var=Y),
     row("gaussian_kl", "free bits", mean=X, log_var=Y, named={"mean_q": X[1]}, options={"free_bits": 0.5}),
     row("z_loss", "a logit of -inf", logits=[[-math.inf, 0.5, 1.0], [0.25, -1.0, 2.0]]),

@@ -445,6 +445,30 @@ CASES = [
             ({"gradient": "k1"}, ValueError, r"`gradient` must be one of 'value', 'k2', got 'k1'"),
         ],
     ),
+    *[
+        Case(
+            xp.bernoulli_kl,
+            [log_probs(3, 4), log_probs(3, 4)],
+            {"kind": kind},
+            kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+            laws=("zero_for_equal", "nonnegative", *(("symmetric",) if kind == "tv" else ())),
+            bad=[
+                ({"kind": "js"}, ValueError, r"`kind` must be one of 'kl', 'tv', got 'js'"),
+                Bad.from_logits,
+            ],
+        )
+        for kind in ("kl", "tv")
+    ],
+    *[
+        Case(
+            xp.bernoulli_kl,
+            [2 * randn(3, 4), 2 * randn(3, 4)],
+            {"kind": kind, "from_logits": True},
+            kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+            laws=("zero_for_equal", "nonnegative", "even"),
+        )
+        for kind in ("kl", "tv")
+    ],
     Case(
         xp.gaussian_kl,
         [randn(3, 4), randn(3, 4)],

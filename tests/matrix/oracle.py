@@ -119,6 +119,11 @@ def sampled_kl(log_p, log_q, estimator="k3", gradient="value"):
     }[estimator]
 
 
+def bernoulli_kl(log_p, log_q, kind="kl", from_logits=False):
+    p, q = (special.expit(x) if from_logits else np.exp(x) for x in (log_p, log_q))
+    return np.abs(p - q) if kind == "tv" else special.rel_entr(p, q) + special.rel_entr(1 - p, 1 - q)
+
+
 def gaussian_kl(mean, log_var, mean_q=None, log_var_q=None, free_bits=0.0, weights=None):
     """By Gauss-Hermite quadrature of p log(p / q), which is exact for polynomials of degree 2."""
     nodes, factors = special.roots_hermite(4)
