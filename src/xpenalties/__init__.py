@@ -15,6 +15,7 @@ from ._arrays.gradients import grad, grad_norm, value_and_grad
 from ._arrays.value_checks import *  # noqa: F403
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
+from ._penalties import bernoulli_kl as _bernoulli_kl
 from ._penalties import divergences as _divergences
 from ._penalties import f_divergences as _f_divergences
 from ._penalties import gaussian_kl as _gaussian_kl
@@ -27,6 +28,7 @@ from ._penalties import representations as _representations
 from ._penalties import smoothness as _smoothness
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
+from ._penalties.bernoulli_kl import *  # noqa: F403
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.f_divergences import *  # noqa: F403
 from ._penalties.gaussian_kl import *  # noqa: F403
@@ -59,6 +61,7 @@ __all__ = [
     *_smoothness.__all__,
     *_divergences.__all__,
     *_f_divergences.__all__,
+    *_bernoulli_kl.__all__,
     *_gaussian_kl.__all__,
     *_partial_divergences.__all__,
     *_linear.__all__,
