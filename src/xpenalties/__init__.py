@@ -18,6 +18,7 @@ from ._core.registry import register
 from ._penalties import divergences as _divergences
 from ._penalties import gradient_penalties as _gradient_penalties
 from ._penalties import linear_divergences as _linear
+from ._penalties import lipschitz as _lipschitz
 from ._penalties import matrix_norms as _matrix_norms
 from ._penalties import norms as _norms
 from ._penalties import representations as _representations
@@ -27,6 +28,7 @@ from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
 from ._penalties.linear_divergences import *  # noqa: F403
+from ._penalties.lipschitz import *  # noqa: F403
 from ._penalties.matrix_norms import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
@@ -56,6 +58,7 @@ __all__ = [
     *_token_log_probabilities.__all__,
     *_representations.__all__,
     *_gradient_penalties.__all__,
+    *_lipschitz.__all__,
     *_finite.__all__,
     *_value_checks.__all__,
     "grad",
