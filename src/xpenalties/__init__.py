@@ -22,6 +22,7 @@ from ._penalties import gaussian_kl as _gaussian_kl
 from ._penalties import gradient_penalties as _gradient_penalties
 from ._penalties import groups as _groups
 from ._penalties import linear_divergences as _linear
+from ._penalties import lipschitz as _lipschitz
 from ._penalties import matrix_norms as _matrix_norms
 from ._penalties import norms as _norms
 from ._penalties import representations as _representations
@@ -35,6 +36,7 @@ from ._penalties.gaussian_kl import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
 from ._penalties.groups import *  # noqa: F403
 from ._penalties.linear_divergences import *  # noqa: F403
+from ._penalties.lipschitz import *  # noqa: F403
 from ._penalties.matrix_norms import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
@@ -68,6 +70,7 @@ __all__ = [
     *_token_log_probabilities.__all__,
     *_representations.__all__,
     *_gradient_penalties.__all__,
+    *_lipschitz.__all__,
     *_finite.__all__,
     *_value_checks.__all__,
     "grad",

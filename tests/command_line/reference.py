@@ -106,6 +106,7 @@ ROWS = [
     row("output_magnitude", "zeros", x=ZEROS),
     row("gradient_penalty", "a gradient of zeros", function="sum of x sin x", x=ZERO_ROW),
     row("interpolated_gradient_penalty", function="sum of x sin x", real=X, fake=Y, named={"alpha": [0.25, 0.5]}),
+    row("lipschitz_penalty", function="sum of x sin x", x=X, named={"noise": Y}, options={"target": 0.5}),
     row("jacobian_penalty", function="x sin x", x=X, random=True),
 ]
 

@@ -721,6 +721,28 @@ CASES = [
         **{**FUNCTION, "fn": curved},
     ),
     Case(
+        xp.lipschitz_penalty,
+        [randn(3, 2, 2)],
+        {"sigma": 0.5, "noise": randn(3, 2, 2)},
+        laws=("nonnegative",),
+        bad=[
+            Bad.one_sided,
+            ({"target": -1}, ValueError, r"`target` must be in \[0, inf\), got -1.0"),
+            ({"sigma": 0}, ValueError, r"`sigma` must be in \(0, inf\), got 0.0"),
+            ({"projections": 0}, ValueError, r"`projections` must be at least 1, got 0"),
+            ({"projections": 2, "noise": None, "rng": 1}, TypeError, r"`rng` must be a .*, got int\. Pass for example"),
+        ],
+        # the difference of two rounded values is divided by sigma, and squared
+        **{**FUNCTION, "lacking": {}, "rounds_in_half": 40},
+    ),
+    Case(
+        xp.lipschitz_penalty,
+        [randn(4, 3)],
+        {"noise": randn(4, 3), "target": 0.75, "one_sided": True, "sigma": 0.25},
+        laws=("nonnegative",),
+        **{**FUNCTION, "lacking": {}},
+    ),
+    Case(
         xp.linear_kl_divergence,
         [randn(4, 3), randn(5, 3), randn(4, 3), randn(5, 3)],
         laws=("zero_for_equal", "nonnegative", "shift_invariant_classes"),

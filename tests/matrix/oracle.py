@@ -238,6 +238,15 @@ def jacobian_penalty(x, projections=1, rng=None):
     return np.asarray([np.sum(np.diag(slope(sample).ravel()) ** 2) for sample in x])
 
 
+def lipschitz_penalty(x, noise, sigma=0.01, target=0.0, one_sided=False):
+    def value(x):
+        return np.sum(x * np.sin(x), axis=tuple(range(1, x.ndim)))
+
+    draws = noise if noise.ndim > x.ndim else [noise]
+    slope = np.sqrt(np.mean([((value(x + sigma * draw) - value(x)) / sigma) ** 2 for draw in draws], axis=0))
+    return np.maximum(slope - target, 0 if one_sided else -np.inf) ** 2
+
+
 def output_magnitude(x, target=1.0, norm="rms", weights=None):
     w = np.ones_like(x) if weights is None else weights
     size = np.sqrt(np.average(x**2, weights=w) if norm == "rms" else np.sum(w * x**2))
