@@ -121,6 +121,7 @@ def main(count: int, out: Path) -> None:
     layouts = {"rows": [Shard(0)], "classes": [Shard(-1)], "copies": [Replicate()]}
     if count == 4:
         layouts = {"rows x classes": [Shard(0), Shard(-1)], "copies x classes": [Replicate(), Shard(-1)]}
+        layouts |= {"classes x rows": [Shard(-1), Shard(0)], "rows x rows": [Shard(0), Shard(0)]}
     rows = []
     for name, function, arrays, most in cells():
         want, wanted, _ = measured(function, arrays)
@@ -137,7 +138,7 @@ def main(count: int, out: Path) -> None:
                 row |= {"result": "right" if right else "wrong", "calls": calls}
             except Exception as error:  # noqa: BLE001 - all failures are reported together
                 row |= {"result": f"wrong: {type(error).__name__}: {error}", "calls": []}
-            row |= {"size": math.prod(arrays[0].shape), "shard": math.prod(arrays[0].shape) // count}
+            row |= {"size": math.prod(arrays[0].shape), "shard": parts[0].to_local().numel()}
             rows.append(row)
     if torch.distributed.get_rank() == 0:
         (out / "moved.json").write_text(json.dumps(rows))
