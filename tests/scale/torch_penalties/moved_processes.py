@@ -86,7 +86,11 @@ def cells() -> Iterator[tuple[str, Callable[..., Any], list[torch.Tensor], int]]
             z = torch.randn(rows, columns, dtype=torch.float64)
             yield f"orthogonality({mode}) {rows}x{columns}", lambda x, m=mode: xp.orthogonality(x, mode=m), [z], gram
     for rows, columns in ((ROWS, CLASSES), (CLASSES, ROWS)):
-        yield f"covariance {rows}x{columns}", xp.covariance, [torch.randn(rows, columns, dtype=torch.float64)], gram
+        z, w = torch.randn(rows, columns, dtype=torch.float64), torch.rand(rows, dtype=torch.float64)
+        yield f"covariance {rows}x{columns}", xp.covariance, [z], gram
+        yield f"covariance(weights) {rows}x{columns}", lambda x, w=w: xp.covariance(x, weights=w), [z], gram
+        call = lambda x, w=w: xp.orthogonality(x, where=w > 0.2, weights=w)  # noqa: E731
+        yield f"orthogonality(weights) {rows}x{columns}", call, [z], gram
     z = torch.randn(8, 6, 64, dtype=torch.float64)
     for axis, n in (("rows", 48), ("sequence", 6), ("vocabulary", 48)):
         yield f"orthogonality({axis})", lambda x, a=axis: xp.orthogonality(x, axis=a), [z], n * n
