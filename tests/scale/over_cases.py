@@ -35,7 +35,21 @@ _SIZES = {1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 12, 7: 8}
 def family(name: str) -> list[Case]:
     """Return the rows of a family, with sizes that four devices can share."""
     rows = [case for case in CASES if re.match(rf"(?:{FAMILIES[name]})(?:\(|$)", case.label)]
-    return [replace(case, arrays=_grown(case), options=_options(case)) for case in rows]
+    cases = [replace(case, arrays=_grown(case), options=_options(case)) for case in rows]
+    return cases + [_weighted(case) for case, row in zip(cases, rows, strict=True) if _takes_statistics(row)]
+
+
+def _takes_statistics(case: Case) -> bool:
+    """Return True for a statistic of samples, and for terms that depend on the mean of all."""
+    is_mean = isinstance(case.options.get("center"), str)
+    return (case.is_statistic and case.options.get("mode") != "hard") or is_mean
+
+
+def _weighted(case: Case) -> Case:
+    """Return a row with weights of the samples, of which some are 0."""
+    shape = tuple(case.selected_shape)
+    weights = np.random.default_rng(2).random(shape)
+    return replace(case, options={**case.options, "weights": np.where(weights < 0.3, 0.0, weights)})
 
 
 def _grown(case: Case) -> list[np.ndarray]:
@@ -127,6 +141,8 @@ def cut_of(case: Case, layout: str) -> tuple[list[Cuts], dict[str, Cuts]]:
     cuts = [cut(x, axis) for x in case.arrays]
     options = {}
     for name, value in case.options.items():
-        if isinstance(value, np.ndarray):  # it broadcasts to the first array, or has one number for each sample
+        if name == "weights":
+            options[name] = cuts[0][: value.ndim]  # of rows or of elements
+        elif isinstance(value, np.ndarray):  # it broadcasts to the first array, or has one number for each sample
             options[name] = cuts[0][: value.ndim] if case.fn is not None else cuts[0][first.ndim - value.ndim :]
     return cuts, options

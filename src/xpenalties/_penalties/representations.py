@@ -13,8 +13,8 @@ from .._arrays.numerics import (
     gram_matrix,
     identity,
     is_at_most,
-    matmul,
     namespace_of,
+    of_all_vectors,
     safe_divide,
     safe_norm,
     safe_sqrt,
@@ -142,7 +142,7 @@ def orthogonality(
         of_rows = True  # if sizes are symbolic and n < d, zeros of the d x d matrix would count
     gram = gram_matrix(x, *((vectors, along) if of_rows else (along, vectors)))
     if ones is not None and of_rows:
-        gram = gram + identity(gram) * (1 - xp.reshape(ones, (-1,)))
+        gram = gram + identity(gram) * (1 - of_all_vectors(xp.reshape(ones, (-1,))))
     if mode == "spectral":
         return squared_spectral_distance(gram, has_zero=not of_rows)
     eye = identity(gram)
@@ -258,12 +258,13 @@ def _weighted_covariance(x: Any, weights: Any) -> Any:
     has_two = count_true(weights != 0, x.dtype) > 1
     scale = 1 / (array_backend(x).number(d, x) * square(xp.where(has_two, denominator, 1.0)))
     if is_at_most(d, n):
-        products = matmul(xp.matrix_transpose(centered * column), centered)
+        products = gram_matrix(centered * column, (1,), (0,), centered)
         squares = xp.sum(square(products * (1 - identity(products))))
     else:
         products = gram_matrix(centered, (0,), (1,))
         variances = xp.sum(column * square(centered), axis=0)
-        squares = xp.sum(square(products) * column * weights) - xp.sum(square(variances))
+        of_all = of_all_vectors(weights)
+        squares = xp.sum(square(products) * xp.expand_dims(of_all, axis=-1) * of_all) - xp.sum(square(variances))
     return xp.where(has_two, scale * squares, 0.0)
 
 
