@@ -12,6 +12,7 @@ import numpy as np
 from tests.matrix.cases import CASES, KEY, Case
 from tests.scale.jax_cells import ENGINES, Cells, collectives, cut, equal, gathered, mesh_of
 
+ALL_PAIRS = ("koleo", "mmd")  # compare all samples, so each device needs those of the others
 FACTOR = 4  # of each axis, so that every axis can be cut
 
 
@@ -65,7 +66,8 @@ def check(case: Case, mesh: Any, sharding: str, *, second: bool) -> None:
         assert not explicit or gradient.sharding.is_equivalent_to(x.sharding, x.ndim), (x.sharding, gradient.sharding)
     text = compiled.as_text()
     least = min(x.size for x in arrays)
-    assert gathered(text) < least, [(name, size) for name, size in collectives(text) if size >= least]
+    large = [(name, size) for name, size in collectives(text) if size >= least]
+    assert case.name in ALL_PAIRS or gathered(text) < least, large
 
 
 def _linear(sharding: str, is_weight: bool) -> str:

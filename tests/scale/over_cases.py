@@ -19,7 +19,11 @@ FAMILIES = {
     "partial divergences": "topk_kl_divergence|sampled_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
     "orthogonality of sequences": r"orthogonality(?=.*axis)",
-    "representations": "covariance|consistency",
+    "representations": "consistency",
+    "features": "variance|covariance|cross_correlation",
+    "routers": "load_balancing|mutual_information",
+    "spread": "koleo|uniformity|sigreg",
+    "distances of samples": "mmd|gram_distance",
     "linear": "linear_.*",
     "functions": ".*_penalty",
 }
@@ -32,7 +36,14 @@ _SIZES = {1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 12, 7: 8}
 def family(name: str) -> list[Case]:
     """Return the rows of a family, with sizes that four devices can share."""
     rows = [case for case in CASES if re.match(rf"(?:{FAMILIES[name]})(?:\(|$)", case.label)]
-    return [replace(case, arrays=_grown(case), options=_options(case)) for case in rows]
+    grown = [replace(case, arrays=_grown(case), options=_options(case)) for case in rows]
+    return [*grown, *(_weighted(case) for case in grown if case.is_statistic and case.name != "orthogonality")]
+
+
+def _weighted(case: Case) -> Case:
+    """Return a row of a statistic with weights of the samples."""
+    weights = np.random.default_rng(2).random(case.selected_shape) + 0.1
+    return replace(case, options={**case.options, "weights": weights})
 
 
 def _grown(case: Case) -> list[np.ndarray]:
@@ -75,6 +86,10 @@ def is_refused(case: Case, layout: str) -> str | None:
         if layout != "batch":
             return "samples must be whole"
         return None if case.options.get("per_sample", True) else "`per_sample` must be True"
+    if case.name == "koleo":
+        return "must not be a part of an array"
+    if case.name == "mmd" and layout == "both":
+        return "features must be whole if samples are cut"
     if layout == "both" and not case.is_linear and case.name != "sampled_kl" and _axis(case, case.arrays[0].ndim) == 0:
         return "one axis for `classes` and another"
     return None
@@ -110,6 +125,9 @@ def cut_of(case: Case, layout: str) -> tuple[list[Cuts], dict[str, Cuts]]:
     cuts = [cut(x, axis) for x in case.arrays]
     options = {}
     for name, value in case.options.items():
-        if isinstance(value, np.ndarray):  # it broadcasts to the first array, or has one number for each sample
+        if name == "weights":  # of the samples
+            removed = {"samples": None, "elements": None, "rows": axis}[case.selected]
+            options[name] = tuple(c for i, c in enumerate(cuts[0]) if i != removed)
+        elif isinstance(value, np.ndarray):  # it broadcasts to the first array, or has one number for each sample
             options[name] = cuts[0][: value.ndim] if case.fn is not None else cuts[0][first.ndim - value.ndim :]
     return cuts, options
