@@ -2,7 +2,7 @@
 
     python benchmarks/devices.py
 
-writes devices.json, which docs/guide/sharding.md plots. Nothing here is a time: on one machine, devices share its cores
+writes devices.json, which docs/guide/growth.md plots. Nothing here is a time: on one machine, devices share its cores
 and its memory. JAX compiles for up to 8 simulated devices, and the compiled program says what it sends and stores.
 PyTorch runs on up to 8 processes, and a dispatch mode counts what they send.
 
@@ -159,7 +159,7 @@ def on_torch_process(out: Path) -> None:
             result = func(*args, **(kwargs or {}))
             if func.namespace in ("_c10d_functional", "_dtensor") and isinstance(result, torch.Tensor):
                 name = func._opname.replace("_", "-")
-                if "wait" not in name:
+                if "wait" not in name and "wrap" not in name:  # these two move nothing
                     kind = next((k for k in ("all-reduce", "all-gather", "reduce-scatter") if k in name), "all-to-all")
                     self.found.append((kind, max(x.nbytes for x in (result, *args) if isinstance(x, torch.Tensor))))
             return result

@@ -2,9 +2,9 @@
 
     python examples/larger_than_memory.py [--gigabytes 1.0] [--memory 0.25] [--workers 2]
 
-The script writes hidden states to a temporary .npy file, and then limits its own memory, on Linux, to what it uses so
-far plus `--memory`. A pipeline of five penalties, one of them over all rows, reads the file twice, and takes the memory
-of a few chunks. `numpy.load` of the same file fails.
+The script writes hidden states to a temporary .npy file. On Linux, it then limits its own memory to what it uses so far
+plus `--memory`, so `numpy.load` of the file fails. A pipeline of six penalties takes the memory of a few chunks. It
+reads the file twice, because `covariance` needs the mean of all rows first.
 """
 
 import argparse
@@ -45,13 +45,13 @@ def read(path, rows, block_info=None):
 
 
 def lazy(path, rows):
-    """Return the file as a Dask array, of which nothing is read yet."""
+    """Return the file as a Dask array. Nothing is read yet."""
     chunks = da.core.normalize_chunks((ROWS_OF_CHUNK, FEATURES), (rows, FEATURES))
     return da.map_blocks(read, path, rows, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0), np.float32))
 
 
 def limit_memory(more):
-    """Let this process use `more` bytes beyond what it uses now. Returns whether the system can do that."""
+    """Let this process use `more` bytes beyond what it uses now. Return False if the system cannot do that."""
     status = Path("/proc/self/status")
     if not status.exists():
         return False
@@ -79,7 +79,7 @@ def pipeline():
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the file")
-    parser.add_argument("--memory", type=float, default=0.25, help="gigabytes that the script may use for it")
+    parser.add_argument("--memory", type=float, default=0.25, help="gigabytes of memory for the pipeline")
     parser.add_argument("--workers", type=int, default=2, help="number of threads")
     args = parser.parse_args(argv)
 

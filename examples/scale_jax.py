@@ -2,9 +2,9 @@
 
     python examples/scale_jax.py [--devices N] [--steps N]
 
-The text is Python's own help, which comes with Python. The vocabulary is cut over all devices: each holds the rows of
-the output layers for its own words. Nothing in the model or the penalties says so. Only the parameters are placed, and
-JAX's compiler adds what crosses devices: a few numbers for each row, and the gradients of the hidden states.
+The text is the help that comes with Python. The vocabulary is cut over all devices: each holds the rows of the output
+layers for its own words. Only the placement of the parameters says so, not the model or the penalties. JAX's compiler
+adds the exchanges between devices: a few numbers for each row, and the gradients of the hidden states.
 
 Without a GPU or TPU, the devices are simulated on the CPU.
 """
@@ -16,7 +16,7 @@ import sys
 from pydoc_data.topics import topics
 
 if "jax" not in sys.modules and "XLA_FLAGS" not in os.environ:
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # of the CPU; it must be set before the import
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # simulated; set it before the import
 
 try:
     import jax
@@ -48,14 +48,14 @@ PENALTIES = Pipeline(
 
 
 def read_text(multiple):
-    """Return the text as numbers of words, and the number of words. It is a multiple of `multiple`."""
+    """Return the number of each word of the text, and the vocabulary's size, rounded up to a multiple."""
     words = re.findall(r"[a-z]+", " ".join(topics.values()).lower())
     vocabulary = {word: i for i, word in enumerate(sorted(set(words)))}
     return np.asarray([vocabulary[word] for word in words]), -(-len(vocabulary) // multiple) * multiple
 
 
 def batches(text, steps):
-    """Yield the same random batches each time: rows of `CONTEXT` words, and the words that follow."""
+    """Yield batches: rows of `CONTEXT` words, and the words that follow. They are random, but the same in each run."""
     rng = np.random.default_rng(0)
     for _ in range(steps):
         start = rng.integers(0, len(text) - CONTEXT, ROWS)
@@ -79,7 +79,7 @@ def cross_entropy(inputs):
 
 
 def train(params, data, mesh, penalties=PENALTIES, teacher=None):
-    """Train on the devices of a mesh. Returns the parameters, and the report of each step."""
+    """Train on the devices of a mesh. Return the parameters, and the report of each step."""
     cut = NamedSharding(mesh, PartitionSpec("vocabulary", None))
     whole = NamedSharding(mesh, PartitionSpec())
 
@@ -100,7 +100,7 @@ def train(params, data, mesh, penalties=PENALTIES, teacher=None):
     reports = []
     for batch in data:
         params, state, report = step(params, state, *(jax.device_put(x, whole) for x in batch))
-        reports.append(jax.block_until_ready(report))  # simulated devices may wait for each other for ever otherwise
+        reports.append(jax.block_until_ready(report))  # or simulated devices may wait for each other forever
     assert params["head"].sharding.is_equivalent_to(cut, 2), "the output layer must stay cut"
     return params, reports
 

@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node=2 examples/scale_torch.py [--steps N]
 
-The text is Python's own help, which comes with Python. The vocabulary is cut over all processes: each holds the rows of
-the output layers for its own words, as a DTensor. Each process has all hidden states. What crosses processes is a few
+The text is the help that comes with Python. The vocabulary is cut over all processes: each holds the rows of the output
+layers for its own words. The output layers are DTensors. Each process has all hidden states. Processes exchange a few
 numbers for each row, and the gradients of the hidden states.
 """
 
@@ -41,14 +41,14 @@ PENALTIES = Pipeline(
 
 
 def read_text():
-    """Return the text as numbers of words, and the number of words."""
+    """Return the number of each word of the text, and the size of the vocabulary."""
     words = re.findall(r"[a-z]+", " ".join(topics.values()).lower())
     vocabulary = {word: i for i, word in enumerate(sorted(set(words)))}
     return torch.tensor([vocabulary[word] for word in words]), len(vocabulary)
 
 
 def batches(text, steps):
-    """Yield the same random batches each time: rows of `CONTEXT` words, and the words that follow."""
+    """Yield batches: rows of `CONTEXT` words, and the words that follow. They are random, but the same in each run."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         start = torch.randint(len(text) - CONTEXT, (ROWS,), generator=generator)
@@ -73,7 +73,7 @@ def cross_entropy(inputs):
 
 
 def train(params, data, mesh=None, penalties=PENALTIES, teacher=None):
-    """Train, with output layers that are cut over a mesh or whole. Returns the parameters, and the step's reports."""
+    """Train with output layers that are cut over a mesh, or whole. Return the parameters and each step's report."""
 
     def placed(params):
         head = params["head"] if mesh is None else distribute_tensor(params["head"], mesh, [Shard(0)])

@@ -6,7 +6,7 @@ which framework computes it: NumPy, CuPy, PyTorch, JAX, or any other library tha
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import controllers, prox, schedules, transforms, trees
+from . import controllers, importance, prox, schedules, transforms, trees
 from ._arrays import finite as _finite
 from ._arrays import value_checks as _value_checks
 from ._arrays.conversion import to_like
@@ -16,26 +16,36 @@ from ._arrays.value_checks import *  # noqa: F403
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import divergences as _divergences
+from ._penalties import f_divergences as _f_divergences
 from ._penalties import features as _features
+from ._penalties import gaussian_kl as _gaussian_kl
 from ._penalties import gradient_penalties as _gradient_penalties
+from ._penalties import groups as _groups
 from ._penalties import linear_divergences as _linear
+from ._penalties import matrix_norms as _matrix_norms
 from ._penalties import mixture_of_experts as _mixture_of_experts
 from ._penalties import mutual_information as _mutual_information
 from ._penalties import norms as _norms
 from ._penalties import representations as _representations
 from ._penalties import sample_distances as _sample_distances
+from ._penalties import smoothness as _smoothness
 from ._penalties import spread as _spread
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties.divergences import *  # noqa: F403
+from ._penalties.f_divergences import *  # noqa: F403
 from ._penalties.features import *  # noqa: F403
+from ._penalties.gaussian_kl import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
+from ._penalties.groups import *  # noqa: F403
 from ._penalties.linear_divergences import *  # noqa: F403
+from ._penalties.matrix_norms import *  # noqa: F403
 from ._penalties.mixture_of_experts import *  # noqa: F403
 from ._penalties.mutual_information import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
 from ._penalties.sample_distances import *  # noqa: F403
+from ._penalties.smoothness import *  # noqa: F403
 from ._penalties.spread import *  # noqa: F403
 from ._penalties.token_log_probabilities import *  # noqa: F403
 from ._penalties.topk_and_sampled_divergences import *  # noqa: F403
@@ -54,7 +64,12 @@ from .backends._over import over
 
 __all__ = [
     *_norms.__all__,
+    *_groups.__all__,
+    *_matrix_norms.__all__,
+    *_smoothness.__all__,
     *_divergences.__all__,
+    *_f_divergences.__all__,
+    *_gaussian_kl.__all__,
     *_partial_divergences.__all__,
     *_linear.__all__,
     *_token_log_probabilities.__all__,
@@ -83,6 +98,7 @@ __all__ = [
     "block_size",
     "over",
     "controllers",
+    "importance",
     "prox",
     "schedules",
     "transforms",

@@ -27,6 +27,7 @@ Y = [[0.5, 0.25, -1.0], [0.75, 1.5, -0.5]]
 ZERO_ROW = [[0.0, 0.0, 0.0], [0.5, -0.25, 1.0]]
 ZEROS = [[0.0] * 3] * 2
 ROW_NAN = [[math.nan] * 3, [0.5, -0.25, 1.0]]
+ONE_NAN = [[1.0, math.nan, 2.0], [0.5, -0.25, 1.0]]
 KEEP_ONE = {"where": [False, True]}
 KEEP_THREE = {"where": [False, True, True, True]}
 
@@ -62,10 +63,25 @@ ROWS = [
     row("elastic_net", x=X, options={"l1_ratio": 0.25}),
     row("huber", x=X, options={"delta": 0.75}),
     row("group_lasso", "a group of zeros", x=ZERO_ROW),
+    row("sparse_group_lasso", "a group of zeros", x=ZERO_ROW, options={"l1_ratio": 0.25}),
+    row("spectral_norm", x=X),
+    row("nuclear_norm", x=X),
+    row("total_variation", x=X, options={"axis": [0, 1], "mode": "isotropic"}),
+    row(
+        "total_variation",
+        "masked NaN",
+        x=[[1.0, math.nan, 2.0], X[1]],
+        named={"where": [[True, False, True], [True] * 3]},
+    ),
     row("kl_divergence", log_p=P, log_q=Q, options={"direction": "symmetric", "temperature": 2.0}),
     row("kl_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO),
     row("kl_divergence", "masked NaN", log_p=ROW_NAN, log_q=P, named=KEEP_ONE, options={"from_logits": True}),
     row("js_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO, options={"beta": 0.25}),
+    row("f_divergence", log_p=P, log_q=Q),
+    row("f_divergence", log_p=P, log_q=Q, options={"kind": "chi2", "temperature": 2.0}),
+    row("f_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO, options={"kind": "hellinger"}),
+    row("f_divergence", log_p=P, log_q=Q, options={"kind": "alpha", "alpha": -0.5}),
+    row("f_divergence", log_p=P, log_q=Q, options={"kind": "renyi", "alpha": 2.0}),
     row("entropy", "zero probabilities", log_p=P_ZERO, options={"mode": "bonus", "normalize": True}),
     row(
         "topk_kl_divergence",
@@ -73,6 +89,8 @@ ROWS = [
         log_q=log([0.2, 0.3, 0.1], [0.3, 0.2, 0.1]),
     ),
     row("sampled_kl", log_p=P, log_q=Q),
+    row("gaussian_kl", mean=X, log_var=Y),
+    row("gaussian_kl", "free bits", mean=X, log_var=Y, named={"mean_q": X[1]}, options={"free_bits": 0.5}),
     row("z_loss", "a logit of -inf", logits=[[-math.inf, 0.5, 1.0], [0.25, -1.0, 2.0]]),
     row("linear_kl_divergence", **MAPS),
     row("linear_js_divergence", **MAPS),

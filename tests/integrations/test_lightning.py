@@ -198,14 +198,16 @@ def test_calls_that_are_no_training() -> None:
 
     class Seen(lightning.Callback):
         def on_train_start(self, *_: Any) -> None:
-            observed.append(len(callback._observed["l1"]))
+            observed.append(len(callback._controllers._observed["l1"]))
 
         def on_validation_end(self, *_: Any) -> None:
-            observed.append(len(callback._observed["l1"]))
+            observed.append(len(callback._controllers._observed["l1"]))
 
     given = {"l1": controllers.adaptive_kl(0.5, target=1.0)}
     callback = PipelineCallback(PIPE, activities={"hidden": "encoder"}, controllers=given)
-    callback._observed["l1"] = [torch.tensor(1e9)]  # of a run that has failed, or a search for a learning rate
+    callback._controllers._observed["l1"] = [
+        torch.tensor(1e9)
+    ]  # of a run that has failed, or a search for a learning rate
     module = Validates()
     made = trainer(callback, Seen(), val_check_interval=3, accumulate_grad_batches=2)
     data, checks = (DataLoader(batches(4), batch_size=None) for _ in range(2))

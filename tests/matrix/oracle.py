@@ -7,7 +7,7 @@ instead of logarithms, and an n x n Gram matrix where the package avoids one.
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 from scipy.spatial import distance
 
 
@@ -43,10 +43,34 @@ def huber(x, delta=1.0):
     return special.huber(delta, l1(x))
 
 
+def sparse_group_lasso(x, l1_ratio=0.5, axis=-1):
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return (1 - l1_ratio) * group_lasso(x, axis) + l1_ratio * np.abs(x).sum(axis=axes)
+
+
 def group_lasso(x, axis=-1):
     axes = (axis,) if isinstance(axis, int) else axis
     size = np.prod([x.shape[i] for i in axes])
     return np.sqrt(size * np.sum(l1(x) ** 2, axis=axes))
+
+
+def spectral_norm(x):
+    return np.linalg.norm(x, ord=2, axis=(-2, -1)) ** 2
+
+
+def nuclear_norm(x):
+    return np.linalg.norm(x, ord="nuc", axis=(-2, -1))
+
+
+def total_variation(x, axis=-1, order=1, mode="anisotropic"):
+    size = np.zeros(x.shape)
+    for one in (axis,) if isinstance(axis, int) else axis:
+        difference = np.diff(x, n=order, axis=one)
+        padded = np.zeros(x.shape, x.dtype)
+        # NaN stands for an element that is masked, and so is its difference
+        padded[tuple(map(slice, difference.shape))] = np.where(np.isnan(difference), 0.0, difference)
+        size += np.abs(padded) ** (1 if mode == "anisotropic" else 2)
+    return np.sqrt(size) if mode == "isotropic" else size
 
 
 def _kl(p, q):
@@ -67,6 +91,24 @@ def js_divergence(log_p, log_q, beta=0.5, temperature=1.0, axis=-1, from_logits=
         p, q = probabilities(a, temperature, from_logits), probabilities(b, temperature, from_logits)
         m = beta * p + (1 - beta) * q
         return beta * (_kl(p, m) if beta else 0.0) + (1 - beta) * (_kl(q, m) if beta < 1 else 0.0)
+
+    return rows(row, log_p, log_q, axis=axis)
+
+
+def f_divergence(log_p, log_q, kind="tv", alpha=0.5, temperature=1.0, axis=-1, from_logits=False):
+    def row(a, b):
+        p, q = (probabilities(x, temperature, from_logits or kind == "renyi") for x in (a, b))
+        if kind == "tv":
+            return distance.cityblock(p, q) / 2
+        if kind == "hellinger":
+            return distance.euclidean(np.sqrt(p), np.sqrt(q)) ** 2 / 2
+        if kind == "chi2":
+            return np.sum((p - q) ** 2 / q)
+        if kind == "renyi":
+            return _kl(p, q) if alpha == 1 else np.log(np.sum(p**alpha * q ** (1 - alpha))) / (alpha - 1)
+        if alpha in (0, 1):
+            return special.kl_div(*((p, q) if alpha else (q, p))).sum()
+        return np.sum(p**alpha * q ** (1 - alpha) - alpha * p - (1 - alpha) * q) / (alpha * (alpha - 1))
 
     return rows(row, log_p, log_q, axis=axis)
 
@@ -99,6 +141,17 @@ def sampled_kl(log_p, log_q, estimator="k3", gradient="value"):
         "k2": np.log(likelihood_ratio) ** 2 / 2,
         "k3": likelihood_ratio - 1 - np.log(likelihood_ratio),
     }[estimator]
+
+
+def gaussian_kl(mean, log_var, mean_q=None, log_var_q=None, free_bits=0.0, weights=None):
+    """By Gauss-Hermite quadrature of p log(p / q), which is exact for polynomials of degree 2."""
+    nodes, factors = special.roots_hermite(4)
+    mean_q, log_var_q = (np.broadcast_to(0.0 if x is None else x, mean.shape)[..., None] for x in (mean_q, log_var_q))
+    mean, scale = mean[..., None], np.exp(log_var / 2)[..., None]
+    x = mean + np.sqrt(2) * scale * nodes
+    log_ratio = stats.norm.logpdf(x, mean, scale) - stats.norm.logpdf(x, mean_q, np.exp(log_var_q / 2))
+    terms = log_ratio @ factors / np.sqrt(np.pi)
+    return np.maximum(np.average(terms, axis=0, weights=weights), free_bits).mean() if free_bits else terms
 
 
 def z_loss(logits, axis=-1):

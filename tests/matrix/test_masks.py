@@ -34,7 +34,7 @@ def masks(case: Case) -> tuple[np.ndarray, np.ndarray]:
 def over_inputs(case: Case, kept: np.ndarray, x: np.ndarray) -> np.ndarray:
     """The terms' mask in the shape of the input `x`."""
     kind = case.kind_of_terms
-    if kind == "elements":
+    if kind in ("elements", "neighborhoods"):
         return kept
     if kind == "rows":
         axis = case.options.get("axis", -1)
@@ -54,9 +54,14 @@ def test_masks(case: Case, fw: Framework) -> None:
     if mean_center:  # the terms depend on which elements are kept, and by which weights
         w, terms = where, (case.arrays[0] - case.arrays[0][where].mean()) ** 2
         weighted = (case.arrays[0] - np.average(case.arrays[0], weights=weights * where)) ** 2
+    elif case.kind_of_terms == "neighborhoods":  # a difference from an element that is masked is 0
+        w = where
+        terms, weighted, by_weights = (
+            case.terms(*case.changed(lambda x, of=of: np.where(of, x, np.nan))) for of in (where, kept, weights > 0)
+        )
     else:
         w, terms = where, case.terms(*case.arrays)
-        weighted = terms
+        weighted = by_weights = terms
     total = (weighted * weights)[kept].sum()
     wanted = {
         "none": np.where(w, terms, 0),
@@ -70,7 +75,7 @@ def test_masks(case: Case, fw: Framework) -> None:
     }
     infinite = case.changed(lambda x: np.where(over_inputs(case, weights > 0, x), x, np.inf))
     if not mean_center:
-        wanted["by weights alone"] = (terms * weights).sum() / weights.sum()
+        wanted["by weights alone"] = (by_weights * weights).sum() / weights.sum()
 
     def values(arrays: list[Any], infinite: list[Any], where: Any, weights: Any, seven: Any) -> dict[str, Any]:
         call = {"where": where, **options}

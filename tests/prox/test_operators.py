@@ -46,6 +46,10 @@ def singular_ball(x: Any) -> Any:
     return (u * np.minimum(s, SCALE)[..., None, :]) @ vh
 
 
+def norm(x: Any, order: int, axis: int) -> Any:
+    return np.linalg.norm(x, order, axis=axis)
+
+
 def within(inside: Any) -> float:
     return 0.0 if inside else math.inf
 
@@ -72,6 +76,12 @@ OPERATORS = {
         lambda x: ball(x, (0, 1), SCALE * math.sqrt(x.size)),
         {"axis": (0, -1)},
     ),
+    "sparse_group_lasso": Operator(prox.sparse_group_lasso, lambda x: float(xp.sparse_group_lasso(x))),
+    "sparse_group_lasso, of all": Operator(
+        prox.sparse_group_lasso,
+        lambda x: float(xp.sparse_group_lasso(x.ravel(), l1_ratio=0.2)),
+        options={"axis": (0, -1), "l1_ratio": 0.2},
+    ),
     "nuclear_norm": Operator(
         prox.nuclear_norm, lambda x: float(np.sum(np.linalg.svd(x, compute_uv=False))), singular_ball
     ),
@@ -80,6 +90,30 @@ OPERATORS = {
         lambda x: within(np.all((x >= -0.3) & (x <= 0.8))),
         options={"low": -0.3, "high": 0.8},
         complex=False,
+        scaled=False,
+    ),
+    "non_negative": Operator(prox.non_negative, lambda x: within(np.all(x >= 0)), complex=False, scaled=False),
+    "l1_ball": Operator(
+        prox.l1_ball, lambda x: within(np.all(norm(x, 1, -1) <= 1 + 1e-9)), complex=False, scaled=False
+    ),
+    "l1_ball, of columns": Operator(
+        prox.l1_ball,
+        lambda x: within(np.all(norm(x, 1, 0) <= 1.5 + 1e-9)),
+        options={"radius": 1.5, "axis": 0},
+        complex=False,
+        scaled=False,
+    ),
+    "l2_ball": Operator(prox.l2_ball, lambda x: within(np.all(norm(x, 2, -1) <= 1 + 1e-9)), scaled=False),
+    "l2_ball, of all": Operator(
+        prox.l2_ball,
+        lambda x: within(np.linalg.norm(x.ravel()) <= 2.5 + 1e-9),
+        options={"radius": 2.5, "axis": (0, 1)},
+        scaled=False,
+    ),
+    "spectral_ball": Operator(
+        prox.spectral_ball,
+        lambda x: within(np.linalg.norm(x, 2) <= 0.7 + 1e-9),
+        options={"radius": 0.7},
         scaled=False,
     ),
     "simplex": Operator(
@@ -101,12 +135,14 @@ OPERATORS = {
 each = pytest.mark.parametrize("name", OPERATORS)
 
 
+DECOMPOSES = ("nuclear_norm", "spectral_ball")
+NOT_CONVEX = ("l2_sphere", "top_k")  # projections that test_balls.py tests
 SHRINKS = ["l1", "elastic_net", "group_lasso", "nuclear_norm"]
 
 
 def test_all_are_here() -> None:
     assert {operator.function for operator in OPERATORS.values()} == {
-        getattr(prox, name) for name in prox.__all__ if name not in ("prox_step", "sparsity")
+        getattr(prox, name) for name in prox.__all__ if name not in NOT_CONVEX and name not in ("prox_step", "sparsity")
     }
 
 
@@ -165,10 +201,13 @@ def test_complex(fw: Framework, name: str) -> None:
             operator(fw.array(x))
         return
     result = fw.numpy(operator(fw.array(x)))
-    here = SCALE * operator.penalty(result)
+    scale = SCALE if operator.scaled else 1.0
+    here = scale * operator.penalty(result)
     for _ in range(40):
         there = result + RNG.normal(size=x.shape) + 1j * RNG.normal(size=x.shape)
-        assert SCALE * operator.penalty(there) >= here + np.sum(np.real(np.conj(x - result) * (there - result))) - 1e-9
+        if not operator.scaled:
+            there = fw.numpy(operator(fw.array(there)))
+        assert scale * operator.penalty(there) >= here + np.sum(np.real(np.conj(x - result) * (there - result))) - 1e-9
 
 
 @each
@@ -207,7 +246,7 @@ def test_lower_rank(fw: Framework) -> None:
 
 @each
 def test_nan_is_not_lost(fw: Framework, name: str) -> None:
-    if "nuclear" in name:
+    if name in DECOMPOSES:
         pytest.skip("what a decomposition makes of NaN is the framework's")
     x = RNG.normal(size=(3, 4))
     x[1, 1] = math.nan
@@ -245,7 +284,7 @@ def test_compiled(fw: Framework, name: str) -> None:
 @each
 @pytest.mark.needs("autodiff")
 def test_gradients(fw: Framework, name: str) -> None:
-    if "nuclear" in name and fw.name in ("numpy", "strict"):
+    if name in DECOMPOSES and fw.name in ("numpy", "strict"):
         pytest.skip("autograd has no derivative of the standard's svd")
     operator = OPERATORS[name]
     x, factors = RNG.normal(size=(3, 4)), RNG.normal(size=(3, 4))
@@ -265,7 +304,7 @@ def test_gradients(fw: Framework, name: str) -> None:
 @pytest.mark.needs("autodiff")
 def test_gradients_by_scales(fw: Framework, name: str) -> None:
     operator = OPERATORS[name]
-    if not operator.scaled or ("nuclear" in name and fw.name in ("numpy", "strict")):
+    if not operator.scaled or (name in DECOMPOSES and fw.name in ("numpy", "strict")):
         pytest.skip("has no scale, or autograd no derivative of the standard's svd")
     x, factors = RNG.normal(size=(3, 4)), RNG.normal(size=(3, 4))
 

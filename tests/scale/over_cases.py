@@ -10,13 +10,16 @@ import numpy as np
 
 from tests.matrix.cases import CASES, Case
 
-__all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused"]
+__all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused", "layouts_of"]
 
 #: Regular expressions for the names of penalties and their options. Each family is checked by processes of its own.
 FAMILIES = {
-    "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude",
+    "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude|total_variation",
+    "norms of matrices": "spectral_norm|nuclear_norm",
     "divergences": "kl_divergence|js_divergence|entropy|z_loss",
+    "f-divergences": "f_divergence",
     "partial divergences": "topk_kl_divergence|sampled_kl",
+    "Gaussians": "gaussian_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
     "orthogonality of sequences": r"orthogonality(?=.*axis)",
     "representations": "consistency",
@@ -90,9 +93,26 @@ def is_refused(case: Case, layout: str) -> str | None:
         return "must not be a part of an array"
     if case.name == "mmd" and layout == "both":
         return "features must be whole if samples are cut"
-    if layout == "both" and not case.is_linear and case.name != "sampled_kl" and _axis(case, case.arrays[0].ndim) == 0:
+    if case.name == "nuclear_norm" and (layout != "batch" or case.arrays[0].ndim == 2):
+        return "singular values need whole matrices"
+    if case.kind_of_terms == "neighborhoods":
+        axis = case.options.get("axis", -1)
+        axes = [one % case.arrays[0].ndim for one in ((axis,) if isinstance(axis, int) else axis)]
+        return "must have only axes that are whole" if layout != "batch" or 0 in axes else None
+    if layout == "both" and not case.is_linear and not _of_elements(case) and _axis(case, case.arrays[0].ndim) == 0:
         return "one axis for `classes` and another"
     return None
+
+
+def _of_elements(case: Case) -> bool:
+    """Return True if the arrays hold log-probabilities of elements, which have no axis of classes."""
+    spec = case.function.spec  # type: ignore[attr-defined]
+    return spec.distributions({**spec.defaults, **case.options}) == "elements"
+
+
+def layouts_of(case: Case) -> tuple[str, ...]:
+    """Return the layouts to test. A single feature cannot be cut."""
+    return ("batch",) if case.name == "sigreg" else LAYOUTS
 
 
 def _axis(case: Case, ndim: int) -> int:
@@ -121,7 +141,7 @@ def cut_of(case: Case, layout: str) -> tuple[list[Cuts], dict[str, Cuts]]:
             for i, x in enumerate(case.arrays)
         ]
         return cuts, {}
-    axis = None if case.fn is not None or case.name == "sampled_kl" else _axis(case, first.ndim)
+    axis = None if case.fn is not None or _of_elements(case) else _axis(case, first.ndim)
     cuts = [cut(x, axis) for x in case.arrays]
     options = {}
     for name, value in case.options.items():

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from tests.helpers.processes import leave
 from tests.matrix.cases import KEY, Case
-from tests.scale.over_cases import LAYOUTS, cut_of, family, is_refused
+from tests.scale.over_cases import cut_of, family, is_refused, layouts_of
 from xpenalties import over
 
 Results = tuple[Any, list[Any], list[Any]]
@@ -140,7 +140,7 @@ def check(name: str, run: Callable[[], None], **details: Any) -> None:
 def main(rank: int, count: int, store: str, name: str) -> None:
     start(rank, count, store)
     for case in family(name):
-        for layout in (name for name in LAYOUTS if name in GROUPS):
+        for layout in (name for name in layouts_of(case) if name in GROUPS):
             message = is_refused(case, layout)
             if message is not None:
                 details = {"function": case.name, "sharding": layout, "refused": message}

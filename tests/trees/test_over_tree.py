@@ -182,7 +182,7 @@ def test_a_callable_object_has_a_name() -> None:
 
 
 def test_names() -> None:
-    assert trees.__all__ == ["OverTree", "Pattern", "Selection", "over_tree", "paths_within"]
+    assert trees.__all__ == ["OverTree", "Pattern", "Selection", "anchored", "over_tree", "paths_within"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ __all__ = [
     "matmul",
     "namespace_of",
     "safe_divide",
+    "safe_hypot",
     "safe_norm",
     "safe_sqrt",
     "soft_threshold",
@@ -147,6 +148,29 @@ def weighted_unit(x: Any, weights: Any, *, axis: int) -> tuple[Any, Any]:
     return xp.where(is_zero, 0.0, x / xp.sqrt(xp.where(is_zero, 1.0, squared))), xp.squeeze(is_zero, axis=axis)
 
 
+def safe_hypot(arrays: Sequence[Any]) -> Any:
+    """Return the L2 norm of the elements of several arrays of one shape, one number for each place, as `safe_norm`."""
+    backend = array_backend(arrays[0])
+    xp = backend.xp
+    if guards_are_skipped():
+        return xp.sqrt(_nan_if_out_of_range(_sum([square(x) for x in arrays])))
+    scale = abs_(stop_gradient(arrays[0]))
+    for x in arrays[1:]:
+        magnitude = abs_(stop_gradient(x))
+        scale = xp.where(magnitude > scale, magnitude, scale)
+    scale = _clipped(scale)
+    squared = _sum([square(x, scale=scale) for x in arrays])
+    is_zero = squared == 0
+    return scale * xp.where(is_zero, 0.0, xp.sqrt(xp.where(is_zero, 1.0, squared)))
+
+
+def _sum(arrays: Sequence[Any]) -> Any:
+    total = arrays[0]
+    for x in arrays[1:]:
+        total = total + x
+    return total
+
+
 def global_norm(arrays: Sequence[Any]) -> Any:
     """Return the L2 norm of several arrays together."""
     backend = common_backend("norm", [f"arrays[{i}]" for i in range(len(arrays))], arrays)
@@ -179,13 +203,20 @@ def _stacked(scalars: Sequence[Any]) -> Any:
 def scale_of(x: Any, *, axis: int | tuple[int, ...] | None) -> Any:
     """Return the largest magnitude as a constant, to divide by before squaring.
 
-    In float32 the square of 1e20 is inf and that of 1e-30 is 0. The magnitude is clipped so that its reciprocal is a
-    normal number, because a compiler may multiply by the reciprocal instead of dividing.
+    In float32 the square of 1e20 is inf and that of 1e-30 is 0.
     """
     magnitude = abs_(stop_gradient(x))
-    backend = array_backend(magnitude)
-    least = math.exp(backend.dtype(magnitude.dtype).log_least)
-    largest = backend.xp.max(magnitude, axis=axis, keepdims=True)
+    return _clipped(array_backend(magnitude).xp.max(magnitude, axis=axis, keepdims=True))
+
+
+def _clipped(largest: Any) -> Any:
+    """Clip a magnitude so that its reciprocal is normal: a compiler may multiply by that instead of dividing.
+
+    For 0, return 1. In constants, XLA also squares the reciprocal, and 0 times infinity is NaN.
+    """
+    backend = array_backend(largest)
+    least = math.exp(backend.dtype(largest.dtype).log_least)
+    largest = backend.xp.where(largest == 0, 1.0, largest)
     largest = backend.xp.where(largest < least, least, largest)
     return backend.xp.where(largest > 1 / least, 1 / least, largest)
 

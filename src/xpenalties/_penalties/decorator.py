@@ -82,16 +82,17 @@ def penalty(
 
     Parameters
     ----------
-    terms : {"elements", "rows", "matrices", "samples", "whole"} or callable of the options
-        What the formula returns: one term for each element, for each row (along its option `axis`), for each matrix
-        (the last two axes), for each sample (index of the first axis), or a single term.
+    terms : {"elements", "neighborhoods", "rows", "matrices", "samples", "whole"} or callable of the options
+        What the formula returns: one term for each element, for each element and its neighbors (along its option
+        `axis`), for each row (along its option `axis`), for each matrix (the last two axes), for each sample (index of
+        the first axis), or a single term.
     reduction : {"sum", "mean"}
         The default.
     complex : bool
         Whether the penalty takes complex arrays.
     extras : tuple of {"mask", "weights", "eps"}
         Values that the formula gets in its ``**shared``: the mask over its arrays, if anything is masked; the weights
-        of the terms, if there are any; the eps of the dtype of the user's arrays.
+        of the terms or samples, if there are any; the eps of the dtype of the user's arrays.
     check_arrays : callable of the arrays and the options, optional
         Raises an error for arrays or options that the formula cannot take. Called before the formula, also for empty
         arrays.
@@ -142,7 +143,7 @@ def penalty(
             return evaluate(Call(spec, arrays, reduction, where, weights, normalizer, options))
 
         function.__signature__ = _signature(formula, reduction)  # type: ignore[attr-defined]
-        shared = _SHARED_DOC if samples is None else _SHARED_DOC_OF_STATISTICS
+        shared = _SHARED_DOC if spec.shape_of_samples({}) is None else _SHARED_DOC_OF_STATISTICS
         function.__doc__ = _docstring(formula.__doc__ or "", shared.format(reduction=reduction))
         function.spec = spec  # type: ignore[attr-defined]
         PENALTIES[spec.name] = function

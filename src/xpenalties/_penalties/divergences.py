@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
 from .decorator import Shared, penalty
 from .jensen_shannon import jensen_shannon
 from .kullback_leibler import kl
-from .log_probabilities import logsumexp, negative_entropy
-from .spec import Distributions
+from .log_probabilities import complete_unless_normalized, logsumexp, negative_entropy
 
 __all__ = ["kl_divergence", "js_divergence", "entropy", "z_loss"]
 
 
-def _distributions(options: Mapping[str, Any]) -> Distributions | None:
-    return None if options["from_logits"] or options["temperature"] != 1 else "complete"
-
-
-@penalty(terms="rows", reduction="mean", distributions=_distributions)
+@penalty(terms="rows", reduction="mean", distributions=complete_unless_normalized)
 def kl_divergence(
     log_p: Array,
     log_q: Array,
@@ -95,7 +89,7 @@ def kl_divergence(
     return kl(log_p, log_q, direction=direction, axis=axis, temperature=temperature, from_logits=from_logits)
 
 
-@penalty(terms="rows", reduction="mean", distributions=_distributions)
+@penalty(terms="rows", reduction="mean", distributions=complete_unless_normalized)
 def js_divergence(
     log_p: Array,
     log_q: Array,
@@ -158,7 +152,7 @@ def js_divergence(
     return jensen_shannon(log_p, log_q, beta=beta, axis=axis, temperature=temperature, from_logits=from_logits)
 
 
-@penalty(terms="rows", reduction="mean", distributions=_distributions)
+@penalty(terms="rows", reduction="mean", distributions=complete_unless_normalized)
 def entropy(
     log_p: Array,
     /,

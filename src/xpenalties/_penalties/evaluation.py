@@ -151,7 +151,7 @@ def _summed_over_inputs(xp: Any, x: Any, kind: str, axis: int | None) -> Any:
     x = xp.abs(x)  # complex to real
     if kind == "whole":
         return xp.sum(xp.reshape(x, (-1,))[:0])
-    if kind == "elements":
+    if kind in ("elements", "neighborhoods"):
         return x
     if kind == "rows":
         return xp.sum(x, axis=axis)

@@ -7,13 +7,16 @@ derivatives.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from .._arrays.numerics import array_backend, stop_gradient
 from ..backends import common_backend, namespace
 from ..backends._fast_path import guards_are_skipped
+from .spec import Distributions
 
 __all__ = [
+    "complete_unless_normalized",
     "exponentials",
     "is_log_zero",
     "log_probabilities",
@@ -28,6 +31,11 @@ __all__ = [
     "support",
     "zero_outside_support",
 ]
+
+
+def complete_unless_normalized(options: Mapping[str, Any]) -> Distributions | None:
+    """Return what the arrays of a divergence hold, for given options: log-probabilities, or logits."""
+    return None if options["from_logits"] or options["temperature"] != 1 else "complete"
 
 
 def log_probabilities(x: Any, *, axis: int, temperature: float, from_logits: bool) -> Any:

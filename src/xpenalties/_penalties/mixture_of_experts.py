@@ -33,7 +33,8 @@ def _check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
     backend = common_backend("load_balancing", ("logits", "counts"), (logits, counts))
     if backend.dtype(counts.dtype).kind in ("complex", "bool"):
         raise TypeError(f"load_balancing: `counts` must be numbers, got {counts.dtype}. Pass one for each expert.")
-    if tuple(counts.shape) != shape[-1:] or per_sequence:
+    fits = tuple(counts.shape) == (shape if backend.in_parts else shape[-1:])  # parts are broadcast to `logits`
+    if not fits or per_sequence:
         needs = "be None with per_sequence=True" if per_sequence else f"have shape {shape[-1:]}"
         raise ValueError(f"load_balancing: `counts` must {needs}, got shape {tuple(counts.shape)}. Sum it over tokens.")
 
@@ -116,6 +117,7 @@ def load_balancing(
     else:
         counts = stop_gradient(counts)
         counts = counts if counts.dtype == p.dtype else namespace(logits, counts).astype(counts, p.dtype)
+        counts = xp.max(counts, axis=tuple(range(counts.ndim - 1))) if counts.ndim > 1 else counts
         f = safe_divide(counts, xp.sum(counts))
     value = experts * xp.sum(f * _mean(xp, p, weights, tokens), axis=-1)
     if not per_sequence:

@@ -7,21 +7,19 @@ from typing import Any, Unpack
 
 from .._arrays.numerics import (
     abs_,
-    array_backend,
-    broadcasts,
     count_true,
     namespace_of,
     safe_divide,
-    safe_norm,
     square,
 )
-from .._core.checks import FINITE, AxisOrAxes, Positive, UnitInterval
+from .._core.checks import Positive, UnitInterval
 from .._core.shown import shown
 from .._core.types import Array
-from ..backends import common_backend, is_array_beside, namespace
+from ..backends import namespace
+from .beside import as_beside, check_beside
 from .decorator import Shared, penalty
 
-__all__ = ["l1", "l2", "elastic_net", "huber", "group_lasso"]
+__all__ = ["l1", "l2", "elastic_net", "huber"]
 
 
 @penalty(terms="elements", reduction="sum", complex=True)
@@ -72,15 +70,7 @@ def _check_center(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
                 f"l2: `center` must be 'mean', a number or an array, got {shown(center)}. Did you mean 'mean'?"
             )
         return
-    if not is_array_beside(center, x):
-        l2.spec.check("center", center, FINITE)  # type: ignore[attr-defined]
-        return
-    backend = common_backend("l2", ["x", "center"], [x, center])
-    if backend.dtype(center.dtype).kind == "complex" and backend.dtype(x.dtype).kind == "real":
-        raise TypeError(f"l2: `center` must be real for a real `x`, got {center.dtype}. Take its real part.")
-    shape, to = tuple(center.shape), tuple(x.shape)
-    if not broadcasts(shape, to):
-        raise ValueError(f"l2: `center` must broadcast to `x`, got {shape} for {to}. Reshape it.")
+    check_beside("l2", "center", center, "x", x)
 
 
 @penalty(terms="elements", reduction="sum", complex=True, extras=("mask", "weights"), check_arrays=_check_center)
@@ -151,9 +141,7 @@ def _center(x: Any, center: Any, mask: Any, weights: Any) -> Any:
         if weights is not None:
             return safe_divide(xp.sum(weights * x), xp.sum(weights))
         return xp.mean(x) if mask is None else safe_divide(xp.sum(x), count_true(mask, x.dtype))
-    if not is_array_beside(center, x):
-        return float(center)  # a NumPy scalar would widen the dtype of `x`
-    return center if center.dtype == x.dtype else namespace(x, center).astype(center, x.dtype)
+    return as_beside(center, x)
 
 
 @penalty(terms="elements", reduction="sum", complex=True)
@@ -241,45 +229,3 @@ def huber(x: Array, /, *, delta: Positive = 1.0, **shared: Unpack[Shared]) -> Ar
     is_outside = magnitude > delta
     inside = square(xp.where(is_outside, 0.0, x))  # of x, not |x|: a magnitude has no second derivative at 0
     return xp.where(is_outside, delta * (magnitude - delta / 2), 0.5 * inside)
-
-
-@penalty(terms="rows", reduction="sum", complex=True)
-def group_lasso(x: Array, /, *, axis: AxisOrAxes = -1, **shared: Unpack[Shared]) -> Array:
-    r"""Group lasso: the sum of the groups' L2 norms, which drives whole groups to zero.
-
-    Each term is :math:`\sqrt{k}\,\|x_g\|_2` for a group :math:`x_g` of :math:`k` elements, which lies along `axis`.
-
-    Parameters
-    ----------
-    x : array, shape (...)
-        Real or complex floating point.
-    axis : int or tuple of int, default -1
-        The axis along which each group lies, or several axes: ``(1, 2, 3)`` for the filters of PyTorch's convolutions.
-
-    Returns
-    -------
-    array, shape (), or that of `x` without `axis` with ``reduction="none"``
-        Real, in float32 or wider.
-
-    Raises
-    ------
-    TypeError
-        If `x` is not a real or complex floating-point array, or `axis` has the wrong type.
-    ValueError
-        If `x` has no such axis.
-
-    Notes
-    -----
-    The factor :math:`\sqrt{k}` makes groups of different sizes comparable. At a group of zeros, gradients of every
-    order are 0.
-
-    References
-    ----------
-    .. [1] Yuan & Lin, "Model selection and estimation in regression with grouped variables", JRSS B 68(1), 2006.
-
-    Examples
-    --------
-    >>> round(float(group_lasso(np.asarray([[3.0, 4.0], [0.0, 0.0]]))), 4)
-    7.0711
-    """
-    return array_backend(x).number(x.shape[axis], x) ** 0.5 * safe_norm(x, axis=axis)

@@ -17,6 +17,7 @@ from ..backends.parts._part import Cuts, Part
 from .arguments import Call
 from .part_shapes import Layout, PartShapes
 from .preparation import axis_error
+from .several_axes import counted_axes
 from .spec import Spec
 
 __all__ = ["evaluate_parts", "layouts_of_layer"]
@@ -27,7 +28,9 @@ def evaluate_parts(call: Call, backend: Backend, groups: Groups, evaluate: Calla
     spec, options = call.spec, call.options
     layouts = _layouts(call, groups)
     shared = {name: x for name, x in (("where", call.where), ("weights", call.weights)) if x is not None}
-    arrays_of_options = {} if call.functions else {n: x for n, x in options.items() if backend_of(x) is not None}
+    arrays_of_options = (
+        {} if call.functions else {n: x for n, x in options.items() if n != "rng" and backend_of(x) is not None}
+    )
     beside = {**shared, **arrays_of_options}
     shapes = PartShapes(
         spec.name, backend, groups, (*spec.arrays, *beside), (*call.arrays, *beside.values()), layouts, spec.matrices
@@ -81,6 +84,8 @@ def _layouts(call: Call, groups: Groups) -> list[Layout]:
     ndim = arrays[0].ndim
     if ndim == 0:
         raise ValueError(f"{spec.name}: `{spec.arrays[0]}` must have an axis to be cut, got shape (). Call it outside.")
+    if spec.shape_of_terms(options) == "neighborhoods":
+        _check_neighborhoods(spec, options, arrays[0], groups)
     if spec.distributions({**spec.defaults, **options}) == "elements":
         layout = _layout(groups.batch, 0)
     else:
@@ -93,6 +98,17 @@ def _layouts(call: Call, groups: Groups) -> list[Layout]:
                 )
             layout[0] = groups.batch
     return [layout] * len(arrays)
+
+
+def _check_neighborhoods(spec: Spec, options: Any, x: Any, groups: Groups) -> None:
+    """Check that neighbors are on the same device: only `batch` may be cut, and only if they lie along other axes."""
+    axes = counted_axes(spec, options.get("axis", spec.defaults["axis"]), tuple(x.shape))
+    if groups.classes is not None or 0 in axes:
+        raise NotImplementedError(
+            f"{spec.name}: `axis` must have only axes that are whole inside `over`, got {axes} in "
+            f"over({groups.shown}). A device does not have the neighbors of its last elements. Use over(batch=...) and "
+            "axes after the first."
+        )
 
 
 def _axis_of_classes(spec: Spec, options: Any, x: Any) -> int:
@@ -124,7 +140,7 @@ def _selected(spec: Spec, options: Any, x: Part) -> tuple[tuple[int, ...], Cuts]
     """Return the local shape and the cuts of what `where` and `weights` select: terms or samples."""
     local, cuts = tuple(x.data.shape), x.cuts
     kind = spec.selected(options)
-    if kind == "elements":
+    if kind in ("elements", "neighborhoods"):
         return local, cuts
     if kind == "samples":
         return local[:1], cuts[:1]

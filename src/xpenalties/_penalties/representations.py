@@ -25,8 +25,8 @@ from ..backends._fast_path import guards_are_skipped
 from .decorator import Shared, penalty
 from .jensen_shannon import jensen_shannon
 from .kullback_leibler import kl
+from .singular_values import squared_spectral_distance
 from .spec import Distributions, Shape
-from .spectral_norm import squared_spectral_distance
 
 __all__ = ["orthogonality", "consistency", "output_magnitude"]
 
@@ -122,7 +122,7 @@ def orthogonality(
     >>> float(orthogonality(np.asarray([[1.0, 1.0], [1.0, 1.0]]), mode="hard", normalize=False))
     10.0
     """
-    weights: Any = None if per_sample else shared.get("weights")
+    weights: Any = shared.get("weights")
     xp = namespace_of(x, weights)
     vectors, along = _axes(x.ndim, axis, per_sample)
     factor = None if weights is None else xp.expand_dims(safe_sqrt(weights), axis=-1)

@@ -13,7 +13,7 @@ from ..backends import is_array
 
 __all__ = ["SHARED", "Distributions", "Extra", "Reduction", "Shape", "Spec", "spec_of"]
 
-Shape = Literal["elements", "rows", "matrices", "samples", "whole"]
+Shape = Literal["elements", "neighborhoods", "rows", "matrices", "samples", "whole"]
 Reduction = Literal["sum", "mean", "none"]
 #: What a formula may request: the mask over its arrays, the weights of its terms or samples, the eps of its dtype.
 Extra = Literal["mask", "weights", "eps"]

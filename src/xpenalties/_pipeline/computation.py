@@ -262,8 +262,9 @@ class Computation:
         base = None if self._base is None else reports.pop(self._base.name)
         norm = conflicts = wrt = None
         if self._gradients is not None:
-            norm, conflicts = self._gradients.sums.total_norm(), self._gradients.sums.conflicts()
-            wrt = self._gradients.wrt(penalty for penalty, _ in self._due)
+            norm, wrt = self._gradients.sums.total_norm(), self._gradients.wrt(self._due)
+            if self._settings.conflicts:
+                conflicts = self._gradients.sums.conflicts()
         regularizer_total = 0.0 if penalties is None else constant(penalties)
         return Report(constant(total), base, reports, regularizer_total, norm, conflicts, wrt)
 

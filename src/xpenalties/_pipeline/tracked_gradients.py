@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..backends import flatten_of, in_dynamo, reshard
@@ -73,9 +73,10 @@ class TrackedGradients:
             self.sums.known = False
         return None, None, arrays.reason(result.value)
 
-    def wrt(self, penalties: Iterable[Penalty]) -> str:
-        """Return what the gradient norms of these penalties are with respect to, for the report."""
+    def wrt(self, due: Sequence[tuple[Penalty, Any]]) -> str:
+        """Return what the gradient norms of the penalties that are due are with respect to, for the report."""
         arrays, used = self.arrays, self.sums.used
         if not isinstance(arrays, TrackedInputs) or self._chosen is not None or len(used) < 2:
             return arrays.label
+        penalties = [penalty for penalty, _ in due]
         return arrays.label if are_comparable(self._name, arrays, penalties, used) else "different inputs"

@@ -123,57 +123,57 @@ class suspended:  # noqa: N801 - used like a function
 
 
 class over:  # noqa: N801 - used like a function
-    """Take the arrays in a `with` block for parts of larger arrays, of which each device or process holds one.
+    """Treat the arrays in a `with` block as parts of larger arrays, one part on each device or process.
 
-    Inside, each penalty, pipeline and report has the value of the whole arrays, on each device. Its gradient with
-    respect to a part is that part of the whole gradient. With ``reduction="none"`` a penalty returns the terms of the
-    device's own rows. Devices exchange arrays with one number for each row, Gram matrices, single numbers, and the
-    gradients of hidden states. They exchange an array as large as a part only for `orthogonality` and `covariance`, see
-    Notes.
+    Inside, each penalty, pipeline and report has the value of the whole arrays, on each device. The gradient with
+    respect to a part is that part of the whole gradient. With ``reduction="none"``, a penalty returns the terms of the
+    device's own rows.
 
     Parameters
     ----------
     classes : axis name, process group or device mesh, optional
-        The devices that share the classes: the penalty's `axis` is cut over them. This is the vocabulary of "vocabulary
-        parallel" logits, and axis 0 of the weights of linear forms. If a penalty has no rows, its last axis is cut. The
-        tokens of `linear_log_probabilities` are indices of all classes. `sampled_kl` has no classes: its arrays are
+        The devices that share the classes, such as the vocabulary of "vocabulary-parallel" logits. The penalty's `axis`
+        is cut over them, or the last axis if the penalty has no rows. For the ``linear_`` functions, axis 0 of the
+        layers' weights is cut, and tokens are indices of all classes. `sampled_kl` has no classes: its arrays are
         whole.
     batch : axis name, process group or device mesh, optional
-        The devices that share the batch: the first axis of each array is cut over them, including `where`, `weights`
-        and hidden states, but not the weights of linear forms.
+        The devices that share the batch. The first axis of each array is cut over them. This includes `where`,
+        `weights` and hidden states, but not the layers' weights of the ``linear_`` functions.
     equal_parts : bool, default False
-        True if all parts have the same size. In PyTorch, each call then saves one exchange of the sizes, for which the
-        host waits. torch.compile needs True. In JAX, parts always have the same size.
+        True if all parts have the same size. If False, each call in PyTorch exchanges the sizes, and the host waits for
+        them. torch.compile needs True. In JAX, parts always have the same size.
 
     Raises
     ------
     TypeError
         If a group is of the wrong kind, or an array inside does not belong to its framework.
     ValueError
-        If there is no group, or both are the same. Inside: if an array cannot be cut so, or parts do not fit together.
+        If there is no group, or both are the same. Inside: if an array cannot be cut in this way, or parts do not fit
+        together.
     NotImplementedError
-        Inside: if a penalty cannot be right for parts, such as a gradient penalty over `classes`, because only the
-        user's function knows how the parts of a sample belong together.
+        Inside: if a penalty cannot be computed from parts, such as a gradient penalty over `classes`. Only your
+        function knows how the parts of a sample belong together.
 
     Notes
     -----
-    A group is the name of an axis of jax.shard_map, or of ``jax.vmap(axis_name=...)``, for JAX. For PyTorch it is a
-    torch.distributed.ProcessGroup or a one-dimensional DeviceMesh. All of its devices must make the same calls.
+    In JAX, pass the name of an axis of jax.shard_map or of ``jax.vmap(axis_name=...)``. In PyTorch, pass a
+    torch.distributed.ProcessGroup or a one-dimensional DeviceMesh. All devices must make the same calls.
 
     An inner `over` replaces an outer one. It applies in this thread or asyncio task. Your own functions in a pipeline
     get the local arrays. `normalizer` divides the whole sum.
 
-    Gradients with respect to arrays that all devices hold:
+    Some arrays are whole on all devices. Their gradients are:
 
-    - over `classes`, such as hidden states: the whole gradient on each device, as for a column-parallel layer.
-    - over `batch`, such as an output layer's weight: in PyTorch, the gradient from the process's own rows, because
-      DistributedDataParallel, FSDP and Megatron add up such gradients themselves. In JAX, the whole gradient if
-      ``check_vma=True``.
-    - In JAX under ``check_vma=False`` or jax.vmap, a gradient that is taken inside the mapped function is that of the
-      sum over all devices, as for any function that uses jax.lax.psum. Take it outside, or use ``check_vma=True``.
+    - over `classes`, such as for hidden states: the whole gradient on each device, as for a column-parallel layer.
+    - over `batch`, such as for an output layer's weight: in PyTorch, the gradient from the process's own rows, because
+      DistributedDataParallel, FSDP and Megatron add up such gradients themselves. In JAX with ``check_vma=True``, the
+      whole gradient.
+    - In JAX with ``check_vma=False`` or in jax.vmap, take gradients outside the mapped function. Inside, they are those
+      of the sum over all devices, as for any function that uses jax.lax.psum.
 
-    `orthogonality` and `covariance` exchange as much as a part if both axes of their Gram matrix would be cut over the
-    same devices.
+    Devices exchange arrays with one number for each row, Gram matrices, single numbers, and the gradients of hidden
+    states. `orthogonality` and `covariance` also exchange the parts themselves if an array is cut along its shorter
+    axis.
 
     Examples
     --------

@@ -28,7 +28,7 @@ class Work(NamedTuple):
     matrices: tuple[int, ...] = ()  # indices of the arrays that all rows share, [classes, features]
     divisor: float | None = None  # if set, only sum(terms * factors) / divisor and its gradient are needed
     factors: Any = None  # of the terms; None: all 1
-    kind: str = "rows"  # what a term belongs to: "elements", "rows", "matrices", "samples" or "whole"
+    kind: str = "rows"  # what a term belongs to, see `penalty`
     fast_path: Evaluate | None = None  # how to call the formula; None: with guards
     values: tuple[int, ...] = ()  # shape of the result of one row; () is a number, as for penalties
     classes: int | None = None  # if processes share rows: the most classes that one has. Blocks are then in order

@@ -151,12 +151,16 @@ class Backend:
 
     def map_singular_values(self, x: Any, function: Callable[[Any], Any]) -> Any:
         """Return matrices with a function of their singular values, largest first, in place of these."""
-        u, values, vh = self.xp.linalg.svd(self.uncut(x, (x.ndim - 2, x.ndim - 1)), full_matrices=False)
+        u, values, vh = self.xp.linalg.svd(self.whole_matrices(x), full_matrices=False)
         return self.cut_like(self.matmul(u * self.xp.expand_dims(function(values), axis=-2), vh), x)
 
     def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
         """Return `x` with these axes, all >= 0, whole on each device, for operations that cannot take parts."""
         return x
+
+    def whole_matrices(self, x: Any) -> Any:
+        """Return `x` with the last two axes whole, for decompositions. It may be a plain copy."""
+        return self.uncut(x, (x.ndim - 2, x.ndim - 1))
 
     def cut_like(self, x: Any, like: Any) -> Any:
         """Return `x` cut over devices as `like`, which it broadcasts to."""
@@ -271,6 +275,16 @@ class Backend:
     def not_finite(self, x: Any) -> tuple[int, int, tuple[int, ...]] | None:
         """Compute the number of NaN and Inf, and the index of the first, or None if all are finite."""
         raise NotImplementedError  # pragma: no cover - callers ask `lazy` first
+
+    def sum_over(self, arrays: Sequence[Any], fn: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+        """Add up the arrays that `fn` returns for the first elements of `arrays` along axis 0, the second, and so on.
+
+        There is at least one.
+        """
+        total = fn([x[0] for x in arrays])
+        for i in range(1, arrays[0].shape[0]):
+            total = [a + b for a, b in zip(total, fn([x[i] for x in arrays]), strict=True)]
+        return total
 
     def snapshot(self, x: Any) -> Any:
         """Return a constant that does not change if `x` does: a copy, unless arrays are immutable."""

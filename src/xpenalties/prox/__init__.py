@@ -5,13 +5,33 @@ The proximal operator of :math:`s f` maps :math:`x` to the :math:`z` that minimi
 two steps: gradient descent on the loss alone, with learning rate :math:`\eta`, and the proximal operator of
 :math:`\eta w f`. A subgradient of a norm makes parameters small; the proximal operator makes them exactly 0.
 
-Each operator has the name and the factor convention of its penalty, reduced by "sum"; `box` and `simplex` are
-projections. Operators return an array with the shape and dtype of `x`; half precision is computed in float32. They can
+Each operator has the name and the factor convention of its penalty, reduced by "sum". Those of constraints are
+projections: `box`, `non_negative`, `simplex`, `l1_ball`, `l2_ball`, `l2_sphere`, `spectral_ball` and `top_k`. Operators
+return an array with the shape and dtype of `x`; half precision is computed in float32. They can
 be traced, as by jax.jit.
 """
 
-from ._operators import elastic_net, group_lasso, l1, l2, nuclear_norm
-from ._projections import box, simplex
+from ._balls import l1_ball, l2_ball, l2_sphere, spectral_ball
+from ._hard_threshold import top_k
+from ._operators import elastic_net, group_lasso, l1, l2, nuclear_norm, sparse_group_lasso
+from ._projections import box, non_negative, simplex
 from ._trees import prox_step, sparsity
 
-__all__ = ["box", "elastic_net", "group_lasso", "l1", "l2", "nuclear_norm", "prox_step", "simplex", "sparsity"]
+__all__ = [
+    "box",
+    "elastic_net",
+    "group_lasso",
+    "l1",
+    "l1_ball",
+    "l2",
+    "l2_ball",
+    "l2_sphere",
+    "non_negative",
+    "nuclear_norm",
+    "prox_step",
+    "simplex",
+    "sparse_group_lasso",
+    "sparsity",
+    "spectral_ball",
+    "top_k",
+]

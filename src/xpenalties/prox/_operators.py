@@ -10,7 +10,7 @@ from .._core.checks import NON_NEGATIVE, AxisOrAxes, Interval, check_argument, n
 from .._core.types import Array
 from ._base import along, cast_like, check_shape, checked, checked_axes, proximal_operator
 
-__all__ = ["elastic_net", "group_lasso", "l1", "l2", "nuclear_norm"]
+__all__ = ["elastic_net", "group_lasso", "l1", "l2", "nuclear_norm", "sparse_group_lasso"]
 
 _SHARE = number_in(Interval(0, 1))
 
@@ -129,15 +129,61 @@ def group_lasso(x: Array, /, *, scale: Any, axis: AxisOrAxes = -1) -> Array:
     >>> prox.group_lasso(np.asarray([[3.0, 4.0], [0.3, 0.4]]), scale=math.sqrt(0.5)).round(4).tolist()
     [[2.4, 3.2], [0.0, 0.0]]
     """
-    xp, wide, scale = checked("group_lasso", x, scale=(NON_NEGATIVE, scale))
-    axes = checked_axes("group_lasso", x, axis, several=True)
-    groups = tuple(size for i, size in enumerate(x.shape) if i not in axes)
-    check_shape("group_lasso", "scale", scale, groups, "`x` without `axis`")
+    xp, wide, scale, axes = _of_groups("group_lasso", x, scale, axis)
+    return x if 0 in x.shape else cast_like(x, _shrink_groups(xp, wide, along(x, axes, scale), axes))
+
+
+@proximal_operator
+def sparse_group_lasso(x: Array, /, *, scale: Any, l1_ratio: float = 0.5, axis: AxisOrAxes = -1) -> Array:
+    r"""Apply the proximal operator of `sparse_group_lasso`: elements and whole groups become exactly 0.
+
+    Soft thresholding by :math:`s \alpha`, then `group_lasso` with :math:`s (1 - \alpha)`.
+
+    Parameters
+    ----------
+    x : array, shape (...)
+        Real or complex floating point.
+    scale : float or array
+        :math:`s`, the factor of the penalty, >= 0. For a factor for each group, pass an array that broadcasts to the
+        shape of `x` without `axis`.
+    l1_ratio : float, default 0.5
+        :math:`\alpha`, the fraction of the L1 part, in [0, 1].
+    axis : int or tuple of int, default -1
+        The axis along which the elements of a group lie, or several axes.
+
+    Returns
+    -------
+    array, shape (...)
+
+    References
+    ----------
+    .. [1] Simon et al., "A sparse-group lasso", J. Comput. Graph. Statist. 22(2), 2013.
+
+    Examples
+    --------
+    >>> prox.sparse_group_lasso(np.asarray([[3.5, 0.5], [0.6, 0.7]]), scale=1.0).round(4).tolist()
+    [[2.2929, 0.0], [0.0, 0.0]]
+    """
+    xp, wide, scale, axes = _of_groups("sparse_group_lasso", x, scale, axis)
+    share = check_argument("sparse_group_lasso", _SHARE, "l1_ratio", l1_ratio)
     if 0 in x.shape:
         return x
-    norm = along(x, axes, safe_norm(wide, axis=axes))
-    threshold = along(x, axes, scale) * math.sqrt(math.prod([x.shape[i] for i in axes]))  # torch.compile needs a list
-    return cast_like(x, xp.where(norm <= threshold, 0.0, wide - threshold * unit(wide, axis=axes)))
+    scale = along(x, axes, scale)
+    return cast_like(x, _shrink_groups(xp, soft_threshold(xp, wide, scale * share), scale * (1 - share), axes))
+
+
+def _of_groups(name: str, x: Any, scale: Any, axis: Any) -> tuple[Any, Any, Any, tuple[int, ...]]:
+    xp, wide, scale = checked(name, x, scale=(NON_NEGATIVE, scale))
+    axes = checked_axes(name, x, axis, several=True)
+    groups = tuple(size for i, size in enumerate(x.shape) if i not in axes)
+    check_shape(name, "scale", scale, groups, "`x` without `axis`")
+    return xp, wide, scale, axes
+
+
+def _shrink_groups(xp: Any, x: Any, scale: Any, axes: tuple[int, ...]) -> Any:
+    norm = along(x, axes, safe_norm(x, axis=axes))
+    threshold = scale * math.sqrt(math.prod([x.shape[i] for i in axes]))  # torch.compile needs a list
+    return xp.where(norm <= threshold, 0.0, x - threshold * unit(x, axis=axes))
 
 
 @proximal_operator
@@ -164,8 +210,8 @@ def nuclear_norm(x: Array, /, *, scale: Any) -> Array:
     The singular value decomposition may raise an error for NaN. Its derivative is infinite or NaN if singular values
     are equal or one is 0.
 
-    Each device computes it for whole matrices, so a matrix that is cut over devices is gathered. The products of its
-    vectors would be smaller, but lose half of the digits of small singular values.
+    In JAX, a matrix that is cut over devices is gathered. The products of its vectors would be smaller, but lose half
+    of the digits of small singular values.
 
     References
     ----------

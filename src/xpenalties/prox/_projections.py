@@ -1,4 +1,4 @@
-"""Projections onto a box and onto a simplex: the proximal operators of constraints."""
+"""Projections onto a box, onto numbers >= 0 and onto a simplex: the proximal operators of constraints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._core.types import Array
 from ..backends import backend_of, namespace
 from ._base import along, cast_like, check_shape, checked, checked_axes, proximal_operator
 
-__all__ = ["box", "simplex"]
+__all__ = ["box", "non_negative", "onto_simplex", "simplex"]
 
 
 @proximal_operator
@@ -51,6 +51,28 @@ def box(x: Array, /, *, low: Any = None, high: Any = None) -> Array:
 
 
 @proximal_operator
+def non_negative(x: Array, /) -> Array:
+    """Project onto numbers >= 0: negative elements become 0.
+
+    Parameters
+    ----------
+    x : array, shape (...)
+        Real floating point.
+
+    Returns
+    -------
+    array, shape (...)
+
+    Examples
+    --------
+    >>> prox.non_negative(np.asarray([3.0, -0.5])).tolist()
+    [3.0, 0.0]
+    """
+    xp, wide = checked("non_negative", x, real=True)
+    return cast_like(x, xp.where(wide < 0, 0.0, wide))
+
+
+@proximal_operator
 def simplex(x: Array, /, *, radius: Any = 1.0, axis: int = -1) -> Array:
     r"""Project onto a simplex: elements >= 0 that sum to `radius` along an axis.
 
@@ -78,19 +100,24 @@ def simplex(x: Array, /, *, radius: Any = 1.0, axis: int = -1) -> Array:
     >>> prox.simplex(np.asarray([1.0, 0.5, -1.0])).tolist()
     [0.75, 0.25, 0.0]
     """
-    xp, wide, radius = checked("simplex", x, real=True, radius=(POSITIVE, radius))
+    _, wide, radius = checked("simplex", x, real=True, radius=(POSITIVE, radius))
     (axis,) = axes = checked_axes("simplex", x, axis)
     check_shape("simplex", "radius", radius, (*x.shape[:axis], *x.shape[axis + 1 :]), "`x` without `axis`")
     if 0 in x.shape:
         return x
-    radius = along(x, axes, radius)
+    return cast_like(x, onto_simplex(wide, along(x, axes, radius), axis))
+
+
+def onto_simplex(wide: Any, radius: Any, axis: int) -> Any:
+    """Project onto elements >= 0 that sum to `radius`, which broadcasts to `wide`, along an axis."""
+    xp = namespace(wide) if isinstance(radius, float) else namespace(wide, radius)
     constant = stop_gradient(wide)
     top = namespace(constant).max(constant, axis=axis, keepdims=True)
     support = _support(constant - top, radius if isinstance(radius, float) else stop_gradient(radius), axis)
     wide = wide - top  # the projection stays the same, and the sums do not cancel
     total = xp.sum(xp.where(support, wide, 0.0), axis=axis, keepdims=True)
     theta = (total - radius) / xp.sum(xp.astype(support, wide.dtype), axis=axis, keepdims=True)
-    return cast_like(x, xp.where(support, wide - theta, 0.0))
+    return xp.where(support, wide - theta, 0.0)
 
 
 def _support(x: Any, radius: Any, axis: int) -> Any:

@@ -9,9 +9,10 @@ Shared parameters count once in a module, but twice in its state dict, where the
 buffers. So pass the module, or ``dict(model.named_parameters())``.
 """
 
+from ._anchored import anchored
 from ._modules import paths_within
 from ._over_tree import OverTree, over_tree
 from ._patterns import Pattern
 from ._selection import Selection
 
-__all__ = ["OverTree", "Pattern", "Selection", "over_tree", "paths_within"]
+__all__ = ["OverTree", "Pattern", "Selection", "anchored", "over_tree", "paths_within"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .._arrays.numerics import sum_scalars
@@ -101,6 +101,7 @@ class OverTree(HasStaticKey, HasParameters):
     patterns: Patterns
     options: tuple[tuple[str, Any], ...]
     factors: tuple[float, float] | None  # of |x| and x^2, if `fn` is a sum of these
+    held: Mapping[str, Any] = field(default_factory=dict)  # trees of options, as `named` of a call
 
     @property
     def __name__(self) -> str:
@@ -111,6 +112,7 @@ class OverTree(HasStaticKey, HasParameters):
         spec = spec_of(self.fn)
         arguments = {**self.patterns.arguments(), **({"options": dict(self.options)} if self.options else {})}
         texts = [repr(spec.name) if spec else shown_function(self.fn), *(f"{k}={v!r}" for k, v in arguments.items())]
+        texts += [f"{name}=<tree>" for name in self.held]
         return f"over_tree({', '.join(texts)})"
 
     def __call__(self, tree: Any, /, *others: Any, **named: Any) -> Any:
@@ -146,7 +148,7 @@ class OverTree(HasStaticKey, HasParameters):
             return selected.zero()
         values: list[Any] = []
         fused: frozenset[int] = frozenset()
-        if self.factors is not None and not (others or named):
+        if self.factors is not None and not (others or named or self.held):
             arrays = selected.arrays()
             backend = backend_of(arrays[0])
             assert backend is not None
@@ -155,7 +157,7 @@ class OverTree(HasStaticKey, HasParameters):
 
     def _static_key(self) -> tuple[Any, ...]:
         """Return a hashable key that is equal for two penalties that compute the same function."""
-        return self.fn, self.patterns.key(), self.options
+        return self.fn, self.patterns.key(), self.options, self.held
 
     def _call_parameters(self) -> Parameters:
         """Return the parameters of `fn`. Those of arrays take trees, and its options take values or trees."""
@@ -165,7 +167,7 @@ class OverTree(HasStaticKey, HasParameters):
         trees, keyword = inner.positional, inner.keyword
         if not trees:  # `fn` takes its first argument by position, too
             trees, keyword = keyword[:1], keyword[1:]
-        own = dict(self.options)
+        own = {**dict(self.options), **self.held}
         required = (name for name in inner.required if name not in own)
         keyword = tuple(key for key in keyword if key not in own)
         return Parameters(trees, tuple(required), keyword, inner.fixed, inner.takes_any, constants=inner.constants)
@@ -182,9 +184,11 @@ class OverTree(HasStaticKey, HasParameters):
 
     def _rows(self, tree: Any, others: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Selected, list[_Row]]:
         """Return the selection and, for each selected leaf, its path and the arguments of `fn`."""
-        twice = next((name for name in named if name in dict(self.options)), None)
+        twice = next((name for name in named if name in dict(self.options) or name in self.held), None)
         if twice is not None:
-            raise TypeError(f"over_tree: `{twice}` must be passed once, got it in the call and in `options`. Drop one.")
+            where = "the tree's own values" if twice in self.held else "`options`"
+            raise TypeError(f"over_tree: `{twice}` must be passed once, got it in the call and in {where}. Drop one.")
+        named = {**self.held, **named}
         selected = self.patterns.select("over_tree", "tree", tree)
         columns = [leaves_at("over_tree", selected, other, f"others[{i}]") for i, other in enumerate(others)]
         options = {name: values_at("over_tree", selected, value, name) for name, value in named.items()}

@@ -66,6 +66,8 @@ def cells() -> Iterator[tuple[str, Callable[..., Any], list[torch.Tensor], int]]
     gram = min(ROWS, CLASSES) ** 2
     for name in ("l1", "l2", "elastic_net", "huber", "output_magnitude"):
         yield name, getattr(xp, name), [x], 2
+    yield "total_variation", xp.total_variation, [x], 2
+    yield "total_variation(axis)", lambda x: xp.total_variation(x, axis=(0, 1), mode="isotropic"), [x], 2
     yield "l2(center='mean')", lambda x: xp.l2(x, center="mean"), [x], 2
     for name in ("group_lasso", "z_loss", "entropy"):
         yield name, getattr(xp, name), [log_p], 2 * ROWS
@@ -128,6 +130,8 @@ def main(count: int, out: Path) -> None:
             parts = [distribute_tensor(x, mesh, layout) for x in arrays]
             # a Gram matrix needs another axis cut, for the array and for its gradient
             exchanges = 2 * mesh.ndim if name.startswith(("orthogonality", "covariance")) else 0
+            if name.startswith("total_variation"):  # there and back, and so for the gradient
+                exchanges = 4 * mesh.ndim
             row = {"function": name, "sharding": kind, "most": most, "exchanges": exchanges}
             try:
                 got, gradients, calls = measured(function, parts)

@@ -49,6 +49,8 @@ def of_first_pass(reduce: Callable[[Any], Any], x: Any, *, again: bool) -> Any:
 class DaskEvaluation(Evaluation):
     def evaluate(self, work: Work) -> tuple[Any, Any]:
         work = _aligned(work)
+        if work.kind == "neighborhoods":  # of other chunks, too
+            return self._of_whole(work), None
         core = _axes_without_terms(work)
         cut = [axis for axis in core if any(len(x.chunks[axis]) > 1 for x in _with_rows(work))]
         if not cut and not (work.kind == "whole" and "weights" in work.options):

@@ -63,6 +63,14 @@ class JaxBackend(Backend):
         product = jnp.matmul(rows, jnp.matrix_transpose(weight), preferred_element_type=dtype)
         return product if rows is hidden else jnp.reshape(product, (*hidden.shape[:-1], weight.shape[0]))
 
+    def sum_over(self, arrays: Sequence[Any], fn: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+        def add(total: list[Any], rows: list[Any]) -> tuple[list[Any], None]:
+            return [a + b for a, b in zip(total, fn(rows), strict=True)], None
+
+        shapes = jax.eval_shape(fn, [x[0] for x in arrays])
+        zeros = [jnp.zeros(x.shape, x.dtype) for x in shapes]
+        return jax.lax.scan(add, zeros, list(arrays))[0]
+
     def snapshot(self, x: Any) -> Any:
         return x  # immutable; a copy would take longer than the rest of a report
 

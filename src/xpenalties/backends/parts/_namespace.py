@@ -206,6 +206,13 @@ class _Linalg:
         values, vectors = self._local.eigh(x.data)
         return self._cls(values, x.cuts[:-1], x.varies), self._cls(vectors, x.cuts, x.varies)
 
+    def svd(self, x: Part, /, *, full_matrices: bool = True) -> tuple[Part, Part, Part]:
+        if x.cuts[-1] is not None or x.cuts[-2] is not None:
+            raise NotImplementedError("singular values need whole matrices. Gather the array first.")
+        u, values, vh = self._local.svd(x.data, full_matrices=full_matrices)
+        u, vh = (self._cls(vectors, x.cuts, x.varies) for vectors in (u, vh))
+        return u, self._cls(values, x.cuts[:-1], x.varies), vh
+
 
 def _axes(x: Part, axis: Any) -> tuple[int, ...]:
     if axis is None:

@@ -17,7 +17,7 @@ from ._autograd import TorchAutodiff
 from ._backend import BACKEND, TorchBackend, TorchExchange
 from ._dtensor_evaluation import DTensorEvaluation
 from ._dtensor_matmul import gram, linear, product
-from ._dtensor_moves import for_any_loss, plain, redistributed, settled, to_local
+from ._dtensor_moves import for_any_loss, plain, redistributed, replicated, settled, to_local, uncut
 from ._dtensor_namespace import Namespace, lifted, mesh_of
 from ._dtensor_random import DTensorRandom
 from ._dtensor_reductions import cumulative_sum, extremum, total
@@ -101,6 +101,18 @@ class DTensorBackend(TorchBackend):
         if not isinstance(x, DTensor):
             return super().map_singular_values(x, function)
         return mapped_singular_values(x, function, BACKEND.map_singular_values)
+
+    def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
+        return uncut(x, axes) if isinstance(x, DTensor) else x
+
+    def whole_matrices(self, x: Any) -> Any:
+        if not isinstance(x, DTensor):
+            return x
+        everywhere = replicated(x.device_mesh)
+        return to_local(redistributed(x, everywhere), everywhere)
+
+    def cut_like(self, x: Any, like: Any) -> Any:
+        return self.laid_out(x, like)
 
     def zero(self, like: Any, dtype: Any) -> Any:
         return torch.zeros((), dtype=dtype, device=like.device)

@@ -35,6 +35,7 @@ __all__ = [
     "replicated",
     "settled",
     "to_local",
+    "uncut",
 ]
 
 Layout = tuple[Any, ...]
@@ -54,6 +55,14 @@ def settled(layout: Sequence[Any]) -> Layout:
 def replicated(mesh: Any) -> Layout:
     """Return the layout that gives every process a copy."""
     return (Replicate(),) * mesh.ndim
+
+
+def uncut(x: Any, axes: tuple[int, ...]) -> Any:
+    """Return a DTensor that is whole along these axes. The longest other axis is cut instead, if there is any."""
+    others = [axis for axis in range(x.ndim) if axis not in axes]
+    other = Shard(max(others, key=lambda axis: x.shape[axis])) if others else Replicate()
+    layout = settled(x.placements)
+    return redistributed(x, tuple(other if not p.is_replicate() and p.dim in axes else p for p in layout))
 
 
 def moved_shard(placement: Any, axis: int) -> Any:
