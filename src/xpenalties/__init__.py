@@ -15,6 +15,7 @@ from ._arrays.gradients import grad, grad_norm, value_and_grad
 from ._arrays.value_checks import *  # noqa: F403
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
+from ._penalties import bernoulli_kl as _bernoulli_kl
 from ._penalties import divergences as _divergences
 from ._penalties import f_divergences as _f_divergences
 from ._penalties import features as _features
@@ -22,6 +23,7 @@ from ._penalties import gaussian_kl as _gaussian_kl
 from ._penalties import gradient_penalties as _gradient_penalties
 from ._penalties import groups as _groups
 from ._penalties import linear_divergences as _linear
+from ._penalties import lipschitz as _lipschitz
 from ._penalties import matrix_norms as _matrix_norms
 from ._penalties import mixture_of_experts as _mixture_of_experts
 from ._penalties import mutual_information as _mutual_information
@@ -32,6 +34,7 @@ from ._penalties import smoothness as _smoothness
 from ._penalties import spread as _spread
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
+from ._penalties.bernoulli_kl import *  # noqa: F403
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.f_divergences import *  # noqa: F403
 from ._penalties.features import *  # noqa: F403
@@ -39,6 +42,7 @@ from ._penalties.gaussian_kl import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
 from ._penalties.groups import *  # noqa: F403
 from ._penalties.linear_divergences import *  # noqa: F403
+from ._penalties.lipschitz import *  # noqa: F403
 from ._penalties.matrix_norms import *  # noqa: F403
 from ._penalties.mixture_of_experts import *  # noqa: F403
 from ._penalties.mutual_information import *  # noqa: F403
@@ -69,6 +73,7 @@ __all__ = [
     *_smoothness.__all__,
     *_divergences.__all__,
     *_f_divergences.__all__,
+    *_bernoulli_kl.__all__,
     *_gaussian_kl.__all__,
     *_partial_divergences.__all__,
     *_linear.__all__,
@@ -80,6 +85,7 @@ __all__ = [
     *_mixture_of_experts.__all__,
     *_mutual_information.__all__,
     *_gradient_penalties.__all__,
+    *_lipschitz.__all__,
     *_finite.__all__,
     *_value_checks.__all__,
     "grad",

@@ -76,6 +76,7 @@ ROWS = [
     row("kl_divergence", log_p=P, log_q=Q, options={"direction": "symmetric", "temperature": 2.0}),
     row("kl_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO),
     row("kl_divergence", "masked NaN", log_p=ROW_NAN, log_q=P, named=KEEP_ONE, options={"from_logits": True}),
+    row("kl_divergence", "skewed", log_p=P_ZERO, log_q=Q_ZERO, options={"skew": 0.25}),
     row("js_divergence", "zero probabilities", log_p=P_ZERO, log_q=Q_ZERO, options={"beta": 0.25}),
     row("f_divergence", log_p=P, log_q=Q),
     row("f_divergence", log_p=P, log_q=Q, options={"kind": "chi2", "temperature": 2.0}),
@@ -89,6 +90,8 @@ ROWS = [
         log_q=log([0.2, 0.3, 0.1], [0.3, 0.2, 0.1]),
     ),
     row("sampled_kl", log_p=P, log_q=Q),
+    row("bernoulli_kl", log_p=P, log_q=Q),
+    row("bernoulli_kl", log_p=X, log_q=Y, options={"kind": "tv", "from_logits": True}),
     row("gaussian_kl", mean=X, log_var=Y),
     row("gaussian_kl", "free bits", mean=X, log_var=Y, named={"mean_q": X[1]}, options={"free_bits": 0.5}),
     row("z_loss", "a logit of -inf", logits=[[-math.inf, 0.5, 1.0], [0.25, -1.0, 2.0]]),
@@ -119,6 +122,7 @@ ROWS = [
     row("output_magnitude", "zeros", x=ZEROS),
     row("gradient_penalty", "a gradient of zeros", function="sum of x sin x", x=ZERO_ROW),
     row("interpolated_gradient_penalty", function="sum of x sin x", real=X, fake=Y, named={"alpha": [0.25, 0.5]}),
+    row("lipschitz_penalty", function="sum of x sin x", x=X, named={"noise": Y}, options={"target": 0.5}),
     row("jacobian_penalty", function="x sin x", x=X, random=True),
 ]
 

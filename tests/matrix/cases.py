@@ -369,6 +369,25 @@ CASES = [
         laws=("zero_for_equal", "nonnegative", "shift_invariant_rows"),
     ),
     Case(xp.kl_divergence, [log_probs(3, 5), log_probs(3, 5)], {"temperature": 0.5}, laws=("zero_for_equal",)),
+    *[
+        Case(
+            xp.kl_divergence,
+            [log_probs(5, 3, axis=0), log_probs(5, 3, axis=0)],
+            {"direction": direction, "skew": skew, "axis": 0},
+            laws=("zero_for_equal", "nonnegative", *(("symmetric",) if direction == "symmetric" else ())),
+            bad=[({"skew": 1.5}, ValueError, r"`skew` must be in \[0, 1\], got 1.5")],
+        )
+        for direction, skew in (("forward", 0.1), ("reverse", 0.1), ("symmetric", 0.7), ("forward", 1.0))
+    ],
+    *[
+        Case(
+            xp.kl_divergence,
+            [3 * randn(3, 5), 3 * randn(3, 5)],
+            {"direction": direction, "skew": 0.1, "from_logits": True},
+            laws=("zero_for_equal", "nonnegative", "shift_invariant_rows"),
+        )
+        for direction in ("forward", "reverse", "symmetric")
+    ],
     Case(
         xp.js_divergence,
         [log_probs(3, 5), log_probs(3, 5)],
@@ -394,6 +413,48 @@ CASES = [
         {"from_logits": True, "temperature": 0.7},
         laws=("zero_for_equal", "nonnegative", "symmetric", "at_most_log_2", "shift_invariant_rows"),
     ),
+    Case(
+        xp.f_divergence,
+        [log_probs(3, 5), log_probs(3, 5)],
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("zero_for_equal", "nonnegative", "symmetric"),
+        bad=[
+            Bad.temperature,
+            Bad.axis,
+            Bad.from_logits,
+            ({"kind": "tvd"}, ValueError, r"`kind` must be one of 'tv', 'hellinger', 'chi2', 'alpha', 'renyi', got"),
+            ({"alpha": float("inf")}, ValueError, r"`alpha` must be in \(-inf, inf\), got inf"),
+            ({"kind": "renyi", "alpha": 0}, ValueError, r"`alpha` must be > 0 for `kind` 'renyi', got 0.0. Swap P"),
+        ],
+    ),
+    *[
+        Case(
+            xp.f_divergence,
+            [log_probs(4, 3, axis=0), log_probs(4, 3, axis=0)],
+            {"kind": kind, "axis": 0},
+            laws=("zero_for_equal", "nonnegative", *(("symmetric",) if kind == "hellinger" else ())),
+        )
+        for kind in ("hellinger", "chi2")
+    ],
+    *[
+        Case(
+            xp.f_divergence,
+            [log_probs(3, 5), log_probs(3, 5)],
+            {"kind": kind, "alpha": alpha},
+            laws=("zero_for_equal", "nonnegative"),
+        )
+        for kind, powers in (("alpha", (-0.5, 0, 0.3, 1, 3)), ("renyi", (0.3, 1, 2.5)))
+        for alpha in powers
+    ],
+    *[
+        Case(
+            xp.f_divergence,
+            [3 * randn(3, 5), 3 * randn(3, 5)],
+            {"kind": kind, "alpha": 0.7, "from_logits": True, "temperature": 2.0},
+            laws=("zero_for_equal", "nonnegative", "shift_invariant_rows"),
+        )
+        for kind in ("tv", "hellinger", "chi2", "alpha", "renyi")
+    ],
     Case(
         xp.entropy,
         [log_probs(3, 5)],
@@ -507,6 +568,30 @@ CASES = [
             ({"gradient": "k1"}, ValueError, r"`gradient` must be one of 'value', 'k2', got 'k1'"),
         ],
     ),
+    *[
+        Case(
+            xp.bernoulli_kl,
+            [log_probs(3, 4), log_probs(3, 4)],
+            {"kind": kind},
+            kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+            laws=("zero_for_equal", "nonnegative", *(("symmetric",) if kind == "tv" else ())),
+            bad=[
+                ({"kind": "js"}, ValueError, r"`kind` must be one of 'kl', 'tv', got 'js'"),
+                Bad.from_logits,
+            ],
+        )
+        for kind in ("kl", "tv")
+    ],
+    *[
+        Case(
+            xp.bernoulli_kl,
+            [2 * randn(3, 4), 2 * randn(3, 4)],
+            {"kind": kind, "from_logits": True},
+            kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+            laws=("zero_for_equal", "nonnegative", "even"),
+        )
+        for kind in ("kl", "tv")
+    ],
     Case(
         xp.gaussian_kl,
         [randn(3, 4), randn(3, 4)],
@@ -684,6 +769,28 @@ CASES = [
         **{**FUNCTION, "fn": curved},
     ),
     Case(
+        xp.lipschitz_penalty,
+        [randn(3, 2, 2)],
+        {"sigma": 0.5, "noise": randn(3, 2, 2)},
+        laws=("nonnegative",),
+        bad=[
+            Bad.one_sided,
+            ({"target": -1}, ValueError, r"`target` must be in \[0, inf\), got -1.0"),
+            ({"sigma": 0}, ValueError, r"`sigma` must be in \(0, inf\), got 0.0"),
+            ({"projections": 0}, ValueError, r"`projections` must be at least 1, got 0"),
+            ({"projections": 2, "noise": None, "rng": 1}, TypeError, r"`rng` must be a .*, got int\. Pass for example"),
+        ],
+        # the difference of two rounded values is divided by sigma, and squared
+        **{**FUNCTION, "lacking": {}, "rounds_in_half": 40},
+    ),
+    Case(
+        xp.lipschitz_penalty,
+        [randn(4, 3)],
+        {"noise": randn(4, 3), "target": 0.75, "one_sided": True, "sigma": 0.25},
+        laws=("nonnegative",),
+        **{**FUNCTION, "lacking": {}},
+    ),
+    Case(
         xp.linear_kl_divergence,
         [randn(4, 3), randn(5, 3), randn(4, 3), randn(5, 3)],
         laws=("zero_for_equal", "nonnegative", "shift_invariant_classes"),
@@ -709,6 +816,12 @@ CASES = [
         [randn(4, 3), randn(6, 3), randn(4, 3), randn(6, 3)],
         {"direction": "symmetric"},
         laws=("zero_for_equal", "nonnegative", "symmetric", "shift_invariant_classes"),
+    ),
+    Case(
+        xp.linear_kl_divergence,
+        [randn(4, 3), randn(5, 3), randn(4, 3), randn(5, 3)],
+        {"direction": "reverse", "skew": 0.3},
+        laws=("zero_for_equal", "nonnegative", "shift_invariant_classes"),
     ),
     Case(
         xp.linear_js_divergence,

@@ -77,10 +77,10 @@ def _kl(p, q):
     return special.rel_entr(p, q).sum()
 
 
-def kl_divergence(log_p, log_q, direction="forward", temperature=1.0, axis=-1, from_logits=False):
+def kl_divergence(log_p, log_q, direction="forward", skew=0.0, temperature=1.0, axis=-1, from_logits=False):
     def row(a, b):
         p, q = probabilities(a, temperature, from_logits), probabilities(b, temperature, from_logits)
-        forward, reverse = _kl(p, q), _kl(q, p)
+        forward, reverse = _kl(p, skew * p + (1 - skew) * q), _kl(q, skew * q + (1 - skew) * p)
         return {"forward": forward, "reverse": reverse, "symmetric": (forward + reverse) / 2}[direction]
 
     return rows(row, log_p, log_q, axis=axis)
@@ -143,6 +143,11 @@ def sampled_kl(log_p, log_q, estimator="k3", gradient="value"):
     }[estimator]
 
 
+def bernoulli_kl(log_p, log_q, kind="kl", from_logits=False):
+    p, q = (special.expit(x) if from_logits else np.exp(x) for x in (log_p, log_q))
+    return np.abs(p - q) if kind == "tv" else special.rel_entr(p, q) + special.rel_entr(1 - p, 1 - q)
+
+
 def gaussian_kl(mean, log_var, mean_q=None, log_var_q=None, free_bits=0.0, weights=None):
     """By Gauss-Hermite quadrature of p log(p / q), which is exact for polynomials of degree 2."""
     nodes, factors = special.roots_hermite(4)
@@ -158,9 +163,9 @@ def z_loss(logits, axis=-1):
     return rows(lambda z: np.log(np.exp(z).sum()) ** 2, logits, axis=axis)
 
 
-def linear_kl_divergence(hidden_p, weight_p, hidden_q, weight_q, direction="forward", temperature=1.0):
+def linear_kl_divergence(hidden_p, weight_p, hidden_q, weight_q, direction="forward", skew=0.0, temperature=1.0):
     p, q = np.inner(hidden_p, weight_p), np.inner(hidden_q, weight_q)
-    return kl_divergence(p, q, direction, temperature, from_logits=True)
+    return kl_divergence(p, q, direction, skew, temperature, from_logits=True)
 
 
 def linear_js_divergence(hidden_p, weight_p, hidden_q, weight_q, beta=0.5, temperature=1.0):
@@ -231,6 +236,15 @@ def interpolated_gradient_penalty(real, fake, alpha, target_norm=1.0, one_sided=
 
 def jacobian_penalty(x, projections=1, rng=None):
     return np.asarray([np.sum(np.diag(slope(sample).ravel()) ** 2) for sample in x])
+
+
+def lipschitz_penalty(x, noise, sigma=0.01, target=0.0, one_sided=False):
+    def value(x):
+        return np.sum(x * np.sin(x), axis=tuple(range(1, x.ndim)))
+
+    draws = noise if noise.ndim > x.ndim else [noise]
+    slope = np.sqrt(np.mean([((value(x + sigma * draw) - value(x)) / sigma) ** 2 for draw in draws], axis=0))
+    return np.maximum(slope - target, 0 if one_sided else -np.inf) ** 2
 
 
 def output_magnitude(x, target=1.0, norm="rms", weights=None):

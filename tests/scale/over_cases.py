@@ -18,7 +18,7 @@ FAMILIES = {
     "norms of matrices": "spectral_norm|nuclear_norm",
     "divergences": "kl_divergence|js_divergence|entropy|z_loss",
     "f-divergences": "f_divergence",
-    "partial divergences": "topk_kl_divergence|sampled_kl",
+    "partial divergences": "topk_kl_divergence|sampled_kl|bernoulli_kl",
     "Gaussians": "gaussian_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
     "orthogonality of sequences": r"orthogonality(?=.*axis)",
@@ -59,6 +59,8 @@ def _grown(case: Case) -> list[np.ndarray]:
             if not is_features:
                 whole = np.take(whole, np.arange(_SIZES[n]) % n, axis=axis)
         whole = whole + 0.3 * rng.standard_normal(whole.shape)
+        if _of_elements(case):
+            whole = -np.abs(whole)
         if _holds_log_probabilities(case):
             axis = case.options.get("axis", -1)
             share = 0.8 if case.name == "topk_kl_divergence" and case.options.get("tail") != "included" else 1.0

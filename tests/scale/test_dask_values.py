@@ -103,6 +103,7 @@ OF_LOGS = [
     ("kl_divergence", {"from_logits": True}),
     ("kl_divergence", {"from_logits": True, "direction": "symmetric"}),
     ("kl_divergence", {}),
+    ("kl_divergence", {"from_logits": True, "skew": 0.1}),
     ("js_divergence", {"from_logits": True}),
     ("js_divergence", {"beta": 0.3}),
     ("f_divergence", {"from_logits": True}),

@@ -77,6 +77,7 @@ def penalty(
     matrices: tuple[str, ...] = (),
     distributions: Callable[[Mapping[str, Any]], Distributions | None] = lambda options: None,
     samples: Shape | Callable[[Mapping[str, Any]], Shape | None] | None = None,
+    differentiates: bool = True,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Turn a formula into a public penalty.
 
@@ -106,6 +107,8 @@ def penalty(
         For a statistic, whose only term depends on all samples: what a sample is. `where` and `weights` are then those
         of the samples, and the formula gets them as "weights": an array of the samples' shape, with 0 for those that
         are left out, or None if all count alike.
+    differentiates : bool
+        Whether a penalty that takes functions differentiates them. If not, it also works without autodiff.
     """
 
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:
@@ -129,6 +132,7 @@ def penalty(
             check_arrays=check_arrays,
             distributions=distributions,
             samples=samples,
+            differentiates=differentiates,
         )
 
         @wraps(formula)

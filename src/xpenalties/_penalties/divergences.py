@@ -21,6 +21,7 @@ def kl_divergence(
     /,
     *,
     direction: Literal["forward", "reverse", "symmetric"] = "forward",
+    skew: UnitInterval = 0.0,
     temperature: Positive = 1.0,
     axis: int = -1,
     from_logits: bool = False,
@@ -40,6 +41,10 @@ def kl_divergence(
         Log-probabilities, or logits if `from_logits` is True. Real floating point, of the same shape.
     direction : {"forward", "reverse", "symmetric"}, default "forward"
         Direction of the divergence.
+    skew : float, default 0.0
+        Fraction of a distribution that the other one is mixed with, in [0, 1]: KL(P || skew P + (1 - skew) Q) for
+        "forward", KL(Q || skew Q + (1 - skew) P) for "reverse", and the mean of both for "symmetric". If it is not 0,
+        the divergence is at most -log(skew), also for disjoint distributions. At 1 it is 0.
     temperature : float, default 1.0
         Divides both inputs before a softmax normalizes them; > 0. The value is not multiplied by temperature**2.
     axis : int, default -1
@@ -62,8 +67,8 @@ def kl_divergence(
     Notes
     -----
     A class with p = 0 adds 0, whatever q is. Probabilities below the dtype's smallest normal number count as 0. A class
-    with p > 0 and q = 0 makes the value +inf, as in scipy.special.rel_entr. If the inputs are normalized here, q counts
-    as 0 if log q is below -9e18 (in float32; -6e153 in float64).
+    with p > 0 and q = 0 makes the value +inf, as in scipy.special.rel_entr, unless there is a `skew`. If the inputs are
+    normalized here, q counts as 0 if log q is below -9e18 (in float32; -6e153 in float64).
 
     If both inputs are normalized here, by `from_logits` or a `temperature`, the value keeps its digits and is never
     below 0, even if the distributions are close. In float32, values down to 1e-9 then have 4 correct digits. Otherwise,
@@ -76,6 +81,8 @@ def kl_divergence(
     References
     ----------
     .. [1] Kullback & Leibler, "On information and sufficiency", Ann. Math. Statist. 22(1), 1951.
+    .. [2] Lee, "Measures of distributional similarity", ACL 1999, for `skew`.
+    .. [3] Ko et al., "DistiLLM: towards streamlined distillation for large language models", ICML 2024, for `skew`.
 
     Examples
     --------
@@ -86,7 +93,7 @@ def kl_divergence(
     >>> float(kl_divergence(log_p, log_q, direction="reverse"))
     inf
     """
-    return kl(log_p, log_q, direction=direction, axis=axis, temperature=temperature, from_logits=from_logits)
+    return kl(log_p, log_q, direction=direction, skew=skew, axis=axis, temperature=temperature, from_logits=from_logits)
 
 
 @penalty(terms="rows", reduction="mean", distributions=complete_unless_normalized)

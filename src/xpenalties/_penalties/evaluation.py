@@ -37,7 +37,7 @@ def evaluate(call: Call) -> Any:
     if backend.ragged:
         return evaluate_ragged(call, backend, _value)
     if call.functions:
-        return _with_autodiff(call, backend)
+        return _with_autodiff(call, backend) if call.spec.differentiates else _value(call, backend)
     return _value(call, backend) if backend.evaluation.program is None else _in_program(call, backend)
 
 

@@ -10,7 +10,7 @@ from ..backends import in_dynamo, namespace
 from ..backends._fast_path import guards_are_skipped
 from .log_probabilities import log_probabilities, log_ratio, nan_if_small, zero_outside_support
 
-__all__ = ["jensen_shannon"]
+__all__ = ["jensen_shannon", "log_mixture_ratios"]
 
 
 def jensen_shannon(
@@ -45,7 +45,7 @@ def _of_log_ratio(log_p: Any, log_q: Any, d: Any, *, beta: float, axis: int) -> 
     d = zero_outside_support(d, log_p, log_q)
     is_far = xp.abs(d) > 1
     near = xp.clip(d, -1.5, 1.5)  # wider than 1, so that the clip's kink is never used
-    far_over_p, far_over_q = _log_mixture_ratios(d, beta=beta)
+    far_over_p, far_over_q = log_mixture_ratios(d, beta=beta)
     log_m_over_p = xp.where(is_far, far_over_p, log1p_minus_tangent((1 - beta) * xp.expm1(near)))
     log_m_over_q = xp.where(is_far, far_over_q, log1p_minus_tangent(beta * xp.expm1(-near)))
     p_part = p * zero_outside_support(log_m_over_p, log_p)
@@ -53,7 +53,7 @@ def _of_log_ratio(log_p: Any, log_q: Any, d: Any, *, beta: float, axis: int) -> 
     return 0.0 - xp.sum(beta * p_part + (1 - beta) * q_part, axis=axis)
 
 
-def _log_mixture_ratios(d: Any, *, beta: float) -> tuple[Any, Any]:
+def log_mixture_ratios(d: Any, *, beta: float) -> tuple[Any, Any]:
     """Return log m - log p and log m - log q for |d| > 1, computed as logaddexp does."""
     xp = namespace(d)
     traced = in_dynamo()  # a logarithm by `math` would make torch.compile compile again for each `beta`

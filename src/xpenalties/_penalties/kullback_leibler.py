@@ -35,6 +35,7 @@ from .log_probabilities import (
     scaled,
     zero_outside_support,
 )
+from .skewed_kl import skewed_kl
 
 __all__ = ["class_terms", "kl"]
 
@@ -42,9 +43,19 @@ _SMALL = 2**14  # elements; for smaller arrays, fewer operations are faster
 
 
 def kl(
-    log_p: Any, log_q: Any, *, direction: str, axis: int, temperature: float = 1.0, from_logits: bool = False
+    log_p: Any,
+    log_q: Any,
+    *,
+    direction: str,
+    axis: int,
+    temperature: float = 1.0,
+    from_logits: bool = False,
+    skew: float = 0.0,
 ) -> Any:
     """Return the `kl_divergence` of each row."""
+    if skew != 0.0:
+        options = {"axis": axis, "temperature": temperature, "from_logits": from_logits}
+        return skewed_kl(log_p, log_q, skew=skew, direction=direction, **options)  # type: ignore[arg-type]
     if direction == "reverse":
         log_p, log_q = log_q, log_p
     if not from_logits and temperature == 1.0:

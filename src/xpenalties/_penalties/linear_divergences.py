@@ -30,6 +30,7 @@ def linear_kl_divergence(
     /,
     *,
     direction: Literal["forward", "reverse", "symmetric"] = "forward",
+    skew: UnitInterval = 0.0,
     temperature: Positive = 1.0,
     **shared: Unpack[Shared],
 ) -> Array:
@@ -47,6 +48,8 @@ def linear_kl_divergence(
         Weights of the output layers, as torch.nn.Linear stores them; the kernels of Flax and Keras are the transpose.
     direction : {"forward", "reverse", "symmetric"}, default "forward"
         KL(P||Q), KL(Q||P) or the mean of both.
+    skew : float, default 0.0
+        Fraction of a distribution that the other one is mixed with, in [0, 1], as in `kl_divergence`.
     temperature : float, default 1.0
         Divides the logits of both before a softmax normalizes them; > 0.
 
@@ -84,7 +87,7 @@ def linear_kl_divergence(
     0.0
     """
     logits_p, logits_q = logits_of_two_layers(hidden_p, weight_p, hidden_q, weight_q)
-    return kl(logits_p, logits_q, direction=direction, axis=-1, temperature=temperature, from_logits=True)
+    return kl(logits_p, logits_q, direction=direction, skew=skew, axis=-1, temperature=temperature, from_logits=True)
 
 
 @penalty(

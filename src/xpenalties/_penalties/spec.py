@@ -43,6 +43,7 @@ class Spec:
 
     distributions: Callable[[Mapping[str, Any]], Distributions | None]  # of the options; None: no log-probabilities
     samples: Shape | Callable[[Mapping[str, Any]], Shape | None] | None = None  # of a statistic
+    differentiates: bool = True  # the functions, if there are any
 
     def shape_of_samples(self, options: Mapping[str, Any]) -> Shape | None:
         """Return what a sample is if the penalty is a statistic of samples, for given options. Else None."""
