@@ -18,29 +18,39 @@ from ._core.registry import register
 from ._penalties import bernoulli_kl as _bernoulli_kl
 from ._penalties import divergences as _divergences
 from ._penalties import f_divergences as _f_divergences
+from ._penalties import features as _features
 from ._penalties import gaussian_kl as _gaussian_kl
 from ._penalties import gradient_penalties as _gradient_penalties
 from ._penalties import groups as _groups
 from ._penalties import linear_divergences as _linear
 from ._penalties import lipschitz as _lipschitz
 from ._penalties import matrix_norms as _matrix_norms
+from ._penalties import mixture_of_experts as _mixture_of_experts
+from ._penalties import mutual_information as _mutual_information
 from ._penalties import norms as _norms
 from ._penalties import representations as _representations
+from ._penalties import sample_distances as _sample_distances
 from ._penalties import smoothness as _smoothness
+from ._penalties import spread as _spread
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties.bernoulli_kl import *  # noqa: F403
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.f_divergences import *  # noqa: F403
+from ._penalties.features import *  # noqa: F403
 from ._penalties.gaussian_kl import *  # noqa: F403
 from ._penalties.gradient_penalties import *  # noqa: F403
 from ._penalties.groups import *  # noqa: F403
 from ._penalties.linear_divergences import *  # noqa: F403
 from ._penalties.lipschitz import *  # noqa: F403
 from ._penalties.matrix_norms import *  # noqa: F403
+from ._penalties.mixture_of_experts import *  # noqa: F403
+from ._penalties.mutual_information import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
+from ._penalties.sample_distances import *  # noqa: F403
 from ._penalties.smoothness import *  # noqa: F403
+from ._penalties.spread import *  # noqa: F403
 from ._penalties.token_log_probabilities import *  # noqa: F403
 from ._penalties.topk_and_sampled_divergences import *  # noqa: F403
 from ._pipeline import regularized_loss as _regularized_loss
@@ -69,6 +79,11 @@ __all__ = [
     *_linear.__all__,
     *_token_log_probabilities.__all__,
     *_representations.__all__,
+    *_features.__all__,
+    *_spread.__all__,
+    *_sample_distances.__all__,
+    *_mixture_of_experts.__all__,
+    *_mutual_information.__all__,
     *_gradient_penalties.__all__,
     *_lipschitz.__all__,
     *_finite.__all__,

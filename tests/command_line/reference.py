@@ -29,6 +29,7 @@ ZEROS = [[0.0] * 3] * 2
 ROW_NAN = [[math.nan] * 3, [0.5, -0.25, 1.0]]
 ONE_NAN = [[1.0, math.nan, 2.0], [0.5, -0.25, 1.0]]
 KEEP_ONE = {"where": [False, True]}
+KEEP_THREE = {"where": [False, True, True, True]}
 
 
 def log(*rows: list[float]) -> list[list[float]]:
@@ -100,6 +101,21 @@ ROWS = [
     row("orthogonality", "a vector of zeros", x=[[0.0, 0.0, 0.0], X[0], X[1]]),
     row("orthogonality", x=X, options={"mode": "hard", "normalize": False}),
     row("covariance", x=X),
+    row("variance", "a constant feature", x=[[0.5, 0.0, 1.0], [0.5, -0.25, 0.0], [0.5, 0.5, 3.0]]),
+    row("cross_correlation", a=[*X, Y[0]], b=[*Y, X[0]]),
+    row("cross_correlation", "a masked NaN", a=[ROW_NAN[0], *X, Y[0]], b=[Y[1], *Y, X[0]], named=KEEP_THREE),
+    row("koleo", x=[[1.0, 0.0], [0.0, 1.0], [-0.75, 0.25]]),
+    row("koleo", "equal rows", x=[[0.5, 0.25], [0.5, 0.25]], options={"floor": 0.5}),
+    row("uniformity", "equal rows", x=[X[0], X[0], X[1]]),
+    row("sigreg", x=[[0.5], [-1.5], [0.25]], random=True),
+    row("mmd", a=X, b=Y, options={"kernel": "imq", "bandwidths": 1.5}),
+    row("mmd", "energy", a=X, b=Y, options={"kernel": "energy", "unbiased": True}),
+    row("gram_distance", a=X, b=Y, options={"normalize": "gram", "centered": True}),
+    row("gram_distance", a=X, b=Y),
+    row("load_balancing", logits=[[0.5, 0.25, -1.0], [2.0, 0.0, 0.5], [0.0, -0.25, 1.0]], options={"top_k": 2}),
+    row("load_balancing", "sigmoids", logits=[*X, Y[0]], options={"scores": "sigmoid"}),
+    row("mutual_information", log_p=P),
+    row("mutual_information", "zero probabilities", log_p=P_ZERO, options={"mode": "penalty", "diversity": 2.0}),
     row("consistency", a=X, b=[[-1.5, 0.25, 2.0], [0.75, 1.5, -0.5]], options={"metric": "l1"}),
     row("consistency", a=X, b=Y, options={"metric": "cosine"}),
     row("output_magnitude", x=X),
@@ -116,6 +132,8 @@ def value(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> float:
     spec = PENALTIES[row["penalty"]].spec  # type: ignore[attr-defined]
     named = {name: np.asarray(values) for name, values in row["named"].items()}
     where = named.pop("where", True)
+    if spec.shape_of_samples(row["options"]) is not None:  # its single term is that of the samples that are left
+        arrays, where = {name: x[where] if np.ndim(where) else x for name, x in arrays.items()}, True
     terms = getattr(oracle, row["penalty"])(*arrays.values(), **named, **row["options"])
     selected = np.asarray(terms)[np.broadcast_to(where, np.shape(terms))]
     return float(selected.sum() if spec.reduction == "sum" else selected.mean())

@@ -251,3 +251,120 @@ def output_magnitude(x, target=1.0, norm="rms", weights=None):
     w = np.ones_like(x) if weights is None else weights
     size = np.sqrt(np.average(x**2, weights=w) if norm == "rms" else np.sum(w * x**2))
     return (size - target) ** 2
+
+
+def load_balancing(logits, top_k=1, scores="softmax", per_sequence=False, counts=None, weights=None):
+    w = np.ones(logits.shape[:-1]) if weights is None else weights
+    if per_sequence:
+        lead = logits.shape[:-2]
+        values = [load_balancing(logits[i], top_k, scores, False, counts, w[i]) for i in np.ndindex(lead) if w[i].any()]
+        return np.mean(values)
+    experts = logits.shape[-1]
+    share, mean = np.zeros(experts), np.zeros(experts)
+    for index in np.ndindex(logits.shape[:-1]):
+        z = logits[index]
+        score = {"softmax": special.softmax(z), "sigmoid": special.expit(z) / special.expit(z).sum()}.get(scores, z)
+        for i in sorted(range(experts), key=lambda i: -z[i])[:top_k]:
+            share[i] += w[index] / top_k / w.sum()
+        mean += w[index] * score / w.sum()
+    if counts is not None:
+        share = counts / counts.sum()
+    return experts * sum(share * mean)
+
+
+def mutual_information(log_p, diversity=1.0, mode="bonus", temperature=1.0, axis=-1, from_logits=False, weights=None):
+    moved = np.moveaxis(log_p, axis, -1)
+    w = np.ones(moved.shape[:-1]) if weights is None else weights
+    mean, of_samples = np.zeros(moved.shape[-1]), 0.0
+    for index in np.ndindex(moved.shape[:-1]):
+        p = probabilities(moved[index], temperature, from_logits)
+        mean += w[index] * p / w.sum()
+        of_samples += w[index] * special.entr(p).sum() / w.sum()
+    value = diversity * special.entr(mean).sum() - of_samples
+    return value if mode == "penalty" else -value
+
+
+def variance(x, target=1.0, weights=None):
+    deviations = [np.sqrt(np.cov(column, aweights=weights)) for column in x.T]
+    return np.mean([max(0.0, target - s) for s in deviations])
+
+
+def cross_correlation(a, b, off_diagonal=0.005, weights=None):
+    d = a.shape[1]
+    covariances = np.cov(a, b, rowvar=False, aweights=weights)
+    sizes = np.sqrt(np.diag(covariances))
+    c = (covariances / np.outer(sizes, sizes))[:d, d:]
+    return sum((1 - c[i, i]) ** 2 if i == j else off_diagonal * c[i, j] ** 2 for i in range(d) for j in range(d))
+
+
+def _unit(v):
+    return v / np.linalg.norm(v) if v.any() else v
+
+
+def _pairs(x, weights):
+    """Yield the distances of all pairs of different rows, with the products of their weights."""
+    w = np.ones(len(x)) if weights is None else weights
+    for i in range(len(x)):
+        for j in range(len(x)):
+            if i != j:
+                yield i, j, np.linalg.norm(x[i] - x[j]), w[i] * w[j]
+
+
+def koleo(x, floor=0.0, weights=None):
+    u = np.asarray([_unit(row) for row in x])
+    nearest = np.full(len(x), np.inf)
+    for i, _, r, w in _pairs(u, weights):
+        nearest[i] = min(nearest[i], r) if w > 0 else nearest[i]
+    return np.average([-np.log(max(r, floor)) for r in nearest], weights=weights)
+
+
+def uniformity(x, t=2.0, weights=None):
+    pairs = list(_pairs(np.asarray([_unit(row) for row in x]), weights))
+    return np.log(sum(w * np.exp(-t * r**2) for _, _, r, w in pairs) / sum(w for _, _, _, w in pairs))
+
+
+def sigreg(x, slices=256, knots=17, rng=None, weights=None):
+    """Of one feature: all directions give the same."""
+    (z,) = x.T
+    w = np.ones(len(z)) if weights is None else weights
+
+    def integrand(s):
+        wave = np.sum(w * np.exp(1j * s * z)) / w.sum()
+        return np.abs(wave - np.exp(-(s**2) / 2)) ** 2 * np.exp(-(s**2) / 2)
+
+    at = np.linspace(-3, 3, 2 * knots - 1)
+    return w.sum() ** 2 / np.sum(w**2) * np.trapezoid([integrand(s) for s in at], at)
+
+
+def mmd(a, b, kernel="rbf", bandwidths=None, unbiased=False, weights=None):
+    w = np.ones(len(a)) if weights is None else weights
+    squares = distance.cdist(a, b, "sqeuclidean")
+    widths = np.ravel(np.sqrt(np.average(squares, weights=np.outer(w, w))) if bandwidths is None else bandwidths)
+
+    def k(u, v):
+        r = np.linalg.norm(u - v)
+        if kernel == "energy":
+            return -r
+        return np.mean([np.exp(-(r**2) / 2 / s**2) if kernel == "rbf" else s**2 / (s**2 + r**2) for s in widths])
+
+    def mean(x, y, skip):
+        total = count = 0.0
+        for i, u in enumerate(x):
+            for j, v in enumerate(y):
+                if not (skip and i == j):
+                    total, count = total + w[i] * w[j] * k(u, v), count + w[i] * w[j]
+        return total / count
+
+    return mean(a, a, unbiased) + mean(b, b, unbiased) - 2 * mean(a, b, False)
+
+
+def gram_distance(a, b, normalize="rows", centered=False, weights=None):
+    w = np.ones(len(a)) if weights is None else weights
+    if centered:
+        a, b = (x - np.average(x, axis=0, weights=w) for x in (a, b))
+    if normalize == "rows":
+        a, b = (np.asarray([_unit(row) for row in x]) for x in (a, b))
+    of_a, of_b = ([[np.sqrt(w[i] * w[j]) * u @ v for j, v in enumerate(x)] for i, u in enumerate(x)] for x in (a, b))
+    if normalize == "gram":
+        return 1 - np.sum(np.multiply(of_a, of_b)) / (np.linalg.norm(of_a) * np.linalg.norm(of_b))
+    return sum((p - q) ** 2 for p, q in zip(np.ravel(of_a), np.ravel(of_b), strict=True)) / w.sum() ** 2

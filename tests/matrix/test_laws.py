@@ -46,6 +46,10 @@ def shift_invariant_rows(case: Case, fw: Framework, *x: np.ndarray) -> bool:
     )
 
 
+def shift_invariant_columns(case: Case, fw: Framework, *x: np.ndarray) -> bool:
+    return near(call(case, fw, *x), call(case, fw, *[y + np.arange(y.shape[1]) for y in x]))
+
+
 def scale_invariant(case: Case, fw: Framework, *x: np.ndarray) -> bool:
     return near(call(case, fw, *x), call(case, fw, *[2.5 * y for y in x]))
 
@@ -78,6 +82,7 @@ LAWS: dict[str, Callable[..., bool]] = {
         shift_invariant,
         shift_invariant_rows,
         shift_invariant_classes,
+        shift_invariant_columns,
         scale_invariant,
         zero_for_equal,
         symmetric,

@@ -19,7 +19,9 @@ LAYERS = {"hidden_p": HIDDEN[0], "weight_p": WEIGHT[0], "hidden_q": HIDDEN[1], "
 ARRAYS: dict[str, dict[str, Any]] = {
     "kl_divergence": {"log_p": LOGITS[0], "log_q": LOGITS[1]},
     "js_divergence": {"log_p": LOGITS[0], "log_q": LOGITS[1]},
+    "f_divergence": {"log_p": LOGITS[0], "log_q": LOGITS[1]},
     "entropy": {"log_p": LOGITS[0]},
+    "mutual_information": {"log_p": LOGITS[0]},
     "linear_kl_divergence": {
         "hidden_p": HIDDEN[0],
         "weight_p": WEIGHT[0],

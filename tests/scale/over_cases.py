@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.matrix.cases import CASES, Case
 
-__all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused"]
+__all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused", "layouts_of"]
 
 #: Regular expressions for the names of penalties and their options. Each family is checked by processes of its own.
 FAMILIES = {
@@ -22,7 +22,11 @@ FAMILIES = {
     "Gaussians": "gaussian_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
     "orthogonality of sequences": r"orthogonality(?=.*axis)",
-    "representations": "covariance|consistency",
+    "representations": "consistency",
+    "features": "variance|covariance|cross_correlation",
+    "routers": "load_balancing|mutual_information",
+    "spread": "koleo|uniformity|sigreg",
+    "distances of samples": "mmd|gram_distance",
     "linear": "linear_.*",
     "functions": ".*_penalty",
 }
@@ -94,6 +98,10 @@ def is_refused(case: Case, layout: str) -> str | None:
         if layout != "batch":
             return "samples must be whole"
         return None if case.options.get("per_sample", True) else "`per_sample` must be True"
+    if case.name == "koleo":
+        return "must not be a part of an array"
+    if case.name == "mmd" and layout == "both":
+        return "features must be whole if samples are cut"
     if case.name == "nuclear_norm" and (layout != "batch" or case.arrays[0].ndim == 2):
         return "singular values need whole matrices"
     if case.kind_of_terms == "neighborhoods":
@@ -109,6 +117,11 @@ def _of_elements(case: Case) -> bool:
     """Return True if the arrays hold log-probabilities of elements, which have no axis of classes."""
     spec = case.function.spec  # type: ignore[attr-defined]
     return spec.distributions({**spec.defaults, **case.options}) == "elements"
+
+
+def layouts_of(case: Case) -> tuple[str, ...]:
+    """Return the layouts to test. A single feature cannot be cut."""
+    return ("batch",) if case.name == "sigreg" else LAYOUTS
 
 
 def _axis(case: Case, ndim: int) -> int:
@@ -141,8 +154,9 @@ def cut_of(case: Case, layout: str) -> tuple[list[Cuts], dict[str, Cuts]]:
     cuts = [cut(x, axis) for x in case.arrays]
     options = {}
     for name, value in case.options.items():
-        if name == "weights":
-            options[name] = cuts[0][: value.ndim]  # of rows or of elements
+        if name == "weights":  # of the samples
+            removed = {"samples": range(1, first.ndim), "elements": (), "rows": (axis,)}[case.selected]
+            options[name] = tuple(c for i, c in enumerate(cuts[0]) if i not in removed)
         elif isinstance(value, np.ndarray):  # it broadcasts to the first array, or has one number for each sample
             options[name] = cuts[0][: value.ndim] if case.fn is not None else cuts[0][first.ndim - value.ndim :]
     return cuts, options

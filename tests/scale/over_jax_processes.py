@@ -16,7 +16,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from tests.matrix.cases import KEY, Case
-from tests.scale.over_cases import LAYOUTS, cut_of, family, is_refused
+from tests.scale.over_cases import cut_of, family, is_refused, layouts_of
 from xpenalties import over
 
 jax.config.update("jax_enable_x64", True)
@@ -105,7 +105,7 @@ def compared(case: Case, layout: str, want: Results) -> None:
 def main(name: str) -> None:
     for case in family(name):
         want = None
-        for layout in LAYOUTS:
+        for layout in layouts_of(case):
             message = is_refused(case, layout)
             details = {"function": case.name, "sharding": layout, "refused": message}
             if message is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.helpers.processes import on_devices_of_jax, run_together
 from tests.helpers.scale_results import record
-from tests.scale.over_cases import family, is_refused
+from tests.scale.over_cases import family, is_refused, layouts_of
 
 __all__ = ["on_devices", "on_processes", "verify", "verify_matrix"]
 
@@ -48,5 +48,6 @@ def verify_matrix(checks: list[Check], engine: str, name: str, layouts: tuple[st
     for check in checks:
         result = "wrong" if check["error"] else f"refused: {check['refused']}" if check["refused"] else "right"
         record(check["function"], engine, check["sharding"], result)
-    refused = Counter(is_refused(case, layout) is not None for case in family(name) for layout in layouts)
+    cells = [(case, layout) for case in family(name) for layout in layouts if layout in layouts_of(case)]
+    refused = Counter(is_refused(case, layout) is not None for case, layout in cells)
     verify(checks, refused[True] + variants * refused[False])

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from tests.helpers.processes import leave
 from tests.matrix.cases import KEY, Case
-from tests.scale.over_cases import LAYOUTS, cut_of, family, is_refused
+from tests.scale.over_cases import cut_of, family, is_refused, layouts_of
 from xpenalties import over
 
 Results = tuple[Any, list[Any], list[Any]]
@@ -72,9 +72,9 @@ def results(value: Callable[..., Any], xs: list[Any], squared: list[int]) -> Res
     """Return value, gradients, and the gradients of the sum of squares of some of the gradients."""
     xs = [x.clone().requires_grad_() for x in xs]
     first = value(xs)
-    gradients = torch.autograd.grad(first, xs, create_graph=True)
+    gradients = torch.autograd.grad(first, xs, create_graph=True, materialize_grads=True)  # counts are constants
     squares = sum((gradients[i] ** 2).sum() for i in squared)
-    plain = torch.autograd.grad(value(xs), xs)  # without a graph, where blocks run at once
+    plain = torch.autograd.grad(value(xs), xs, materialize_grads=True)  # without a graph, where blocks run at once
     for a, b in zip(gradients, plain, strict=True):
         torch.testing.assert_close(a.detach(), b, rtol=1e-9, atol=1e-11)
     second = torch.autograd.grad(squares, xs, materialize_grads=True) if squares.requires_grad else xs
@@ -140,7 +140,7 @@ def check(name: str, run: Callable[[], None], **details: Any) -> None:
 def main(rank: int, count: int, store: str, name: str) -> None:
     start(rank, count, store)
     for case in family(name):
-        for layout in (name for name in LAYOUTS if name in GROUPS):
+        for layout in (name for name in layouts_of(case) if name in GROUPS):
             message = is_refused(case, layout)
             if message is not None:
                 details = {"function": case.name, "sharding": layout, "refused": message}

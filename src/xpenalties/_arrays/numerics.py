@@ -36,9 +36,12 @@ __all__ = [
     "safe_sqrt",
     "soft_threshold",
     "square",
+    "scale_of",
     "stop_gradient",
     "sum_scalars",
     "unit",
+    "weighted_norm",
+    "weighted_unit",
     "at_least_float32",
 ]
 
@@ -118,11 +121,32 @@ def safe_norm(x: Any, *, axis: int | tuple[int, ...] | None = None) -> Any:
     if backend.lazy:
         norm = backend.norm(safe_norm, x, axis)
         return xp.reshape(norm, ()) if axis is None else xp.squeeze(norm, axis=axis)
-    scale = _scale(x, axis=axis)
+    scale = scale_of(x, axis=axis)
     squared = xp.sum(square(x, scale=scale), axis=axis, keepdims=True)
     is_zero = squared == 0
     norm = scale * xp.where(is_zero, 0.0, xp.sqrt(xp.where(is_zero, 1.0, squared)))  # sqrt's slope at 0 is infinite
     return xp.reshape(norm, ()) if axis is None else xp.squeeze(norm, axis=axis)
+
+
+def weighted_norm(x: Any, weights: Any, *, axis: int) -> Any:
+    """Return the root of the sum of `weights * x^2`. With the roots of the weights, a weight of 0 had no slope."""
+    xp = namespace_of(x, weights)
+    scale = scale_of(x, axis=axis)
+    squared = xp.sum(weights * square(x / scale), axis=axis, keepdims=True)
+    return xp.squeeze(scale * safe_sqrt(squared), axis=axis)
+
+
+def weighted_unit(x: Any, weights: Any, *, axis: int) -> tuple[Any, Any]:
+    """Return `x` divided by its norm along `axis`, and a mask of zero vectors, which stay zero with gradient 0.
+
+    If weights are passed, the norm is the root of the sum of `weights * x^2`.
+    """
+    xp = namespace_of(x, weights)
+    x = x / scale_of(x, axis=axis)
+    squares = square(x)
+    squared = xp.sum(squares if weights is None else weights * squares, axis=axis, keepdims=True)
+    is_zero = squared == 0
+    return xp.where(is_zero, 0.0, x / xp.sqrt(xp.where(is_zero, 1.0, squared))), xp.squeeze(is_zero, axis=axis)
 
 
 def safe_hypot(arrays: Sequence[Any]) -> Any:
@@ -177,7 +201,7 @@ def _stacked(scalars: Sequence[Any]) -> Any:
     return backend.stack([x if x.dtype == dtype else backend.xp.astype(x, dtype) for x in scalars])
 
 
-def _scale(x: Any, *, axis: int | tuple[int, ...] | None) -> Any:
+def scale_of(x: Any, *, axis: int | tuple[int, ...] | None) -> Any:
     """Return the largest magnitude as a constant, to divide by before squaring.
 
     In float32 the square of 1e20 is inf and that of 1e-30 is 0.
@@ -187,9 +211,13 @@ def _scale(x: Any, *, axis: int | tuple[int, ...] | None) -> Any:
 
 
 def _clipped(largest: Any) -> Any:
-    """Clip a magnitude so that its reciprocal is normal: a compiler may multiply by that instead of dividing."""
+    """Clip a magnitude so that its reciprocal is normal: a compiler may multiply by that instead of dividing.
+
+    For 0, return 1. In constants, XLA also squares the reciprocal, and 0 times infinity is NaN.
+    """
     backend = array_backend(largest)
     least = math.exp(backend.dtype(largest.dtype).log_least)
+    largest = backend.xp.where(largest == 0, 1.0, largest)
     largest = backend.xp.where(largest < least, least, largest)
     return backend.xp.where(largest > 1 / least, 1 / least, largest)
 
@@ -251,7 +279,7 @@ def unit(x: Any, *, axis: int | tuple[int, ...]) -> Any:
     if backend.lazy:
         norm = backend.norm(safe_norm, x, axis, again=True)
         return x / xp.where(norm == 0, 1.0, norm)
-    x = x / _scale(x, axis=axis)
+    x = x / scale_of(x, axis=axis)
     squared = xp.sum(square(x), axis=axis, keepdims=True)  # far from subnormal, or 0
     is_zero = squared == 0
     return xp.where(is_zero, 0.0, x / xp.sqrt(xp.where(is_zero, 1.0, squared)))

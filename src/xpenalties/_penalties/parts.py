@@ -28,7 +28,9 @@ def evaluate_parts(call: Call, backend: Backend, groups: Groups, evaluate: Calla
     spec, options = call.spec, call.options
     layouts = _layouts(call, groups)
     shared = {name: x for name, x in (("where", call.where), ("weights", call.weights)) if x is not None}
-    arrays_of_options = {} if call.functions else {n: x for n, x in options.items() if backend_of(x) is not None}
+    arrays_of_options = (
+        {} if call.functions else {n: x for n, x in options.items() if n != "rng" and backend_of(x) is not None}
+    )
     beside = {**shared, **arrays_of_options}
     shapes = PartShapes(
         spec.name, backend, groups, (*spec.arrays, *beside), (*call.arrays, *beside.values()), layouts, spec.matrices

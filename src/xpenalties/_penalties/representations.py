@@ -1,4 +1,4 @@
-"""Penalties on representations: orthogonality, decorrelation, consistency, size."""
+"""Penalties on representations: orthogonality, consistency, size."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any, Literal, Unpack
 from .._arrays.numerics import (
     abs_,
     array_backend,
-    count_true,
     gram_matrix,
     identity,
     is_at_most,
     namespace_of,
     of_all_vectors,
-    safe_divide,
     safe_norm,
     safe_sqrt,
     square,
@@ -31,7 +29,7 @@ from .kullback_leibler import kl
 from .singular_values import squared_spectral_distance
 from .spec import Distributions, Shape
 
-__all__ = ["orthogonality", "covariance", "consistency", "output_magnitude"]
+__all__ = ["orthogonality", "consistency", "output_magnitude"]
 
 
 def _check_two_axes(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
@@ -183,89 +181,6 @@ def _axes(ndim: int, axis: str, per_sample: bool) -> tuple[tuple[int, ...], tupl
         return (sequence,), (*lead, last)
     rows = (*lead, sequence)
     return ((last,), rows) if axis == "vocabulary" else (rows, (last,))
-
-
-def _check_samples(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    shape = tuple(arrays[0].shape)
-    if len(shape) != 2 or shape[0] == 1:
-        hint = "Reshape it to two axes" if len(shape) != 2 else "A single sample has no covariance"
-        raise ValueError(f"covariance: `x` must have shape (n, d) with n >= 2, got {shape}. {hint}.")
-
-
-@penalty(terms="whole", reduction="sum", extras=("weights",), check_arrays=_check_samples, samples="rows")
-def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
-    r"""Sum of squared covariances between features, which decorrelates them (VICReg's covariance term).
-
-    :math:`\frac{1}{d} \sum_{i \ne j} C_{ij}^2`, where :math:`C` is the covariance matrix of the d columns, with
-    denominator n - 1.
-
-    Parameters
-    ----------
-    x : array, shape (n, d)
-        n samples of d features, real floating point; n >= 2. An empty batch, n = 0, has the value 0.
-
-    Returns
-    -------
-    array, shape ()
-        In float32 or wider.
-
-    Raises
-    ------
-    TypeError
-        If `x` is not a real floating-point array.
-    ValueError
-        If `x` does not have two axes, or has a single sample.
-
-    Notes
-    -----
-    Each pair of features counts twice, as in VICReg. Only the smaller one of the d x d and the n x n matrix is built.
-    If that is the n x n one (d > n), the value is a difference of two sums, rounded relative to the sum of the squared
-    variances.
-
-    Weights :math:`w` are those of `numpy.cov` as `aweights`: the denominator is
-    :math:`\sum w - \sum w^2 / \sum w`, so that only their ratios matter. If one sample is left, the value is 0.
-
-    References
-    ----------
-    .. [1] Bardes, Ponce & LeCun, "VICReg: variance-invariance-covariance regularization", ICLR 2022.
-
-    Examples
-    --------
-    >>> float(covariance(np.asarray([[0.0, 0.0], [2.0, 2.0]])))
-    4.0
-    """
-    xp = namespace(x)
-    n, d = x.shape
-    weights: Any = shared.get("weights")
-    if weights is not None:
-        return _weighted_covariance(x, weights)
-    centered = x - xp.mean(x, axis=0, keepdims=True)
-    scale = 1 / array_backend(x).number(d * (n - 1) ** 2, x)
-    if is_at_most(d, n):
-        products = gram_matrix(centered, (1,), (0,))
-        return scale * xp.sum(square(products * (1 - identity(products))))
-    variances = xp.sum(square(centered), axis=0)
-    return scale * (xp.sum(square(gram_matrix(centered, (0,), (1,)))) - xp.sum(square(variances)))
-
-
-def _weighted_covariance(x: Any, weights: Any) -> Any:
-    xp = namespace_of(x, weights)
-    n, d = x.shape
-    total = xp.sum(weights)
-    column = xp.expand_dims(weights, axis=-1)
-    centered = x - safe_divide(xp.sum(column * x, axis=0, keepdims=True), total)
-    denominator = total - safe_divide(xp.sum(square(weights)), total)
-    has_two = count_true(weights != 0, x.dtype) > 1
-    scale = 1 / (array_backend(x).number(d, x) * square(xp.where(has_two, denominator, 1.0)))
-    if is_at_most(d, n):
-        products = gram_matrix(centered * column, (1,), (0,), centered)
-        squares = xp.sum(square(products * (1 - identity(products))))
-    else:
-        products = gram_matrix(centered, (0,), (1,))
-        variances = xp.sum(column * square(centered), axis=0)
-        of_all = of_all_vectors(weights)
-        squares = xp.sum(square(products) * xp.expand_dims(of_all, axis=-1) * of_all) - xp.sum(square(variances))
-    return xp.where(has_two, scale * squares, 0.0)
 
 
 def _consistency_terms(options: Mapping[str, Any]) -> Shape:

@@ -69,6 +69,8 @@ class Backend:
     traces: bool = False
     #: True if the arrays are cut into parts over processes. Plain arrays beside them are the same on every process.
     cut: bool = False
+    #: True if the arrays are parts of larger arrays, inside `over`.
+    in_parts: bool = False
     #: True if the arrays hold sequences of different lengths, packed one after another. See `_penalties/ragged.py`.
     ragged: bool = False
     #: True if arrays are in chunks that are computed later. See the methods from `require_sizes` on.

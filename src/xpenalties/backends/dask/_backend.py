@@ -149,7 +149,8 @@ class DaskRandom(Random):
 
     def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
         _require_sizes(caller, "updates", like)
-        return self._generator(caller, rng).standard_normal(shape, chunks=like.chunks).astype(like.dtype)
+        chunks = like.chunks if shape == like.shape else -1
+        return self._generator(caller, rng).standard_normal(shape, chunks=chunks).astype(like.dtype)
 
     def _generator(self, caller: str, rng: Any) -> Any:
         return da.random.default_rng(int(from_numpy(caller, rng).integers(2**63)))

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._work import Work
-from ..base import Autodiff, Backend, DType, Evaluation, Tracing
+from ..base import Autodiff, Backend, DType, Evaluation, Random, Tracing
 from ._namespace import PartNamespace
 from ._part import Part
-from ._products import linear, matmul
+from ._products import linear, matmul, with_whole_rows
 
 __all__ = ["PartBackend"]
 
@@ -26,6 +26,7 @@ class PartBackend(Backend):
     """
 
     traces = True  # plain arrays beside a part count as its framework's
+    in_parts = True
 
     def __init__(self, local: Backend, cls: type[Part]) -> None:
         namespace = PartNamespace(local.xp, cls, local.autodiff.stop_gradient)
@@ -35,6 +36,7 @@ class PartBackend(Backend):
         self.autodiff = PartAutodiff(namespace, local)
         self.evaluation = PartEvaluation(namespace, local)
         self.tracing = PartTracing(namespace, local)
+        self.random = PartRandom(namespace, local)
         cls.backend = self
 
     def dtype(self, dtype: Any) -> DType:
@@ -67,6 +69,11 @@ class PartBackend(Backend):
         numbers = self.local.matmul(x.data, group.sliced(whole, 0, cut.sizes))  # 0 for the other devices' vectors
         return self.cls(group.sum(numbers), (None,), x.varies - {group})
 
+    def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
+        if any(x.cuts[axis] is not None for axis in axes) and (x.ndim, axes) != (2, (0,)):
+            raise NotImplementedError("only the rows of a matrix can be made whole.")
+        return with_whole_rows(self.local, x) if axes == (0,) else x
+
     def positions(self, x: Any, like: Any) -> Any:
         cut = x.cuts[-1]
         whole = self.local.xp.arange(x.shape[-1], dtype=like.dtype, device=self.local.device(x.data))
@@ -93,6 +100,20 @@ class PartAutodiff(Autodiff):
     def weight_mask(self, weights: Any) -> Any:
         mask = self._local.autodiff.weight_mask(weights.data)
         return None if mask is None else weights.like(mask)
+
+
+class PartRandom(Random):
+    """Random numbers that are the same on all devices: those of the first device."""
+
+    def __init__(self, xp: Any, local: Backend) -> None:
+        super().__init__(xp)
+        self._local = local
+
+    def normal(self, caller: str, rng: Any, shape: tuple[int, ...], like: Any) -> Any:
+        drawn = self._local.random.normal(caller, rng, shape, like.data)
+        for group in sorted(like.varies, key=str):
+            drawn = group.sum(drawn * (group.index == 0))
+        return type(like)(drawn, (None,) * len(shape))
 
 
 class PartEvaluation(Evaluation):

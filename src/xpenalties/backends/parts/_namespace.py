@@ -22,6 +22,7 @@ _ELEMENTWISE = frozenset(
         "abs",
         "astype",
         "clip",
+        "cos",
         "exp",
         "expm1",
         "imag",
@@ -31,6 +32,7 @@ _ELEMENTWISE = frozenset(
         "log1p",
         "real",
         "sign",
+        "sin",
         "sqrt",
         "where",
     )

@@ -8,7 +8,7 @@ from ..base import Backend
 from ._group import Cut, Group
 from ._part import Cuts, Part, aligned
 
-__all__ = ["linear", "matmul"]
+__all__ = ["linear", "matmul", "with_whole_rows"]
 
 
 def matmul(local: Backend, a: Part, b: Part) -> Part:
@@ -18,6 +18,8 @@ def matmul(local: Backend, a: Part, b: Part) -> Part:
     axes are cut over the same devices, as in X X^T with rows that are cut, the devices first exchange pieces, so that
     the axis that is summed over is cut instead. It is padded with zeros to pieces of equal size.
     """
+    if b.cuts[-2] is None:
+        b = _cut_like_columns(b, a.cuts[-1])
     rows, columns = a.cuts[-2], b.cuts[-1]
     exchanged = _groups(rows) & _groups(columns)
     lead = _lead(a, b)
@@ -69,6 +71,29 @@ def _lead(a: Part, b: Part) -> Cuts:
     if b.ndim > 2 and a.ndim > 2 and a.cuts[:-2] != b.cuts[:-2]:
         raise NotImplementedError("stacks of matrices must be cut in the same way.")
     return lead
+
+
+def _cut_like_columns(b: Part, cut: Cut | None) -> Part:
+    """Return this device's part of the rows of `b`, which are whole, for a product with columns that are cut."""
+    if cut is None or not cut.sizes:
+        return b
+    (group,) = cut.groups
+    data = b.data if group in b.varies else group.shared(b.data)
+    return type(b)(group.sliced(data, b.ndim - 2, cut.sizes), (*b.cuts[:-2], cut, b.cuts[-1]), b.varies)
+
+
+def with_whole_rows(local: Backend, x: Part) -> Part:
+    """Return a matrix whose columns are cut instead of its rows. They are padded with zeros to pieces of equal size."""
+    rows, columns = x.cuts
+    if rows is None:
+        return x
+    if columns is not None or len(rows.groups) > 1:
+        raise NotImplementedError(
+            "features must be whole if samples are cut, to compare all pairs of samples. Use over(batch=...)."
+        )
+    (group,) = rows.groups
+    data = _with_whole_rows(local, x.data, rows, group)
+    return type(x)(data, (None, Cut((group,), data.shape[-1] * group.size, (data.shape[-1],) * group.size)), x.varies)
 
 
 def _with_whole_rows(local: Backend, x: Any, rows: Cut, group: Group) -> Any:
