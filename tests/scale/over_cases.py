@@ -17,7 +17,7 @@ FAMILIES = {
     "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude",
     "divergences": "kl_divergence|js_divergence|entropy|z_loss",
     "f-divergences": "f_divergence",
-    "partial divergences": "topk_kl_divergence|sampled_kl|bernoulli_kl",
+    "partial divergences": "topk_kl_divergence|topk_js_divergence|sampled_kl|bernoulli_kl",
     "Gaussians": "gaussian_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
     "orthogonality of sequences": r"orthogonality(?=.*axis)",
@@ -51,7 +51,7 @@ def _grown(case: Case) -> list[np.ndarray]:
             whole = -np.abs(whole)
         if _holds_log_probabilities(case):
             axis = case.options.get("axis", -1)
-            share = 0.8 if case.name == "topk_kl_divergence" and case.options.get("tail") != "included" else 1.0
+            share = 0.8 if case.name.startswith("topk_") and case.options.get("tail") != "included" else 1.0
             whole = whole - np.log(np.exp(whole).sum(axis=axis, keepdims=True) / share)
         arrays.append(whole)
     return arrays
