@@ -34,6 +34,7 @@ from ._penalties import smoothness as _smoothness
 from ._penalties import spread as _spread
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
+from ._penalties import topk_js_divergence as _topk_js_divergence
 from ._penalties.bernoulli_kl import *  # noqa: F403
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.f_divergences import *  # noqa: F403
@@ -53,6 +54,7 @@ from ._penalties.smoothness import *  # noqa: F403
 from ._penalties.spread import *  # noqa: F403
 from ._penalties.token_log_probabilities import *  # noqa: F403
 from ._penalties.topk_and_sampled_divergences import *  # noqa: F403
+from ._penalties.topk_js_divergence import *  # noqa: F403
 from ._pipeline import regularized_loss as _regularized_loss
 from ._pipeline.config.schema import config_schema
 from ._pipeline.penalty import Penalty
@@ -76,6 +78,7 @@ __all__ = [
     *_bernoulli_kl.__all__,
     *_gaussian_kl.__all__,
     *_partial_divergences.__all__,
+    *_topk_js_divergence.__all__,
     *_linear.__all__,
     *_token_log_probabilities.__all__,
     *_representations.__all__,

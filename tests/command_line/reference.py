@@ -89,6 +89,12 @@ ROWS = [
         log_p=log([0.5, 0.25, 0.125], [0.1, 0.2, 0.3]),
         log_q=log([0.2, 0.3, 0.1], [0.3, 0.2, 0.1]),
     ),
+    row(
+        "topk_js_divergence",
+        log_p=log([0.5, 0.25, 0.125], [0.1, 0.2, 0.3]),
+        log_q=log([0.2, 0.3, 0.1], [0.3, 0.2, 0.1]),
+        options={"beta": 0.25},
+    ),
     row("sampled_kl", log_p=P, log_q=Q),
     row("bernoulli_kl", log_p=P, log_q=Q),
     row("bernoulli_kl", log_p=X, log_q=Y, options={"kind": "tv", "from_logits": True}),

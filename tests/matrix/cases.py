@@ -413,6 +413,16 @@ CASES = [
         {"from_logits": True, "temperature": 0.7},
         laws=("zero_for_equal", "nonnegative", "symmetric", "at_most_log_2", "shift_invariant_rows"),
     ),
+    *[
+        Case(
+            xp.f_divergence,
+            [log_probs(3, 5), log_probs(3, 5)],
+            {"kind": kind, "alpha": alpha},
+            laws=("zero_for_equal", "nonnegative"),
+        )
+        for kind, powers in (("alpha", (-0.5, 0, 0.3, 1, 3)), ("renyi", (0.3, 1, 2.5)))
+        for alpha in powers
+    ],
     Case(
         xp.f_divergence,
         [log_probs(3, 5), log_probs(3, 5)],
@@ -435,16 +445,6 @@ CASES = [
             laws=("zero_for_equal", "nonnegative", *(("symmetric",) if kind == "hellinger" else ())),
         )
         for kind in ("hellinger", "chi2")
-    ],
-    *[
-        Case(
-            xp.f_divergence,
-            [log_probs(3, 5), log_probs(3, 5)],
-            {"kind": kind, "alpha": alpha},
-            laws=("zero_for_equal", "nonnegative"),
-        )
-        for kind, powers in (("alpha", (-0.5, 0, 0.3, 1, 3)), ("renyi", (0.3, 1, 2.5)))
-        for alpha in powers
     ],
     *[
         Case(
@@ -554,6 +554,39 @@ CASES = [
         [log_probs(3, 5), log_probs(3, 5)],
         {"tail": "included"},
         laws=("nonnegative", "zero_for_equal"),
+    ),
+    *[
+        Case(
+            xp.topk_kl_divergence,
+            [top_k(3, 4, 6), top_k(3, 4, 6)],
+            {"tail": tail, "direction": direction},
+            laws=("zero_for_equal", *(("symmetric",) if direction == "symmetric" else ())),
+            bad=[({"direction": "back"}, ValueError, r"`direction` must be one of 'forward', 'reverse', 'symmetric'")],
+        )
+        for tail, direction in (("bucket", "reverse"), ("bucket", "symmetric"), ("renormalize", "reverse"))
+    ],
+    Case(
+        xp.topk_js_divergence,
+        [top_k(3, 4, 6), top_k(3, 4, 6)],
+        laws=("zero_for_equal", "nonnegative", "symmetric", "at_most_log_2"),
+        bad=[
+            Bad.axis,
+            ({"beta": -0.1}, ValueError, r"`beta` must be in \[0, 1\], got -0.1"),
+            ({"tail": "truncate"}, ValueError, r"`tail` must be one of 'bucket', 'renormalize', got 'truncate'"),
+        ],
+    ),
+    Case(
+        xp.topk_js_divergence,
+        [top_k(3, 4, 6).T.copy(), top_k(3, 4, 6).T.copy()],
+        {"beta": 0.2, "axis": 0},
+        laws=("zero_for_equal", "nonnegative", "at_most_log_2"),
+    ),
+    Case(xp.topk_js_divergence, [top_k(3, 4, 6), top_k(3, 4, 6)], {"beta": 1.0}, laws=("zero_for_equal",)),
+    Case(
+        xp.topk_js_divergence,
+        [top_k(3, 4, 6), top_k(3, 4, 6)],
+        {"beta": 0.7, "tail": "renormalize"},
+        laws=("zero_for_equal", "nonnegative", "shift_invariant_rows", "at_most_log_2"),
     ),
     *[
         Case(xp.sampled_kl, [log_probs(3, 4), log_probs(3, 4)], {"estimator": estimator}, laws=("zero_for_equal",))

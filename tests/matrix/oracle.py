@@ -122,7 +122,11 @@ def entropy(log_p, mode="penalty", normalize=False, temperature=1.0, axis=-1, fr
     return rows(row, log_p, axis=axis)
 
 
-def topk_kl_divergence(log_p, log_q, tail="bucket", axis=-1):
+def topk_kl_divergence(log_p, log_q, direction="forward", tail="bucket", axis=-1):
+    if direction != "forward":
+        there, back = (topk_kl_divergence(a, b, "forward", tail, axis) for a, b in ((log_p, log_q), (log_q, log_p)))
+        return back if direction == "reverse" else (there + back) / 2
+
     def row(a, b):
         p, q = np.exp(a), np.exp(b)
         if tail == "bucket":
@@ -130,6 +134,15 @@ def topk_kl_divergence(log_p, log_q, tail="bucket", axis=-1):
         if tail == "renormalize":
             p, q = p / p.sum(), q / q.sum()
         return _kl(p, q) + (q.sum() - p.sum() if tail == "included" else 0)
+
+    return rows(row, log_p, log_q, axis=axis)
+
+
+def topk_js_divergence(log_p, log_q, beta=0.5, tail="bucket", axis=-1):
+    def row(a, b):
+        p, q = np.exp(a), np.exp(b)
+        p, q = (np.append(x, 1 - x.sum()) if tail == "bucket" else x / x.sum() for x in (p, q))
+        return js_divergence(np.log(p), np.log(q), beta)
 
     return rows(row, log_p, log_q, axis=axis)
 

@@ -18,7 +18,7 @@ FAMILIES = {
     "norms of matrices": "spectral_norm|nuclear_norm",
     "divergences": "kl_divergence|js_divergence|entropy|z_loss",
     "f-divergences": "f_divergence",
-    "partial divergences": "topk_kl_divergence|sampled_kl|bernoulli_kl",
+    "partial divergences": "topk_kl_divergence|topk_js_divergence|sampled_kl|bernoulli_kl",
     "Gaussians": "gaussian_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
     "orthogonality of sequences": r"orthogonality(?=.*axis)",
@@ -70,7 +70,7 @@ def _grown(case: Case) -> list[np.ndarray]:
             whole = -np.abs(whole)
         if _holds_log_probabilities(case):
             axis = case.options.get("axis", -1)
-            share = 0.8 if case.name == "topk_kl_divergence" and case.options.get("tail") != "included" else 1.0
+            share = 0.8 if case.name.startswith("topk_") and case.options.get("tail") != "included" else 1.0
             whole = whole - np.log(np.exp(whole).sum(axis=axis, keepdims=True) / share)
         arrays.append(whole)
     return arrays

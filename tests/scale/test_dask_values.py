@@ -110,6 +110,7 @@ OF_LOGS = [
     ("f_divergence", {"kind": "renyi", "alpha": 2.0}),
     ("f_divergence", {"kind": "alpha", "alpha": 0.3}),
     ("topk_kl_divergence", {}),
+    ("topk_js_divergence", {}),
     ("entropy", {"from_logits": True, "temperature": 0.5}),
     ("entropy", {"normalize": True}),
     ("z_loss", {}),

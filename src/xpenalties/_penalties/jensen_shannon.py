@@ -10,7 +10,7 @@ from ..backends import in_dynamo, namespace
 from ..backends._fast_path import guards_are_skipped
 from .log_probabilities import log_probabilities, log_ratio, nan_if_small, zero_outside_support
 
-__all__ = ["jensen_shannon", "log_mixture_ratios"]
+__all__ = ["jensen_shannon", "log_mixture_ratios", "of_log_ratio"]
 
 
 def jensen_shannon(
@@ -33,11 +33,12 @@ def jensen_shannon(
         log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
         log_q = log_probabilities(log_q, axis=axis, temperature=temperature, from_logits=from_logits)
         d = log_q - log_p
-    value = _of_log_ratio(log_p, log_q, d, beta=beta, axis=axis)
+    value = of_log_ratio(log_p, log_q, d, beta=beta, axis=axis)
     return nan_if_small(value, value) if of_logits and guards_are_skipped() else value
 
 
-def _of_log_ratio(log_p: Any, log_q: Any, d: Any, *, beta: float, axis: int) -> Any:
+def of_log_ratio(log_p: Any, log_q: Any, d: Any, *, beta: float, axis: int) -> Any:
+    """Return the divergence of each row, given d = log q - log p. The classes need not be all of them."""
     xp = namespace(log_p, log_q)
     p, q = xp.exp(log_p), xp.exp(log_q)
     if beta in (0.0, 1.0):

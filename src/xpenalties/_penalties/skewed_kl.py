@@ -43,7 +43,7 @@ def _to_mixture(log_p: Any, log_q: Any, d: Any, *, skew: float, axis: int, of_lo
         return xp.sum(0.0 * (p + q), axis=axis)
     d = zero_outside_support(d, log_p, log_q)
     change = (1 - skew) * xp.expm1(xp.clip(d, None, 40.0))  # m / p - 1, without overflow
-    is_far = (xp.abs(change) > 0.5) & (xp.abs(d) > 1)
+    is_far = xp.abs(change) > 0.5  # the kink of the formula for far classes is nearer, at |2 skew - 1| < 0.5
     near = xp.where(is_far, 0.0, change)
     far, _ = log_mixture_ratios(d, beta=skew)
     log_m_over_p = xp.where(is_far, far, log1p_minus_tangent(near) if of_logits else xp.log1p(near))

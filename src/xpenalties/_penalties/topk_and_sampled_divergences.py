@@ -29,6 +29,7 @@ def topk_kl_divergence(
     log_q: Array,
     /,
     *,
+    direction: Literal["forward", "reverse", "symmetric"] = "forward",
     tail: Literal["bucket", "renormalize", "truncate", "included"] = "bucket",
     axis: int = -1,
     **shared: Unpack[Shared],
@@ -44,6 +45,8 @@ def topk_kl_divergence(
     ----------
     log_p, log_q : array, shape (..., k)
         Log-probabilities of the same k classes out of a larger number. Real floating point, of the same shape.
+    direction : {"forward", "reverse", "symmetric"}, default "forward"
+        KL(P||Q), KL(Q||P) or the mean of both. With "reverse", P and Q change places in all that follows.
     tail : {"bucket", "renormalize", "truncate", "included"}, default "bucket"
         "bucket" treats all other classes as one more class, "renormalize" makes the k probabilities sum to 1, and
         "truncate" leaves the other classes out. "included" is the same as "bucket", but exact: you pass the
@@ -61,7 +64,7 @@ def topk_kl_divergence(
     TypeError
         If an input is not a real floating-point array, or an option has the wrong type.
     ValueError
-        If the shapes differ, the inputs have no such axis, or `tail` is not one of its names.
+        If the shapes differ, the inputs have no such axis, or an option is not one of its names.
 
     Notes
     -----
@@ -92,16 +95,24 @@ def topk_kl_divergence(
     0.1733
     """
     if tail == "renormalize":
-        return kl(log_p, log_q, direction="forward", axis=axis, from_logits=True)
+        return kl(log_p, log_q, direction=direction, axis=axis, from_logits=True)
     if tail == "truncate":
-        return kl(log_p, log_q, direction="forward", axis=axis)
+        return kl(log_p, log_q, direction=direction, axis=axis)
+    rounding = None if tail == "included" else shared["eps"] * (1 + math.log(log_p.shape[axis]))  # type: ignore[typeddict-item]
+    if direction == "reverse":
+        log_p, log_q = log_q, log_p
+    value = _forward(log_p, log_q, axis=axis, rounding=rounding)
+    return value if direction != "symmetric" else 0.5 * (value + _forward(log_q, log_p, axis=axis, rounding=rounding))
+
+
+def _forward(log_p: Any, log_q: Any, *, axis: int, rounding: float | None) -> Any:
+    """Return the divergence of P from Q, with the tails as one more class unless `rounding` is None."""
     xp = namespace(log_p, log_q)
     p, q, r = xp.exp(log_p), xp.exp(log_q), zero_outside_support(log_q - log_p, log_p)
     terms, changes = class_terms(p, q, r, is_close=support(log_p) & (xp.abs(r) <= 1))
     over_k = xp.sum(terms, axis=axis)
-    if tail == "included":
+    if rounding is None:
         return over_k
-    rounding = shared["eps"] * (1 + math.log(log_p.shape[axis]))  # type: ignore[typeddict-item]
     rest_p, rest_q = 1 - xp.sum(p, axis=axis), 1 - xp.sum(q, axis=axis)
     return over_k + _rest_term(rest_p, rest_q, -xp.sum(changes, axis=axis), rounding=rounding)
 
