@@ -22,7 +22,9 @@ from ._penalties import lipschitz as _lipschitz
 from ._penalties import matrix_norms as _matrix_norms
 from ._penalties import norms as _norms
 from ._penalties import representations as _representations
+from ._penalties import robust as _robust
 from ._penalties import smoothness as _smoothness
+from ._penalties import sparsity as _sparsity
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties.divergences import *  # noqa: F403
@@ -32,7 +34,9 @@ from ._penalties.lipschitz import *  # noqa: F403
 from ._penalties.matrix_norms import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
+from ._penalties.robust import *  # noqa: F403
 from ._penalties.smoothness import *  # noqa: F403
+from ._penalties.sparsity import *  # noqa: F403
 from ._penalties.token_log_probabilities import *  # noqa: F403
 from ._penalties.topk_and_sampled_divergences import *  # noqa: F403
 from ._pipeline import regularized_loss as _regularized_loss
@@ -50,6 +54,8 @@ from .backends._over import over
 
 __all__ = [
     *_norms.__all__,
+    *_robust.__all__,
+    *_sparsity.__all__,
     *_matrix_norms.__all__,
     *_smoothness.__all__,
     *_divergences.__all__,

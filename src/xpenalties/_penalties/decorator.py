@@ -93,7 +93,7 @@ def penalty(
         Whether the penalty takes complex arrays.
     extras : tuple of {"mask", "weights", "eps"}
         Values that the formula gets in its ``**shared``: the mask over its arrays, if anything is masked; the weights
-        of the terms, if there are any; the eps of the dtype of the user's arrays.
+        of terms that are elements, if there are any; the eps of the dtype of the user's arrays.
     check_arrays : callable of the arrays and the options, optional
         Raises an error for arrays or options that the formula cannot take. Called before the formula, also for empty
         arrays.
