@@ -334,7 +334,8 @@ def lp(
     """
     xp, magnitude = namespace(x), abs_(x)
     is_zero = magnitude == 0
-    return xp.where(is_zero, 0.0, xp.where(is_zero, 1.0, magnitude) ** p)
+    # the power is an array, not a number: torch.compile would compile again for each number
+    return xp.where(is_zero, 0.0, xp.where(is_zero, 1.0, magnitude) ** (xp.ones_like(magnitude) * p))
 
 
 def _hoyer_terms(options: Mapping[str, Any]) -> Shape:

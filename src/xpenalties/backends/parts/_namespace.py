@@ -31,7 +31,9 @@ _ELEMENTWISE = frozenset(
         "log1p",
         "real",
         "sign",
+        "sinh",
         "sqrt",
+        "tanh",
         "where",
     )
 )
