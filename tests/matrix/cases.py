@@ -27,6 +27,11 @@ def randn(*shape: int) -> np.ndarray:
     return _rng.standard_normal(shape)
 
 
+def apart(*shape: int, seed: int = 0) -> np.ndarray:
+    """Return normal numbers that depend on no other row."""
+    return np.random.default_rng((seed, *shape)).standard_normal(shape)
+
+
 def log_probs(*shape: int, axis: int = -1) -> np.ndarray:
     z = 1.5 * randn(*shape)
     return z - np.log(np.exp(z).sum(axis=axis, keepdims=True))
@@ -273,8 +278,113 @@ CASES = [
     ),
     Case(xp.sparse_group_lasso, [randn(3, 4, 2)], {"axis": (0, -1), "l1_ratio": 0.8}, laws=("even", "nonnegative")),
     Case(
+        xp.l0,
+        [apart(3, 4)],
+        {"threshold": 0.5},
+        kinks=[([0.0, 0.5, -2.0], [0.0, 0.0, 0.0])],
+        laws=("even", "nonnegative"),
+        bad=[
+            ({"kind": "steps"}, ValueError, r"`kind` must be one of .*, got 'steps'. Did you mean 'step'"),
+            ({"threshold": -1.0}, ValueError, r"`threshold` must be in \[0, inf\), got -1.0"),
+            ({"threshold": "0"}, TypeError, r"`threshold` must be a number in \[0, inf\), got str"),
+            ({"through": "x"}, ValueError, r"`through` must be one of 'threshold', 'both', got 'x'"),
+            ({"bandwidth": 0.0}, ValueError, r"`bandwidth` must be in \(0, inf\), got 0.0"),
+            ({"scale": 0.0}, ValueError, r"`scale` must be in \(0, inf\), got 0.0"),
+        ],
+    ),
+    Case(
+        xp.l0,
+        [np.asarray([[1.0, -2.0, 0.5], [-0.25, 0.75, 3.0]])],
+        {"threshold": np.asarray([0.375, 1.0, 0.625]), "through": "both", "bandwidth": 0.01},
+        laws=("even", "nonnegative"),
+    ),
+    Case(
+        xp.l0,
+        [apart(3, 4)],
+        {"kind": "tanh", "scale": 0.7},
+        kinks=[([0.0, 100.0, -100.0], [0.0, 0.0, 0.0])],
+        laws=("even", "nonnegative"),
+    ),
+    Case(
+        xp.l0,
+        [2 * apart(3, 4)],
+        {"kind": "hard_concrete"},
+        kinks=[([-1000.0, 1000.0, -2 / 3 * np.log(11)], [0.0, 0.0, 0.25])],
+        laws=("nonnegative",),
+    ),
+    Case(
+        xp.mcp,
+        [apart(3, 4)],
+        {"threshold": 0.8},
+        kinks=[([0.0, 0.8, -0.8, 5.0, 0.2], [0.0, 0.0, 0.0, 0.0, 0.75])],
+        laws=("even", "nonnegative"),
+        bad=[({"threshold": 0.0}, ValueError, r"`threshold` must be in \(0, inf\), got 0.0")],
+    ),
+    Case(
+        xp.scad,
+        [2 * apart(3, 4)],
+        {"knee": 0.6, "a": 3.0},
+        kinks=[([0.0, 0.6, -0.6, 1.8, 1.2, 9.0], [0.0, 1.0, -1.0, 0.0, 0.5, 0.0])],
+        laws=("even", "nonnegative"),
+        bad=[
+            ({"knee": 0.0}, ValueError, r"`knee` must be in \(0, inf\), got 0.0"),
+            ({"a": 2.0}, ValueError, r"`a` must be in \(2, inf\), got 2.0"),
+        ],
+    ),
+    Case(
+        xp.log_sum,
+        [apart(3, 4)],
+        {"eps": 0.3},
+        kinks=[([0.0, 0.3, -0.3, 1e200], [0.0, 1 / 0.6, -1 / 0.6, 0.0])],
+        laws=("even", "nonnegative"),
+        bad=[({"eps": 0.0}, ValueError, r"`eps` must be in \(0, inf\), got 0.0")],
+    ),
+    Case(
+        xp.lp,
+        [apart(3, 4)],
+        {"p": 0.6},
+        kinks=[([0.0, 1.0, -1.0], [0.0, 0.6, -0.6])],
+        laws=("even", "nonnegative"),
+        bad=[
+            ({"p": 0.0}, ValueError, r"`p` must be in \(0, 1\], got 0.0"),
+            ({"p": 2}, ValueError, r"`p` must be in \(0, 1\], got 2.0"),
+        ],
+    ),
+    Case(xp.lp, [apart(5)], {"p": 1.0}, laws=("even", "nonnegative", "homogeneous")),
+    Case(
+        xp.hoyer,
+        [apart(3, 4)],
+        kinks=[(np.zeros(4), np.zeros(4)), ([0.0, 3.0], [0.0, 0.0])],
+        laws=("even", "nonnegative", "scale_invariant"),
+        bad=[Bad.axis, Bad.axis_kind, ({"squared": 1}, TypeError, r"`squared` must be True or False, got 1")],
+    ),
+    Case(
+        xp.hoyer,
+        [apart(3, 4)],
+        {"axis": -1, "squared": False},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("even", "nonnegative", "scale_invariant"),
+    ),
+    Case(xp.hoyer, [apart(3, 4, 2)], {"axis": (0, 2)}, laws=("even", "nonnegative", "scale_invariant")),
+    Case(
+        xp.log_cosh,
+        [2 * apart(3, 4)],
+        {"scale": 0.5},
+        kinks=[(np.zeros(4), np.zeros(4)), ([1000.0, -1000.0], [0.5, -0.5])],
+        laws=("even", "nonnegative"),
+        bad=[({"scale": 0.0}, ValueError, r"`scale` must be in \(0, inf\), got 0.0")],
+    ),
+    Case(
+        xp.charbonnier,
+        [apart(3, 4)],
+        {"eps": 0.5},
+        kinks=[(np.zeros(4), np.zeros(4)), ([1e200, -1e200, 0.375], [1.0, -1.0, 0.6])],
+        laws=("even", "nonnegative"),
+        bad=[({"eps": 0.0}, ValueError, r"`eps` must be in \(0, inf\), got 0.0")],
+    ),
+    Case(
         xp.spectral_norm,
-        [randn(3, 5)],
+        [apart(3, 5)],
         kinks=[
             (np.zeros((2, 3)), np.zeros((2, 3))),
             ([[3.0, 0.0], [0.0, -1.0]], [[6.0, 0.0], [0.0, 0.0]]),
@@ -282,11 +392,11 @@ CASES = [
         laws=("even", "nonnegative"),
         bad=[Bad.no_axis],
     ),
-    Case(xp.spectral_norm, [randn(5, 3)], laws=("even", "nonnegative")),
-    Case(xp.spectral_norm, [randn(2, 3, 4)], laws=("even", "nonnegative")),
+    Case(xp.spectral_norm, [apart(5, 3)], laws=("even", "nonnegative")),
+    Case(xp.spectral_norm, [apart(2, 3, 4)], laws=("even", "nonnegative")),
     Case(
         xp.nuclear_norm,
-        [randn(3, 5)],
+        [apart(3, 5)],
         kinks=[
             (np.zeros((2, 3)), np.zeros((2, 3))),
             (np.eye(3), np.eye(3)),
@@ -295,11 +405,11 @@ CASES = [
         laws=("even", "nonnegative", "homogeneous"),
         bad=[Bad.no_axis],
     ),
-    Case(xp.nuclear_norm, [randn(5, 3)], laws=("even", "nonnegative", "homogeneous")),
-    Case(xp.nuclear_norm, [randn(2, 3, 4)], laws=("even", "nonnegative", "homogeneous")),
+    Case(xp.nuclear_norm, [apart(5, 3)], laws=("even", "nonnegative", "homogeneous")),
+    Case(xp.nuclear_norm, [apart(2, 3, 4)], laws=("even", "nonnegative", "homogeneous")),
     Case(
         xp.total_variation,
-        [randn(3, 4)],
+        [apart(3, 4)],
         kinks=[([1.0, 1.0, 3.0, 2.0], [0.0, -1.0, 2.0, -1.0]), (np.zeros((2, 3)), np.zeros((2, 3)))],
         laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
         bad=[
@@ -316,26 +426,26 @@ CASES = [
     ),
     Case(
         xp.total_variation,
-        [randn(3, 4)],
+        [apart(3, 4)],
         {"axis": (0, 1)},
         laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
     ),
     Case(
         xp.total_variation,
-        [randn(2, 3, 4)],
+        [apart(2, 3, 4)],
         {"axis": (-1, 1), "mode": "isotropic"},
         kinks=[(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)))],
         laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
     ),
     Case(
         xp.total_variation,
-        [randn(4, 3)],
+        [apart(4, 3)],
         {"axis": 0, "order": 2, "mode": "squared"},
         laws=("even", "nonnegative", "shift_invariant"),
     ),
     Case(
         xp.total_variation,
-        [randn(5, 5)],
+        [apart(5, 5)],
         {"axis": (0, 1), "order": 2, "mode": "isotropic"},
         laws=("even", "nonnegative", "homogeneous", "shift_invariant"),
     ),
@@ -803,8 +913,8 @@ CASES = [
     ),
     Case(
         xp.lipschitz_penalty,
-        [randn(3, 2, 2)],
-        {"sigma": 0.5, "noise": randn(3, 2, 2)},
+        [apart(3, 2, 2)],
+        {"sigma": 0.5, "noise": apart(3, 2, 2, seed=1)},
         laws=("nonnegative",),
         bad=[
             Bad.one_sided,
@@ -818,8 +928,8 @@ CASES = [
     ),
     Case(
         xp.lipschitz_penalty,
-        [randn(4, 3)],
-        {"noise": randn(4, 3), "target": 0.75, "one_sided": True, "sigma": 0.25},
+        [apart(4, 3)],
+        {"noise": apart(4, 3, seed=1), "target": 0.75, "one_sided": True, "sigma": 0.25},
         laws=("nonnegative",),
         **{**FUNCTION, "lacking": {}},
     ),

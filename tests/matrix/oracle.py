@@ -7,7 +7,7 @@ instead of logarithms, and an n x n Gram matrix where the package avoids one.
 from __future__ import annotations
 
 import numpy as np
-from scipy import special, stats
+from scipy import integrate, special, stats
 from scipy.spatial import distance
 
 
@@ -52,6 +52,48 @@ def group_lasso(x, axis=-1):
     axes = (axis,) if isinstance(axis, int) else axis
     size = np.prod([x.shape[i] for i in axes])
     return np.sqrt(size * np.sum(l1(x) ** 2, axis=axes))
+
+
+def l0(x, kind="step", threshold=0.0, through="threshold", bandwidth=0.001, scale=4.0):
+    if kind == "step":
+        return np.where(np.abs(x) > threshold, 1.0, 0.0)
+    return np.tanh(scale * np.abs(x)) if kind == "tanh" else special.expit(x + 2 / 3 * np.log(11))
+
+
+def _from_slope(x, slope, joints):
+    """Return the integrals of a slope from 0 to each magnitude."""
+    sizes = l1(x)
+    values = [integrate.quad(slope, 0, size, points=[j for j in joints if j < size] or None)[0] for size in sizes.flat]
+    return np.asarray(values).reshape(sizes.shape)
+
+
+def mcp(x, threshold=1.0):
+    return _from_slope(x, lambda u: max(0.0, 1 - u / threshold), [threshold])
+
+
+def scad(x, knee=1.0, a=3.7):
+    return _from_slope(x, lambda u: min(1.0, max(0.0, a * knee - u) / ((a - 1) * knee)), [knee, a * knee])
+
+
+def log_sum(x, eps=1.0):
+    return np.log((l1(x) + eps) / eps)
+
+
+def lp(x, p=0.5):
+    return np.exp(p * np.log(l1(x)))
+
+
+def hoyer(x, axis=None, squared=True, weights=1.0):
+    size = np.sum(weights * l1(x), axis=axis) / np.sqrt(np.sum(weights * l1(x) ** 2, axis=axis))
+    return size**2 if squared else size
+
+
+def log_cosh(x, scale=1.0):
+    return scale**2 * np.log(np.cosh(x / scale))
+
+
+def charbonnier(x, eps=1.0):
+    return np.hypot(x, eps) - eps
 
 
 def spectral_norm(x):

@@ -15,6 +15,7 @@ __all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused", "lay
 #: Regular expressions for the names of penalties and their options. Each family is checked by processes of its own.
 FAMILIES = {
     "norms": "l1|l2|elastic_net|huber|group_lasso|output_magnitude|total_variation",
+    "sparsity": "l0|mcp|scad|log_sum|lp|hoyer|log_cosh|charbonnier",
     "norms of matrices": "spectral_norm|nuclear_norm",
     "divergences": "kl_divergence|js_divergence|entropy|z_loss",
     "f-divergences": "f_divergence",

@@ -134,7 +134,7 @@ def test_pickle() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"fn": "l3"}, ValueError, r"`fn` must be a callable or one of .*Did you mean 'l2'\?"),
+        ({"fn": "hubre"}, ValueError, r"`fn` must be a callable or one of .*Did you mean 'huber'\?"),
         ({"fn": 3}, TypeError, "`fn` must be a name or a callable, got int"),
         (
             {"fn": "gradient_penalty"},

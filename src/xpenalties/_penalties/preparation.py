@@ -63,7 +63,7 @@ def prepare(call: Call, backend: Backend) -> Prepared:
             mask, weights = (None if x is None else backend.in_chunks(x, chunks) for x in (mask, weights))
         if mask is not None:
             over_inputs = mask_over_inputs(backend.xp, mask, selected, axis, len(shape))
-        if "weights" in spec.extras and (samples is not None or spec.samples is None):
+        if "weights" in spec.extras and (samples is not None or kind in ("elements", "neighborhoods")):
             passed = mask if weights is None and samples is not None else weights
             if passed is not None:
                 wide = dtype or arrays[0].dtype

@@ -33,7 +33,9 @@ _ELEMENTWISE = frozenset(
         "real",
         "sign",
         "sin",
+        "sinh",
         "sqrt",
+        "tanh",
         "where",
     )
 )

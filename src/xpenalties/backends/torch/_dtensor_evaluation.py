@@ -43,6 +43,7 @@ class DTensorEvaluation(Evaluation):
             arrays=tuple(lifted(x, mesh) for x in work.arrays),
             mask=lifted(work.mask, mesh),
             factors=lifted(work.factors, mesh),
+            options={name: lifted(x, mesh) for name, x in work.options.items()},
         )
         if work.matrices:
             return self._in_parts(work, *_layouts_of_layers(work))
