@@ -29,11 +29,11 @@ from ._penalties import mixture_of_experts as _mixture_of_experts
 from ._penalties import mutual_information as _mutual_information
 from ._penalties import norms as _norms
 from ._penalties import representations as _representations
+from ._penalties import robust as _robust
 from ._penalties import sample_distances as _sample_distances
 from ._penalties import smoothness as _smoothness
-from ._penalties import spread as _spread
-from ._penalties import robust as _robust
 from ._penalties import sparsity as _sparsity
+from ._penalties import spread as _spread
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties import topk_js_divergence as _topk_js_divergence
@@ -51,11 +51,11 @@ from ._penalties.mixture_of_experts import *  # noqa: F403
 from ._penalties.mutual_information import *  # noqa: F403
 from ._penalties.norms import *  # noqa: F403
 from ._penalties.representations import *  # noqa: F403
+from ._penalties.robust import *  # noqa: F403
 from ._penalties.sample_distances import *  # noqa: F403
 from ._penalties.smoothness import *  # noqa: F403
-from ._penalties.spread import *  # noqa: F403
-from ._penalties.robust import *  # noqa: F403
 from ._penalties.sparsity import *  # noqa: F403
+from ._penalties.spread import *  # noqa: F403
 from ._penalties.token_log_probabilities import *  # noqa: F403
 from ._penalties.topk_and_sampled_divergences import *  # noqa: F403
 from ._penalties.topk_js_divergence import *  # noqa: F403
