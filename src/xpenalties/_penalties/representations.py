@@ -142,7 +142,7 @@ def orthogonality(
         of_rows = True  # if sizes are symbolic and n < d, zeros of the d x d matrix would count
     gram = gram_matrix(x, *((vectors, along) if of_rows else (along, vectors)))
     if ones is not None and of_rows:
-        gram = gram + identity(gram) * (1 - xp.reshape(ones, (-1,)))
+        gram = gram + identity(gram) * (1 - array_backend(x).whole_vector(xp.reshape(ones, (-1,))))
     if mode == "spectral":
         return squared_spectral_distance(gram, has_zero=not of_rows)
     eye = identity(gram)
@@ -263,7 +263,8 @@ def _weighted_covariance(x: Any, weights: Any) -> Any:
     else:
         products = gram_matrix(centered, (0,), (1,))
         variances = xp.sum(column * square(centered), axis=0)
-        squares = xp.sum(square(products) * column * weights) - xp.sum(square(variances))
+        whole = array_backend(x).whole_vector(weights)
+        squares = xp.sum(square(products) * xp.expand_dims(whole, axis=-1) * whole) - xp.sum(square(variances))
     return xp.where(has_two, scale * squares, 0.0)
 
 

@@ -156,6 +156,10 @@ class Backend:
         """Return `x` with these axes, all >= 0, whole on each device, for operations that cannot take parts."""
         return x
 
+    def whole_vector(self, x: Any) -> Any:
+        """Return a vector, which may be cut over devices, as one that operators combine with a Gram matrix."""
+        return x
+
     def cut_like(self, x: Any, like: Any) -> Any:
         """Return `x` cut over devices as `like`, which it broadcasts to."""
         return x

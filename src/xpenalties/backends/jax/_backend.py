@@ -43,6 +43,9 @@ class JaxBackend(Backend):
     def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
         return uncut(x, axes)  # XLA does so itself along axes of a mesh that are not explicit
 
+    def whole_vector(self, x: Any) -> Any:
+        return uncut(x, (0,))
+
     def cut_like(self, x: Any, like: Any) -> Any:
         cuts = cuts_of(like)
         return (

@@ -100,6 +100,11 @@ class PartNamespace:
         smallest = self.min(x.like(xp.astype(x.data, xp.int32)), axis=axis, keepdims=keepdims)
         return smallest.like(smallest.data != 0)
 
+    def any(self, x: Part, /, *, axis: Any = None, keepdims: bool = False) -> Part:
+        xp = self._local
+        largest = self.max(x.like(xp.astype(x.data, xp.int32)), axis=axis, keepdims=keepdims)
+        return largest.like(largest.data != 0)
+
     def _extremum(self, x: Part, axis: Any, keepdims: bool, *, largest: bool) -> Part:
         xp, axes = self._local, _axes(x, axis)
         groups = _groups(x, axes)

@@ -129,6 +129,9 @@ def _common_cuts(parts: Sequence[Part]) -> Cuts:
         if any(cut is not None and cut != first for cut in cuts):
             raise NotImplementedError(f"arrays must be cut in the same way, got {[x.shape for x in parts]}.")
         result.append(first)
+    groups = [group for cut in result if cut is not None for group in cut.groups]
+    if len(set(groups)) < len(groups):  # each device would have a block on the diagonal only
+        raise NotImplementedError(f"two axes must not be cut over the same devices, got {[x.shape for x in parts]}.")
     return tuple(result)
 
 

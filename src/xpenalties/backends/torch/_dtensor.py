@@ -17,7 +17,7 @@ from ._autograd import TorchAutodiff
 from ._backend import BACKEND, TorchBackend, TorchExchange
 from ._dtensor_evaluation import DTensorEvaluation
 from ._dtensor_matmul import gram, linear, product
-from ._dtensor_moves import for_any_loss, plain, redistributed, settled, to_local
+from ._dtensor_moves import for_any_loss, number, plain, redistributed, settled, to_local
 from ._dtensor_namespace import Namespace, lifted, mesh_of
 from ._dtensor_random import DTensorRandom
 from ._dtensor_reductions import cumulative_sum, extremum, total
@@ -79,6 +79,9 @@ class DTensorBackend(TorchBackend):
 
     def matmul(self, a: Any, b: Any) -> Any:
         return product(a, b)
+
+    def whole_vector(self, x: Any) -> Any:
+        return number(x) if isinstance(x, DTensor) else x
 
     def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
         return gram(x, vectors, along) if isinstance(x, DTensor) else BACKEND.gram(x, vectors, along)
