@@ -269,6 +269,12 @@ def errors() -> None:
         (lambda: xp.l1(torch.ones(3)), ValueError, "`x` must have one axis for `classes` and another"),
         (lambda: xp.l1(own.numpy()), TypeError, "`x` must be a plain PyTorch tensor inside over"),
         (lambda: xp.entropy(own, where=torch.ones(3) > 0), ValueError, "`where` must broadcast to its part"),
+        (lambda: xp.orthogonality(own, per_sample=True, where=torch.ones(2) > 0), ValueError, "`where` must broadcast"),
+        (
+            lambda: xp.entropy(own, where=torch.ones(2 + rank % 2) > 0),
+            ValueError,
+            "`where` must have the same size along",
+        ),
         (lambda: xp.entropy(own, axis=5), ValueError, "`axis` must be an axis of `log_p`, got 5"),
         (lambda: xp.entropy(own, mode="bonsu"), ValueError, "`mode` must be one of"),
         (lambda: xp.linear_entropy(own[0], own), ValueError, "`hidden` must have an axis of rows"),
