@@ -199,7 +199,12 @@ def _mean_over(caller: str, of_sample: Callable[[Any, Any], list[Any]], params: 
     total = backend.sum_over(leaves, lambda rows: of_sample(params, rebuild(iter(rows))))
     of_params, rebuild_params = flatten_of(params)
     means = iter(total)
-    return rebuild_params(iter([next(means) / count if _is_floating(x) else None for x in of_params]))
+    return rebuild_params(iter([_like(next(means) / count, x) if _is_floating(x) else None for x in of_params]))
+
+
+def _like(x: Any, param: Any) -> Any:
+    """Return an importance that is cut into parts as its parameter is. A gradient may be cut in another way."""
+    return array_backend(x).laid_out(x, param)
 
 
 def _weighted_sum(arrays: Sequence[Any], factors: Sequence[float]) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.matrix.cases import CASES, Case
 
-__all__ = ["FAMILIES", "LAYOUTS", "Cuts", "cut_of", "family", "is_refused", "layouts_of"]
+__all__ = ["FAMILIES", "LAYOUTS", "STATISTICS", "Cuts", "cut_of", "family", "is_refused", "layouts_of"]
 
 #: Regular expressions for the names of penalties and their options. Each family is checked by processes of its own.
 FAMILIES = {
@@ -32,6 +32,19 @@ FAMILIES = {
     "functions": ".*_penalty",
 }
 LAYOUTS = ("classes", "batch", "both")
+#: Statistics of samples, with options and the shape of the array, whose samples `where` and `weights` leave out.
+STATISTICS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+    ("covariance", {}, (4, 8)),
+    ("covariance", {}, (8, 4)),
+    ("output_magnitude", {}, (4, 8)),
+    ("output_magnitude", {"norm": "l2", "target": 0.0}, (4, 8)),
+    ("orthogonality", {"mode": "soft"}, (4, 8)),
+    ("orthogonality", {"mode": "hard"}, (4, 8)),
+    ("orthogonality", {"mode": "hard"}, (8, 4)),
+    ("orthogonality", {"mode": "spectral"}, (4, 8)),
+    ("orthogonality", {"mode": "hard", "axis": "sequence"}, (4, 2, 8)),
+    ("orthogonality", {"mode": "spectral", "axis": "vocabulary"}, (4, 2, 8)),
+]
 #: For each axis of an array, "classes", "batch" or None.
 Cuts = tuple[str | None, ...]
 _SIZES = {1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 12, 7: 8}

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 import xpenalties as xp
+from tests.scale.over_cases import STATISTICS
 from tests.scale.over_jax_processes import GROUPS, MESH, check
 from xpenalties import Penalty, Pipeline, block_size, over
 
@@ -109,6 +110,27 @@ def masked(reduction: str) -> None:
     close(mapped(parts, specs, P("batch") if reduction == "none" else P())(z, where, weights), value(z, where, weights))
     want = jax.grad(lambda z, w: sum(map(jnp.sum, value(z, where, w))), argnums=(0, 1))(z, weights)
     close(mapped(gradient, specs, (specs[0], specs[2]))(z, where, weights), want)
+
+
+def statistics() -> None:
+    """Samples are left out and weighted."""
+    for name, options, shape in STATISTICS:
+        samples = shape if name == "output_magnitude" else shape[:-1]
+        x, weights, where = (jnp.asarray(RNG.standard_normal(s)) for s in (shape, samples, samples))
+        arrays = x, jnp.abs(weights) + 0.1
+
+        def value(x: Any, weights: Any, where: Any, name: str = name, options: Any = options) -> Any:
+            return getattr(xp, name)(x, weights=weights, where=where, **options)
+
+        def parts(*local: Any, value: Callable[..., Any] = value) -> Any:
+            with over(**GROUPS["both"]):
+                return value(*local)
+
+        specs = P("batch", *[None] * (len(shape) - 2), "classes")
+        of_samples = specs if samples == shape else P(*specs[:-1])
+        gradient = partial(jax.value_and_grad, argnums=(0, 1))
+        got = gradient(mapped(parts, (specs, of_samples, of_samples), P()))(*arrays, where > -0.5)
+        close(got, gradient(value)(*arrays, where > -0.5))
 
 
 def all_masked() -> None:
@@ -264,6 +286,7 @@ def nesting() -> None:
 RUNS: dict[str, Callable[[], None]] = {
     "named axis of vmap": named_axis_of_vmap,
     "several names": several_names,
+    "statistics": statistics,
     "all masked": all_masked,
     "tokens": tokens,
     "communication": communication,

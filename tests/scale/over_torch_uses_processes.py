@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import xpenalties as xp
 from tests.helpers.processes import leave
+from tests.scale.over_cases import STATISTICS
 from tests.scale.over_torch_processes import GROUPS, check, part, start
 from xpenalties import Penalty, Pipeline, block_size, over
 
@@ -71,6 +72,25 @@ def masked(reduction: str, *, uneven: bool) -> None:
             close(got.detach(), want.detach())
         for a, b, cut in zip(gradients(got, *local), gradients(want, z, weights), (BOTH, BOTH[:1]), strict=True):
             close(a, part(b, cut, uneven=uneven))
+
+
+def statistics(*, uneven: bool) -> None:
+    """Samples are left out, and weighted. The first process may have none that is left."""
+    for name, options, shape in STATISTICS:
+        penalty = getattr(xp, name)
+        samples = shape if name == "output_magnitude" else shape[:-1]
+        cut = ("batch", *[None] * (len(shape) - 2), "classes")
+        x, weights = randn(*shape).requires_grad_(), (randn(*samples, seed=1).abs() + 0.1).requires_grad_()
+        first = torch.arange(shape[0]).reshape(-1, *[1] * (len(samples) - 1))
+        for where in (randn(*samples, seed=2) > -0.5, (first > 1).expand(samples)):
+            want = penalty(x, where=where, weights=weights, **options)
+            local = [part(y.detach(), cut[: y.ndim], uneven=uneven).requires_grad_() for y in (x, weights)]
+            with over(**GROUPS["both"]):
+                mask = part(where, cut[: where.ndim], uneven=uneven)
+                got = penalty(local[0], where=mask, weights=local[1], **options)
+            close(got.detach(), want.detach())
+            for a, b, y in zip(gradients(got, *local), gradients(want, x, weights), local, strict=True):
+                close(a, part(b, cut[: y.ndim], uneven=uneven))
 
 
 def broadcast_weights() -> None:
@@ -249,6 +269,12 @@ def errors() -> None:
         (lambda: xp.l1(torch.ones(3)), ValueError, "`x` must have one axis for `classes` and another"),
         (lambda: xp.l1(own.numpy()), TypeError, "`x` must be a plain PyTorch tensor inside over"),
         (lambda: xp.entropy(own, where=torch.ones(3) > 0), ValueError, "`where` must broadcast to its part"),
+        (lambda: xp.orthogonality(own, per_sample=True, where=torch.ones(2) > 0), ValueError, "`where` must broadcast"),
+        (
+            lambda: xp.entropy(own, where=torch.ones(2 + rank % 2) > 0),
+            ValueError,
+            "`where` must have the same size along",
+        ),
         (lambda: xp.entropy(own, axis=5), ValueError, "`axis` must be an axis of `log_p`, got 5"),
         (lambda: xp.entropy(own, mode="bonsu"), ValueError, "`mode` must be one of"),
         (lambda: xp.linear_entropy(own[0], own), ValueError, "`hidden` must have an axis of rows"),
@@ -366,6 +392,7 @@ RUNS: dict[str, Callable[[], None]] = {
 for _uneven in (False, True):
     _suffix = " uneven" if _uneven else ""
     RUNS[f"extreme{_suffix}"] = partial(extreme, uneven=_uneven)
+    RUNS[f"statistics{_suffix}"] = partial(statistics, uneven=_uneven)
     RUNS[f"pipeline{_suffix}"] = partial(pipeline, uneven=_uneven)
     for _reduction in ("sum", "mean", "none"):
         RUNS[f"masked {_reduction}{_suffix}"] = partial(masked, _reduction, uneven=_uneven)

@@ -18,4 +18,4 @@ def test_values_and_derivatives_are_those_of_the_whole(name: str) -> None:
 
 def test_uses() -> None:
     """Ways to differentiate, masks, blocks, pipelines, communication, errors: see the script."""
-    verify(on_devices("over_jax_uses_processes"), 20)
+    verify(on_devices("over_jax_uses_processes"), 21)

@@ -24,7 +24,7 @@ def test_two_processes(name: str, tmp_path: Path) -> None:
     verify_matrix(checks, "over, PyTorch", name, ("classes", "batch"), variants=2)
 
 
-@pytest.mark.parametrize(("of", "count"), [("layers", 22), ("everything else", 20)])
+@pytest.mark.parametrize(("of", "count"), [("layers", 22), ("everything else", 22)])
 def test_uses(of: str, count: int, tmp_path: Path) -> None:
     """Masks, blocks, pipelines, communication, errors, compilers: see the script."""
     verify(on_processes(4, "over_torch_uses_processes", tmp_path, of), count)

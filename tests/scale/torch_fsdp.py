@@ -10,12 +10,12 @@ from torch import nn
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from tests.helpers.gloo import World, main
 from tests.helpers.layouts import close
 from tests.scale.torch_transforms import TRANSFORMS, updated
-from xpenalties import Penalty, Pipeline, prox, schedules, transforms, trees
+from xpenalties import Penalty, Pipeline, importance, prox, schedules, transforms, trees
 from xpenalties.integrations.torch import attach
 
 STEPS = 4
@@ -118,6 +118,35 @@ def case_options_that_are_trees(world: World) -> None:
         for path in wanted:
             close(actual[path], wanted[path], path)
         assert str(penalty.explain(many)) == str(penalty.explain(one))
+
+
+def case_anchored(world: World) -> None:
+    """Near an earlier model, with importances. They are cut as their parameters, also if a gradient is not."""
+
+    def output(params: Any, sample: Any) -> Any:
+        hidden = torch.tanh((params["0.weight"] * sample).sum(-1) + params["0.bias"])
+        return (params["2.weight"] * hidden).sum(-1) + params["2.bias"]
+
+    one = network()
+    params = {name: p.detach() for name, p in one.named_parameters()}
+    samples = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    for kind, mesh in meshes(world).items():
+        many = sharded(mesh)
+        cut_params = {name: p.detach() for name, p in many.named_parameters()}
+        cut_samples = distribute_tensor(samples, mesh, [Replicate()] * mesh.ndim)
+        importances = importance.memory_aware(output, params, samples)
+        cut_importances = importance.memory_aware(output, cut_params, cut_samples)
+        for name, x in cut_importances.items():
+            close(x, importances[name], f"{kind}: {name}")
+            assert x.placements == cut_params[name].placements, (kind, name, x.placements)
+        old, cut_old = ({name: p + 0.1 for name, p in each.items()} for each in (params, cut_params))
+        expected = trees.anchored(old, importance=importances)(one)
+        for reference, weights in ((old, importances), (cut_old, cut_importances), (cut_old, importances)):
+            actual = trees.anchored(reference, importance=weights)(many)
+            close(actual, expected, kind)
+            gradients = torch.autograd.grad(actual, list(many.parameters()))
+            for g, h in zip(gradients, torch.autograd.grad(expected, one.parameters(), retain_graph=True), strict=True):
+                close(g, h, kind)
 
 
 def case_some_parameters_whole(world: World) -> None:

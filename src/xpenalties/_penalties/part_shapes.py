@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .._arrays.numerics import broadcasts
 from ..backends import Backend, backend_of
 from ..backends._over import Groups, record
 from ..backends._registry import part_backend_of
@@ -93,14 +94,19 @@ class PartShapes:
         x = self._arrays[name]
         xp = self._cls.backend.local.xp
         missing = len(local) - x.ndim
+        for group in self._groups.all:  # first, because a device that alone raises an error leaves the others waiting
+            places = [axis - missing for axis, cut in enumerate(cuts) if cut is not None and group in cut.groups]
+            self._check_equal(name, group, except_axis=places[0] if places else None)
+        pairs = list(zip(local, cuts, strict=True))
+        if missing < 0 or not all(self._fits(name, axis, *pair) for axis, pair in enumerate(pairs[missing:])):
+            elsewhere = " here and another shape on another device" if broadcasts(tuple(x.shape), local) else ""
+            raise ValueError(
+                f"{self._caller}: `{name}` must broadcast to its part of the terms or of the array, of shape "
+                f"{tuple(local)}, got {tuple(x.shape)}{elsewhere}. Pass the device's own part."
+            )
         shared: list[Group] = []
         cut_over: list[Group] = []
-        for axis, (n, cut) in enumerate(zip(local, cuts, strict=True)):
-            if missing < 0 or (axis >= missing and not self._fits(name, axis - missing, n, cut)):
-                raise ValueError(
-                    f"{self._caller}: `{name}` must broadcast to its part of the terms or of the array, of shape "
-                    f"{tuple(local)}, got {tuple(x.shape)}. Pass the device's own part."
-                )
+        for axis, (_, cut) in enumerate(pairs):
             if cut is not None and (axis < missing or self._is_broadcast(name, axis - missing, cut)):
                 shared += [group for group in cut.groups if group not in self._own_rows]
             elif cut is not None:

@@ -19,6 +19,7 @@ from torch.distributed.tensor.parallel import loss_parallel
 import xpenalties as xp
 from tests.helpers.processes import leave
 from tests.matrix.cases import CASES
+from tests.scale.over_cases import STATISTICS
 from tests.scale.torch_penalties.matrix_processes import arrays_of, gradients, options_of, whole
 from tests.scale.torch_penalties.moved_processes import Moved
 from xpenalties.backends import backend_of
@@ -111,6 +112,21 @@ def masks_and_weights_that_are_cut() -> None:
                 return xp.kl_divergence(x, y, from_logits=True, where=where, weights=weights, reduction="mean")
 
             compare(call, [x, y, weights], [place_x, place_x, place], message=f"{place_x} {place}")
+
+
+@check
+def statistics_of_samples() -> None:
+    for name, options, shape in STATISTICS:
+        samples = shape if name == "output_magnitude" else shape[:-1]
+        selected = {"where": randn(*samples) > -0.5, **options}
+        weights = randn(*samples, 2)[..., 0].abs() + 0.1
+
+        def call(x: Any, weights: Any, name: str = name, selected: Any = selected) -> Any:
+            return getattr(xp, name)(x, weights=weights, **selected)
+
+        for place in (*map(Shard, range(len(shape))), Replicate()):
+            for of_weights in (Shard(0), Replicate()):
+                compare(call, [randn(*shape), weights], [place, of_weights], message=f"{name} {options} {place}")
 
 
 @check

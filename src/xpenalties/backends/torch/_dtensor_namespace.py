@@ -15,7 +15,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from ._dtensor_moves import copies, from_local, redistributed, settled, to_local
+from ._dtensor_moves import copies, for_any_loss, from_local, redistributed, settled, to_local
 from ._dtensor_reductions import argmax, axes_of, cumulative_sum, extremum, settled_result, summed
 
 __all__ = ["Namespace", "lifted", "mesh_of", "reshaped"]
@@ -64,7 +64,7 @@ def _completed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _reduction(own: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
     def call(x: Any, /, **options: Any) -> Any:
-        return own(x, **options) if isinstance(x, DTensor) else plain(x, **options)
+        return own(x, **options) if isinstance(x, DTensor) else for_any_loss(plain(x, **options))
 
     return call
 
