@@ -26,6 +26,9 @@ __all__ = [
 ROOT = Path(__file__).parents[2]
 SECONDS = 1200  # far more than anything takes on a busy machine
 SHOWN = 4000  # characters of an output
+#: For small arrays, compiling takes far longer than running. These flags change how a device's program is made into
+#: machine code, not how XLA cuts it over devices.
+COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def run_together(commands: Sequence[Sequence[object]], **environment: str) -> list[str]:
@@ -88,7 +91,9 @@ def on_processes_of_jax(count: int, module: str, *arguments: object) -> None:
 def on_devices_of_jax(count: int, module: str, *arguments: object) -> str:
     """Run a test module as one process of JAX with several simulated devices. Returns what it prints."""
     command = [sys.executable, "-m", f"tests.{module}", *arguments]
-    return run_together([command], **simulated_devices(count))[0]
+    environment = simulated_devices(count)
+    environment["XLA_FLAGS"] += f" {COMPILE_FAST}"
+    return run_together([command], **environment)[0]
 
 
 def simulated_devices(count: int) -> dict[str, str]:

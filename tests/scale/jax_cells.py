@@ -81,9 +81,11 @@ class Cells:
         else:
             record(function, self.engine, sharding)
 
-    def close(self) -> None:
-        if self.failures:
-            raise SystemExit("\n".join(self.failures) + f"\n{len(self.failures)} cells failed.")
+    def close(self, *others: Cells) -> None:
+        """Fail if a cell of these has failed."""
+        failures = [failure for cells in (self, *others) for failure in cells.failures]
+        if failures:
+            raise SystemExit("\n".join(failures) + f"\n{len(failures)} cells failed.")
 
 
 def equal(actual: Any, expected: Any, *, tolerance: float = 1e-9) -> None:

@@ -20,6 +20,7 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((2, 16, 24))
 SEQUENCES = RNG.standard_normal((8, 16, 4))
 MASK, WEIGHTS = RNG.random(16) > 0.3, RNG.random(16)
+MASKS = Y > 0
 HIDDEN, WEIGHT = RNG.standard_normal((8, 72, 6)), RNG.standard_normal((12, 6))
 PARAMS = {"kernel": RNG.standard_normal((24, 8)), "bias": RNG.standard_normal(8)}
 PIPELINE = Pipeline(
@@ -51,6 +52,29 @@ def options() -> dict[str, Function]:
         "masked NaN": lambda x, mask, weights: jax.grad(
             lambda x: xp.l2(jnp.where(mask[:, None], x, jnp.nan), where=mask[:, None])
         )(x),
+    }
+
+
+def of_samples(penalty: Function, **how: Any) -> Function:
+    """Return a statistic of samples, some of which count more than others or not at all, with its gradients."""
+
+    def value(x: Any, mask: Any, weights: Any) -> Any:
+        return penalty(x, where=mask, weights=weights, **how) + penalty(x, where=mask, **how)
+
+    return jax.value_and_grad(value, argnums=(0, 2))
+
+
+def statistics() -> dict[str, Function]:
+    axes = ("rows", "sequence", "vocabulary")
+    found = {f"orthogonality, {axis}, weights": of_samples(xp.orthogonality, axis=axis) for axis in axes}
+    return {**found, "covariance, weights": of_samples(xp.covariance)}
+
+
+def statistics_of_elements() -> dict[str, Function]:
+    """Return statistics whose samples are elements."""
+    return {
+        "output_magnitude, weights": of_samples(xp.output_magnitude),
+        "l2 to the mean, weights": of_samples(xp.l2, center="mean"),
     }
 
 
@@ -173,7 +197,7 @@ class Rest:
         """Return how to cut one of the arrays. Two names are those of hidden states and of a weight."""
         hidden, _, weight = sharding.partition(", ")
         if not weight:
-            return sharding if np.ndim(x) > 1 else "rows"
+            return sharding if np.ndim(x) > 1 else "whole" if sharding == "classes" else "rows"
         return {1: "whole", 2: weight, 3: hidden}[np.ndim(x)]
 
     def check(self, function: Function, arrays: tuple[Any, ...], sharding: str, gathers: bool) -> None:
@@ -217,6 +241,12 @@ def main(kind: str, part: str) -> None:
     with jax.set_mesh(rest.mesh):
         if part == "grams":
             rest.run(grams(), SEQUENCES, shardings=("sequence", "both"))
+        if part == "statistics":
+            for x in (X, X[:, :8]):  # fewer samples than features, and more
+                rest.run(statistics(), x, MASK, WEIGHTS, shardings=("rows", "classes", "both"))
+            rest.run(statistics_of_elements(), X, MASKS, X * X, shardings=("rows", "classes", "both"))
+            spectral = {"orthogonality, spectral, weights": of_samples(xp.orthogonality, mode="spectral")}
+            rest.run(spectral, X, MASK, WEIGHTS, shardings=("both",))  # its Gram matrix is gathered, and smaller than X
         if part == "penalties":
             rest.run(options(), X, MASK, WEIGHTS, shardings=("rows", "both"))
             rest.run(pipelines(), X, shardings=("both",))

@@ -39,14 +39,21 @@ _SIZES = {1: 1, 2: 4, 3: 4, 4: 8, 5: 8, 6: 12, 7: 8}
 def family(name: str) -> list[Case]:
     """Return the rows of a family, with sizes that four devices can share."""
     rows = [case for case in CASES if re.match(rf"(?:{FAMILIES[name]})(?:\(|$)", case.label)]
-    grown = [replace(case, arrays=_grown(case), options=_options(case)) for case in rows]
-    return [*grown, *(_weighted(case) for case in grown if case.is_statistic and case.name != "orthogonality")]
+    cases = [replace(case, arrays=_grown(case), options=_options(case)) for case in rows]
+    return cases + [_weighted(case) for case, row in zip(cases, rows, strict=True) if _takes_statistics(row)]
+
+
+def _takes_statistics(case: Case) -> bool:
+    """Return True for a statistic of samples, and for terms that depend on the mean of all."""
+    is_mean = isinstance(case.options.get("center"), str)
+    return (case.is_statistic and case.options.get("mode") != "hard") or is_mean
 
 
 def _weighted(case: Case) -> Case:
-    """Return a row of a statistic with weights of the samples."""
-    weights = np.random.default_rng(2).random(case.selected_shape) + 0.1
-    return replace(case, options={**case.options, "weights": weights})
+    """Return a row with weights of the samples, of which some are 0."""
+    shape = tuple(case.selected_shape)
+    weights = np.random.default_rng(2).random(shape)
+    return replace(case, options={**case.options, "weights": np.where(weights < 0.3, 0.0, weights)})
 
 
 def _grown(case: Case) -> list[np.ndarray]:

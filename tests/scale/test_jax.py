@@ -24,12 +24,11 @@ def on_eight_devices(script: str, *arguments: object) -> None:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("axes", ["auto", "explicit"])
-def test_every_penalty(axes: str, part: int) -> None:
-    on_eight_devices("jax_penalties_processes", axes, part, PARTS)
+def test_every_penalty(part: int) -> None:
+    on_eight_devices("jax_penalties_processes", part, PARTS)
 
 
-@pytest.mark.parametrize("part", ["grams", "penalties", "updates", "blocks"])
+@pytest.mark.parametrize("part", ["grams", "statistics", "penalties", "updates", "blocks"])
 @pytest.mark.parametrize("axes", ["auto", "explicit"])
 def test_options_pipelines_transforms_and_training(axes: str, part: str) -> None:
     on_eight_devices("jax_training_processes", axes, part)

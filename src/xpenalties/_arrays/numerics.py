@@ -29,6 +29,7 @@ __all__ = [
     "log1p_minus_tangent",
     "matmul",
     "namespace_of",
+    "of_all_vectors",
     "safe_divide",
     "safe_hypot",
     "safe_norm",
@@ -248,9 +249,14 @@ def matmul(a: Any, b: Any) -> Any:
     return array_backend(a).matmul(a, b)
 
 
-def gram_matrix(x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
-    """Return the products of all pairs of vectors, shape [..., n, n]. `Backend.gram` describes the axes."""
-    return array_backend(x).gram(x, vectors, along)
+def gram_matrix(x: Any, vectors: tuple[int, ...], along: tuple[int, ...], other: Any = None) -> Any:
+    """Return the products of all pairs of vectors, shape [..., n, n]. `Backend.gram` describes the arguments."""
+    return array_backend(x).gram(x, vectors, along, other)
+
+
+def of_all_vectors(x: Any) -> Any:
+    """Return an array with a number for each vector, which operators combine with the vectors' Gram matrix."""
+    return array_backend(x).copied(x)
 
 
 def linear(hidden: Any, weight: Any) -> Any:

@@ -50,7 +50,10 @@ def masks(
         weights = xp.broadcast_to(weights if mask is None else xp.where(mask, weights, 0.0), shape)
     else:
         mask = where
-    return backend, None if mask is None else xp.broadcast_to(mask, shape), weights
+    mask = None if mask is None else xp.broadcast_to(mask, shape)
+    if backend.cut:  # again, because a number stays plain
+        mask, weights = backend.beside(mask, first), backend.beside(weights, first)
+    return backend, mask, weights
 
 
 def refuse_ragged(spec: Spec, name: str, x: Any, backend: Backend) -> None:

@@ -13,6 +13,7 @@ from .._arrays.numerics import (
     identity,
     is_at_most,
     namespace_of,
+    of_all_vectors,
     safe_norm,
     safe_sqrt,
     square,
@@ -139,7 +140,7 @@ def orthogonality(
         of_rows = True  # if sizes are symbolic and n < d, zeros of the d x d matrix would count
     gram = gram_matrix(x, *((vectors, along) if of_rows else (along, vectors)))
     if ones is not None and of_rows:
-        gram = gram + identity(gram) * (1 - xp.reshape(ones, (-1,)))
+        gram = gram + identity(gram) * (1 - of_all_vectors(xp.reshape(ones, (-1,))))
     if mode == "spectral":
         return squared_spectral_distance(gram, has_zero=not of_rows)
     eye = identity(gram)

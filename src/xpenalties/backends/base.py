@@ -166,20 +166,26 @@ class Backend:
         """Return `x` cut over devices as `like`, which it broadcasts to."""
         return x
 
-    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
-        """Return the products of all pairs of vectors, shape [..., n, n].
+    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...], other: Any = None) -> Any:
+        """Return the products of all pairs of a vector of `x` and one of `other`, by default of `x`: [..., n, n].
 
         The n vectors are counted by the axes `vectors`, and each lies along the axes `along`. Both are in ascending
-        order. All other axes come before them, and count matrices.
+        order. All other axes come before them, and count matrices. `other` has the shape of `x`, and is cut alike.
         """
-        xp = self.xp
         first, second = (vectors, along) if along[-1] == x.ndim - 1 else (along, vectors)
-        if len(first) + len(second) > 2:  # one axis each; only sequences of 3-d arrays are copied
+        a = self._matrices(x, first, second)
+        b = a if other is None else self._matrices(other, first, second)
+        transpose = self.xp.matrix_transpose
+        return self.matmul(a, transpose(b)) if first is vectors else self.matmul(transpose(a), b)
+
+    def _matrices(self, x: Any, first: tuple[int, ...], second: tuple[int, ...]) -> Any:
+        """Return `x` with one axis in place of `first`, and one in place of `second`, which are its last axes."""
+        xp = self.xp
+        if len(first) + len(second) > 2:  # only sequences of 3-d arrays are copied
             order = (*first, *second)  # torch.vmap has no rule for moveaxis
             x = x if order == tuple(range(x.ndim)) else xp.permute_dims(x, order)
             x = xp.reshape(x, (math.prod(x.shape[: len(first)]), math.prod(x.shape[len(first) :])))
-        transposed = xp.matrix_transpose(x)
-        return self.matmul(x, transposed) if first is vectors else self.matmul(transposed, x)
+        return x
 
     def linear(self, hidden: Any, weight: Any) -> Any:
         """Return `hidden @ weight.T`, summed and returned in float32 or wider."""
@@ -205,6 +211,10 @@ class Backend:
 
     def beside(self, x: Any, like: Any) -> Any:
         """Return `x` as an array that operators combine with `like`, which may be cut into parts."""
+        return x
+
+    def copied(self, x: Any) -> Any:
+        """Return `x` with a copy on each device, as a Gram matrix has."""
         return x
 
     def finished(self, value: Any) -> Any:

@@ -88,7 +88,11 @@ def cells() -> Iterator[tuple[str, Callable[..., Any], list[torch.Tensor], int]]
             z = torch.randn(rows, columns, dtype=torch.float64)
             yield f"orthogonality({mode}) {rows}x{columns}", lambda x, m=mode: xp.orthogonality(x, mode=m), [z], gram
     for rows, columns in ((ROWS, CLASSES), (CLASSES, ROWS)):
-        yield f"covariance {rows}x{columns}", xp.covariance, [torch.randn(rows, columns, dtype=torch.float64)], gram
+        z, w = torch.randn(rows, columns, dtype=torch.float64), torch.rand(rows, dtype=torch.float64)
+        yield f"covariance {rows}x{columns}", xp.covariance, [z], gram
+        yield f"covariance(weights) {rows}x{columns}", lambda x, w=w: xp.covariance(x, weights=w), [z], gram
+        call = lambda x, w=w: xp.orthogonality(x, where=w > 0.2, weights=w)  # noqa: E731
+        yield f"orthogonality(weights) {rows}x{columns}", call, [z], gram
     z = torch.randn(8, 6, 64, dtype=torch.float64)
     for axis, n in (("rows", 48), ("sequence", 6), ("vocabulary", 48)):
         yield f"orthogonality({axis})", lambda x, a=axis: xp.orthogonality(x, axis=a), [z], n * n
@@ -123,6 +127,7 @@ def main(count: int, out: Path) -> None:
     layouts = {"rows": [Shard(0)], "classes": [Shard(-1)], "copies": [Replicate()]}
     if count == 4:
         layouts = {"rows x classes": [Shard(0), Shard(-1)], "copies x classes": [Replicate(), Shard(-1)]}
+        layouts |= {"classes x rows": [Shard(-1), Shard(0)], "rows x rows": [Shard(0), Shard(0)]}
     rows = []
     for name, function, arrays, most in cells():
         want, wanted, _ = measured(function, arrays)
@@ -141,7 +146,7 @@ def main(count: int, out: Path) -> None:
                 row |= {"result": "right" if right else "wrong", "calls": calls}
             except Exception as error:  # noqa: BLE001 - all failures are reported together
                 row |= {"result": f"wrong: {type(error).__name__}: {error}", "calls": []}
-            row |= {"size": math.prod(arrays[0].shape), "shard": math.prod(arrays[0].shape) // count}
+            row |= {"size": math.prod(arrays[0].shape), "shard": parts[0].to_local().numel()}
             rows.append(row)
     if torch.distributed.get_rank() == 0:
         (out / "moved.json").write_text(json.dumps(rows))

@@ -43,6 +43,9 @@ class JaxBackend(Backend):
     def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
         return uncut(x, axes)  # XLA does so itself along axes of a mesh that are not explicit
 
+    def copied(self, x: Any) -> Any:
+        return uncut(x, tuple(range(x.ndim)))
+
     def cut_like(self, x: Any, like: Any) -> Any:
         cuts = cuts_of(like)
         return (
@@ -51,8 +54,8 @@ class JaxBackend(Backend):
             else cut_by(x, [names if size > 1 else () for names, size in zip(cuts, x.shape, strict=True)])
         )
 
-    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
-        return gram(x, vectors, along)
+    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...], other: Any = None) -> Any:
+        return gram(x, vectors, along, other)
 
     def linear(self, hidden: Any, weight: Any) -> Any:
         dtype = jnp.result_type(hidden.dtype, weight.dtype, jnp.float32)

@@ -30,15 +30,16 @@ __all__ = ["gram"]
 Axes = tuple[int, ...]
 
 
-def gram(x: Any, vectors: Axes, along: Axes) -> Any:
+def gram(x: Any, vectors: Axes, along: Axes, other: Any = None) -> Any:
     """Return the products of all pairs of vectors, see `Backend.gram`."""
+    other = x if other is None else other
     cuts = cuts_of(x)
     if cuts is not None:
-        products = _explicit(x, cuts, vectors, along)
+        products = _explicit(x, other, cuts, vectors, along)
     elif _may_be_cut(x):
-        products = _bind(_products, x, x, vectors, along)
+        products = _bind(_products, x, other, vectors, along)
     else:
-        products = _dot(x, x, vectors, along)
+        products = _dot(x, other, vectors, along)
     n = math.prod(x.shape[axis] for axis in vectors)
     return jnp.reshape(products, (*products.shape[: -2 * len(vectors)], n, n))
 
@@ -53,16 +54,18 @@ def _others(x: Any, vectors: Axes, along: Axes) -> Axes:
     return tuple(axis for axis in range(x.ndim) if axis not in (*vectors, *along))
 
 
-def _explicit(x: Any, cuts: Cuts, vectors: Axes, along: Axes) -> Any:
+def _explicit(x: Any, other: Any, cuts: Cuts, vectors: Axes, along: Axes) -> Any:
     names = tuple(name for axis in vectors for name in cuts[axis])
     target = along[-1]
     whole = [() if axis in vectors else found for axis, found in enumerate(cuts)]
     if names:
         whole[target] = (*cuts[target], *names)
         count = pieces(whole[target], jax.typeof(x).sharding.mesh.shape)
+        is_same = other is x
         x = jax.sharding.reshard(pad(x, target, count), sharding(x, whole))
+        other = x if is_same else jax.sharding.reshard(pad(other, target, count), sharding(other, whole))
     others = [whole[axis] for axis in _others(x, vectors, along)]
-    return _dot(x, x, vectors, along, sharding(x, [*others, *[()] * 2 * len(vectors)]))
+    return _dot(x, other, vectors, along, sharding(x, [*others, *[()] * 2 * len(vectors)]))
 
 
 def _may_be_cut(x: Any) -> bool:

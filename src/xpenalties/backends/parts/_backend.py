@@ -65,6 +65,15 @@ class PartBackend(Backend):
             raise NotImplementedError("only the rows of a matrix can be made whole.")
         return with_whole_rows(self.local, x) if axes == (0,) else x
 
+    def copied(self, x: Any) -> Any:
+        (cut,) = x.cuts
+        if cut is None:
+            return x
+        (group,) = cut.groups
+        whole = self.local.xp.eye(cut.size, dtype=x.dtype, device=self.local.device(x.data))
+        numbers = self.local.matmul(x.data, group.sliced(whole, 0, cut.sizes))  # 0 for the other devices' vectors
+        return self.cls(group.sum(numbers), (None,), x.varies - {group})
+
     def positions(self, x: Any, like: Any) -> Any:
         cut = x.cuts[-1]
         whole = self.local.xp.arange(x.shape[-1], dtype=like.dtype, device=self.local.device(x.data))

@@ -98,14 +98,15 @@ class PartNamespace:
         return self._extremum(x, axis, keepdims, largest=False)
 
     def all(self, x: Part, /, *, axis: Any = None, keepdims: bool = False) -> Part:
-        xp = self._local
-        smallest = self.min(x.like(xp.astype(x.data, xp.int32)), axis=axis, keepdims=keepdims)
+        smallest = self.min(self._as_integers(x), axis=axis, keepdims=keepdims)
         return smallest.like(smallest.data != 0)
 
     def any(self, x: Part, /, *, axis: Any = None, keepdims: bool = False) -> Part:
-        xp = self._local
-        largest = self.max(x.like(xp.astype(x.data, xp.int32)), axis=axis, keepdims=keepdims)
-        return largest.like(largest.data > 0)
+        largest = self.max(self._as_integers(x), axis=axis, keepdims=keepdims)
+        return largest.like(largest.data > 0)  # of no elements, it is the smallest integer
+
+    def _as_integers(self, x: Part) -> Part:
+        return x.like(self._local.astype(x.data, self._local.int32))
 
     def _extremum(self, x: Part, axis: Any, keepdims: bool, *, largest: bool) -> Part:
         xp, axes = self._local, _axes(x, axis)

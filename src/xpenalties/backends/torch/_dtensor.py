@@ -17,7 +17,7 @@ from ._autograd import TorchAutodiff
 from ._backend import BACKEND, TorchBackend, TorchExchange
 from ._dtensor_evaluation import DTensorEvaluation
 from ._dtensor_matmul import gram, linear, product
-from ._dtensor_moves import for_any_loss, plain, redistributed, replicated, settled, to_local, uncut
+from ._dtensor_moves import for_any_loss, number, plain, redistributed, replicated, settled, to_local, uncut
 from ._dtensor_namespace import Namespace, lifted, mesh_of
 from ._dtensor_random import DTensorRandom
 from ._dtensor_reductions import cumulative_sum, extremum, total
@@ -70,6 +70,9 @@ class DTensorBackend(TorchBackend):
         mesh = mesh_of([like, x])
         return x if mesh is None else lifted(x, mesh)
 
+    def copied(self, x: Any) -> Any:
+        return number(x) if isinstance(x, DTensor) else x
+
     def finished(self, value: Any) -> Any:
         if isinstance(value, DTensor):
             if value.ndim:
@@ -80,8 +83,8 @@ class DTensorBackend(TorchBackend):
     def matmul(self, a: Any, b: Any) -> Any:
         return product(a, b)
 
-    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
-        return gram(x, vectors, along) if isinstance(x, DTensor) else BACKEND.gram(x, vectors, along)
+    def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...], other: Any = None) -> Any:
+        return (gram if isinstance(x, DTensor) else BACKEND.gram)(x, vectors, along, other)
 
     def linear(self, hidden: Any, weight: Any) -> Any:
         return linear(hidden, weight)

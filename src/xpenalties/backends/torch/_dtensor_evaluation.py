@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import array_api_compat.torch as compat
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 from .._blocks import AUTOMATIC, BLOCK_SIZE, PART
@@ -25,14 +24,12 @@ from ._dtensor_matmul import LEAVES
 from ._dtensor_moves import aligned, from_local, moved_shard, redistributed, replicated, settled, to_local
 from ._dtensor_namespace import lifted, mesh_of
 from ._dtensor_reductions import total
+from ._dtensor_submesh import submesh
 from ._evaluation import TorchEvaluation
 from ._threads import carried
 from ._tracing import is_tracing
 
 __all__ = ["DTensorEvaluation"]
-
-#: By the id of a mesh and its axes: that mesh, which keeps its id, and the part of it along these axes.
-_SUBMESHES: dict[tuple[int, tuple[int, ...]], tuple[Any, Any]] = {}
 
 
 class DTensorEvaluation(Evaluation):
@@ -91,7 +88,7 @@ class DTensorEvaluation(Evaluation):
 
     def _of_cut_rows(self, local: Work, moved: Sequence[Any], cut: tuple[int, ...]) -> tuple[Any, Any]:
         mesh = moved[0].device_mesh
-        shared = _submesh(mesh, cut)
+        shared = submesh(mesh, cut)
         layouts = [tuple(x.placements[i] for i in cut) for x in moved]
         wholes = [tuple(x.shape) for x in moved]
         matrices, formula = local.matrices, local.formula
@@ -198,21 +195,3 @@ def _placement_in_layer(j: int, arrays: Sequence[Any], placements: Sequence[Any]
     if by_features:
         return Shard(1) if j == weight else Shard(last)
     return Shard(0) if j == weight else Replicate()
-
-
-def _submesh(mesh: Any, axes: tuple[int, ...]) -> Any:
-    """Return the mesh of the processes that differ from this one only along some axes of the mesh."""
-    if len(axes) == mesh.ndim:
-        return mesh
-    key = id(mesh), axes  # two meshes are equal if one was made after the end of the other's processes
-    if key not in _SUBMESHES:
-        place = mesh.get_coordinate()
-        ranks = mesh.mesh[tuple(slice(None) if i in axes else place[i] for i in range(mesh.ndim))]
-        groups = [mesh.get_group(i) for i in axes]
-        names = tuple(f"axis_{i}" for i in axes)
-        if len(groups) == 1:
-            submesh = DeviceMesh.from_group(groups[0], mesh.device_type, mesh_dim_names=names)
-        else:
-            submesh = DeviceMesh.from_group(groups, mesh.device_type, mesh=ranks, mesh_dim_names=names)
-        _SUBMESHES[key] = mesh, submesh
-    return _SUBMESHES[key][1]
