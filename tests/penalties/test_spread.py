@@ -103,8 +103,10 @@ def test_a_masked_sample_is_nobodys_neighbor(fw: Framework) -> None:
 
 @pytest.mark.only("dask", reason="is about Dask")
 def test_koleo_of_dask(fw: Framework) -> None:
-    with pytest.raises(NotImplementedError, match=r"^koleo: `x` must not be a Dask array, because .* use uniformity"):
-        xp.koleo(fw.array(X))
+    with pytest.raises(NotImplementedError, match=r"^koleo: `x` must not be a Dask array of .* use uniformity"):
+        xp.koleo(fw.array(X).rechunk((20, 5)))
+    distances, _ = cKDTree(units(X)).query(units(X), k=2)
+    assert value(fw, xp.koleo, X) == pytest.approx(-np.log(distances[:, 1]).mean())  # one chunk
 
 
 def test_uniformity_against_pairs(fw: Framework) -> None:

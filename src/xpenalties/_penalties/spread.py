@@ -75,7 +75,7 @@ def koleo(x: Array, /, *, floor: NonNegative = 0.0, **shared: Unpack[Shared]) ->
     ValueError
         If `x` does not have two axes or has a single sample, or `floor` is below 0.
     NotImplementedError
-        If `x` is a Dask array or a part of an array inside `over`.
+        If `x` is a Dask array of several chunks or with weights, or a part of an array inside `over`.
 
     Notes
     -----
@@ -103,7 +103,9 @@ def koleo(x: Array, /, *, floor: NonNegative = 0.0, **shared: Unpack[Shared]) ->
     weights: Any = shared.get("weights")
     backend = array_backend(x)
     if backend.lazy or backend.in_parts:
-        kind = "a Dask array" if backend.lazy else "a part of an array, as inside `over`"
+        kind = (
+            "a Dask array of several chunks or with weights" if backend.lazy else "a part of an array, as inside `over`"
+        )
         raise NotImplementedError(
             f"koleo: `x` must not be {kind}, because nearest neighbors may be in other parts. Put the parts together "
             "first, or use uniformity."
