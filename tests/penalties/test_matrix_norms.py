@@ -132,6 +132,16 @@ def test_numbers_whose_squares_are_out_of_range(fw: Framework, norm: Callable[..
         assert np.isfinite(fw.numpy(xp.grad(norm)(fw.array(1e-30 * x, "float32")))).all()
 
 
+@autodiff
+def test_the_smallest_numbers(fw: Framework) -> None:
+    """Their reciprocals are infinite, or they are flushed to 0."""
+    x = np.asarray([[1e-45, 0.0], [0.0, 1e-42]])
+    first = xp.grad(xp.nuclear_norm)
+    both = xp.grad(lambda x: xp.namespace(x).sum(first(x) ** 2))
+    for derivative in (first, both):
+        assert np.isfinite(fw.numpy(derivative(fw.array(x, "float32")))).all()
+
+
 @NORMS
 def test_infinite_and_missing_numbers(fw: Framework, norm: Callable[..., Any]) -> None:
     x = np.stack([np.eye(2)] * 3)

@@ -182,6 +182,11 @@ def test_small_values_keep_their_digits(fw: Framework) -> None:
     assert float(xp.log_sum(x)) == pytest.approx(math.log1p(1e-4), rel=1e-5)
 
 
+def test_ratios_that_overflow(fw: Framework) -> None:
+    x = fw.array(np.asarray([1e36]), "float32")
+    assert float(xp.log_sum(x, eps=1e-6)) == pytest.approx(math.log(1e42), rel=1e-5)
+
+
 def test_the_hoyer_ratio_counts(fw: Framework) -> None:
     x = np.zeros((3, 8))
     x[0, :1], x[1, :4], x[2] = 7.0, -2.0, 1e-3

@@ -91,7 +91,8 @@ def sum_of_singular_values(x: Any) -> Any:
     u = plain.where(is_zero[..., None, :], 0.0, u)
     v_transposed = plain.where(is_zero[..., None], 0.0, v_transposed)
     inverse = plain.where(is_zero, 0.0, 1 / plain.where(is_zero, 1.0, s))
-    pairs = s[..., None] + s[..., None, :]
+    nonzero = plain.where(is_zero, 0.0, s)
+    pairs = nonzero[..., None] + nonzero[..., None, :]
     is_zero = pairs == 0
     inverse_pairs = plain.where(is_zero, 0.0, 1 / plain.where(is_zero, 1.0, pairs))
 
