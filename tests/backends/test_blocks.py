@@ -65,7 +65,8 @@ def sizes(case: Case) -> list[int]:
 
 
 def depends_on_its_block(case: Case) -> bool:
-    is_norm = case.function is xp.group_lasso or case.options.get("metric") == "cosine"
+    norms = (xp.group_lasso, xp.sparse_group_lasso, xp.hoyer)
+    is_norm = case.function in norms or case.options.get("metric") == "cosine"
     of_logits = case.options.get("from_logits") or case.options.get("temperature", 1.0) != 1.0
     return is_norm or of_logits or case.options.get("tail") == "renormalize"
 

@@ -1075,14 +1075,14 @@ CASES = [
     ),
     Case(
         xp.koleo,
-        [randn(6, 3)],
+        [apart(6, 3)],
         laws=("even", "scale_invariant"),
         bad=[({"floor": -1.0}, ValueError, r"`floor` must be in \[0, inf\), got -1.0")],
         lacking=NEIGHBORS,
     ),
     Case(
         xp.koleo,
-        [randn(5, 4)],
+        [apart(5, 4)],
         {"floor": 0.9},
         kinks=[(np.zeros((3, 2)), np.zeros((3, 2))), (np.full((3, 2), 0.1), np.zeros((3, 2)))],
         laws=("even", "scale_invariant"),
