@@ -13,6 +13,11 @@ def test_every_penalty_has_a_row() -> None:
     assert {case.function for case in CASES} == set(PENALTIES.values())
 
 
+def test_no_row_is_there_twice() -> None:
+    ids = [case.id for case in CASES]
+    assert [one for one in set(ids) if ids.count(one) > 1] == []
+
+
 def test_every_option_has_a_row_that_sets_it() -> None:
     for name, function in PENALTIES.items():
         rows = [case for case in CASES if case.function is function]

@@ -145,7 +145,7 @@ def _nearest(x: Any, weights: Any) -> tuple[Any, Any]:
     blocked = not backend.tracing.in_trace() and type(n) is int  # a compiler does not store the differences
     step = max(1, _BLOCK // (n * d)) if blocked else n
     found = []
-    for start in range(0, n, step):
+    for start in range(0, n, step) if blocked else (0,):
         block = slice(start, min(start + step, n)) if blocked else slice(None)
         differences = xp.expand_dims(x[block, :], axis=1) - xp.expand_dims(x, axis=0)
         distances = xp.sum(square(differences), axis=-1)
