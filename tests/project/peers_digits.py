@@ -88,8 +88,10 @@ def renyi(log_p: Any, log_q: Any, alpha: Any) -> Any:
 
 
 def exact_renyi(log_p: Any, log_q: Any, alpha: float) -> Any:
+    """Of the distributions that float32 rounds: near 1, a sum that is not exactly 1 would be divided by 1e-5."""
     a = mp.mpf(float(alpha))
-    total = sum(mp.exp(a * x + (1 - a) * y) for x, y in zip(exactly(log_p)[0], exactly(log_q)[0], strict=True))
+    p, q = ([mp.exp(x) for x in row[0]] for row in (exactly(log_p), exactly(log_q)))
+    total = sum((x / sum(p)) ** a * (y / sum(q)) ** (1 - a) for x, y in zip(p, q, strict=True))
     return mp.log(total) / (a - 1)
 
 

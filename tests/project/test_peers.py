@@ -20,6 +20,7 @@ from tests.project.peers_at_edges import (
     half_square,
     torch_gradient,
 )
+from tests.project.peers_digits import DIGITS, Digits, digits_table
 
 pytestmark = pytest.mark.mixed
 POINT = [0.0, -np.inf, -np.inf]
@@ -39,6 +40,21 @@ def test_the_right_value_is_scipys(situation: str) -> None:
     log_p, log_q = map(np.asarray, LOG_PROBABILITIES[situation])
     value = rel_entr(np.exp(log_p), np.exp(log_q)).sum()
     np.testing.assert_allclose([RIGHT[situation][0], xp.kl_divergence(log_p, log_q)], value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("row", DIGITS, ids=lambda row: f"{row.penalty}: {row.situation}")
+def test_digits(row: Digits) -> None:
+    """The usual formula is wrong by a percent or more, and this package is right to the rounding of float32."""
+    exact = float(row.exact())
+    with np.errstate(all="ignore"):
+        usual = row.found()
+    assert not abs(usual - exact) <= 0.005 * abs(exact)
+    np.testing.assert_allclose(float(np.asarray(row.ours())), exact, rtol=1e-4, atol=1e-13)
+
+
+def test_the_table_of_digits() -> None:
+    table = digits_table()
+    assert all(f"`{row.penalty}` | {row.situation}" in table for row in DIGITS)
 
 
 def test_tables_have_all_rows_and_mark_what_is_wrong() -> None:
