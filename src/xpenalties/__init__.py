@@ -16,6 +16,7 @@ from ._arrays.value_checks import *  # noqa: F403
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import bernoulli_kl as _bernoulli_kl
+from ._penalties import concave as _concave
 from ._penalties import divergences as _divergences
 from ._penalties import f_divergences as _f_divergences
 from ._penalties import features as _features
@@ -38,6 +39,7 @@ from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties import topk_js_divergence as _topk_js_divergence
 from ._penalties.bernoulli_kl import *  # noqa: F403
+from ._penalties.concave import *  # noqa: F403
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.f_divergences import *  # noqa: F403
 from ._penalties.features import *  # noqa: F403
@@ -77,6 +79,7 @@ __all__ = [
     *_groups.__all__,
     *_robust.__all__,
     *_sparsity.__all__,
+    *_concave.__all__,
     *_matrix_norms.__all__,
     *_smoothness.__all__,
     *_divergences.__all__,
