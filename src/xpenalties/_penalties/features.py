@@ -104,7 +104,9 @@ def variance(x: Array, /, *, target: Positive = 1.0, **shared: Unpack[Shared]) -
 
 def _shortfall(deviations: Any, target: float) -> Any:
     xp = namespace(deviations)
-    return xp.mean(xp.where(deviations >= target, 0.0, target - deviations))  # in this order, NaN stays NaN
+    # an array, not a number: torch.compile would compile again for each number
+    enough = xp.ones_like(deviations) * target
+    return xp.mean(xp.where(deviations >= enough, 0.0, enough - deviations))  # in this order, NaN stays NaN
 
 
 @penalty(

@@ -116,7 +116,9 @@ def koleo(x: Array, /, *, floor: NonNegative = 0.0, **shared: Unpack[Shared]) ->
     distances = safe_norm(x - xp.take(x, neighbors, axis=0), axis=-1)
     if similarity is not None:
         distances = nan_if_small(distances, 1 - similarity)
-    distances = xp.where(distances <= floor, floor, distances)  # in this order, NaN stays NaN
+    # an array, not a number: torch.compile would compile again for each number
+    least = xp.ones_like(distances) * floor
+    distances = xp.where(distances <= least, least, distances)  # in this order, NaN stays NaN
     is_zero = distances == 0
     terms = 0.0 - xp.log(xp.where(is_zero, 1.0, distances))
     if weights is None:
