@@ -161,7 +161,7 @@ def define(rows: Iterable[dict[str, Any]]) -> None:
 define(COMPILED)
 
 
-@nox.session(python=PYTHON, tags=[FULL, CI])
+@nox.session(python=PYTHON, tags=[FULL])
 @nox.parametrize("row", [nox.param(row, id=row["name"]) for row in COMPILED])
 def rows(session: nox.Session, row: dict[str, Any]) -> None:
     """Run the rows of cases.py that a backend's own session leaves out, because compiling them takes long."""
