@@ -27,7 +27,7 @@ def log_probs(params: Any, x: Any) -> Any:
 
 def log_likelihood(params: Any, sample: Any) -> Any:
     x, y = sample
-    return xp.namespace(x).sum(log_probs(params, x) * y)
+    return xp.namespace(params["w"]).sum(log_probs(params, x) * y)
 
 
 def params_of(fw: Framework, dtype: str | None = None) -> dict[str, Any]:
