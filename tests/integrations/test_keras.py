@@ -135,7 +135,7 @@ def test_functions_of_ones_own(regularizer: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
-        ("l3", {}, ValueError, r"Did you mean 'l\d'\?"),
+        ("hubre", {}, ValueError, r"Did you mean 'huber'\?"),
         ("huber", {"delta": -1}, ValueError, "^huber: `delta` must be in"),
         (Pipeline({"l1": 1.0}), {"weight": 2.0}, TypeError, "must come with a penalty's name, got them with Pipeline"),
         (Penalty("l1"), {"delta": 2.0}, TypeError, "must come with a penalty's name, got them with Penalty"),
