@@ -79,7 +79,7 @@ def l0(
     Notes
     -----
     A step has no slope. "step" has a straight-through one: :math:`-1/\epsilon` with respect to the threshold if
-    :math:`\big||x| - \theta\big| < \epsilon / 2`, else 0, and with ``through="both"`` its negative with respect to
+    :math:`|\,|x| - \theta\,| < \epsilon / 2`, else 0, and with ``through="both"`` its negative with respect to
     :math:`|x|`. This is not the derivative of the value. Second derivatives are 0. By default, if `threshold` is a
     number, nothing gets a gradient.
 
