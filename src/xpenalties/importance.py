@@ -1,4 +1,4 @@
-"""How much parameters matter for what a model has learned: weights for `trees.anchored`, against forgetting.
+"""Importance of parameters for what a model has learned: weights for `trees.anchored`, against forgetting.
 
 Pass a function of one sample, the parameters, and the samples. You get a tree like the parameters, with a number >= 0
 for each element: a mean over the samples. Samples are differentiated one after another, so this takes the memory of a
@@ -78,7 +78,7 @@ def fisher(fn: OfSample, params: Any, samples: Any, *, labels: Literal["data", "
 
     def of_sample(params: Any, sample: Any) -> list[Any]:
         if labels == "data":
-            return _map(square, _floats(grad(fn)(params, sample)))
+            return [square(g) for g in _floats(grad(fn)(params, sample))]
         log_p = stop_gradient(fn(params, sample))
         if log_p.ndim != 1:
             raise ValueError(
@@ -138,7 +138,7 @@ def memory_aware(fn: OfSample, params: Any, samples: Any) -> Any:
         return namespace(out).sum(square(out))
 
     def of_sample(params: Any, sample: Any) -> list[Any]:
-        return _map(abs_, _floats(grad(squared_norm)(params, sample)))
+        return [abs_(g) for g in _floats(grad(squared_norm)(params, sample))]
 
     return _mean_over("memory_aware", of_sample, params, samples)
 
@@ -214,10 +214,6 @@ def _weighted_sum(arrays: Sequence[Any], factors: Sequence[float]) -> Any:
 def _floats(gradient: Any) -> list[Any]:
     """Return the gradients of floating-point arrays as constants, in float32 or wider."""
     return [at_least_float32(stop_gradient(g)) for g in flatten_of(gradient)[0] if g is not None]
-
-
-def _map(fn: Callable[[Any], Any], arrays: list[Any]) -> list[Any]:
-    return [fn(x) for x in arrays]
 
 
 def _is_floating(x: Any) -> bool:

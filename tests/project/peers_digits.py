@@ -1,4 +1,4 @@
-"""What the usual formulas return where they lose their digits, next to this package and to 50 digits.
+"""Rows in which the usual formulas lose their digits, next to this package and to 50 digits.
 
 Everything is in float32, as in training. test_peers.py asserts that this package is right and the usual formula is not.
 docs/guide/numerics.md shows the same rows.

@@ -104,7 +104,8 @@ def penalty(
         Returns which log-probabilities the arrays hold, for `set_value_checks`: "complete" if those of each row sum to
         1, "partial" if they may sum to less, "elements" if there are no rows, or None if the arrays hold anything else.
     samples : {"elements", "rows", "matrices", "samples"} or callable of the options, optional
-        For a statistic, whose only term depends on all samples: what a sample is. `where` and `weights` are then those
+        For a statistic, whose only term depends on all samples: what a sample is. Otherwise, and if the callable
+        returns None, `terms` says what the terms belong to. `where` and `weights` of a statistic are those
         of the samples, and the formula gets them as "weights": an array of the samples' shape, with 0 for those that
         are left out, or None if all count alike.
     differentiates : bool

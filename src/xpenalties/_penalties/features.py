@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 from .._arrays.numerics import (
@@ -23,32 +22,20 @@ from .._core.checks import NonNegative, Positive
 from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
-from .sample_means import deviations_from_mean, weighted_mean, weights_of_pairs
+from .sample_means import deviations_from_mean, mean_of_samples, samples_check, weights_of_pairs
 
 __all__ = ["variance", "covariance", "cross_correlation"]
-
-
-def _samples_check(caller: str, name: str, statistic: str) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None]:
-    """Make a check that arrays have two axes and at least two samples."""
-
-    def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-        shape = tuple(arrays[0].shape)
-        if len(shape) != 2 or shape[0] == 1:
-            hint = "Reshape it to two axes" if len(shape) != 2 else f"A single sample has no {statistic}"
-            raise ValueError(f"{caller}: `{name}` must have shape (n, d) with n >= 2, got {shape}. {hint}.")
-
-    return check
 
 
 @penalty(
     terms="whole",
     reduction="sum",
     extras=("weights",),
-    check_arrays=_samples_check("variance", "x", "variance"),
+    check_arrays=samples_check("variance", "x", "A single sample has no variance"),
     samples="rows",
 )
 def variance(x: Array, /, *, target: Positive = 1.0, **shared: Unpack[Shared]) -> Array:
-    r"""How far the features' standard deviations are below a target, against collapse (VICReg's variance term).
+    r"""Shortfall of the features' standard deviations from a target, against collapse (VICReg's variance term).
 
     :math:`\frac{1}{d} \sum_j \max(0, t - s_j)` with :math:`t` = `target` and the standard deviation :math:`s_j` of
     column j, with denominator n - 1.
@@ -98,7 +85,7 @@ def variance(x: Array, /, *, target: Positive = 1.0, **shared: Unpack[Shared]) -
         return _shortfall(norms / array_backend(x).number(x.shape[0] - 1, x) ** 0.5, target)
     column = xp.expand_dims(weights, axis=-1)
     has_two, denominator = _degrees_of_freedom(weights)
-    norms = weighted_norm(x - weighted_mean(x, column), column, axis=0)
+    norms = weighted_norm(x - mean_of_samples(x, column), column, axis=0)
     return xp.where(has_two, _shortfall(norms / denominator**0.5, target), 0.0)
 
 
@@ -113,7 +100,7 @@ def _shortfall(deviations: Any, target: float) -> Any:
     terms="whole",
     reduction="sum",
     extras=("weights",),
-    check_arrays=_samples_check("covariance", "x", "covariance"),
+    check_arrays=samples_check("covariance", "x", "A single sample has no covariance"),
     samples="rows",
 )
 def covariance(x: Array, /, **shared: Unpack[Shared]) -> Array:
@@ -175,7 +162,7 @@ def _weighted_covariance(x: Any, weights: Any) -> Any:
     xp = namespace_of(x, weights)
     n, d = x.shape
     column = xp.expand_dims(weights, axis=-1)
-    centered = x - weighted_mean(x, column)
+    centered = x - mean_of_samples(x, column)
     has_two, denominator = _degrees_of_freedom(weights)
     scale = 1 / (array_backend(x).number(d, x) * square(denominator))
     if is_at_most(d, n):
@@ -192,7 +179,7 @@ def _weighted_covariance(x: Any, weights: Any) -> Any:
     terms="whole",
     reduction="sum",
     extras=("weights",),
-    check_arrays=_samples_check("cross_correlation", "a", "correlation"),
+    check_arrays=samples_check("cross_correlation", "a", "A single sample has no correlation"),
     samples="rows",
 )
 def cross_correlation(a: Array, b: Array, /, *, off_diagonal: NonNegative = 0.005, **shared: Unpack[Shared]) -> Array:

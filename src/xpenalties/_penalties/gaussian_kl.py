@@ -17,10 +17,6 @@ from .spec import Shape
 __all__ = ["gaussian_kl"]
 
 
-def _terms(options: Mapping[str, Any]) -> Shape:
-    return "elements" if options["free_bits"] == 0 else "whole"
-
-
 def _samples(options: Mapping[str, Any]) -> Shape | None:
     return None if options["free_bits"] == 0 else "samples"
 
@@ -36,7 +32,7 @@ def _check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
         raise ValueError("gaussian_kl: `mean` must have an axis of samples for `free_bits`, got shape (). Add one.")
 
 
-@penalty(terms=_terms, reduction="mean", extras=("mask", "weights"), check_arrays=_check, samples=_samples)
+@penalty(terms="elements", reduction="mean", extras=("mask", "weights"), check_arrays=_check, samples=_samples)
 def gaussian_kl(
     mean: Array,
     log_var: Array,

@@ -12,6 +12,7 @@ from .._core.types import Array
 from ..backends import common_backend, namespace
 from .decorator import Shared, penalty
 from .log_probabilities import probabilities
+from .sample_means import mean_of_samples
 
 __all__ = ["load_balancing"]
 
@@ -50,7 +51,7 @@ def load_balancing(
     counts: Any = None,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""How unevenly a router spreads tokens over experts: 1 if all experts get the same share.
+    r"""Imbalance of a router that spreads tokens over experts: 1 if all experts get the same share.
 
     :math:`E \sum_i f_i P_i` for E experts. :math:`f_i` is the share of all choices that fell on expert i, if each token
     chooses its `top_k` experts. It is a constant. :math:`P_i` is the mean score of expert i, over all tokens.
@@ -58,7 +59,7 @@ def load_balancing(
     Parameters
     ----------
     logits : array, shape (..., experts)
-        What the router computes for each token, real floating point. One layer's: for several layers, add their values.
+        Outputs of one layer's router for each token, real floating point. For several layers, add their values.
     top_k : int, default 1
         Number of experts that each token chooses: those with the largest logits. Of equal ones, the first are chosen.
     scores : {"softmax", "sigmoid", "probabilities"}, default "softmax"
@@ -113,13 +114,13 @@ def load_balancing(
     p = _scores(logits, scores)
     tokens = (-2,) if per_sequence else tuple(range(logits.ndim - 1))
     if counts is None:
-        f = _mean(xp, _choices(logits, top_k), weights, tokens) / top_k
+        f = _mean(_choices(logits, top_k), weights, tokens) / top_k
     else:
         counts = stop_gradient(counts)
         counts = counts if counts.dtype == p.dtype else namespace(logits, counts).astype(counts, p.dtype)
         counts = xp.max(counts, axis=tuple(range(counts.ndim - 1))) if counts.ndim > 1 else counts
         f = safe_divide(counts, xp.sum(counts))
-    value = experts * xp.sum(f * _mean(xp, p, weights, tokens), axis=-1)
+    value = experts * xp.sum(f * _mean(p, weights, tokens), axis=-1)
     if not per_sequence:
         return value
     if weights is None:
@@ -128,12 +129,10 @@ def load_balancing(
     return safe_divide(xp.sum(value * has_tokens), xp.sum(has_tokens))
 
 
-def _mean(xp: Any, x: Any, weights: Any, axes: tuple[int, ...]) -> Any:
-    """Return the weighted mean over the axes of the tokens, 0 if no token is left."""
-    if weights is None:
-        return xp.mean(x, axis=axes) if axes else x
-    column = xp.expand_dims(weights, axis=-1)
-    return safe_divide(xp.sum(column * x, axis=axes), xp.sum(column, axis=axes))
+def _mean(x: Any, weights: Any, axes: tuple[int, ...]) -> Any:
+    """Return the mean over the axes of the tokens."""
+    column = None if weights is None else namespace(weights).expand_dims(weights, axis=-1)
+    return mean_of_samples(x, column, axis=axes, keepdims=False) if axes else x
 
 
 def _scores(logits: Any, scores: str) -> Any:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Unpack
 
-from .._arrays.numerics import array_backend, exp_minus_tangent, namespace_of, safe_divide
+from .._arrays.numerics import array_backend, exp_minus_tangent, namespace_of
 from .._core.checks import NonNegative, Positive
 from .._core.types import Array
 from .decorator import Shared, penalty
 from .log_probabilities import log_probabilities
+from .sample_means import mean_of_samples
 from .spec import Distributions
 
 __all__ = ["mutual_information"]
@@ -97,19 +98,14 @@ def mutual_information(
     samples = tuple(i for i in range(log_p.ndim) if i != axis % log_p.ndim)
     column = None if weights is None else xp.expand_dims(weights, axis=axis)
     p = xp.exp(log_p)
-    mean_p = _mean(xp, p, column, samples)
-    divergence = xp.sum(_mean(xp, _divergences(xp, log_p, p, mean_p), column, samples))
+    mean_p = _mean(p, column, samples)
+    divergence = xp.sum(_mean(_divergences(xp, log_p, p, mean_p), column, samples))
     value = divergence if diversity == 1 else divergence + (diversity - 1) * _entropy(xp, mean_p)
     return value if mode == "penalty" else 0.0 - value
 
 
-def _mean(xp: Any, x: Any, column: Any, samples: tuple[int, ...]) -> Any:
-    """Return the weighted mean over the samples, 0 if none is left."""
-    if not samples:
-        return x
-    if column is None:
-        return xp.mean(x, axis=samples, keepdims=True)
-    return safe_divide(xp.sum(column * x, axis=samples, keepdims=True), xp.sum(column))
+def _mean(x: Any, column: Any, samples: tuple[int, ...]) -> Any:
+    return mean_of_samples(x, column, axis=samples) if samples else x
 
 
 def _divergences(xp: Any, log_p: Any, p: Any, mean_p: Any) -> Any:

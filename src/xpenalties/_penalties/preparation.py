@@ -40,8 +40,8 @@ def prepare(call: Call, backend: Backend) -> Prepared:
         ) from error
     if spec.check_arrays is not None:
         spec.check_arrays(arrays, options)
-    kind = spec.terms if isinstance(spec.terms, str) else spec.shape_of_terms(options)
     samples = None if spec.samples is None else spec.shape_of_samples(options)
+    kind = spec.terms if isinstance(spec.terms, str) and spec.samples is None else spec.shape_of_terms(options)
     selected = samples or kind
     axis = options.get("axis", spec.defaults.get("axis"))
     if selected == "rows" and not isinstance(axis, int):  # it has no axis, or a name

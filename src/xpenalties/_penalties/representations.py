@@ -37,16 +37,12 @@ def _check_two_axes(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None
         raise ValueError(f"orthogonality: `x` must have at least 2 axes, got shape {tuple(arrays[0].shape)}. Add one.")
 
 
-def _orthogonality_terms(options: Mapping[str, Any]) -> Shape:
-    return "matrices" if options["per_sample"] else "whole"
-
-
 def _orthogonality_samples(options: Mapping[str, Any]) -> Shape | None:
     return None if options["per_sample"] else "rows"
 
 
 @penalty(
-    terms=_orthogonality_terms,
+    terms="matrices",
     reduction="sum",
     extras=("weights",),
     check_arrays=_check_two_axes,

@@ -25,7 +25,7 @@ from .._core.checks import POSITIVE
 from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
-from .sample_means import deviations_from_mean, weights_of_pairs
+from .sample_means import deviations_from_mean, mean_of_samples, weights_of_pairs
 
 __all__ = ["mmd", "gram_distance"]
 
@@ -121,11 +121,11 @@ def mmd(
     of_pairs = None if weights is None else array_backend(between).beside(weights_of_pairs(weights), between)
     if distances is None:
         squares = stop_gradient(xp.sum(square(between), axis=-1))
-        mean = _mean(xp, squares, of_pairs)
+        mean = _mean(squares, of_pairs)
         distances = (xp.where(mean == 0, 1.0, mean),)
-    value = -2 * _mean(xp, _kernel(xp, between, kernel, distances), of_pairs)
+    value = -2 * _mean(_kernel(xp, between, kernel, distances), of_pairs)
     if not unbiased and kernel != "energy":
-        of_one = (_mean(xp, _kernel(xp, _differences(x, x), kernel, distances), of_pairs) for x in (a, b))
+        of_one = (_mean(_kernel(xp, _differences(x, x), kernel, distances), of_pairs) for x in (a, b))
         return sum(of_one, start=value)
     eye = identity(xp.sum(between, axis=-1))
     others = 1 - eye
@@ -133,7 +133,7 @@ def mmd(
     for x in (a, b):
         differences = _differences(x, x) + xp.expand_dims(eye, axis=-1)  # the root of 0 has a slope that is infinite
         kernels = others * _kernel(xp, differences, kernel, distances)
-        value = value + (_weighted_mean(xp, kernels, within) if unbiased else _mean(xp, kernels, of_pairs))
+        value = value + (_mean(kernels, within) if unbiased else _mean(kernels, of_pairs))
     return xp.where(count_true(weights != 0, a.dtype) > 1, value, 0.0) if unbiased and weights is not None else value
 
 
@@ -166,13 +166,9 @@ def _kernel(xp: Any, differences: Any, kernel: str, squared_bandwidths: tuple[An
     return sum(kernels[1:], start=kernels[0]) / len(kernels)
 
 
-def _mean(xp: Any, x: Any, of_pairs: Any) -> Any:
+def _mean(x: Any, of_pairs: Any) -> Any:
     """Return the weighted mean over all pairs, 0 if none is left."""
-    return xp.mean(x) if of_pairs is None else _weighted_mean(xp, x, of_pairs)
-
-
-def _weighted_mean(xp: Any, x: Any, of_pairs: Any) -> Any:
-    return safe_divide(xp.sum(of_pairs * x), xp.sum(of_pairs))
+    return mean_of_samples(x, of_pairs, axis=None, keepdims=False)
 
 
 def _check_gram(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:

@@ -1,14 +1,15 @@
-"""Means over samples, and products of the samples' weights. `column` is their weights in shape (n, 1), or None."""
+"""Means over samples, and the check that there are enough. `column` is their weights in shape (n, 1), or None."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._arrays.numerics import gram_matrix, namespace_of, safe_divide
 from .log_probabilities import row_maximum
 
-__all__ = ["deviations_from_mean", "weighted_mean", "weights_of_pairs"]
+__all__ = ["deviations_from_mean", "mean_of_samples", "samples_check", "weights_of_pairs"]
 
 
 def deviations_from_mean(x: Any, column: Any) -> Any:
@@ -18,17 +19,32 @@ def deviations_from_mean(x: Any, column: Any) -> Any:
     of the numbers first.
     """
     xp = namespace_of(x, column)
-    if column is None:
-        x = x - row_maximum(x, axis=0)
-        return x - xp.mean(x, axis=0, keepdims=True)
-    x = x - row_maximum(xp.where(column == 0, -math.inf, x), axis=0)
-    return x - weighted_mean(x, column)
+    x = x - row_maximum(x if column is None else xp.where(column == 0, -math.inf, x), axis=0)
+    return x - mean_of_samples(x, column)
 
 
-def weighted_mean(x: Any, column: Any) -> Any:
-    """Return the mean over the samples, 0 if none is left."""
+def mean_of_samples(x: Any, column: Any, *, axis: int | tuple[int, ...] | None = 0, keepdims: bool = True) -> Any:
+    """Return the mean over the samples, which lie along `axis`: 0 if none is left. `column` broadcasts to `x`."""
     xp = namespace_of(x, column)
-    return safe_divide(xp.sum(column * x, axis=0, keepdims=True), xp.sum(column))
+    if column is None:
+        return xp.mean(x, axis=axis, keepdims=keepdims)
+    total = xp.sum(column, axis=axis, keepdims=keepdims)
+    return safe_divide(xp.sum(column * x, axis=axis, keepdims=keepdims), total)
+
+
+def samples_check(
+    caller: str, name: str, why_two: str | None = None
+) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None]:
+    """Make a check that arrays have two axes, and two samples if `why_two` says why one is not enough."""
+
+    def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        shape = tuple(arrays[0].shape)
+        if len(shape) != 2 or (why_two is not None and shape[0] == 1):
+            least = 1 if why_two is None else 2
+            hint = "Reshape it to two axes" if len(shape) != 2 else why_two
+            raise ValueError(f"{caller}: `{name}` must have shape (n, d) with n >= {least}, got {shape}. {hint}.")
+
+    return check
 
 
 def weights_of_pairs(weights: Any) -> Any:

@@ -131,15 +131,11 @@ def _sigmoid(x: Any) -> Any:
     return xp.where(is_negative, small / (1 + small), 1 / (1 + large))
 
 
-def _hoyer_terms(options: Mapping[str, Any]) -> Shape:
-    return "whole" if options["axis"] is None else "rows"
-
-
 def _hoyer_samples(options: Mapping[str, Any]) -> Shape | None:
     return "elements" if options["axis"] is None else None
 
 
-@penalty(terms=_hoyer_terms, reduction="sum", complex=True, extras=("weights",), samples=_hoyer_samples)
+@penalty(terms="rows", reduction="sum", complex=True, extras=("weights",), samples=_hoyer_samples)
 def hoyer(x: Array, /, *, axis: AxisOrAxes | None = None, squared: bool = True, **shared: Unpack[Shared]) -> Array:
     r"""Ratio of the L1 norm to the L2 norm: how many elements share the size, whatever the size is.
 

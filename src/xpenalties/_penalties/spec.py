@@ -15,7 +15,7 @@ __all__ = ["SHARED", "Distributions", "Extra", "Reduction", "Shape", "Spec", "sp
 
 Shape = Literal["elements", "neighborhoods", "rows", "matrices", "samples", "whole"]
 Reduction = Literal["sum", "mean", "none"]
-#: What a formula may request: the mask over its arrays, the weights of its terms or samples, the eps of its dtype.
+#: A formula may request the mask over its arrays, the weights of its terms or samples, the eps of its dtype.
 Extra = Literal["mask", "weights", "eps"]
 #: What the arrays hold: log-probabilities of all classes, of some classes, or of single elements.
 Distributions = Literal["complete", "partial", "elements"]
@@ -54,7 +54,9 @@ class Spec:
         return self.shape_of_samples(options) or self.shape_of_terms(options)
 
     def shape_of_terms(self, options: Mapping[str, Any]) -> Shape:
-        """Return what a term belongs to, for given options."""
+        """Return what a term belongs to, for given options. A statistic has a single one."""
+        if self.samples is not None and self.shape_of_samples(options) is not None:
+            return "whole"
         return self.terms({**self.defaults, **options}) if callable(self.terms) else self.terms
 
     def check_options(self, options: Mapping[str, Any]) -> dict[str, Any]:

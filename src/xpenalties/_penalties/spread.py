@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Unpack
 
 from .._arrays.numerics import (
@@ -25,34 +24,22 @@ from ..backends import namespace
 from ..backends._fast_path import guards_are_skipped
 from .decorator import Shared, penalty
 from .log_probabilities import nan_if_small
-from .sample_means import weights_of_pairs
+from .sample_means import mean_of_samples, samples_check, weights_of_pairs
 
 __all__ = ["koleo", "uniformity", "sigreg"]
 
 _BLOCK = 2**22  # elements of the differences that are in memory at once
 
 
-def _samples_check(caller: str, *, least: int) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None]:
-    """Make a check that the array has two axes and enough samples."""
-
-    def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-        shape = tuple(arrays[0].shape)
-        if len(shape) != 2 or (least == 2 and shape[0] == 1):
-            hint = "Reshape it to two axes" if len(shape) != 2 else "A single sample has no neighbor"
-            raise ValueError(f"{caller}: `x` must have shape (n, d) with n >= {least}, got {shape}. {hint}.")
-
-    return check
-
-
 @penalty(
     terms="whole",
     reduction="sum",
     extras=("weights",),
-    check_arrays=_samples_check("koleo", least=2),
+    check_arrays=samples_check("koleo", "x", "A single sample has no neighbor"),
     samples="rows",
 )
 def koleo(x: Array, /, *, floor: NonNegative = 0.0, **shared: Unpack[Shared]) -> Array:
-    r"""How close samples are to their nearest neighbors on the sphere: low if they spread evenly (KoLeo).
+    r"""Nearness of samples to their nearest neighbors on the sphere: low if they spread evenly (KoLeo).
 
     :math:`-\frac{1}{n} \sum_i \log \min_{j \ne i} \|u_i - u_j\|`, where :math:`u_i` is row i divided by its L2 norm.
 
@@ -161,11 +148,11 @@ def _nearest(x: Any, weights: Any) -> tuple[Any, Any]:
     terms="whole",
     reduction="sum",
     extras=("weights",),
-    check_arrays=_samples_check("uniformity", least=2),
+    check_arrays=samples_check("uniformity", "x", "A single sample has no neighbor"),
     samples="rows",
 )
 def uniformity(x: Array, /, *, t: Positive = 2.0, **shared: Unpack[Shared]) -> Array:
-    r"""How unevenly samples are spread over the sphere: the log of a mean Gaussian kernel of all pairs.
+    r"""Uneven spread of samples over the sphere: the log of a mean Gaussian kernel of all pairs.
 
     :math:`\log \frac{1}{n (n - 1)} \sum_{i \ne j} \exp(-t \|u_i - u_j\|^2)`, where :math:`u_i` is row i divided by its
     L2 norm.
@@ -230,7 +217,7 @@ def uniformity(x: Array, /, *, t: Positive = 2.0, **shared: Unpack[Shared]) -> A
     terms="whole",
     reduction="sum",
     extras=("weights",),
-    check_arrays=_samples_check("sigreg", least=1),
+    check_arrays=samples_check("sigreg", "x"),
     samples="rows",
 )
 def sigreg(
@@ -242,7 +229,7 @@ def sigreg(
     rng: Any = None,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""How far samples are from a standard normal distribution, along random directions (SIGReg of LeJEPA).
+    r"""Distance of samples from a standard normal distribution, along random directions (SIGReg of LeJEPA).
 
     The mean over `slices` random unit vectors :math:`v` of the Epps-Pulley statistic [2]_ of :math:`z_k = x_k^T v`:
     :math:`n \int |\frac{1}{n} \sum_k e^{i s z_k} - e^{-s^2 / 2}|^2 e^{-s^2 / 2} ds`, from -3 to 3.
@@ -296,21 +283,17 @@ def sigreg(
     directions = unit(backend.random.normal("sigreg", rng, (x.shape[1], slices), x), axis=0)
     z = backend.beside(matmul(x, directions), x)
     xp = namespace_of(z, weights)
-    if weights is None:
-        count: Any = backend.number(x.shape[0], x)
-    else:
-        column, total = xp.expand_dims(weights, axis=-1), xp.sum(weights)
-        count = safe_divide(square(total), xp.sum(square(weights)))
+    column, count = None, backend.number(x.shape[0], x)
+    if weights is not None:
+        column = xp.expand_dims(weights, axis=-1)
+        count = safe_divide(square(xp.sum(weights)), xp.sum(square(weights)))
     step = 3 / (knots - 1)
     statistic: Any = 0.0
     for k in range(1, knots):  # both characteristic functions are 1 at 0
         s = k * step
         expected = math.exp(-0.5 * s * s)
         waves = xp.cos(s * z), xp.sin(s * z)
-        if weights is None:
-            real, imaginary = (xp.mean(wave, axis=0) for wave in waves)
-        else:
-            real, imaginary = (safe_divide(xp.sum(column * wave, axis=0), total) for wave in waves)
+        real, imaginary = (mean_of_samples(wave, column, keepdims=False) for wave in waves)
         width = step if k == knots - 1 else 2 * step  # of s and of -s
         statistic = statistic + width * expected * (square(real - expected) + square(imaginary))
     return count * namespace(statistic).mean(statistic)

@@ -16,7 +16,7 @@ ROWS = [
 ]
 
 
-#: What an export must know about the size, by the row.
+#: Bounds of the size that an export needs, by the row.
 CONSTRAINTS = {
     "nuclear_norm-3x5": ["size <= 4"],  # which side of a matrix is shorter
     "nuclear_norm-5x3": ["size >= 3"],

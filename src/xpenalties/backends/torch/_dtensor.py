@@ -17,7 +17,7 @@ from ._autograd import TorchAutodiff
 from ._backend import BACKEND, TorchBackend, TorchExchange
 from ._dtensor_evaluation import DTensorEvaluation
 from ._dtensor_matmul import gram, linear, product
-from ._dtensor_moves import for_any_loss, number, plain, redistributed, replicated, settled, to_local, uncut
+from ._dtensor_moves import for_any_loss, number, plain, redistributed, replicated, to_local, uncut, without_partials
 from ._dtensor_namespace import Namespace, lifted, mesh_of
 from ._dtensor_random import DTensorRandom
 from ._dtensor_reductions import cumulative_sum, extremum, total
@@ -34,7 +34,7 @@ class DTensorAutodiff(TorchAutodiff):
     def squared_norm(self, x: Any) -> Any:
         if not isinstance(x, DTensor):
             return super().squared_norm(x)
-        x = redistributed(x, settled(x.placements))
+        x = redistributed(x, without_partials(x.placements))
         return total(super().squared_norm(to_local(x)), x.device_mesh, x.placements)
 
     def add_multiple(self, total: Any, x: Any, factor: Any) -> Any:
@@ -122,7 +122,7 @@ class DTensorBackend(TorchBackend):
 
     def laid_out(self, x: Any, like: Any) -> Any:
         both = isinstance(x, DTensor) and isinstance(like, DTensor)
-        return redistributed(x, settled(like.placements)) if both else x
+        return redistributed(x, without_partials(like.placements)) if both else x
 
     def stack(self, scalars: Sequence[Any]) -> Any:
         return super().stack([plain(x) if isinstance(x, DTensor) else x for x in scalars])

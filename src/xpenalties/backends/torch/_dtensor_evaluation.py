@@ -21,7 +21,7 @@ from .._work import Work
 from ..base import Evaluation
 from ._blocks import evaluate_in_blocks
 from ._dtensor_matmul import LEAVES
-from ._dtensor_moves import aligned, from_local, moved_shard, redistributed, replicated, settled, to_local
+from ._dtensor_moves import aligned, from_local, moved_shard, redistributed, replicated, to_local, without_partials
 from ._dtensor_namespace import lifted, mesh_of
 from ._dtensor_reductions import total
 from ._dtensor_submesh import submesh
@@ -148,7 +148,7 @@ def _layouts_of_layers(work: Work) -> tuple[list[Any], list[Any], tuple[int, ...
     gradients: list[list[Any]] = [[] for _ in arrays]
     shared = []
     for i in range(mesh.ndim):
-        placements = [settled(x.placements)[i] for x in arrays]
+        placements = [without_partials(x.placements)[i] for x in arrays]
         features = [x.ndim - 1 for x in arrays]
         row_cuts = [
             (x, p)

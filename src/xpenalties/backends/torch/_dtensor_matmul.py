@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._autocast import without_autocast
 from ._backend import BACKEND
-from ._dtensor_moves import from_local, number, redistributed, settled, to_local
+from ._dtensor_moves import from_local, number, redistributed, to_local, without_partials
 from ._dtensor_namespace import lifted
 from ._dtensor_submesh import submesh
 from ._tracing import is_tracing
@@ -38,7 +38,7 @@ def product(a: Any, b: Any) -> Any:
     of_gradient_a: list[Any] = []
     of_gradient_b: list[Any] = []
     of_result: list[Any] = []
-    for p, q in zip(settled(a.placements), settled(b.placements), strict=True):
+    for p, q in zip(without_partials(a.placements), without_partials(b.placements), strict=True):
         cut_a, cut_b = (None if x.is_replicate() else x.dim for x in (p, q))
         batch = _batch(cut_a, a, b) if cut_a is not None else None
         if summed_a == cut_a or summed_b == cut_b or (cut_a == row and cut_b == column):
@@ -66,7 +66,7 @@ def product(a: Any, b: Any) -> Any:
     a, b = to_local(redistributed(a, of_a), of_gradient_a), to_local(redistributed(b, of_b), of_gradient_b)
     with without_autocast(a.device.type):
         result = from_local(a @ b, mesh, of_result, shape)
-    result = redistributed(result, settled(of_result))
+    result = redistributed(result, without_partials(of_result))
     return number(result) if ndim == 2 and all(p.is_replicate() for p in result.placements) else result
 
 
@@ -75,7 +75,7 @@ def gram(x: Any, vectors: tuple[int, ...], along: tuple[int, ...], other: Any = 
 
     Each process then adds up its part of every product. A single matrix is returned as a plain tensor.
     """
-    mesh, layout = x.device_mesh, settled(x.placements)
+    mesh, layout = x.device_mesh, without_partials(x.placements)
     summed = (*vectors, *along)
     partial = [Partial() if not p.is_replicate() and p.dim in summed else p for p in layout]
     n = math.prod([x.shape[axis] for axis in vectors])
@@ -84,7 +84,7 @@ def gram(x: Any, vectors: tuple[int, ...], along: tuple[int, ...], other: Any = 
         None if y is None else _part_of_all_vectors(redistributed(y, layout), vectors, along) for y in (x, other)
     )
     result = from_local(BACKEND.gram(part, vectors, along, of_other), mesh, partial, (*leading, n, n))
-    result = redistributed(result, settled(partial))
+    result = redistributed(result, without_partials(partial))
     return result if leading else number(result)
 
 
@@ -149,7 +149,7 @@ def linear(hidden: Any, weight: Any) -> Any:
     of_gradient: list[Any] = []  # of hidden
     of_gradient_w: list[Any] = []
     of_result: list[Any] = []
-    for p, q in zip(settled(hidden.placements), settled(weight.placements), strict=True):
+    for p, q in zip(without_partials(hidden.placements), without_partials(weight.placements), strict=True):
         cut, cut_w = (None if x.is_replicate() else x.dim for x in (p, q))
         if cut is not None and cut != last:  # rows
             layouts = p, Replicate(), p, Partial(), p

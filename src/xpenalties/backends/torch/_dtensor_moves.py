@@ -33,7 +33,7 @@ __all__ = [
     "plain",
     "redistributed",
     "replicated",
-    "settled",
+    "without_partials",
     "to_local",
     "uncut",
 ]
@@ -47,7 +47,7 @@ def held(x: Any) -> Any:
     return local.wait() if isinstance(local, AsyncCollectiveTensor) else local
 
 
-def settled(layout: Sequence[Any]) -> Layout:
+def without_partials(layout: Sequence[Any]) -> Layout:
     """Return a layout with copies in place of partial sums."""
     return tuple(Replicate() if placement.is_partial() else placement for placement in layout)
 
@@ -61,7 +61,7 @@ def uncut(x: Any, axes: tuple[int, ...]) -> Any:
     """Return a DTensor that is whole along these axes. The longest other axis is cut instead, if there is any."""
     others = [axis for axis in range(x.ndim) if axis not in axes]
     other = Shard(max(others, key=lambda axis: x.shape[axis])) if others else Replicate()
-    layout = settled(x.placements)
+    layout = without_partials(x.placements)
     return redistributed(x, tuple(other if not p.is_replicate() and p.dim in axes else p for p in layout))
 
 
@@ -147,7 +147,7 @@ class _Redistributed(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Any, layout: Layout) -> Any:
         ctx.set_materialize_grads(False)
-        ctx.mesh, ctx.source = x.device_mesh, settled(x.placements)
+        ctx.mesh, ctx.source = x.device_mesh, without_partials(x.placements)
         x = x.detach()
         if torch.compiler.is_compiling():  # Dynamo does not know the layout of a cotangent
             return x.redistribute(placements=layout)
@@ -169,7 +169,7 @@ class _FromLocal(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, cotangent: Any) -> Any:
         if cotangent is None:
             return None, None, None, None
-        return to_local(_with_layout(cotangent, ctx.mesh, settled(ctx.layout)), ctx.layout), None, None, None
+        return to_local(_with_layout(cotangent, ctx.mesh, without_partials(ctx.layout)), ctx.layout), None, None, None
 
 
 class _ToLocal(torch.autograd.Function):  # type: ignore[misc]
@@ -201,5 +201,5 @@ class _PlainCotangent(torch.autograd.Function):  # type: ignore[misc]
 
 
 def partial_where_cut(layout: Sequence[Any]) -> Layout:
-    """Return the layout of a sum over all elements, before it is settled."""
+    """Return the layout of a sum over all elements, before it is without_partials."""
     return tuple(placement if placement.is_replicate() else Partial() for placement in layout)

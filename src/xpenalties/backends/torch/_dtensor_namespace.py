@@ -15,8 +15,8 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from ._dtensor_moves import copies, for_any_loss, from_local, redistributed, settled, to_local
-from ._dtensor_reductions import argmax, axes_of, cumulative_sum, extremum, settled_result, summed
+from ._dtensor_moves import copies, for_any_loss, from_local, redistributed, to_local, without_partials
+from ._dtensor_reductions import argmax, axes_of, cumulative_sum, extremum, result_without_partials, summed
 
 __all__ = ["Namespace", "lifted", "mesh_of", "reshaped"]
 
@@ -40,11 +40,11 @@ def lifted(x: Any, mesh: Any) -> Any:
     return type(x)(lifted(one, mesh) for one in x) if type(x) in (list, tuple) else x
 
 
-def _settled(result: Any) -> Any:
+def _without_partials(result: Any) -> Any:
     if isinstance(result, DTensor):
-        return settled_result(result)
+        return result_without_partials(result)
     if isinstance(result, (list, tuple)) and any(isinstance(x, DTensor) for x in result):
-        parts = [_settled(x) for x in result]
+        parts = [_without_partials(x) for x in result]
         return type(result)(*parts) if hasattr(result, "_fields") else type(result)(parts)
     return result
 
@@ -57,7 +57,7 @@ def _completed(function: Callable[..., Any]) -> Callable[..., Any]:
         if mesh is None:
             return function(*args, **kwargs)
         kwargs = {name: lifted(x, mesh) for name, x in kwargs.items()}
-        return _settled(function(*[lifted(x, mesh) for x in args], **kwargs))
+        return _without_partials(function(*[lifted(x, mesh) for x in args], **kwargs))
 
     return call
 
@@ -137,7 +137,7 @@ def reshaped(x: Any, shape: Sequence[int]) -> Any:
     survivors = _survivors(old, new)
     layout: list[Any] = []
     target: list[Any] = []
-    for i, placement in enumerate(settled(x.placements)):
+    for i, placement in enumerate(without_partials(x.placements)):
         if placement.is_replicate():
             layout.append(placement)
             target.append(placement)
@@ -196,7 +196,7 @@ def _merged(old: tuple[int, ...], new: tuple[int, ...], axis: int, parts: int, l
 
 
 def _reshape(x: Any, /, shape: Any, **options: Any) -> Any:
-    return _settled(reshaped(x, shape)) if isinstance(x, DTensor) else compat.reshape(x, shape, **options)
+    return _without_partials(reshaped(x, shape)) if isinstance(x, DTensor) else compat.reshape(x, shape, **options)
 
 
 def _sign(x: Any) -> Any:
@@ -212,7 +212,7 @@ def _abs(x: Any) -> Any:
 
 
 def _astype(x: Any, dtype: Any, /, **options: Any) -> Any:
-    return _settled(x.to(dtype)) if isinstance(x, DTensor) else compat.astype(x, dtype, **options)
+    return _without_partials(x.to(dtype)) if isinstance(x, DTensor) else compat.astype(x, dtype, **options)
 
 
 def _created(function: Callable[..., Any]) -> Callable[..., Any]:

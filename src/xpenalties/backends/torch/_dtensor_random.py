@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor, Partial
 
-from ._dtensor_moves import assembled, copies, held, moved_shard, replicated, settled
+from ._dtensor_moves import assembled, copies, held, moved_shard, replicated, without_partials
 from ._random import TorchRandom
 
 __all__ = ["DTensorRandom"]
@@ -33,7 +33,7 @@ class DTensorRandom(TorchRandom):
             return copies(_of_the_first(whole(caller, rng, shape, local), mesh), mesh)
         # float64 holds 2^53 seeds
         number = super().uniform(caller, rng, (), torch.empty((), dtype=torch.float64, device=local.device))
-        layout = settled(like.placements)
+        layout = without_partials(like.placements)
         part = 0  # the number of this process's part; those with the same one have copies
         for i, placement in enumerate(layout):
             if not placement.is_replicate():

@@ -26,10 +26,10 @@ from ._dtensor_moves import (
     plain,
     redistributed,
     replicated,
-    settled,
+    without_partials,
 )
 
-__all__ = ["argmax", "axes_of", "cumulative_sum", "extremum", "settled_result", "summed", "total"]
+__all__ = ["argmax", "axes_of", "cumulative_sum", "extremum", "result_without_partials", "summed", "total"]
 
 Axes = tuple[int, ...]
 
@@ -44,7 +44,7 @@ def axes_of(x: Any, axis: int | Sequence[int] | None) -> Axes:
 def summed(x: Any, axis: int | Sequence[int] | None = None, *, keepdims: bool = False) -> Any:
     """Return the sum of a DTensor along axes."""
     axes = axes_of(x, axis)
-    x = redistributed(x, settled(x.placements))
+    x = redistributed(x, without_partials(x.placements))
     result = _Sum.apply(x, axes, keepdims) if axes else x
     return result if result.ndim else number(result)
 
@@ -57,14 +57,14 @@ def total(local: Any, mesh: Any, layout: Sequence[Any]) -> Any:
 def extremum(x: Any, axis: int | Sequence[int] | None = None, *, keepdims: bool = False, largest: bool) -> Any:
     """Return the largest or smallest elements of a DTensor along axes. NaN counts as both."""
     axes = axes_of(x, axis)
-    x = redistributed(x, settled(x.placements))
+    x = redistributed(x, without_partials(x.placements))
     result = _Extremum.apply(x, axes, keepdims, largest) if axes else x
     return result if result.ndim else number(result)
 
 
 def argmax(x: Any, axis: int | None = None, *, keepdims: bool = False, largest: bool = True) -> Any:
     """Return the index of the first extreme element along an axis, or in the flattened tensor."""
-    x = redistributed(x.detach(), settled(x.placements))
+    x = redistributed(x.detach(), without_partials(x.placements))
     best = extremum(x, axis, keepdims=True, largest=largest)
     is_best = (x == best) | (x != x)  # NaN
     place = _places(x, axis)
@@ -75,7 +75,7 @@ def argmax(x: Any, axis: int | None = None, *, keepdims: bool = False, largest: 
 
 def cumulative_sum(x: Any, axis: int) -> Any:
     """Return the cumulative sum of a DTensor along an axis."""
-    x = redistributed(x, settled(x.placements))
+    x = redistributed(x, without_partials(x.placements))
     return _CumulativeSum.apply(x, axis % x.ndim)
 
 
@@ -101,7 +101,7 @@ def _reduced_shape(shape: Sequence[int], axes: Axes, keepdims: bool) -> tuple[in
 
 def _complete(local: Any, mesh: Any, layout: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
     x = assembled(local, mesh, layout, shape)
-    complete = settled(layout)
+    complete = without_partials(layout)
     return x if complete == layout else x.redistribute(placements=complete)
 
 
@@ -164,13 +164,13 @@ class _Extremum(torch.autograd.Function):  # type: ignore[misc]
             best = local.new_full(_reduced_shape(local.shape, axes, keepdims), worst)
         else:
             best = (torch.amax if largest else torch.amin)(local, dim=axes, keepdim=keepdims)
-        if is_float and settled(kind) != kind:  # a collective may drop NaN, so it is told apart
+        if is_float and without_partials(kind) != kind:  # a collective may drop NaN, so it is told apart
             is_nan = best.isnan()
             worse = -math.inf if largest else math.inf
             pair = torch.stack([best.masked_fill(is_nan, worse), is_nan.to(best.dtype) * (1 if largest else -1)])
             after = tuple(p if not hasattr(p, "dim") else moved_shard(p, p.dim + 1) for p in kind)
             value, flag = held(_complete(pair, mesh, after, (2, *reduced)))
-            result = assembled(torch.where(flag != 0, math.nan, value), mesh, settled(kind), reduced)
+            result = assembled(torch.where(flag != 0, math.nan, value), mesh, without_partials(kind), reduced)
         else:
             result = _complete(best, mesh, kind, reduced)
         ctx.save_for_backward(x)
@@ -239,8 +239,8 @@ class _CumulativeSum(torch.autograd.Function):  # type: ignore[misc]
         return summed(g, ctx.axis, keepdims=True) - cumulative_sum(g, ctx.axis) + g, None
 
 
-def settled_result(x: Any) -> Any:
+def result_without_partials(x: Any) -> Any:
     """Return what an operation of PyTorch returned, without partial sums, and as a plain tensor if it has no axes."""
     if any(placement.is_partial() for placement in x.placements):
-        x = redistributed(x, settled(x.placements))
+        x = redistributed(x, without_partials(x.placements))
     return x if x.ndim else number(x)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import Partial, Replicate, Shard
 
-from ._dtensor_moves import assembled, from_local, held, redistributed, settled, to_local
+from ._dtensor_moves import assembled, from_local, held, redistributed, to_local, without_partials
 
 __all__ = ["mapped_singular_values"]
 
@@ -33,7 +33,7 @@ def mapped_singular_values(x: Any, function: Values, whole: Callable[[Any, Value
 
     `whole` does that for plain matrices. `function` takes a DTensor, and treats each element alone.
     """
-    mesh, layout, first = x.device_mesh, settled(x.placements), x.ndim - 2
+    mesh, layout, first = x.device_mesh, without_partials(x.placements), x.ndim - 2
     cut = tuple(i for i, p in enumerate(layout) if not p.is_replicate() and p.dim >= first)
     longest = first if x.shape[-2] >= x.shape[-1] else first + 1
     if x.dtype.is_complex:
