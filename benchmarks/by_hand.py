@@ -1,34 +1,17 @@
-"""Every array penalty, and the obvious formula that a user would write: short, and not careful in edge cases."""
+"""Every array penalty, and the obvious formula that a user would write: short, and not careful in edge cases.
+
+Statistics of samples are in statistics_by_hand.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-import xpenalties as xp
+from case import Case
+from statistics_by_hand import statistics
 
-__all__ = ["Case", "cases"]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A penalty with options, the obvious formula for the same value, and the kinds of arrays that both take."""
-
-    name: str
-    kinds: tuple[str, ...]
-    by_hand: Callable[..., Any]
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
-        return f"{self.name}({options})" if options else self.name
-
-    @property
-    def penalty(self) -> Callable[..., Any]:
-        function, options = getattr(xp, self.name), self.options
-        return (lambda *arrays: function(*arrays, **options)) if options else function
+__all__ = ["cases"]
 
 
 def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], Any]) -> list[Case]:
@@ -66,9 +49,20 @@ def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], 
     def off_diagonal(x: Any) -> Any:
         return m.sum((x * (1 - m.eye(len(x)))) ** 2)
 
-    def covariance(x: Any) -> Any:
-        centered = x - m.mean(x, axis=0)
-        return off_diagonal(centered.T @ centered / (len(x) - 1)) / x.shape[1]
+    def scad(x: Any) -> Any:
+        size = m.abs(x)
+        return m.sum(m.where(size <= 1, size, m.where(size <= 3.7, size - (size - 1) ** 2 / 5.4, 2.35)))
+
+    def top_k_js(p: Any, q: Any) -> Any:
+        mixture = m.log(0.5 * (m.exp(p) + m.exp(q)))
+        return 0.5 * (top_k(p, mixture) + top_k(q, mixture))
+
+    def bernoulli(p: Any, q: Any) -> Any:
+        other_p, other_q = m.log1p(-m.exp(p)), m.log1p(-m.exp(q))
+        return m.mean(m.exp(p) * (p - q) + m.exp(other_p) * (other_p - other_q))
+
+    def gaussian(mean: Any, log_var: Any) -> Any:
+        return m.mean(0.5 * (mean**2 + m.exp(log_var) - 1 - log_var))
 
     def cosine(a: Any, b: Any) -> Any:
         return m.mean(1 - m.sum(a * b, axis=-1) / (norm(a) * norm(b)))
@@ -82,6 +76,20 @@ def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], 
         Case("l2", one, lambda x: m.sum(m.clip(x, -1, 1) ** 2), {"clip": 1.0}),
         Case("elastic_net", one, lambda x: m.sum(0.5 * m.abs(x) + 0.5 * x**2)),
         Case("huber", one, huber),
+        Case("log_cosh", one, lambda x: m.sum(m.log(m.cosh(x)))),
+        Case("charbonnier", one, lambda x: m.sum(m.sqrt(x**2 + 1) - 1)),
+        Case("mcp", one, lambda x: m.sum(m.where(m.abs(x) <= 1, m.abs(x) - x**2 / 2, 0.5))),
+        Case("scad", one, scad),
+        Case("log_sum", one, lambda x: m.sum(m.log1p(m.abs(x)))),
+        Case("lp", one, lambda x: m.sum(m.sqrt(m.abs(x)))),
+        Case("l0", one, lambda x: m.sum(m.where(m.abs(x) > 0.5, 1.0, 0.0)), {"threshold": 0.5}),
+        Case("hoyer", one, lambda x: m.sum(m.abs(x)) ** 2 / m.sum(x**2)),
+        Case("total_variation", one, lambda x: m.sum(m.abs(x[:, 1:] - x[:, :-1]))),
+        Case(
+            "sparse_group_lasso",
+            one,
+            lambda x: 0.5 * m.sum(m.abs(x)) + 0.5 * x.shape[-1] ** 0.5 * m.sum(norm(x)),
+        ),
         Case("group_lasso", one, lambda x: x.shape[-1] ** 0.5 * m.sum(norm(x))),
         Case("kl_divergence", logs, kl),
         Case("kl_divergence", logs, lambda p, q: (kl(p, q) + kl(q, p)) / 2, {"direction": "symmetric"}),
@@ -90,6 +98,16 @@ def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], 
         Case("js_divergence", two, lambda p, q: js(log_softmax(p), log_softmax(q)), logits),
         Case("entropy", logs[:1], entropy),
         Case("entropy", one, lambda z: entropy(log_softmax(z)), logits),
+        Case("f_divergence", logs, lambda p, q: m.mean(0.5 * m.sum(m.abs(m.exp(p) - m.exp(q)), axis=-1))),
+        Case(
+            "f_divergence",
+            logs,
+            lambda p, q: m.mean(0.5 * m.sum((m.exp(0.5 * p) - m.exp(0.5 * q)) ** 2, axis=-1)),
+            {"kind": "hellinger"},
+        ),
+        Case("bernoulli_kl", logs, bernoulli),
+        Case("gaussian_kl", two, gaussian),
+        Case("topk_js_divergence", ("top_k", "top_k"), top_k_js),
         Case("topk_kl_divergence", ("top_k", "top_k"), top_k),
         Case("sampled_kl", logs, k3),
         Case("z_loss", one, lambda z: m.mean(logsumexp(z) ** 2)),
@@ -101,11 +119,13 @@ def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], 
             lambda x: m.linalg.norm(gram(x) - m.eye(len(x)), ord=2) ** 2,
             {"mode": "spectral"},
         ),
-        Case("covariance", ("samples",), covariance),
         Case("consistency", two, lambda a, b: m.mean((a - b) ** 2)),
         Case("consistency", two, lambda a, b: m.mean(m.abs(a - b)), {"metric": "l1"}),
         Case("consistency", two, cosine, {"metric": "cosine"}),
         Case("consistency", logs, lambda p, q: (kl(p, q) + kl(q, p)) / 2, {"metric": "kl"}),
         Case("consistency", logs, js, {"metric": "js"}),
         Case("output_magnitude", one, lambda x: (m.sqrt(m.mean(x**2)) - 2) ** 2, {"target": 2.0}),  # 1 is what it is
+        Case("spectral_norm", ("matrix",), lambda x: m.linalg.norm(x, ord=2) ** 2),
+        Case("nuclear_norm", ("matrix",), lambda x: m.linalg.norm(x, ord="nuc")),
+        *statistics(m, log_softmax),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import array_api_compat
-from by_hand import Case
+from case import Case
 from problems import arrays
 from table import FOUR, Framework, Goal, Row, Scale
 

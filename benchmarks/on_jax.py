@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import tracking
-from by_hand import Case, cases
+from by_hand import cases
+from case import Case
 from growth import series
 from peaks import of_process
 from problems import arrays

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import tracking
-from by_hand import Case, cases
+from by_hand import cases
+from case import Case
 from dispatch import overheads
 from growth import series
 from peaks import of_numpy

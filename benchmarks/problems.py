@@ -19,7 +19,7 @@ def _array(kind: str, scale: Scale, seed: int) -> np.ndarray:
     if kind == "top_k":
         n, k = scale.top_k
         return _log_softmax(_normal(seed, n, 2 * k))[:, :k].copy()
-    if kind in ("wide", "tall", "samples"):
+    if kind in ("wide", "tall", "samples", "points", "matrix"):
         return _normal(seed, *getattr(scale, kind))
     logits = _normal(seed, scale.rows, scale.classes)
     return _log_softmax(logits) if kind == "log_p" else logits

@@ -28,6 +28,8 @@ class Scale:
     wide: tuple[int, int] = (512, 8192)
     tall: tuple[int, int] = (8192, 64)
     samples: tuple[int, int] = (8192, 512)
+    points: tuple[int, int] = (512, 64)
+    matrix: tuple[int, int] = (512, 512)
     tokens: int = 2048
     hidden: int = 512
     growth: tuple[int, ...] = (64, 256, 1024, 4096)
@@ -39,13 +41,19 @@ class Scale:
     @property
     def description(self) -> str:
         """Return the shapes, except those that the operations state."""
-        shapes = {"topk_kl_divergence": self.top_k, "orthogonality": self.wide, "covariance": self.samples}
-        others = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        shapes = {
+            "topk_kl_divergence, topk_js_divergence and load_balancing": self.top_k,
+            "orthogonality": self.wide,
+            "variance, covariance and cross_correlation": self.samples,
+            "uniformity, koleo, mmd and gram_distance": self.points,
+            "spectral_norm and nuclear_norm": self.matrix,
+        }
+        others = "; ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         return f"arrays of float32, [{self.rows}, {self.classes}] unless stated otherwise; {others}"
 
 
 def _scale(n: int, d: int, growth: tuple[int, ...]) -> Scale:
-    shapes = dict.fromkeys(("top_k", "wide", "tall", "samples"), (n, d))
+    shapes = dict.fromkeys(("top_k", "wide", "tall", "samples", "points", "matrix"), (n, d))
     return Scale(rows=n, classes=d, **shapes, tokens=n, hidden=d, growth=growth)
 
 

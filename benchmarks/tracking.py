@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from by_hand import Case
+from case import Case
 from problems import arrays
 from table import Framework, Goal, Row, Scale
 

@@ -31,6 +31,7 @@ class Operator:
     options: dict[str, Any] = field(default_factory=dict)
     complex: bool = True
     scaled: bool = True
+    convex: bool = True  # test_concave.py has the minima of the others
 
     def __call__(self, x: Any, **more: Any) -> Any:
         return self.function(x, **{**({"scale": SCALE} if self.scaled else {}), **self.options, **more})
@@ -82,6 +83,22 @@ OPERATORS = {
         lambda x: float(xp.sparse_group_lasso(x.ravel(), l1_ratio=0.2)),
         options={"axis": (0, -1), "l1_ratio": 0.2},
     ),
+    "mcp": Operator(prox.mcp, lambda x: float(xp.mcp(x)), convex=False),
+    "mcp, a jump": Operator(
+        prox.mcp, lambda x: float(xp.mcp(x, threshold=0.5)), options={"threshold": 0.5}, convex=False
+    ),
+    "scad": Operator(
+        prox.scad, lambda x: float(xp.scad(x, knee=0.4, a=3.0)), options={"knee": 0.4, "a": 3.0}, convex=False
+    ),
+    "scad, a jump": Operator(
+        prox.scad, lambda x: float(xp.scad(x, knee=0.1, a=2.5)), options={"knee": 0.1, "a": 2.5}, convex=False
+    ),
+    "log_sum": Operator(prox.log_sum, lambda x: float(xp.log_sum(x)), convex=False),
+    "log_sum, a jump": Operator(
+        prox.log_sum, lambda x: float(xp.log_sum(x, eps=0.3)), options={"eps": 0.3}, convex=False
+    ),
+    "lp": Operator(prox.lp, lambda x: float(xp.lp(x)), convex=False),
+    "lp, of 1": Operator(prox.lp, lambda x: float(xp.l1(x)), options={"p": 1.0}),
     "nuclear_norm": Operator(
         prox.nuclear_norm, lambda x: float(np.sum(np.linalg.svd(x, compute_uv=False))), singular_ball
     ),
@@ -151,6 +168,8 @@ def test_definition(fw: Framework, name: str) -> None:
     """x - prox(x) is a subgradient there of what is scaled, which no other point does better by: for convex functions
     that is to be the minimum."""
     operator = OPERATORS[name]
+    if not operator.convex:
+        pytest.skip("has no subgradient everywhere, see test_concave.py")
     for _ in range(5):
         x = RNG.normal(size=(3, 4))
         result = fw.numpy(operator(fw.array(x)))
@@ -170,6 +189,8 @@ def test_an_independent_minimiser(fw: Framework, name: str) -> None:
     operator = OPERATORS[name]
     if not operator.scaled:
         pytest.skip("a bound is no function to minimize, see the definition")
+    if not operator.convex:
+        pytest.skip("may have several minima, see test_concave.py")
     x = RNG.normal(size=(2, 2))
 
     def objective(z: Any) -> float:
@@ -201,6 +222,10 @@ def test_complex(fw: Framework, name: str) -> None:
             operator(fw.array(x))
         return
     result = fw.numpy(operator(fw.array(x)))
+    if not operator.convex:  # as of the magnitudes
+        want = x * (fw.numpy(operator(fw.array(np.abs(x)))) / np.abs(x))
+        np.testing.assert_allclose(result, want, rtol=1e-12, atol=1e-14)
+        return
     scale = SCALE if operator.scaled else 1.0
     here = scale * operator.penalty(result)
     for _ in range(40):
@@ -320,6 +345,22 @@ PARTS: dict[str, tuple[Callable[..., Any], tuple[int, ...], Callable[[Any, Any],
     # the operator, the shape of an array of scales, and the result for each scale alone
     "l1": (prox.l1, (3, 4), lambda x, s: [[prox.l1(x[i, j], scale=s[i, j]) for j in range(4)] for i in range(3)]),
     "l1, of columns": (prox.l1, (4,), lambda x, s: [prox.l1(x[:, i], scale=s[i]) for i in range(4)]),
+    "mcp": (
+        lambda x, scale: prox.mcp(x, scale=scale, threshold=0.5),
+        (3, 4),
+        lambda x, s: [[prox.mcp(x[i, j], scale=s[i, j], threshold=0.5) for j in range(4)] for i in range(3)],
+    ),
+    "scad, of columns": (
+        lambda x, scale: prox.scad(x, scale=scale, knee=0.2, a=3.0),
+        (4,),
+        lambda x, s: [prox.scad(x[:, i], scale=s[i], knee=0.2, a=3.0) for i in range(4)],
+    ),
+    "log_sum, of columns": (
+        lambda x, scale: prox.log_sum(x, scale=scale, eps=0.7),
+        (4,),
+        lambda x, s: [prox.log_sum(x[:, i], scale=s[i], eps=0.7) for i in range(4)],
+    ),
+    "lp, of rows": (prox.lp, (3, 1), lambda x, s: [prox.lp(x[i], scale=s[i, 0]) for i in range(3)]),
     "l2, of rows": (prox.l2, (3, 1), lambda x, s: [prox.l2(x[i], scale=s[i, 0]) for i in range(3)]),
     "elastic_net": (prox.elastic_net, (3, 1), lambda x, s: [prox.elastic_net(x[i], scale=s[i, 0]) for i in range(3)]),
     "group_lasso": (prox.group_lasso, (3,), lambda x, s: [prox.group_lasso(x[i], scale=s[i]) for i in range(3)]),
