@@ -263,6 +263,7 @@ def errors() -> None:
     uneven_rows = randn(2 + rank % 2, 3)  # over `classes`, rows must be equal
     group = GROUPS["both"]
     own = randn(2, 3)
+    is_last = rank == dist.get_world_size() - 1
     calls: list[tuple[Callable[[], Any], type[Exception], str]] = [
         (lambda: xp.entropy(uneven_rows), ValueError, "`log_p` must have the same size along axis 0 on all devices"),
         (lambda: xp.l1(torch.tensor(1.0)), ValueError, "`x` must have an axis to be cut, got shape"),
@@ -274,6 +275,31 @@ def errors() -> None:
             lambda: xp.entropy(own, where=torch.ones(2 + rank % 2) > 0),
             ValueError,
             "`where` must have the same size along",
+        ),
+        # what only the last process does; the first one is in none of its lines
+        (lambda: xp.entropy(randn(2 + is_last, 3)), ValueError, "`log_p` must have the same size along axis 0 on all"),
+        (
+            lambda: xp.l1(randn(*[2] * (2 + is_last))),
+            ValueError,
+            "must make the same call, got l1(x: Tensor",
+        ),
+        (
+            lambda: xp.l1(own.float() if is_last else own),
+            ValueError,
+            "torch.float32 with 2 axes, normalizer",
+        ),
+        (
+            lambda: (xp.l2 if is_last else xp.l1)(own),
+            ValueError,
+            "on one and l2(x: Tensor of torch.float64",
+        ),
+        (lambda: xp.entropy(own, mode="bonus" if is_last else "penalty"), ValueError, "mode='penalty'"),
+        (lambda: xp.l1(own, where=own > 0 if is_last else None), ValueError, "where: Tensor of torch.bool with 2 axes"),
+        (lambda: xp.l1(own, reduction="sum" if is_last else "mean"), ValueError, "reduction='sum') on another"),
+        (
+            lambda: xp.kl_divergence(randn(*[2] * 8), randn(*[2] * 7, 2 + is_last)),  # more sizes than one message has
+            ValueError,
+            "`log_q`",
         ),
         (lambda: xp.entropy(own, axis=5), ValueError, "`axis` must be an axis of `log_p`, got 5"),
         (lambda: xp.entropy(own, mode="bonsu"), ValueError, "`mode` must be one of"),
@@ -290,7 +316,9 @@ def errors() -> None:
                 raised = error
         assert type(raised) is kind, (raised, message)
         assert message in str(raised), (raised, message)
-        dist.barrier()
+        of_all: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(of_all, str(raised))
+        assert len(set(of_all)) == 1 or kind is TypeError, of_all  # a type's error has the name of the own group
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({}, ValueError, "must have `classes` or `batch`, got neither"),
         ({"classes": 3}, TypeError, "`classes` must be an axis name, a torch.distributed.ProcessGroup"),

@@ -1,4 +1,4 @@
-"""The shapes of whole arrays from those of their parts, with checks that are the same on every device."""
+"""The parts of a call's arrays: the shapes of the whole arrays, with checks that are the same on every device."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._arrays.numerics import broadcasts
-from ..backends import Backend, backend_of
+from ..backends import Backend
 from ..backends._over import Groups, record
 from ..backends._registry import part_backend_of
 from ..backends.parts._group import Cut, Group
 from ..backends.parts._part import Cuts
+from .part_sizes import PartSizes
 
 __all__ = ["Layout", "PartShapes"]
 
@@ -18,12 +19,12 @@ Layout = dict[int, Group]  # from axes, counted from 0, to the groups that they 
 
 
 class PartShapes:
-    """The parts of one call, and what all devices know about their sizes.
+    """The parts of one call.
 
     Attributes
     ----------
     parts : list of Part
-        The penalty's arrays, the first of `arrays`: those that have a layout.
+        The penalty's arrays, the first of `sizes.arrays`: those that have a layout.
     """
 
     def __init__(
@@ -31,49 +32,29 @@ class PartShapes:
         caller: str,
         backend: Backend,
         groups: Groups,
-        names: Sequence[str],
-        arrays: Sequence[Any],
+        sizes: PartSizes,
         layouts: Sequence[Layout],
         matrices: tuple[int, ...] = (),
     ) -> None:
         self._caller = caller
-        self._arrays = dict(zip(names, arrays, strict=True))
         self._groups = groups
-        _check_kind(caller, backend, groups, self._arrays)
-        dims = [n for x in arrays for n in x.shape]
-        both = groups.all
-        gathered = {group: group.gathered(dims, arrays[0], equal=groups.equal_parts) for group in both}
-        self._sizes: dict[str, dict[Group, list[tuple[int, ...]]]] = {}
-        start = 0
-        for name, x in self._arrays.items():
-            self._sizes[name] = {group: sizes[start : start + x.ndim] for group, sizes in gathered.items()}
-            start += x.ndim
+        self._sizes = sizes
         self._cls = part_backend_of(backend).cls  # type: ignore[attr-defined]
-        self._own_rows = frozenset(group for group in both if groups.leaves_sums_to_user(group))
+        self._own_rows = frozenset(group for group in groups.all if groups.leaves_sums_to_user(group))
         self.parts = []
-        for i, (name, layout) in enumerate(zip(names, layouts, strict=False)):
-            for group in both:
-                self._check_equal(name, group, except_axis=next((a for a in layout if layout[a] == group), None))
-            cuts = tuple(self._cut(name, axis, layout.get(axis)) for axis in range(arrays[i].ndim))
-            record(arrays[i], list(layout.values()))
-            self.parts.append(self._cls(arrays[i], cuts, self._own_rows))
-        self._check_alike(names, matrices)
+        for (name, x), layout in zip(sizes.arrays.items(), layouts, strict=False):
+            for group in groups.all:
+                sizes.check_equal(name, group, except_axis=next((a for a in layout if layout[a] == group), None))
+            cuts = tuple(self._cut(name, axis, layout.get(axis)) for axis in range(x.ndim))
+            record(x, list(layout.values()))
+            self.parts.append(self._cls(x, cuts, self._own_rows))
+        self._check_alike(list(sizes.arrays), matrices)
 
     def _cut(self, name: str, axis: int, group: Group | None) -> Cut | None:
         if group is None:
             return None
-        sizes = self._sizes[name][group][axis]
+        sizes = self._sizes.of(name, group, axis)
         return Cut((group,), sum(sizes), sizes)
-
-    def _check_equal(self, name: str, group: Group, *, except_axis: int | None) -> None:
-        """Check that the devices have the same sizes along all axes that are not cut over their group."""
-        for axis, sizes in enumerate(self._sizes[name][group]):
-            if axis != except_axis and len(set(sizes)) > 1:
-                cut = "It is not cut over them" if except_axis is None else f"Only axis {except_axis} is cut"
-                raise ValueError(
-                    f"{self._caller}: `{name}` must have the same size along axis {axis} on all devices of {group}, "
-                    f"got {sizes}. {cut}."
-                )
 
     def _check_alike(self, names: Sequence[str], matrices: tuple[int, ...]) -> None:
         """Check that arrays of rows, and weights of layers, are cut at the same places."""
@@ -91,12 +72,12 @@ class PartShapes:
 
     def beside(self, name: str, local: tuple[int, ...], cuts: Cuts) -> Any:
         """Return an array that broadcasts to one of local shape `local`, which is cut by `cuts`, as a part of it."""
-        x = self._arrays[name]
+        x = self._sizes.arrays[name]
         xp = self._cls.backend.local.xp
         missing = len(local) - x.ndim
-        for group in self._groups.all:  # first, because a device that alone raises an error leaves the others waiting
+        for group in self._groups.all:
             places = [axis - missing for axis, cut in enumerate(cuts) if cut is not None and group in cut.groups]
-            self._check_equal(name, group, except_axis=places[0] if places else None)
+            self._sizes.check_equal(name, group, except_axis=places[0] if places else None)
         pairs = list(zip(local, cuts, strict=True))
         if missing < 0 or not all(self._fits(name, axis, *pair) for axis, pair in enumerate(pairs[missing:])):
             elsewhere = " here and another shape on another device" if broadcasts(tuple(x.shape), local) else ""
@@ -117,31 +98,11 @@ class PartShapes:
         return self._cls(xp.broadcast_to(x, tuple(local)), cuts, self._own_rows)
 
     def _fits(self, name: str, axis: int, n: int, cut: Cut | None) -> bool:
-        size = self._arrays[name].shape[axis]
+        size = self._sizes.arrays[name].shape[axis]
         if cut is None:
             return size in (1, n)
-        return self._is_broadcast(name, axis, cut) or self._sizes[name][cut.groups[0]][axis] == cut.sizes
+        return self._is_broadcast(name, axis, cut) or self._sizes.of(name, cut.groups[0], axis) == cut.sizes
 
     def _is_broadcast(self, name: str, axis: int, cut: Cut) -> bool:
-        sizes = self._sizes[name][cut.groups[0]][axis]
+        sizes = self._sizes.of(name, cut.groups[0], axis)
         return set(sizes) == {1} and sizes != cut.sizes
-
-
-def _check_kind(caller: str, backend: Backend, groups: Groups, arrays: dict[str, Any]) -> None:
-    """Check that arrays are plain arrays of the groups' framework, and that the groups exist here."""
-    for name, x in arrays.items():
-        actual = backend_of(x)
-        knows = hasattr(x, "full_tensor")  # a DTensor
-        if actual is None or actual.library != groups.library or knows or actual.ragged or actual.traces:
-            kind = "PyTorch tensor" if groups.library == "torch" else "JAX array"
-            remedy = "It knows itself how it is cut, so call the penalty outside." if knows else "Convert it first."
-            raise TypeError(
-                f"{caller}: `{name}` must be a plain {kind} inside over({groups.shown}), got "
-                f"{type(x).__module__}.{type(x).__qualname__}. {remedy}"
-            )
-    for argument, group in (("classes", groups.classes), ("batch", groups.batch)):
-        if group is not None and not group.is_bound():
-            raise ValueError(
-                f"{caller}: `{argument}` of `over` must name an axis of the jax.shard_map or jax.vmap around it, got "
-                f"{group}. Call it inside the mapped function."
-            )

@@ -16,6 +16,7 @@ from ..backends.parts._group import Group
 from ..backends.parts._part import Cuts, Part
 from .arguments import Call
 from .part_shapes import Layout, PartShapes
+from .part_sizes import PartSizes
 from .preparation import axis_error
 from .several_axes import counted_axes
 from .spec import Spec
@@ -26,15 +27,15 @@ __all__ = ["evaluate_parts", "layouts_of_layer"]
 def evaluate_parts(call: Call, backend: Backend, groups: Groups, evaluate: Callable[[Call, Backend], Any]) -> Any:
     """Evaluate a call on parts. Returns local arrays."""
     spec, options = call.spec, call.options
-    layouts = _layouts(call, groups)
     shared = {name: x for name, x in (("where", call.where), ("weights", call.weights)) if x is not None}
     arrays_of_options = (
         {} if call.functions else {n: x for n, x in options.items() if n != "rng" and backend_of(x) is not None}
     )
     beside = {**shared, **arrays_of_options}
-    shapes = PartShapes(
-        spec.name, backend, groups, (*spec.arrays, *beside), (*call.arrays, *beside.values()), layouts, spec.matrices
-    )
+    arrays = {**dict(zip(spec.arrays, call.arrays, strict=True)), **beside}
+    settings = {**options, "reduction": call.reduction, "normalizer": call.normalizer is not None}
+    sizes = PartSizes(spec.name, backend, groups, arrays, settings)
+    shapes = PartShapes(spec.name, backend, groups, sizes, _layouts(call, groups), spec.matrices)
     first = shapes.parts[0]
     local, cuts = _selected(spec, options, first)
     lifted = {

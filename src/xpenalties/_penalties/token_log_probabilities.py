@@ -17,6 +17,7 @@ from ..backends._work import Work
 from .linear_layers import layers_check
 from .log_probabilities import log_probabilities, negative_entropy
 from .part_shapes import PartShapes
+from .part_sizes import PartSizes
 from .parts import layouts_of_layer
 
 __all__ = ["linear_log_probabilities"]
@@ -138,11 +139,11 @@ def _values_of_parts(
     backend: Backend, groups: Groups, arrays: tuple[Any, Any, Any], temperature: float, with_entropy: bool
 ) -> Any:
     """Return what `_values` does, for arrays of which each device holds a part."""
+    named = dict(zip(("hidden", "weight", "tokens"), arrays, strict=True))
+    settings = {"temperature": temperature, "with_entropy": with_entropy}
+    sizes = PartSizes(_NAME, backend, groups, named, settings)
     of_hidden, of_weight = layouts_of_layer(_NAME, arrays[0], groups)
-    names = ("hidden", "weight", "tokens")
-    hidden, weight, tokens = PartShapes(
-        _NAME, backend, groups, names, arrays, (of_hidden, of_weight, of_hidden), (1,)
-    ).parts
+    hidden, weight, tokens = PartShapes(_NAME, backend, groups, sizes, (of_hidden, of_weight, of_hidden), (1,)).parts
     backend = part_backend_of(backend)
     _check(backend, hidden, weight, tokens)
     return _values((backend, temperature, with_entropy, None), (hidden, weight, tokens)).data

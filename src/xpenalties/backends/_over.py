@@ -37,6 +37,11 @@ class Groups(NamedTuple):
     def library(self) -> str:
         return self.all[0].library
 
+    @property
+    def exchange_sizes(self) -> bool:
+        """Return True if parts may have different sizes, or devices make different calls."""
+        return self.library == "torch" and not self.equal_parts
+
     def leaves_sums_to_user(self, group: Group) -> bool:
         """Return True if gradients with respect to arrays that all devices of `group` hold are left to be added up.
 
@@ -140,8 +145,8 @@ class over:  # noqa: N801 - used like a function
         The devices that share the batch. The first axis of each array is cut over them. This includes `where`,
         `weights` and hidden states, but not the layers' weights of the ``linear_`` functions.
     equal_parts : bool, default False
-        True if all parts have the same size. If False, each call in PyTorch exchanges the sizes, and the host waits for
-        them. torch.compile needs True. In JAX, parts always have the same size.
+        True if all parts have the same size. If False, each call in PyTorch exchanges the sizes and compares the calls,
+        and the host waits for both. torch.compile needs True. In JAX, parts always have the same size.
 
     Raises
     ------
@@ -149,7 +154,7 @@ class over:  # noqa: N801 - used like a function
         If a group is of the wrong kind, or an array inside does not belong to its framework.
     ValueError
         If there is no group, or both are the same. Inside: if an array cannot be cut in this way, or parts do not fit
-        together.
+        together, or if processes of PyTorch make different calls.
     NotImplementedError
         Inside: if a penalty cannot be computed from parts, such as a gradient penalty over `classes`. Only your
         function knows how the parts of a sample belong together.

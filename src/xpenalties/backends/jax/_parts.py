@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +53,6 @@ class JaxGroup(Group):
 
     def exchanged(self, x: Any, *, cut: int, joined: int, sizes: tuple[int, ...]) -> Any:
         return jax.lax.all_to_all(x, self.names, cut, joined, tiled=True)
-
-    def gathered(self, numbers: Sequence[int], like: Any, *, equal: bool) -> list[tuple[int, ...]]:
-        return [(number,) * self.size for number in numbers]
 
     def sliced(self, x: Any, axis: int, sizes: tuple[int, ...]) -> Any:
         return jax.lax.dynamic_slice_in_dim(x, self.index * sizes[0], sizes[0], axis % x.ndim)

@@ -51,8 +51,8 @@ class Group:
         """
         raise NotImplementedError
 
-    def gathered(self, numbers: Sequence[int], like: Any, *, equal: bool) -> list[tuple[int, ...]]:
-        """Return each device's value of each of these numbers. If they are `equal`, nothing is communicated."""
+    def gathered(self, numbers: Sequence[int], like: Any) -> list[list[int]]:
+        """Return the numbers of each device, equally many. JAX does not need it: one program runs on all devices."""
         raise NotImplementedError
 
     def is_bound(self) -> bool:

@@ -65,12 +65,10 @@ class TorchGroup(Group):
     def exchanged(self, x: Any, *, cut: int, joined: int, sizes: tuple[int, ...]) -> Any:
         return _Exchanged.apply(x, cut, joined, sizes, self._index, self.name)
 
-    def gathered(self, numbers: Sequence[int], like: Any, *, equal: bool) -> list[tuple[int, ...]]:
-        if equal:
-            return [(number,) * self._size for number in numbers]
+    def gathered(self, numbers: Sequence[int], like: Any) -> list[list[int]]:
         local = torch.tensor(list(numbers), dtype=torch.int64, device=like.device)
         gathered = _ops.wait_tensor(_ops.all_gather_into_tensor(local, self._size, self.name))
-        return [tuple(column) for column in gathered.reshape(self._size, len(numbers)).T.tolist()]
+        return gathered.reshape(self._size, len(numbers)).tolist()
 
     def sliced(self, x: Any, axis: int, sizes: tuple[int, ...]) -> Any:
         return x.narrow(axis, sum(sizes[: self._index]), sizes[self._index])
