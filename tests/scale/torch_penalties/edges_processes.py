@@ -50,10 +50,13 @@ def same(got: Any, want: Any, rtol: float = 1e-9, message: str = "") -> None:
 def compare(
     fn: Callable[..., Any], arrays: list[Any], placements: list[Any], *, rtol: float = 1e-9, message: str = ""
 ) -> None:
-    """Compare value, gradients and second gradients with those of one process."""
+    """Compare value, gradients and second gradients with those of one process. Gradients are cut as their arrays."""
     want = gradients(fn, arrays)
-    got = gradients(fn, [cut(x, p) for x, p in zip(arrays, placements, strict=True)])
+    parts = [cut(x, p) for x, p in zip(arrays, placements, strict=True)]
+    got = gradients(fn, parts)
     same(got[0], want[0], rtol, f"{message} value")
+    for i, (x, part) in enumerate(zip(got[1], parts, strict=True)):
+        assert not isinstance(part, DTensor) or x.placements == part.placements, f"{message} gradient {i}"
     for order in (1, 2):
         for i, (x, y) in enumerate(zip(got[order], want[order], strict=True)):
             same(x, y, rtol, f"{message} gradient {i} of order {order}")
@@ -126,7 +129,7 @@ def statistics_of_samples() -> None:
             return getattr(xp, name)(x, weights=weights, **selected)
 
         for place in (*map(Shard, range(len(shape))), Replicate()):
-            for of_weights in (Shard(0), Replicate()):
+            for of_weights in (Shard(0), Replicate()):  # learned ones too
                 compare(call, [randn(*shape), weights], [place, of_weights], message=f"{name} {options} {place}")
 
 

@@ -67,7 +67,9 @@ class DTensorBackend(TorchBackend):
         return BACKEND.dtype(dtype)
 
     def beside(self, x: Any, like: Any) -> Any:
-        mesh = mesh_of([like, x])
+        if isinstance(x, DTensor):
+            return redistributed(x, x.placements) if x.requires_grad else x  # its gradient comes in its own layout
+        mesh = mesh_of([like])
         return x if mesh is None else lifted(x, mesh)
 
     def copied(self, x: Any) -> Any:
