@@ -9,9 +9,16 @@ array at which to take the constant. By default, that is the array that is passe
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 from scipy import integrate, special, stats
 from scipy.spatial import distance
+
+
+def has_constants(definition):
+    """Return True if a penalty treats something that depends on its first array as a constant."""
+    return "at" in inspect.signature(definition).parameters
 
 
 def rows(fn, *arrays, axis=-1):
@@ -329,7 +336,7 @@ def adversarial_consistency(x, noise, epsilon=1.0, xi=None, iterations=1, metric
         clean = np.asarray([point * np.sin(point)])
         direction = noise[i] / np.linalg.norm(noise[i])
         for _ in range(iterations):
-            near = point + (epsilon / 100 if xi is None else xi) * direction
+            near = point + (epsilon if xi is None else xi) * direction
             gradient = slope(near) * pull(clean, np.asarray([near * np.sin(near)]))[0]
             direction = gradient / np.linalg.norm(gradient)
         far = x[i] + epsilon * direction

@@ -41,7 +41,7 @@ def adversarial_consistency(
     rng: Any = None,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Distance between the outputs for each sample and for its worst perturbation: virtual adversarial training [1]_.
+    r"""Distance between the outputs for a sample and for its worst perturbation: virtual adversarial training [1]_.
 
     Each term is :math:`D(f(x), f(x + r))` for a sample, with :math:`\|r\|_2 = \epsilon`. :math:`D` is
     :math:`\mathrm{KL}(f(x)\,\|\,f(x + r))` for "kl", the Jensen-Shannon divergence for "js", and the mean squared
@@ -59,8 +59,7 @@ def adversarial_consistency(
     epsilon : float, default 1.0
         L2 norm of the perturbation of each sample, over all axes but the first; > 0, in units of `x`.
     xi : float, optional
-        L2 norm of the step at which the gradient is taken, > 0. By default `epsilon` / 100, but `epsilon` if `x` or the
-        output of `fn` is in half precision, where the effect of a smaller step would be lost in rounding.
+        L2 norm of the step at which the gradient is taken, > 0, in units of `x`. By default `epsilon`.
     iterations : int, default 1
         Number of power iterations, each with a forward and a backward pass; >= 1.
     metric : {"kl", "js", "mse"}, default "kl"
@@ -99,9 +98,10 @@ def adversarial_consistency(
     differentiated once, and parameters get no gradient from the power iteration. If :math:`g` is 0, :math:`d` stays as
     it is: where `fn` is flat, the perturbation is random, still of norm :math:`\epsilon`.
 
-    For small :math:`\epsilon`, D is the quadratic form :math:`r^T H r / 2`, and more iterations find the eigenvector of
-    :math:`H` with the largest eigenvalue. Pass ``xi=epsilon`` if `fn` computes in half precision inside, as under
-    autocast.
+    For small :math:`\epsilon`, D is the quadratic form :math:`r^T H r / 2`, and the iterations find the eigenvector of
+    :math:`H` with the largest eigenvalue. So do those with a small `xi`, such as 1e-6 in [1]_, for any
+    :math:`\epsilon`. The default also sees what is not quadratic, so the distance is often larger. A small `xi` is lost
+    in rounding: in float32 below about 1e-5 `epsilon`, in half precision below about 0.1 `epsilon`.
 
     With dropout, the outputs would differ even without a perturbation, and the direction would fit another mask than
     the one it is used with. With batch norm in training mode, samples depend on each other, and each call updates the
@@ -112,7 +112,7 @@ def adversarial_consistency(
     .. [1] Miyato, Maeda, Koyama & Ishii, "Virtual adversarial training: a regularization method for supervised and
        semi-supervised learning", IEEE TPAMI 41(8), 2019.
     .. [2] Jiang et al., "SMART: robust and efficient fine-tuning for pre-trained natural language models through
-       principled regularized optimization", ACL 2020.
+       principled regularized optimization", ACL 2020, for embeddings as `x`, with a maximum norm.
 
     Examples
     --------
@@ -126,9 +126,6 @@ def adversarial_consistency(
     backend = array_backend(x)
     at = stop_gradient(x)
     clean = stop_gradient(_outputs(fn, at, metric, axis))
-    if xi is None:
-        is_half = any(array_backend(a).dtype(a.dtype).working is not None for a in (x, clean))
-        xi = epsilon if is_half else 0.01 * epsilon
     noise = backend.random.normal(_CALLER, rng, tuple(x.shape), x) if noise is None else _checked_noise(noise, x)
     direction, axes = rows_of_samples(stop_gradient(noise))
     direction = unit(direction, axis=axes)
@@ -138,7 +135,7 @@ def adversarial_consistency(
 
     for _ in range(iterations):
         terms, pullback = value_and_pullback(
-            _CALLER, distances, at + _step(direction, xi, x), check_sample_outputs, again=False
+            _CALLER, distances, at + _step(direction, xi or epsilon, x), check_sample_outputs, again=False
         )
         gradient, _ = rows_of_samples(pullback(namespace(terms).ones_like(terms)))
         direction = _steepest(gradient, direction, axes)
