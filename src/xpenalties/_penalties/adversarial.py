@@ -146,7 +146,7 @@ def _outputs(fn: Function, x: Any, metric: str, axis: int) -> Any:
     """Return the checked output of `fn`."""
     out = outputs_of(_CALLER, fn, x, check_sample_outputs)
     shape = tuple(out.shape)
-    if 0 in shape:
+    if 0 in shape[1:]:
         raise ValueError(f"{_CALLER}: `fn` must return an output for each sample, got none: shape {shape}. Add one.")
     if metric != "mse" and not (-out.ndim < axis < out.ndim and axis != 0):
         raise ValueError(
@@ -184,11 +184,11 @@ def _steepest(gradient: Any, direction: Any, axes: tuple[int, ...]) -> Any:
 
 
 def _checked_noise(noise: Any, x: Any) -> Any:
-    """Return `noise`, checked, in the dtype of `x`."""
+    """Return `noise`, checked, in the dtype of `x`, and cut over devices as `x` is."""
     noise = array_option(_CALLER, "noise", noise, "x", x)
     if tuple(noise.shape) != tuple(x.shape):
         raise ValueError(
             f"{_CALLER}: `noise` must have the shape of `x`, {tuple(x.shape)}, got {tuple(noise.shape)}. Broadcast it "
             "explicitly."
         )
-    return noise
+    return array_backend(x).cut_like(noise, x)
