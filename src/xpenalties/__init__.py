@@ -15,6 +15,7 @@ from ._arrays.gradients import grad, grad_norm, value_and_grad
 from ._arrays.value_checks import *  # noqa: F403
 from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
+from ._penalties import adversarial as _adversarial
 from ._penalties import bernoulli_kl as _bernoulli_kl
 from ._penalties import concave as _concave
 from ._penalties import divergences as _divergences
@@ -38,6 +39,7 @@ from ._penalties import spread as _spread
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties import topk_js_divergence as _topk_js_divergence
+from ._penalties.adversarial import *  # noqa: F403
 from ._penalties.bernoulli_kl import *  # noqa: F403
 from ._penalties.concave import *  # noqa: F403
 from ._penalties.divergences import *  # noqa: F403
@@ -98,6 +100,7 @@ __all__ = [
     *_mutual_information.__all__,
     *_gradient_penalties.__all__,
     *_lipschitz.__all__,
+    *_adversarial.__all__,
     *_finite.__all__,
     *_value_checks.__all__,
     "grad",

@@ -139,17 +139,21 @@ ROWS = [
     row("interpolated_gradient_penalty", function="sum of x sin x", real=X, fake=Y, named={"alpha": [0.25, 0.5]}),
     row("lipschitz_penalty", function="sum of x sin x", x=X, named={"noise": Y}, options={"target": 0.5}),
     row("jacobian_penalty", function="x sin x", x=X, random=True),
+    row("adversarial_consistency", function="x sin x", x=X, named={"noise": Y}, options={"epsilon": 0.5}),
+    row("adversarial_consistency", function="x sin x", x=X, named={"noise": Y}, options={"metric": "mse"}),
 ]
 
 
-def value(row: dict[str, Any], arrays: dict[str, np.ndarray]) -> float:
-    """Of the oracle's terms."""
+def value(row: dict[str, Any], arrays: dict[str, np.ndarray], at: np.ndarray | None = None) -> float:
+    """Of the oracle's terms. What the penalty treats as a constant is taken at `at`."""
     spec = PENALTIES[row["penalty"]].spec  # type: ignore[attr-defined]
     named = {name: np.asarray(values) for name, values in row["named"].items()}
     where = named.pop("where", True)
     if spec.shape_of_samples(row["options"]) is not None:  # its single term is that of the samples that are left
         arrays, where = {name: x[where] if np.ndim(where) else x for name, x in arrays.items()}, True
-    terms = getattr(oracle, row["penalty"])(*arrays.values(), **named, **row["options"])
+    definition = getattr(oracle, row["penalty"])
+    constants = {"at": at} if oracle.has_constants(definition) else {}
+    terms = definition(*arrays.values(), **named, **row["options"], **constants)
     selected = np.asarray(terms)[np.broadcast_to(where, np.shape(terms))]
     return float(selected.sum() if spec.reduction == "sum" else selected.mean())
 
@@ -161,7 +165,7 @@ def gradient(row: dict[str, Any], name: str) -> list[Any]:
     def moved(index: tuple[int, ...], by: float) -> float:
         x = arrays[name].copy()
         x[index] += by
-        return value(row, {**arrays, name: x})
+        return value(row, {**arrays, name: x}, at=next(iter(arrays.values())))
 
     result = np.zeros_like(arrays[name])
     for index in np.ndindex(result.shape):

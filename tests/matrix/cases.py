@@ -134,10 +134,19 @@ class Case:
         """Whether this is the first row of its penalty and kind of terms."""
         return _FIRST[self.function, self.kind_of_terms] is self
 
-    def terms(self, *arrays: np.ndarray) -> np.ndarray:
-        """Return the oracle's terms."""
-        definition = self.oracle or getattr(oracle, self.name)
-        return np.asarray(definition(*arrays, **self.options), dtype=np.float64)
+    def terms(self, *arrays: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
+        """Return the oracle's terms. What the penalty treats as a constant is taken at `at`, see `has_constants`."""
+        constants = {"at": at} if self.has_constants else {}
+        return np.asarray(self.definition(*arrays, **self.options, **constants), dtype=np.float64)
+
+    @property
+    def definition(self) -> Callable[..., Any]:
+        return self.oracle or getattr(oracle, self.name)  # type: ignore[no-any-return]
+
+    @property
+    def has_constants(self) -> bool:
+        """Whether the penalty treats something that depends on its first array as a constant."""
+        return bool(oracle.has_constants(self.definition))
 
     @property
     def complex(self) -> bool:
@@ -890,6 +899,35 @@ CASES = [
         {"noise": apart(4, 3, seed=1), "target": 0.75, "one_sided": True, "sigma": 0.25},
         laws=("nonnegative",),
         **{**FUNCTION, "lacking": {}},
+    ),
+    Case(
+        xp.adversarial_consistency,
+        [apart(3, 4)],
+        {"xi": 0.5, "epsilon": 0.75, "noise": apart(3, 4, seed=1)},
+        laws=("nonnegative",),
+        bad=[
+            ({"epsilon": 0}, ValueError, r"`epsilon` must be in \(0, inf\), got 0.0"),
+            ({"xi": -1.0}, ValueError, r"`xi` must be in \(0, inf\), got -1.0"),
+            ({"iterations": 0}, ValueError, r"`iterations` must be at least 1, got 0"),
+            ({"metric": "l1"}, ValueError, r"`metric` must be one of 'kl', 'js', 'mse', got 'l1'"),
+            ({"axis": 0}, ValueError, r"`axis` must be an axis of the output of `fn` after .*got 0 for shape \(3, 4\)"),
+            ({"noise": None, "rng": 1}, TypeError, r"`rng` must be a .*, got int\. Pass for example"),
+        ],
+        **{**FUNCTION, "fn": curved, "rounds_in_half": 40},
+    ),
+    Case(
+        xp.adversarial_consistency,
+        [apart(2, 3, 2)],
+        {"metric": "js", "axis": 1, "iterations": 3, "noise": apart(2, 3, 2, seed=1)},
+        laws=("nonnegative",),
+        **{**FUNCTION, "fn": curved, "rounds_in_half": 40},
+    ),
+    Case(
+        xp.adversarial_consistency,
+        [apart(5)],
+        {"metric": "mse", "epsilon": 0.5, "xi": 1e-3, "noise": apart(5, seed=1)},
+        laws=("nonnegative",),
+        **{**FUNCTION, "fn": curved},
     ),
     Case(
         xp.linear_kl_divergence,

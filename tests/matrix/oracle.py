@@ -2,13 +2,23 @@
 
 Nothing here uses the package or its formulas. There are sums over pairs instead of matrix identities, probabilities
 instead of logarithms, and an n x n Gram matrix where the package avoids one.
+
+If a penalty treats something that depends on its first array as a constant, its oracle has an option `at`: the first
+array at which to take the constant. By default, that is the array that is passed.
 """
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 from scipy import integrate, special, stats
 from scipy.spatial import distance
+
+
+def has_constants(definition):
+    """Return True if a penalty treats something that depends on its first array as a constant."""
+    return "at" in inspect.signature(definition).parameters
 
 
 def rows(fn, *arrays, axis=-1):
@@ -300,6 +310,38 @@ def lipschitz_penalty(x, noise, sigma=0.01, target=0.0, one_sided=False):
     draws = noise if noise.ndim > x.ndim else [noise]
     slope = np.sqrt(np.mean([((value(x + sigma * draw) - value(x)) / sigma) ** 2 for draw in draws], axis=0))
     return np.maximum(slope - target, 0 if one_sided else -np.inf) ** 2
+
+
+def adversarial_consistency(x, noise, epsilon=1.0, xi=None, iterations=1, metric="kl", axis=-1, at=None):
+    def apart(clean, moved):
+        if metric == "mse":
+            return np.mean((moved - clean) ** 2)
+        p, q = special.softmax(clean, axis=axis), special.softmax(moved, axis=axis)
+        if metric == "kl":
+            return stats.entropy(p, q, axis=axis).mean()
+        return np.mean(distance.jensenshannon(p, q, axis=axis) ** 2)
+
+    def pull(clean, moved):
+        """Return the gradient of the distance with respect to the moved output, up to a factor."""
+        if metric == "mse":
+            return moved - clean
+        p, q = special.softmax(clean, axis=axis), special.softmax(moved, axis=axis)
+        if metric == "kl":
+            return q - p
+        gap = np.log(2 * q / (p + q))
+        return q * (gap - np.sum(q * gap, axis=axis, keepdims=True))
+
+    terms = []
+    for i, point in enumerate(x if at is None else at):
+        clean = np.asarray([point * np.sin(point)])
+        direction = noise[i] / np.linalg.norm(noise[i])
+        for _ in range(iterations):
+            near = point + (epsilon if xi is None else xi) * direction
+            gradient = slope(near) * pull(clean, np.asarray([near * np.sin(near)]))[0]
+            direction = gradient / np.linalg.norm(gradient)
+        far = x[i] + epsilon * direction
+        terms.append(apart(clean, np.asarray([far * np.sin(far)])))
+    return np.asarray(terms)
 
 
 def output_magnitude(x, target=1.0, norm="rms", weights=None):

@@ -29,7 +29,7 @@ FAMILIES = {
     "spread": "koleo|uniformity|sigreg",
     "distances of samples": "mmd|gram_distance",
     "linear": "linear_.*",
-    "functions": ".*_penalty",
+    "functions": ".*_penalty|adversarial_consistency",
 }
 LAYOUTS = ("classes", "batch", "both")
 #: Statistics of samples, with options and the shape of the array, whose samples `where` and `weights` leave out.

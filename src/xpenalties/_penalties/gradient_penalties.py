@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 from .._arrays.numerics import array_backend, at_least_float32, safe_norm, square
 from .._core.checks import NonNegative
 from .._core.types import Array
-from ..backends import common_backend, namespace
+from ..backends import namespace
 from .decorator import Shared, penalty
-from .input_gradients import Function, check_sample_outputs, input_gradient, value_and_pullback
+from .input_gradients import (
+    Function,
+    array_option,
+    check_sample_outputs,
+    input_gradient,
+    rows_of_samples,
+    samples_axis_check,
+    value_and_pullback,
+)
 from .spec import Shape
 
 __all__ = ["gradient_penalty", "interpolated_gradient_penalty", "jacobian_penalty"]
@@ -20,19 +28,7 @@ def _terms(options: Mapping[str, Any]) -> Shape:
     return "samples" if options["per_sample"] else "whole"
 
 
-def _samples_check(caller: str, name: str) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None]:
-    """Make a check that the array has an axis of samples."""
-
-    def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-        if arrays[0].ndim == 0 and options.get("per_sample", True):
-            raise ValueError(
-                f"{caller}: `{name}` must have at least 1 axis, that of the samples, got shape (). Add one."
-            )
-
-    return check
-
-
-@penalty(terms=_terms, reduction="mean", check_arrays=_samples_check("gradient_penalty", "x"))
+@penalty(terms=_terms, reduction="mean", check_arrays=samples_axis_check("gradient_penalty", "x"))
 def gradient_penalty(
     fn: Function,
     x: Array,
@@ -109,7 +105,7 @@ def gradient_penalty(
     return _squared_deviation(gradient, target_norm, one_sided=one_sided, per_sample=per_sample)
 
 
-@penalty(terms="samples", reduction="mean", check_arrays=_samples_check("interpolated_gradient_penalty", "real"))
+@penalty(terms="samples", reduction="mean", check_arrays=samples_axis_check("interpolated_gradient_penalty", "real"))
 def interpolated_gradient_penalty(
     fn: Function,
     real: Array,
@@ -181,7 +177,7 @@ def interpolated_gradient_penalty(
     return _squared_deviation(gradient, target_norm, one_sided=one_sided, per_sample=True)
 
 
-@penalty(terms="samples", reduction="mean", check_arrays=_samples_check("jacobian_penalty", "x"))
+@penalty(terms="samples", reduction="mean", check_arrays=samples_axis_check("jacobian_penalty", "x"))
 def jacobian_penalty(
     fn: Function, x: Array, /, *, projections: int = 1, rng: Any = None, **shared: Unpack[Shared]
 ) -> Array:
@@ -241,36 +237,25 @@ def jacobian_penalty(
     signs = xp.where(signs < 0.5, -1.0, xp.ones_like(signs))
     total: Any = 0.0
     for i in range(projections):
-        gradient, axes = _samples(pullback(signs[i, ...]))
+        gradient, axes = rows_of_samples(pullback(signs[i, ...]))
         total = total + xp.sum(square(gradient), axis=axes)
     return total / projections
 
 
-def _checked_alpha(caller: str, alpha: Any, x: Any, shape: tuple[int, ...]) -> Any:
+def _checked_alpha(caller: str, alpha: Any, real: Any, shape: tuple[int, ...]) -> Any:
     """Return `alpha`, checked, in `shape` (n, 1, ...) and the dtype of `x`."""
-    backend = common_backend(caller, ("real", "alpha"), (x, alpha))
-    if backend.dtype(alpha.dtype).kind != "real":
-        raise TypeError(f"{caller}: `alpha` must be real floating point, got {alpha.dtype}. Cast it first.")
+    alpha = array_option(caller, "alpha", alpha, "real", real)
     if tuple(alpha.shape) not in (shape, shape[:1]):
         raise ValueError(
             f"{caller}: `alpha` must have one number for each sample, shape {shape[:1]}, got {tuple(alpha.shape)}. "
             "Broadcast it explicitly."
         )
-    xp = backend.xp
-    return xp.reshape(alpha if alpha.dtype == x.dtype else xp.astype(alpha, x.dtype), shape)
-
-
-def _samples(gradient: Any) -> tuple[Any, tuple[int, ...]]:
-    """Return the gradient in at least float32, and the axes that a sample lies along."""
-    gradient = at_least_float32(gradient)
-    if gradient.ndim == 1:
-        gradient = namespace(gradient).reshape(gradient, (gradient.shape[0], 1))
-    return gradient, tuple(range(1, gradient.ndim))  # not merged: an axis may be cut over devices
+    return namespace(alpha).reshape(alpha, shape)
 
 
 def _squared_deviation(gradient: Any, target: float, *, one_sided: bool, per_sample: bool) -> Any:
     """Return the squared distance of the gradient's norm from the target."""
-    rows, axis = _samples(gradient) if per_sample else (at_least_float32(gradient), None)
+    rows, axis = rows_of_samples(gradient) if per_sample else (at_least_float32(gradient), None)
     xp = namespace(rows)
     if target == 0:  # no root: to square it again would lose the second derivative at 0
         return xp.sum(square(rows), axis=axis)

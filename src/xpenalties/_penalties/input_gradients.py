@@ -3,19 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._arrays.gradients import explain_escapes
-from .._arrays.numerics import array_backend
-from ..backends import Backend, backend_of, namespace
+from .._arrays.numerics import array_backend, at_least_float32, stop_gradient
+from ..backends import Backend, backend_of, common_backend, namespace
 
-__all__ = ["Function", "check_sample_outputs", "input_gradient", "value_and_pullback"]
+__all__ = [
+    "Function",
+    "array_option",
+    "check_sample_outputs",
+    "input_gradient",
+    "outputs_of",
+    "rows_of_samples",
+    "samples_axis_check",
+    "value_and_pullback",
+]
 
 Function = Callable[[Any], Any]
 OutputCheck = Callable[
     [str, Backend, Any, Any], None
 ]  # takes the caller's name, the backend, the output of `fn` and its input
+
+
+def samples_axis_check(caller: str, name: str) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None]:
+    """Make a check that the array has an axis of samples."""
+
+    def check(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        if arrays[0].ndim == 0 and options.get("per_sample", True):
+            raise ValueError(
+                f"{caller}: `{name}` must have at least 1 axis, that of the samples, got shape (). Add one."
+            )
+
+    return check
+
+
+def array_option(caller: str, name: str, value: Any, x_name: str, x: Any) -> Any:
+    """Return an option that is a real array, in the dtype of the array `x`."""
+    backend = common_backend(caller, (x_name, name), (x, value))
+    if backend.dtype(value.dtype).kind != "real":
+        raise TypeError(f"{caller}: `{name}` must be real floating point, got {value.dtype}. Cast it first.")
+    return value if value.dtype == x.dtype else backend.xp.astype(value, x.dtype)
+
+
+def rows_of_samples(x: Any) -> tuple[Any, tuple[int, ...]]:
+    """Return `x` in at least float32 and two axes, and the axes that a sample lies along."""
+    x = at_least_float32(x)
+    if x.ndim == 1:
+        x = namespace(x).reshape(x, (x.shape[0], 1))
+    return x, tuple(range(1, x.ndim))  # not merged: an axis may be cut over devices
+
+
+def outputs_of(caller: str, fn: Function, x: Any, check_output: OutputCheck) -> Any:
+    """Return the checked output of `fn`."""
+    backend = array_backend(x)
+    with explain_escapes(caller, backend):
+        out = fn(x)
+    check_output(caller, backend, out, x)
+    return out
 
 
 def input_gradient(caller: str, fn: Function, x: Any, *, per_sample: bool) -> Any:
@@ -28,18 +74,18 @@ def input_gradient(caller: str, fn: Function, x: Any, *, per_sample: bool) -> An
 
 
 def value_and_pullback(
-    caller: str, fn: Function, x: Any, check_output: OutputCheck
+    caller: str, fn: Function, x: Any, check_output: OutputCheck, *, again: bool = True
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """Return the checked output of `fn`, and a function that maps its cotangent to a gradient with respect to `x`."""
+    """Return the checked output of `fn`, and a function that maps its cotangent to a gradient with respect to `x`.
+
+    With ``again=False``, the gradient is a constant, and `fn` need not be twice differentiable.
+    """
     backend = array_backend(x)
 
     def of_leaves(leaves: list[Any]) -> tuple[Any, list[Any]]:
-        with explain_escapes(caller, backend):
-            out = fn(leaves[0])
-        check_output(caller, backend, out, x)
-        return out, []
+        return outputs_of(caller, fn, leaves[0], check_output), []
 
-    out, _, pull = backend.autodiff.vjp(of_leaves, [x])
+    out, _, pull = backend.autodiff.vjp(of_leaves, [x], again=again)
 
     def pullback(cotangent: Any) -> Any:
         (gradient,) = pull(cotangent)
@@ -48,7 +94,7 @@ def value_and_pullback(
                 f"{caller}: `fn` must return a value that depends on `x` through differentiable operations, got one "
                 "that does not. Do not detach it, and compute with `namespace(x)`."
             )
-        return backend.autodiff.checked_twice(caller, gradient)
+        return backend.autodiff.checked_twice(caller, gradient) if again else stop_gradient(gradient)
 
     return out, pullback
 

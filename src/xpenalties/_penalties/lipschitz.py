@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
-from .._arrays.gradients import explain_escapes
 from .._arrays.numerics import array_backend, at_least_float32, safe_norm, square
 from .._core.checks import NonNegative, Positive, PositiveInteger
 from .._core.types import Array
-from ..backends import common_backend
 from .decorator import Shared, penalty
-from .input_gradients import Function, check_sample_outputs
+from .input_gradients import Function, array_option, check_sample_outputs, outputs_of, samples_axis_check
 
 __all__ = ["lipschitz_penalty"]
 
 
-def _check_samples(arrays: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    if arrays[0].ndim == 0:
-        raise ValueError(
-            "lipschitz_penalty: `x` must have at least 1 axis, that of the samples, got shape (). Add one."
-        )
-
-
-@penalty(terms="samples", reduction="mean", check_arrays=_check_samples, differentiates=False)
+@penalty(
+    terms="samples",
+    reduction="mean",
+    check_arrays=samples_axis_check("lipschitz_penalty", "x"),
+    differentiates=False,
+)
 def lipschitz_penalty(
     fn: Function,
     x: Array,
@@ -117,10 +112,7 @@ def lipschitz_penalty(
     samples = backend.uncut(x, (0,))
     copies = [samples + sigma * backend.cut_like(draw, samples) for draw in draws]
     points = backend.xp.concat([samples, *copies], axis=0)
-    with explain_escapes(caller, backend):
-        out = fn(points)
-    check_sample_outputs(caller, backend, out, points)
-    out = at_least_float32(out)
+    out = at_least_float32(outputs_of(caller, fn, points, check_sample_outputs))
     values = [out[i * n : (i + 1) * n, ...] for i in range(projections + 1)]
     xp = array_backend(out).xp  # it may be traced where `x` is not
     slopes = xp.stack([(value - values[0]) / sigma for value in values[1:]], axis=1)
@@ -133,13 +125,10 @@ def lipschitz_penalty(
 
 def _checked_noise(noise: Any, x: Any, shape: tuple[int, ...]) -> Any:
     """Return `noise`, checked, in `shape` (projections, n, ...) and the dtype of `x`."""
-    backend = common_backend("lipschitz_penalty", ("x", "noise"), (x, noise))
-    if backend.dtype(noise.dtype).kind != "real":
-        raise TypeError(f"lipschitz_penalty: `noise` must be real floating point, got {noise.dtype}. Cast it first.")
+    noise = array_option("lipschitz_penalty", "noise", noise, "x", x)
     if tuple(noise.shape) != shape and not (shape[0] == 1 and tuple(noise.shape) == shape[1:]):
         raise ValueError(
             f"lipschitz_penalty: `noise` must have the shape of `x` for each projection, {shape}, got "
             f"{tuple(noise.shape)}. Set `projections`, or broadcast it explicitly."
         )
-    noise = noise if noise.ndim == len(shape) else noise[None, ...]
-    return noise if noise.dtype == x.dtype else backend.xp.astype(noise, x.dtype)
+    return noise if noise.ndim == len(shape) else noise[None, ...]

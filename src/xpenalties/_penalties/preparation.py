@@ -46,7 +46,7 @@ def prepare(call: Call, backend: Backend) -> Prepared:
     axis = options.get("axis", spec.defaults.get("axis"))
     if selected == "rows" and not isinstance(axis, int):  # it has no axis, or a name
         axis = -1
-    if isinstance(axis, int) and (shape or selected == "rows"):
+    if isinstance(axis, int) and (shape or selected == "rows") and not functions:  # else it is one of their output
         if not -len(shape) <= axis < len(shape):
             raise axis_error(spec, axis, shape)
         axis %= len(shape)

@@ -48,11 +48,9 @@ class JaxBackend(Backend):
 
     def cut_like(self, x: Any, like: Any) -> Any:
         cuts = cuts_of(like)
-        return (
-            x
-            if cuts is None
-            else cut_by(x, [names if size > 1 else () for names, size in zip(cuts, x.shape, strict=True)])
-        )
+        if cuts is None:
+            return x
+        return cut_by(x, [names if size > 1 else () for names, size in zip(cuts, x.shape, strict=True)], like)
 
     def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...], other: Any = None) -> Any:
         return gram(x, vectors, along, other)

@@ -61,10 +61,10 @@ def sharding(like: Any, cuts: Sequence[tuple[str, ...]]) -> NamedSharding:
     return NamedSharding(jax.typeof(like).sharding.mesh, spec(cuts))
 
 
-def cut_by(x: Any, cuts: Sequence[tuple[str, ...]]) -> Any:
-    """Return `x` with other cuts by explicit axes."""
+def cut_by(x: Any, cuts: Sequence[tuple[str, ...]], like: Any = None) -> Any:
+    """Return `x` with other cuts by explicit axes, of the mesh of `like`. By default, that is its own mesh."""
     current = cuts_of(x) or ((),) * x.ndim
-    return x if tuple(cuts) == current else jax.sharding.reshard(x, sharding(x, cuts))
+    return x if tuple(cuts) == current else jax.sharding.reshard(x, sharding(x if like is None else like, cuts))
 
 
 def uncut(x: Any, axes: tuple[int, ...]) -> Any:
