@@ -17,6 +17,7 @@ from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import bernoulli_kl as _bernoulli_kl
 from ._penalties import concave as _concave
+from ._penalties import coral as _coral
 from ._penalties import divergences as _divergences
 from ._penalties import f_divergences as _f_divergences
 from ._penalties import features as _features
@@ -40,6 +41,7 @@ from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties import topk_js_divergence as _topk_js_divergence
 from ._penalties.bernoulli_kl import *  # noqa: F403
 from ._penalties.concave import *  # noqa: F403
+from ._penalties.coral import *  # noqa: F403
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.f_divergences import *  # noqa: F403
 from ._penalties.features import *  # noqa: F403
@@ -94,6 +96,7 @@ __all__ = [
     *_features.__all__,
     *_spread.__all__,
     *_sample_distances.__all__,
+    *_coral.__all__,
     *_mixture_of_experts.__all__,
     *_mutual_information.__all__,
     *_gradient_penalties.__all__,

@@ -1111,6 +1111,15 @@ CASES = [
             ({"centered": 1}, TypeError, r"`centered` must be True or False, got 1"),
         ],
     ),
+    *[
+        Case(
+            xp.coral,
+            [apart(*shape), apart(*shape, seed=1)],
+            kinks=[(np.zeros((3, 2)), np.zeros((3, 2))), (np.full((3, 2), 0.1), np.zeros((3, 2)))],
+            laws=("zero_for_equal", "nonnegative", "symmetric", "even", "shift_invariant_columns"),
+        )
+        for shape in ((6, 3), (3, 5), (4, 4))
+    ],
 ]
 
 _LABELS = Counter(case.label for case in CASES)

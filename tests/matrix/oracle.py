@@ -413,6 +413,11 @@ def mmd(a, b, kernel="rbf", bandwidths=None, unbiased=False, weights=None):
     return mean(a, a, unbiased) + mean(b, b, unbiased) - 2 * mean(a, b, False)
 
 
+def coral(a, b, weights=None):
+    of_a, of_b = (np.atleast_2d(np.cov(x, rowvar=False, aweights=weights)) for x in (a, b))
+    return np.sum((of_a - of_b) ** 2) / (4 * a.shape[1] ** 2)
+
+
 def gram_distance(a, b, normalize="rows", centered=False, weights=None):
     w = np.ones(len(a)) if weights is None else weights
     if centered:

@@ -27,7 +27,7 @@ FAMILIES = {
     "features": "variance|covariance|cross_correlation",
     "routers": "load_balancing|mutual_information",
     "spread": "koleo|uniformity|sigreg",
-    "distances of samples": "mmd|gram_distance",
+    "distances of samples": "mmd|gram_distance|coral",
     "linear": "linear_.*",
     "functions": ".*_penalty",
 }
