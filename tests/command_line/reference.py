@@ -127,6 +127,8 @@ ROWS = [
     row("mmd", "energy", a=X, b=Y, options={"kernel": "energy", "unbiased": True}),
     row("gram_distance", a=X, b=Y, options={"normalize": "gram", "centered": True}),
     row("gram_distance", a=X, b=Y),
+    row("cross_orthogonality", a=X, b=Y[:1]),
+    row("cross_orthogonality", "a vector of zeros", a=ZERO_ROW, b=[*X, *Y, Y[1]]),
     row("coral", a=X, b=Y),
     row("coral", "more samples than features", a=[*X, ZEROS[0], Y[0], Y[1]], b=[*Y, *X, Y[1]]),
     row("load_balancing", logits=[[0.5, 0.25, -1.0], [2.0, 0.0, 0.5], [0.0, -0.25, 1.0]], options={"top_k": 2}),

@@ -23,6 +23,7 @@ FAMILIES = {
     "Gaussians": "gaussian_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
     "orthogonality of sequences": r"orthogonality(?=.*axis)",
+    "orthogonality of two matrices": "cross_orthogonality",
     "representations": "consistency",
     "features": "variance|covariance|cross_correlation",
     "routers": "load_balancing|mutual_information",

@@ -9,7 +9,6 @@ from .._arrays.numerics import (
     gram_matrix,
     identity,
     is_at_most,
-    matmul,
     namespace_of,
     safe_norm,
     square,
@@ -245,7 +244,7 @@ def cross_correlation(a: Array, b: Array, /, *, off_diagonal: NonNegative = 0.00
     if off_diagonal:
         n, d = a.shape
         if is_at_most(d, n):
-            products = matmul(xp.matrix_transpose(_weighted(a, column)), b)
+            products = gram_matrix(_weighted(a, column), (1,), (0,), b)
             others = xp.sum(square(products * (1 - identity(products))))
         else:
             products = gram_matrix(a, (0,), (1,)) * gram_matrix(b, (0,), (1,))

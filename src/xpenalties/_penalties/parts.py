@@ -33,7 +33,14 @@ def evaluate_parts(call: Call, backend: Backend, groups: Groups, evaluate: Calla
     )
     beside = {**shared, **arrays_of_options}
     shapes = PartShapes(
-        spec.name, backend, groups, (*spec.arrays, *beside), (*call.arrays, *beside.values()), layouts, spec.matrices
+        spec.name,
+        backend,
+        groups,
+        (*spec.arrays, *beside),
+        (*call.arrays, *beside.values()),
+        layouts,
+        spec.matrices,
+        same_rows=spec.same_shape,
     )
     first = shapes.parts[0]
     local, cuts = _selected(spec, options, first)

@@ -11,7 +11,6 @@ from .._arrays.numerics import (
     gram_matrix,
     identity,
     is_at_most,
-    matmul,
     namespace_of,
     safe_divide,
     safe_norm,
@@ -263,7 +262,7 @@ def _of_unit_gram(x: Any, column: Any) -> tuple[Any, Any]:
         squares = square(gram_matrix(x, (0,), (1,)))
         squares = squares if column is None else squares * weights_of_pairs(xp.squeeze(column, axis=1))
     else:
-        squares = square(matmul(xp.matrix_transpose(x if column is None else x * column), x))
+        squares = square(gram_matrix(x if column is None else x * column, (1,), (0,), x))
     norm = array_backend(x).beside(xp.reshape(safe_sqrt(xp.sum(squares)), (1, 1)), x)
     is_zero = norm == 0
     return xp.where(is_zero, 0.0, x / xp.sqrt(xp.where(is_zero, 1.0, norm))), xp.reshape(is_zero, ())

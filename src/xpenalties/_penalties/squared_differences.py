@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from .._arrays.numerics import is_at_most, matmul, namespace_of, square
+from .._arrays.numerics import gram_matrix, is_at_most, namespace_of, square
 from .sample_means import weights_of_pairs
 
 __all__ = ["squared_distance"]
@@ -23,8 +23,8 @@ def squared_distance(sums: Any, differences: Any, column: Any, *, of: Literal["s
     def products(x: Any, y: Any) -> Any:
         """Return the products of all pairs of samples or, summed over the weighted samples, of features."""
         if by_samples:
-            return matmul(x, xp.matrix_transpose(y))
-        return matmul(xp.matrix_transpose(x if column is None else x * column), y)
+            return gram_matrix(x, (0,), (1,), y)
+        return gram_matrix(x if column is None else x * column, (1,), (0,), y)
 
     mixed = products(sums, differences)
     if by_samples == (of == "samples"):
