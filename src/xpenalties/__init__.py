@@ -18,6 +18,8 @@ from ._core.registry import register
 from ._penalties import adversarial as _adversarial
 from ._penalties import bernoulli_kl as _bernoulli_kl
 from ._penalties import concave as _concave
+from ._penalties import coral as _coral
+from ._penalties import cross_orthogonality as _cross_orthogonality
 from ._penalties import divergences as _divergences
 from ._penalties import f_divergences as _f_divergences
 from ._penalties import features as _features
@@ -42,6 +44,8 @@ from ._penalties import topk_js_divergence as _topk_js_divergence
 from ._penalties.adversarial import *  # noqa: F403
 from ._penalties.bernoulli_kl import *  # noqa: F403
 from ._penalties.concave import *  # noqa: F403
+from ._penalties.coral import *  # noqa: F403
+from ._penalties.cross_orthogonality import *  # noqa: F403
 from ._penalties.divergences import *  # noqa: F403
 from ._penalties.f_divergences import *  # noqa: F403
 from ._penalties.features import *  # noqa: F403
@@ -93,9 +97,11 @@ __all__ = [
     *_linear.__all__,
     *_token_log_probabilities.__all__,
     *_representations.__all__,
+    *_cross_orthogonality.__all__,
     *_features.__all__,
     *_spread.__all__,
     *_sample_distances.__all__,
+    *_coral.__all__,
     *_mixture_of_experts.__all__,
     *_mutual_information.__all__,
     *_gradient_penalties.__all__,

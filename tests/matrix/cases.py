@@ -1149,6 +1149,27 @@ CASES = [
             ({"centered": 1}, TypeError, r"`centered` must be True or False, got 1"),
         ],
     ),
+    *[
+        Case(
+            xp.coral,
+            [apart(*shape), apart(*shape, seed=1)],
+            kinks=[(np.zeros((3, 2)), np.zeros((3, 2))), (np.full((3, 2), 0.1), np.zeros((3, 2)))],
+            laws=("zero_for_equal", "nonnegative", "symmetric", "even", "shift_invariant_columns"),
+        )
+        for shape in ((6, 3), (3, 5), (4, 4))
+    ],
+    *[
+        Case(
+            xp.cross_orthogonality,
+            [apart(*lead, m, d, seed=2), apart(*lead, n, d, seed=3)],
+            {"normalize": normalize},
+            kinks=[(np.zeros((*lead, m, d)), np.zeros((*lead, m, d)))],
+            laws=("even", "nonnegative", "symmetric", *(("scale_invariant",) if normalize else ())),
+            bad=[({"normalize": 1}, TypeError, r"`normalize` must be True or False, got 1")],
+        )
+        for normalize in (True, False)
+        for lead, m, n, d in (((), 3, 2, 5), ((2,), 4, 5, 3))
+    ],
 ]
 
 _LABELS = Counter(case.label for case in CASES)

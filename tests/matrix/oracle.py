@@ -455,6 +455,19 @@ def mmd(a, b, kernel="rbf", bandwidths=None, unbiased=False, weights=None):
     return mean(a, a, unbiased) + mean(b, b, unbiased) - 2 * mean(a, b, False)
 
 
+def cross_orthogonality(a, b, normalize=True):
+    of_pairs = np.empty(a.shape[:-2])
+    for index in np.ndindex(of_pairs.shape):
+        rows_a, rows_b = ([_unit(row) if normalize else row for row in x[index]] for x in (a, b))
+        of_pairs[index] = sum(np.dot(u, v) ** 2 for u in rows_a for v in rows_b)
+    return of_pairs
+
+
+def coral(a, b, weights=None):
+    of_a, of_b = (np.atleast_2d(np.cov(x, rowvar=False, aweights=weights)) for x in (a, b))
+    return np.sum((of_a - of_b) ** 2) / (4 * a.shape[1] ** 2)
+
+
 def gram_distance(a, b, normalize="rows", centered=False, weights=None):
     w = np.ones(len(a)) if weights is None else weights
     if centered:

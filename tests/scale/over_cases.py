@@ -23,11 +23,12 @@ FAMILIES = {
     "Gaussians": "gaussian_kl",
     "orthogonality of matrices": r"orthogonality(?!.*axis)",
     "orthogonality of sequences": r"orthogonality(?=.*axis)",
+    "orthogonality of two matrices": "cross_orthogonality",
     "representations": "consistency",
     "features": "variance|covariance|cross_correlation",
     "routers": "load_balancing|mutual_information",
     "spread": "koleo|uniformity|sigreg",
-    "distances of samples": "mmd|gram_distance",
+    "distances of samples": "mmd|gram_distance|coral",
     "linear": "linear_.*",
     "functions": ".*_penalty|adversarial_consistency",
 }

@@ -78,6 +78,7 @@ def penalty(
     distributions: Callable[[Mapping[str, Any]], Distributions | None] = lambda options: None,
     samples: Shape | Callable[[Mapping[str, Any]], Shape | None] | None = None,
     differentiates: bool = True,
+    same_shape: bool = True,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Turn a formula into a public penalty.
 
@@ -110,6 +111,9 @@ def penalty(
         are left out, or None if all count alike.
     differentiates : bool
         Whether a penalty that takes functions differentiates them. If not, it also works without autodiff.
+    same_shape : bool
+        Whether all arrays must have the same shape. If not, the matrices may have different numbers of rows, and
+        `check_arrays` must check the shapes.
     """
 
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:
@@ -134,6 +138,7 @@ def penalty(
             distributions=distributions,
             samples=samples,
             differentiates=differentiates,
+            same_shape=same_shape,
         )
 
         @wraps(formula)

@@ -26,7 +26,7 @@ def working_dtype(spec: Spec, backend: Backend, arrays: tuple[Any, ...]) -> Any:
         if x.dtype != first_dtype:
             _check_kind(spec, spec.arrays[i], x, backend.dtype(x.dtype).kind)
             differ = True
-        if not spec.matrices and x.shape != first.shape:
+        if spec.same_shape and not spec.matrices and x.shape != first.shape:
             raise _shapes_differ(spec, arrays)
     if not differ or spec.matrices:  # a linear map computes in its own dtype, and the formula widens the result
         return None

@@ -6,13 +6,10 @@ from typing import Any, Unpack
 
 from .._arrays.numerics import (
     array_backend,
-    count_true,
     gram_matrix,
     identity,
     is_at_most,
-    matmul,
     namespace_of,
-    safe_divide,
     safe_norm,
     square,
     weighted_norm,
@@ -22,7 +19,13 @@ from .._core.checks import NonNegative, Positive
 from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
-from .sample_means import deviations_from_mean, mean_of_samples, samples_check, weights_of_pairs
+from .sample_means import (
+    degrees_of_freedom,
+    deviations_from_mean,
+    mean_of_samples,
+    samples_check,
+    weights_of_pairs,
+)
 
 __all__ = ["variance", "covariance", "cross_correlation"]
 
@@ -84,7 +87,7 @@ def variance(x: Array, /, *, target: Positive = 1.0, **shared: Unpack[Shared]) -
         norms = safe_norm(x - xp.mean(x, axis=0, keepdims=True), axis=0)
         return _shortfall(norms / array_backend(x).number(x.shape[0] - 1, x) ** 0.5, target)
     column = xp.expand_dims(weights, axis=-1)
-    has_two, denominator = _degrees_of_freedom(weights)
+    has_two, denominator = degrees_of_freedom(weights)
     norms = weighted_norm(x - mean_of_samples(x, column), column, axis=0)
     return xp.where(has_two, _shortfall(norms / denominator**0.5, target), 0.0)
 
@@ -163,7 +166,7 @@ def _weighted_covariance(x: Any, weights: Any) -> Any:
     n, d = x.shape
     column = xp.expand_dims(weights, axis=-1)
     centered = x - mean_of_samples(x, column)
-    has_two, denominator = _degrees_of_freedom(weights)
+    has_two, denominator = degrees_of_freedom(weights)
     scale = 1 / (array_backend(x).number(d, x) * square(denominator))
     if is_at_most(d, n):
         products = gram_matrix(centered * column, (1,), (0,), centered)
@@ -241,23 +244,15 @@ def cross_correlation(a: Array, b: Array, /, *, off_diagonal: NonNegative = 0.00
     if off_diagonal:
         n, d = a.shape
         if is_at_most(d, n):
-            products = matmul(xp.matrix_transpose(_weighted(a, column)), b)
+            products = gram_matrix(_weighted(a, column), (1,), (0,), b)
             others = xp.sum(square(products * (1 - identity(products))))
         else:
             products = gram_matrix(a, (0,), (1,)) * gram_matrix(b, (0,), (1,))
             products = products if column is None else products * weights_of_pairs(weights)
             others = xp.sum(products) - xp.sum(square(xp.sum(_weighted(a * b, column), axis=0)))
         value = value + off_diagonal * others
-    return value if weights is None else xp.where(_degrees_of_freedom(weights)[0], value, 0.0)
+    return value if weights is None else xp.where(degrees_of_freedom(weights)[0], value, 0.0)
 
 
 def _weighted(x: Any, column: Any) -> Any:
     return x if column is None else column * x
-
-
-def _degrees_of_freedom(weights: Any) -> tuple[Any, Any]:
-    """Return if there are two samples, and the denominator of the variance, or 1 if there are not."""
-    xp = namespace(weights)
-    total = xp.sum(weights)
-    has_two = count_true(weights != 0, weights.dtype) > 1
-    return has_two, xp.where(has_two, total - safe_divide(xp.sum(square(weights)), total), 1.0)

@@ -35,7 +35,8 @@ def evaluate_parts(call: Call, backend: Backend, groups: Groups, evaluate: Calla
     arrays = {**dict(zip(spec.arrays, call.arrays, strict=True)), **beside}
     settings = {**options, "reduction": call.reduction, "normalizer": call.normalizer is not None}
     sizes = PartSizes(spec.name, backend, groups, arrays, settings)
-    shapes = PartShapes(spec.name, backend, groups, sizes, _layouts(call, groups), spec.matrices)
+    layouts = _layouts(call, groups)
+    shapes = PartShapes(spec.name, backend, groups, sizes, layouts, spec.matrices, same_rows=spec.same_shape)
     first = shapes.parts[0]
     local, cuts = _selected(spec, options, first)
     lifted = {

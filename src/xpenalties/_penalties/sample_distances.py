@@ -11,7 +11,6 @@ from .._arrays.numerics import (
     gram_matrix,
     identity,
     is_at_most,
-    matmul,
     namespace_of,
     safe_divide,
     safe_norm,
@@ -26,6 +25,7 @@ from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
 from .sample_means import deviations_from_mean, mean_of_samples, weights_of_pairs
+from .squared_differences import squared_distance
 
 __all__ = ["mmd", "gram_distance"]
 
@@ -246,32 +246,11 @@ def gram_distance(
     if normalize == "gram":
         (a, a_is_zero), (b, b_is_zero) = _of_unit_gram(a, column), _of_unit_gram(b, column)
         zeros = xp.astype(a_is_zero, a.dtype) + xp.astype(b_is_zero, a.dtype)
-        return 0.5 * (_squared_distance(a, b, column) + zeros)
-    distance = _squared_distance(a, b, column)
+        return 0.5 * (squared_distance(a + b, a - b, column, of="samples") + zeros)
+    distance = squared_distance(a + b, a - b, column, of="samples")
     if weights is None:
         return distance / array_backend(a).number(a.shape[0], a) ** 2
     return safe_divide(distance, square(xp.sum(weights)))
-
-
-def _squared_distance(a: Any, b: Any, column: Any) -> Any:
-    """Return the squared Frobenius norm of A A^T - B B^T, which is half of S D^T + D S^T with S = A + B, D = A - B."""
-    xp = namespace_of(a, b, column)
-    n, d = a.shape
-    s, difference = a + b, a - b
-    if is_at_most(n, d):
-        product = matmul(s, xp.matrix_transpose(difference))
-        squares = square(0.5 * (product + xp.matrix_transpose(product)))
-        return xp.sum(squares if column is None else squares * weights_of_pairs(xp.squeeze(column, axis=1)))
-    of_sums, of_differences, mixed = (
-        _products(x, y, column) for x, y in ((s, s), (difference, difference), (s, difference))
-    )
-    return 0.5 * (xp.sum(of_sums * of_differences) + xp.sum(mixed * xp.matrix_transpose(mixed)))
-
-
-def _products(a: Any, b: Any, column: Any) -> Any:
-    """Return the products of all columns of `a` and `b`, summed over the weighted samples."""
-    xp = namespace_of(a, b, column)
-    return matmul(xp.matrix_transpose(a if column is None else a * column), b)
 
 
 def _of_unit_gram(x: Any, column: Any) -> tuple[Any, Any]:
@@ -283,7 +262,7 @@ def _of_unit_gram(x: Any, column: Any) -> tuple[Any, Any]:
         squares = square(gram_matrix(x, (0,), (1,)))
         squares = squares if column is None else squares * weights_of_pairs(xp.squeeze(column, axis=1))
     else:
-        squares = square(_products(x, x, column))
+        squares = square(gram_matrix(x if column is None else x * column, (1,), (0,), x))
     norm = array_backend(x).beside(xp.reshape(safe_sqrt(xp.sum(squares)), (1, 1)), x)
     is_zero = norm == 0
     return xp.where(is_zero, 0.0, x / xp.sqrt(xp.where(is_zero, 1.0, norm))), xp.reshape(is_zero, ())

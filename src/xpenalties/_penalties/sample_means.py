@@ -6,10 +6,25 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._arrays.numerics import gram_matrix, namespace_of, safe_divide
+from .._arrays.numerics import count_true, gram_matrix, namespace_of, safe_divide, square
+from ..backends import namespace
 from .log_probabilities import row_maximum
 
-__all__ = ["deviations_from_mean", "mean_of_samples", "samples_check", "weights_of_pairs"]
+__all__ = [
+    "degrees_of_freedom",
+    "deviations_from_mean",
+    "mean_of_samples",
+    "samples_check",
+    "weights_of_pairs",
+]
+
+
+def degrees_of_freedom(weights: Any) -> tuple[Any, Any]:
+    """Return if there are two samples, and the denominator of the variance, or 1 if there are not."""
+    xp = namespace(weights)
+    total = xp.sum(weights)
+    has_two = count_true(weights != 0, weights.dtype) > 1
+    return has_two, xp.where(has_two, total - safe_divide(xp.sum(square(weights)), total), 1.0)
 
 
 def deviations_from_mean(x: Any, column: Any) -> Any:

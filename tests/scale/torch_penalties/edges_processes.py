@@ -63,7 +63,7 @@ def compare(
 
 
 #: Statistics that one sample does not have.
-NEEDS_TWO = ("variance", "covariance", "cross_correlation", "koleo", "uniformity")
+NEEDS_TWO = ("variance", "covariance", "cross_correlation", "coral", "koleo", "uniformity")
 
 
 @check

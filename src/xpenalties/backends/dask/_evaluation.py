@@ -53,7 +53,8 @@ class DaskEvaluation(Evaluation):
             return self._of_whole(work), None
         core = _axes_without_terms(work)
         cut = [axis for axis in core if any(len(x.chunks[axis]) > 1 for x in _with_rows(work))]
-        if not cut and not (work.kind == "whole" and "weights" in work.options):
+        one_shape = all(x.shape == work.arrays[0].shape for x in _with_rows(work))
+        if not cut and one_shape and not (work.kind == "whole" and "weights" in work.options):
             return _in_chunks(work, core), None
         if work.kind == "rows":
             return evaluate_cut_rows(work, _job(work, core)), None
@@ -88,8 +89,7 @@ def _aligned(work: Work) -> Work:
     if work.matrices:
         arrays = [x.rechunk(-1 if i in work.matrices else {x.ndim - 1: -1}) for i, x in enumerate(arrays)]
     elif len(arrays) > 1:
-        index = tuple(range(arrays[0].ndim))
-        _, arrays = da.core.unify_chunks(*(part for x in arrays for part in (x, index)))
+        _, arrays = da.core.unify_chunks(*(part for x in arrays for part in (x, _index(x, arrays[0]))))
     options = dict(work.options)
     weights = options.pop("weights", None) if work.kind == "elements" else None  # for a mean only
     if isinstance(options.get("center"), str):  # the mean of x, which the terms need before they read x
@@ -111,6 +111,12 @@ def _mean(work: Work, weights: Any) -> Any:
         return da.mean(x)
     count = da.sum(work.mask, dtype=np.int64)
     return da.sum(da.where(work.mask, x, 0.0)) / da.where(count == 0, 1, count).astype(x.real.dtype)
+
+
+def _index(x: Any, first: Any) -> tuple[tuple[int, int], ...]:
+    """Return a name for each axis. Axes of the same name, which is that of the same size, get the same chunks."""
+    sizes = zip(x.shape, first.shape, strict=True)
+    return tuple((axis, 0 if n == of_first else n) for axis, (n, of_first) in enumerate(sizes))
 
 
 def _axes_without_terms(work: Work) -> tuple[int, ...]:

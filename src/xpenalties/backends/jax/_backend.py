@@ -20,7 +20,7 @@ from ._gram import gram
 from ._linear import linear_or_none
 from ._parts import JaxPart, varying_like
 from ._programs import JaxEvaluation
-from ._sharding import cut_by, cuts_of, for_product, sharding_of_draws, uncut
+from ._sharding import cut_by, cuts_of, for_product, product, sharding_of_draws, uncut
 
 __all__ = ["BACKEND", "KNOWN", "PARTS", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
 
@@ -55,14 +55,17 @@ class JaxBackend(Backend):
     def gram(self, x: Any, vectors: tuple[int, ...], along: tuple[int, ...], other: Any = None) -> Any:
         return gram(x, vectors, along, other)
 
+    def matmul(self, a: Any, b: Any) -> Any:
+        return product(a, b)
+
     def linear(self, hidden: Any, weight: Any) -> Any:
         dtype = jnp.result_type(hidden.dtype, weight.dtype, jnp.float32)
         hidden, weight = for_product(hidden, weight)
         rows = hidden
         if hidden.ndim > 2 and hidden.dtype != dtype:  # JAX 0.8 on the CPU sums products of bfloat16 for matrices only
             rows = jnp.reshape(hidden, (-1, hidden.shape[-1]))
-        product = jnp.matmul(rows, jnp.matrix_transpose(weight), preferred_element_type=dtype)
-        return product if rows is hidden else jnp.reshape(product, (*hidden.shape[:-1], weight.shape[0]))
+        logits = jnp.matmul(rows, jnp.matrix_transpose(weight), preferred_element_type=dtype)
+        return logits if rows is hidden else jnp.reshape(logits, (*hidden.shape[:-1], weight.shape[0]))
 
     def sum_over(self, arrays: Sequence[Any], fn: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
         def add(total: list[Any], rows: list[Any]) -> tuple[list[Any], None]:

@@ -23,6 +23,7 @@ __all__ = [
     "is_manual",
     "pad",
     "pieces",
+    "product",
     "reshape",
     "sharding",
     "sharding_of_draws",
@@ -109,6 +110,17 @@ def sharding_of_draws(shape: tuple[int, ...], like: Any) -> NamedSharding | None
     missing = len(shape) - like.ndim
     pairs = zip(shape[missing:], like.shape, cuts, strict=True)
     return sharding(like, [*[()] * missing, *[names if a == b else () for a, b, names in pairs]])
+
+
+def product(a: Any, b: Any) -> Any:
+    """Return `a @ b`. Its matrices are whole if JAX could not tell how they are cut."""
+    of_a, of_b = (cuts_of(x) or ((),) * x.ndim for x in (a, b))
+    is_clear = not of_a[-1] and not of_b[-2] and not set(of_a[-2]).intersection(of_b[-1])
+    if a.ndim != b.ndim or is_clear:
+        return a @ b
+    others = tuple(range(a.ndim - 2))
+    numbers = (((a.ndim - 1,), (a.ndim - 2,)), (others, others))
+    return jax.lax.dot_general(a, b, numbers, out_sharding=sharding(a, [*of_a[:-2], (), ()]))
 
 
 def for_product(hidden: Any, weight: Any) -> tuple[Any, Any]:
