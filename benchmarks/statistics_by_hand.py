@@ -26,6 +26,11 @@ def statistics(m: Any, log_softmax: Callable[[Any], Any]) -> list[Case]:
         centered = x - m.mean(x, axis=0)
         return off_diagonal(centered.T @ centered / (len(x) - 1)) / x.shape[1]
 
+    def coral(a: Any, b: Any) -> Any:
+        of_a, of_b = (x - m.mean(x, axis=0) for x in (a, b))
+        difference = (of_a.T @ of_a - of_b.T @ of_b) / (len(a) - 1)
+        return m.sum(difference**2) / (4 * a.shape[1] ** 2)
+
     def cross_correlation(a: Any, b: Any) -> Any:
         a, b = ((x - m.mean(x, axis=0)) / deviations(x) for x in (a, b))
         correlation = a.T @ b / (len(a) - 1)
@@ -69,6 +74,7 @@ def statistics(m: Any, log_softmax: Callable[[Any], Any]) -> list[Case]:
         Case("variance", ("samples",), variance, {"target": 2.0}),
         Case("covariance", ("samples",), covariance),
         Case("cross_correlation", ("samples", "samples"), cross_correlation),
+        Case("coral", ("samples", "samples"), coral),
         Case("mutual_information", ("log_p",), mutual_information),
         Case("load_balancing", ("top_k",), load_balancing),
         Case("uniformity", ("points",), uniformity),

@@ -43,8 +43,8 @@ class Scale:
         """Return the shapes, except those that the operations state."""
         shapes = {
             "topk_kl_divergence, topk_js_divergence and load_balancing": self.top_k,
-            "orthogonality": self.wide,
-            "variance, covariance and cross_correlation": self.samples,
+            "orthogonality and cross_orthogonality": self.wide,
+            "variance, covariance, coral and cross_correlation": self.samples,
             "uniformity, koleo, mmd and gram_distance": self.points,
             "spectral_norm and nuclear_norm": self.matrix,
         }
