@@ -177,10 +177,16 @@ def test_gradients_are_those_at_a_constant_perturbation(fw: Framework) -> None:
 
 @autodiff
 def test_the_starting_direction_is_a_constant(fw: Framework) -> None:
-    def of(start: Any) -> Any:
-        return xp.adversarial_consistency(lambda x: products(x, W), fw.array(X), noise=start)
+    def off(x: Any) -> Any:  # a ReLU that is flat at the step, and not at the perturbation
+        return namespace(x).where(x > 0, x, 0.0)
 
-    assert (fw.numpy(xp.grad(of)(fw.array(START))) == 0).all()
+    def of(start: Any) -> Any:
+        options = {"metric": "mse", "epsilon": 5.0, "xi": 0.1, "noise": start}
+        return xp.adversarial_consistency(off, fw.array(-np.ones((1, 2))), **options)
+
+    start = fw.array(np.asarray([[3.0, 4.0]]))
+    close(fw, of(start), (2**2 + 3**2) / 2)
+    assert (fw.numpy(xp.grad(of)(start)) == 0).all()
 
 
 def relu(x: Any, w: Any, bias: float) -> Any:
