@@ -12,7 +12,12 @@ import numpy as np
 from tests.matrix.cases import CASES, KEY, Case
 from tests.scale.jax_cells import ENGINES, Cells, collectives, cut, equal, gathered, mesh_of
 
-NEED_WHOLE_ARRAYS = {"nuclear_norm", "koleo", "mmd"}  # of all singular values or all pairs of rows
+NEED_WHOLE_ARRAYS = {
+    "nuclear_norm",
+    "koleo",
+    "mmd",
+    "cross_orthogonality",
+}  # of all singular values or all pairs of rows
 FACTOR = 4  # of each axis, so that every axis can be cut
 
 

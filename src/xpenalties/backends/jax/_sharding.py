@@ -114,9 +114,10 @@ def sharding_of_draws(shape: tuple[int, ...], like: Any) -> NamedSharding | None
 
 def product(a: Any, b: Any) -> Any:
     """Return `a @ b`. Its matrices are whole if JAX could not tell how they are cut."""
+    if a.ndim != b.ndim or a.ndim < 2:
+        return a @ b
     of_a, of_b = (cuts_of(x) or ((),) * x.ndim for x in (a, b))
-    is_clear = not of_a[-1] and not of_b[-2] and not set(of_a[-2]).intersection(of_b[-1])
-    if a.ndim != b.ndim or is_clear:
+    if not (of_a[-1] or of_b[-2] or set(of_a[-2]).intersection(of_b[-1])):
         return a @ b
     others = tuple(range(a.ndim - 2))
     numbers = (((a.ndim - 1,), (a.ndim - 2,)), (others, others))
