@@ -17,6 +17,7 @@ from ._compilation.compiled import Compiled, compile
 from ._core.registry import register
 from ._penalties import adversarial as _adversarial
 from ._penalties import bernoulli_kl as _bernoulli_kl
+from ._penalties import coding_rate as _coding_rate
 from ._penalties import concave as _concave
 from ._penalties import coral as _coral
 from ._penalties import cross_orthogonality as _cross_orthogonality
@@ -43,6 +44,7 @@ from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties import topk_js_divergence as _topk_js_divergence
 from ._penalties.adversarial import *  # noqa: F403
 from ._penalties.bernoulli_kl import *  # noqa: F403
+from ._penalties.coding_rate import *  # noqa: F403
 from ._penalties.concave import *  # noqa: F403
 from ._penalties.coral import *  # noqa: F403
 from ._penalties.cross_orthogonality import *  # noqa: F403
@@ -100,6 +102,7 @@ __all__ = [
     *_cross_orthogonality.__all__,
     *_features.__all__,
     *_spread.__all__,
+    *_coding_rate.__all__,
     *_sample_distances.__all__,
     *_coral.__all__,
     *_mixture_of_experts.__all__,

@@ -1158,6 +1158,23 @@ CASES = [
         )
         for shape in ((6, 3), (3, 5), (4, 4))
     ],
+    Case(
+        xp.coding_rate,
+        [apart(6, 3, seed=4)],
+        kinks=[(np.zeros((3, 2)), np.zeros((3, 2)))],
+        laws=("even",),
+        bad=[
+            ({"eps": 0.0}, ValueError, r"`eps` must be in \(0, inf\), got 0.0"),
+            ({"mode": "bonsu"}, ValueError, r"`mode` must be one of 'bonus', 'penalty', got 'bonsu'. Did you mean"),
+        ],
+    ),
+    Case(
+        xp.coding_rate,
+        [apart(3, 5, seed=4)],
+        {"eps": 0.8, "mode": "penalty"},
+        kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
+        laws=("even", "nonnegative"),
+    ),
     *[
         Case(
             xp.cross_orthogonality,

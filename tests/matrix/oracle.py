@@ -455,6 +455,13 @@ def mmd(a, b, kernel="rbf", bandwidths=None, unbiased=False, weights=None):
     return mean(a, a, unbiased) + mean(b, b, unbiased) - 2 * mean(a, b, False)
 
 
+def coding_rate(x, eps=0.5, mode="bonus", weights=None):
+    w = np.ones(len(x)) if weights is None else weights
+    singular = np.linalg.svd(np.sqrt(w)[:, None] * x, compute_uv=False)
+    rate = np.sum(np.log1p(x.shape[1] / (w.sum() * eps**2) * singular**2)) / 2
+    return -rate if mode == "bonus" else rate
+
+
 def cross_orthogonality(a, b, normalize=True):
     of_pairs = np.empty(a.shape[:-2])
     for index in np.ndindex(of_pairs.shape):

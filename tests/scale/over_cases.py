@@ -28,6 +28,7 @@ FAMILIES = {
     "features": "variance|covariance|cross_correlation",
     "routers": "load_balancing|mutual_information",
     "spread": "koleo|uniformity|sigreg",
+    "coding rates": "coding_rate",
     "distances of samples": "mmd|gram_distance|coral",
     "linear": "linear_.*",
     "functions": ".*_penalty|adversarial_consistency",
@@ -37,6 +38,8 @@ LAYOUTS = ("classes", "batch", "both")
 STATISTICS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
     ("covariance", {}, (4, 8)),
     ("covariance", {}, (8, 4)),
+    ("coding_rate", {}, (4, 8)),
+    ("coding_rate", {}, (8, 4)),
     ("output_magnitude", {}, (4, 8)),
     ("output_magnitude", {"norm": "l2", "target": 0.0}, (4, 8)),
     ("orthogonality", {"mode": "soft"}, (4, 8)),

@@ -19,7 +19,7 @@ import numpy as np
 
 from .._random import from_numpy
 from ..base import Backend, Exchange, Random
-from ._chunks import eigh_of_chunk, norm_of_chunk, not_finite_in_chunk
+from ._chunks import eigh_of_chunk, norm_of_chunk, not_finite_in_chunk, slogdet_of_chunk
 from ._evaluation import DaskEvaluation, of_first_pass
 from ._parts import KNOWN as _PARTS
 
@@ -142,6 +142,15 @@ class _Linalg:
             meta=np.empty((0,) * x.ndim, x.dtype),
         )
         return both[..., 0, :], both[..., 1:, :]
+
+    @staticmethod
+    def slogdet(x: Any, /) -> tuple[Any, Any]:
+        """Return the signs of determinants and the logarithms of their magnitudes. Each matrix is in one chunk."""
+        axes = [x.ndim - 2, x.ndim - 1]
+        x = x.rechunk(dict.fromkeys(axes, -1))
+        meta = np.empty((0,) * (x.ndim - 2), x.dtype)
+        sign, logarithm = (x.map_blocks(slogdet_of_chunk, part, drop_axis=axes, meta=meta) for part in (0, 1))
+        return sign, logarithm
 
 
 class DaskRandom(Random):

@@ -12,7 +12,16 @@ from .._work import Work
 from ..base import Backend
 from ..numpy import find as find_numpy
 
-__all__ = ["BLOCK", "NUMPY", "Job", "eigh_of_chunk", "norm_of_chunk", "not_finite_in_chunk", "terms_of_chunk"]
+__all__ = [
+    "BLOCK",
+    "NUMPY",
+    "Job",
+    "eigh_of_chunk",
+    "norm_of_chunk",
+    "not_finite_in_chunk",
+    "slogdet_of_chunk",
+    "terms_of_chunk",
+]
 
 BLOCK = 2**16  # elements to compute at once, so that intermediate results stay small
 NUMPY = cast(Backend, find_numpy(np.ndarray))
@@ -101,6 +110,12 @@ def eigh_of_chunk(x: Any) -> Any:
     """Return the eigenvalues of symmetric matrices, and below them the eigenvectors."""
     eigenvalues, eigenvectors = np.linalg.eigh(x)
     return np.concatenate([eigenvalues[..., None, :], eigenvectors], axis=-2)
+
+
+def slogdet_of_chunk(x: Any, part: int) -> Any:
+    """Return the signs of determinants (part 0), or the logarithms of their magnitudes (part 1)."""
+    with np.errstate(all="ignore"):  # of NaN, for example
+        return np.asarray(np.linalg.slogdet(x)[part])
 
 
 def not_finite_in_chunk(x: Any, block_info: Any = None) -> Any:

@@ -209,6 +209,12 @@ class _Linalg:
         values, vectors = self._local.eigh(x.data)
         return self._cls(values, x.cuts[:-1], x.varies), self._cls(vectors, x.cuts, x.varies)
 
+    def slogdet(self, x: Part, /) -> tuple[Part, Part]:
+        if x.cuts[-1] is not None or x.cuts[-2] is not None:
+            raise NotImplementedError("determinants need whole matrices.")
+        sign, logarithm = self._local.slogdet(x.data)
+        return self._cls(sign, x.cuts[:-2], x.varies), self._cls(logarithm, x.cuts[:-2], x.varies)
+
     def svd(self, x: Part, /, *, full_matrices: bool = True) -> tuple[Part, Part, Part]:
         if x.cuts[-1] is not None or x.cuts[-2] is not None:
             raise NotImplementedError("singular values need whole matrices. Gather the array first.")

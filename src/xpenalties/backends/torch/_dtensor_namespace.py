@@ -238,15 +238,23 @@ class _Linalg:
 
     @staticmethod
     def eigh(x: Any) -> Any:
-        if not isinstance(x, DTensor):
-            return compat.linalg.eigh(x)
-        mesh = x.device_mesh
-        everywhere = (Replicate(),) * mesh.ndim
-        values, vectors = compat.linalg.eigh(to_local(redistributed(x, everywhere), everywhere))
-        return copies(values, mesh), copies(vectors, mesh)
+        return _of_whole(compat.linalg.eigh, x)
+
+    @staticmethod
+    def slogdet(x: Any) -> Any:
+        return _of_whole(compat.linalg.slogdet, x)
 
     def __getattr__(self, name: str) -> Any:
         return _completed(getattr(compat.linalg, name))
+
+
+def _of_whole(function: Any, x: Any) -> Any:
+    if not isinstance(x, DTensor):
+        return function(x)
+    mesh = x.device_mesh
+    everywhere = (Replicate(),) * mesh.ndim
+    first, second = function(to_local(redistributed(x, everywhere), everywhere))
+    return copies(first, mesh), copies(second, mesh)
 
 
 class Namespace:
