@@ -31,6 +31,10 @@ def statistics(m: Any, log_softmax: Callable[[Any], Any]) -> list[Case]:
         difference = (of_a.T @ of_a - of_b.T @ of_b) / (len(a) - 1)
         return m.sum(difference**2) / (4 * a.shape[1] ** 2)
 
+    def coding_rate(x: Any) -> Any:
+        n, d = x.shape
+        return -0.5 * m.linalg.slogdet(m.eye(d) + d / (n * 0.5**2) * x.T @ x)[1]
+
     def cross_correlation(a: Any, b: Any) -> Any:
         a, b = ((x - m.mean(x, axis=0)) / deviations(x) for x in (a, b))
         correlation = a.T @ b / (len(a) - 1)
@@ -75,6 +79,7 @@ def statistics(m: Any, log_softmax: Callable[[Any], Any]) -> list[Case]:
         Case("covariance", ("samples",), covariance),
         Case("cross_correlation", ("samples", "samples"), cross_correlation),
         Case("coral", ("samples", "samples"), coral),
+        Case("coding_rate", ("points",), coding_rate),
         Case("mutual_information", ("log_p",), mutual_information),
         Case("load_balancing", ("top_k",), load_balancing),
         Case("uniformity", ("points",), uniformity),

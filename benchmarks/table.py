@@ -45,7 +45,7 @@ class Scale:
             "topk_kl_divergence, topk_js_divergence and load_balancing": self.top_k,
             "orthogonality and cross_orthogonality": self.wide,
             "variance, covariance, coral and cross_correlation": self.samples,
-            "uniformity, koleo, mmd and gram_distance": self.points,
+            "coding_rate, uniformity, koleo, mmd and gram_distance": self.points,
             "spectral_norm and nuclear_norm": self.matrix,
         }
         others = "; ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
