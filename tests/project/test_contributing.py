@@ -52,8 +52,10 @@ def test_a_row_is_missed(project: Path) -> None:
 
 def test_the_recipe_tests_the_penalty_on_every_backend(project: Path) -> None:
     *_, row = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
-    cases = project / "tests/matrix/cases.py"
-    cases.write_text(cases.read_text("utf-8").replace("CASES = [", f"CASES = [\n{row.rstrip()},", 1), "utf-8")
+    family = project / "tests/matrix/rows/norms.py"
+    text = family.read_text("utf-8").replace("    return [", f"    return [\n{row.rstrip()},", 1)
+    imports = "import xpenalties as xp\nfrom tests.matrix.rows.shared import apart\n"
+    family.write_text(text.replace("import xpenalties as xp\n", imports, 1), "utf-8")
     results = project / "found.xml"
     found = run(project, "-k", "welsch or completeness", f"--junitxml={results}", "-o", "junit_family=xunit1")
     assert found.returncode == 0, found.stdout[-3000:]
