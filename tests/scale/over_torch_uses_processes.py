@@ -404,6 +404,18 @@ def compiled() -> None:
     close(gradients(got, local)[0], want_gradient)
     close(torch.compile(value, fullgraph=True, backend="aot_eager")(z).detach(), want.detach())  # without `over`
 
+    def exchanging(x: Any) -> Any:
+        with over(**GROUPS["both"]):
+            return value(x)
+
+    raised: BaseException | None = None
+    try:
+        torch.compile(exchanging, fullgraph=True, backend="aot_eager")(local)
+    except torch._dynamo.exc.Unsupported as error:
+        raised = error
+    assert "`equal_parts` of `over` must be True in torch.compile" in str(raised), raised
+    close(torch.compile(exchanging, backend="aot_eager")(local).detach(), want.detach())  # runs as written
+
 
 RUNS: dict[str, Callable[[], None]] = {
     "no rows": no_rows,

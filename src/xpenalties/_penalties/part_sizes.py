@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any
 
+from .._core.dynamo import in_dynamo
 from ..backends import Backend, backend_of
 from ..backends._over import Groups
 from ..backends.parts._group import Group
@@ -94,11 +95,11 @@ def _exchanged(
     caller: str, groups: Groups, arrays: Mapping[str, Any], sizes: Sequence[int], settings: Mapping[str, Any]
 ) -> _Table:
     """Return the sizes on all devices. Raise an error if they do not make the same call."""
+    if in_dynamo():  # pragma: no cover - Dynamo's trace, which no coverage sees
+        raise ValueError(f"{caller}: `equal_parts` of `over` must be True in torch.compile, got False. Pass it.")
     like, *_ = arrays.values()
     sizes = [size if type(size) is int else -1 for size in sizes]  # -1: of a tensor that is refused
-    of_arrays = [f"{name}: {type(x).__name__} of {x.dtype} with {x.ndim} axes" for name, x in arrays.items()]
-    others = [f"{name}={value!r}" for name, value in sorted(settings.items()) if isinstance(value, _PLAIN)]
-    text = f"{caller}({', '.join([*of_arrays, *others])})"
+    text = _described(caller, arrays, settings)
     message = [zlib.crc32(text.encode()), len(sizes), *sizes]
     first = _gathered(groups, (message + [0] * _FIRST)[:_FIRST], like)
     if any(head[:2] != message[:2] for line in first for head in line):
@@ -109,6 +110,12 @@ def _exchanged(
         whole = [head if rest is None else head + rest[i][j] for j, head in enumerate(line)]
         table.append([each[2 : len(message)] for each in whole])
     return table
+
+
+def _described(caller: str, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    of_arrays = [f"{name}: {type(x).__name__} of {x.dtype} with {x.ndim} axes" for name, x in arrays.items()]
+    others = [f"{name}={value!r}" for name, value in sorted(settings.items()) if isinstance(value, _PLAIN)]
+    return f"{caller}({', '.join([*of_arrays, *others])})"
 
 
 def _gathered(groups: Groups, message: list[int], like: Any) -> _Table:
