@@ -157,8 +157,10 @@ def test_a_weight_returns_from_its_bounds(fw: Framework, name: str, array: bool)
         state = controller.init(like=fw.array(np.ones(1), "float32")) if array else controller.init()
         for observed, steps in ((there, 2000), (back, 1)):
             number = fw.array(np.asarray(observed), "float32") if array else observed
-            for _ in range(steps if name == "adaptive_kl" else 1):
+            for i in range(steps if name == "adaptive_kl" else 1):
                 weight = run(state["weight"], number) if run else controller.step(state, number)[0]
+                if array and fw.name == "dask" and i % 50 == 49:
+                    weight = weight.persist()  # Dask takes minutes to optimize a graph of all steps
                 state = {"weight": weight}
             if observed == there:
                 assert float(weight) == pytest.approx(bound, rel=1e-6)
