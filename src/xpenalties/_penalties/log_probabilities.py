@@ -182,8 +182,8 @@ def negative_entropy(
         negative = _negative_entropy_of_logits(log_p, axis=axis, temperature=temperature)
     else:
         log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
-        xp = namespace(log_p)
-        negative = xp.sum(xp.exp(log_p) * zero_outside_support(log_p, log_p), axis=axis)
+        backend = array_backend(log_p)
+        negative = backend.sum_of_products(backend.xp.exp(log_p), zero_outside_support(log_p, log_p), axis=axis)
         if of_logits:
             negative = nan_if_small(negative, -negative)
     if not normalize:
@@ -203,5 +203,5 @@ def _negative_entropy_of_logits(x: Any, *, axis: int, temperature: float) -> Any
     x = _shifted(x, axis=axis, temperature=temperature)
     exp, log_sum = exponentials(x, axis=axis)
     finite = xp.clip(x, 2 * backend.dtype(x.dtype).log_least, None)  # where exp(x) is 0
-    summed = xp.sum(exp * finite, axis=axis, keepdims=True)
+    summed = backend.sum_of_products(exp, finite, axis=axis, keepdims=True)
     return xp.squeeze(summed / xp.exp(log_sum) - log_sum, axis=axis)

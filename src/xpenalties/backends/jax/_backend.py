@@ -58,6 +58,13 @@ class JaxBackend(Backend):
     def matmul(self, a: Any, b: Any) -> Any:
         return product(a, b)
 
+    def sum_of_products(self, a: Any, b: Any, *, axis: int, keepdims: bool = False) -> Any:
+        if cuts_of(a) or cuts_of(b):  # JAX could not tell how a dot product is cut
+            return super().sum_of_products(a, b, axis=axis, keepdims=keepdims)
+        # XLA's CPU programs sum a product of elements one after another, in a few lanes, but not a dot product
+        total = jnp.vecdot(a, b, axis=axis, precision=jax.lax.Precision.HIGHEST)
+        return jnp.expand_dims(total, axis) if keepdims else total
+
     def linear(self, hidden: Any, weight: Any) -> Any:
         dtype = jnp.result_type(hidden.dtype, weight.dtype, jnp.float32)
         hidden, weight = for_product(hidden, weight)
