@@ -16,7 +16,7 @@ from .._core.checks import Positive
 from .._core.types import Array
 from ..backends import namespace
 from .decorator import Shared, penalty
-from .sample_means import samples_check
+from .sample_means import products_of_features, samples_check
 
 __all__ = ["coding_rate"]
 
@@ -103,7 +103,7 @@ def coding_rate(
         if of_rows:  # by Sylvester's identity, the determinant is that of a matrix without roots of weights
             products = xp.expand_dims(of_all_vectors(weights), axis=-1) * gram_matrix(x, (0,), (1,))
         else:
-            products = gram_matrix(x * xp.expand_dims(weights, axis=-1), (1,), (0,), x)
+            products = products_of_features(x, xp.expand_dims(weights, axis=-1))
     factor = backend.number(d, x) / (samples * eps**2)
     rate = 0.5 * _log_determinant(identity(products) + factor * products)
     return -rate if mode == "bonus" else rate

@@ -23,6 +23,7 @@ from .sample_means import (
     degrees_of_freedom,
     deviations_from_mean,
     mean_of_samples,
+    products_of_features,
     samples_check,
     weights_of_pairs,
 )
@@ -169,7 +170,7 @@ def _weighted_covariance(x: Any, weights: Any) -> Any:
     has_two, denominator = degrees_of_freedom(weights)
     scale = 1 / (array_backend(x).number(d, x) * square(denominator))
     if is_at_most(d, n):
-        products = gram_matrix(centered * column, (1,), (0,), centered)
+        products = products_of_features(centered, column)
         squares = xp.sum(square(products * (1 - identity(products))))
     else:
         products = gram_matrix(centered, (0,), (1,))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._arrays.numerics import count_true, gram_matrix, namespace_of, safe_divide, square
+from .._arrays.numerics import array_backend, count_true, gram_matrix, namespace_of, safe_divide, square
 from ..backends import namespace
 from .log_probabilities import row_maximum
 
@@ -14,6 +14,7 @@ __all__ = [
     "degrees_of_freedom",
     "deviations_from_mean",
     "mean_of_samples",
+    "products_of_features",
     "samples_check",
     "weights_of_pairs",
 ]
@@ -45,6 +46,12 @@ def mean_of_samples(x: Any, column: Any, *, axis: int | tuple[int, ...] | None =
         return xp.mean(x, axis=axis, keepdims=keepdims)
     total = xp.sum(column, axis=axis, keepdims=keepdims)
     return safe_divide(xp.sum(column * x, axis=axis, keepdims=keepdims), total)
+
+
+def products_of_features(x: Any, column: Any) -> Any:
+    """Return the products of all pairs of features, summed over the weighted samples."""
+    whole = array_backend(x).with_whole_columns(x)  # once, not for each factor
+    return gram_matrix(whole * column, (1,), (0,), whole)
 
 
 def samples_check(

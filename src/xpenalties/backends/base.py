@@ -162,6 +162,10 @@ class Backend:
         """Return `x` with these axes, all >= 0, whole on each device, for operations that cannot take parts."""
         return x
 
+    def with_whole_columns(self, x: Any) -> Any:
+        """Return a matrix whose rows may be cut, but not its columns, if that takes an exchange of parts. Else `x`."""
+        return x
+
     def whole_matrices(self, x: Any) -> Any:
         """Return `x` with the last two axes whole, for decompositions. It may be a plain copy."""
         return self.uncut(x, (x.ndim - 2, x.ndim - 1))

@@ -110,6 +110,10 @@ class DTensorBackend(TorchBackend):
     def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
         return uncut(x, axes) if isinstance(x, DTensor) else x
 
+    def with_whole_columns(self, x: Any) -> Any:
+        is_simple = isinstance(x, DTensor) and x.device_mesh.ndim == 1
+        return uncut(x, (1,)) if is_simple else x
+
     def whole_matrices(self, x: Any) -> Any:
         if not isinstance(x, DTensor):
             return x
