@@ -26,6 +26,8 @@ __all__ = ["BACKEND", "KNOWN", "PARTS", "find", "is_tree", "parameters_of", "pat
 
 
 class JaxBackend(Backend):
+    sums_products = True
+
     def _describe(self, dtype: Any) -> DType:
         if jnp.issubdtype(dtype, jax.dtypes.extended):  # such as random keys
             return DType("other")
