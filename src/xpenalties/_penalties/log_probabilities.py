@@ -183,11 +183,12 @@ def negative_entropy(
     else:
         log_p = log_probabilities(log_p, axis=axis, temperature=temperature, from_logits=from_logits)
         backend = array_backend(log_p)
-        p, finite = backend.xp.exp(log_p), zero_outside_support(log_p, log_p)
+        xp = backend.xp
         if backend.sums_products:
-            negative = backend.sum_of_products(p, finite, axis=axis)
-        else:  # the same with one call less
-            negative = backend.xp.sum(p * finite, axis=axis)
+            p = xp.exp(log_p)
+            negative = backend.sum_of_products(p, zero_outside_support(log_p, log_p), axis=axis)
+        else:  # NumPy multiplies in place here, because neither factor has a name
+            negative = xp.sum(xp.exp(log_p) * zero_outside_support(log_p, log_p), axis=axis)
         if of_logits:
             negative = nan_if_small(negative, -negative)
     if not normalize:
