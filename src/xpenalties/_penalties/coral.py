@@ -75,6 +75,6 @@ def coral(a: Array, b: Array, /, **shared: Unpack[Shared]) -> Array:
     squared = squared_distance(sums, differences, column, of="features")
     n, d = a.shape
     if weights is None:
-        return squared / array_backend(a).number(2 * d * (n - 1), a) ** 2
+        return squared / array_backend(a).number(2.0 * d * (n - 1), a) ** 2
     _, denominator = degrees_of_freedom(weights)  # of one sample, all deviations are 0
     return squared / square(array_backend(a).number(2 * d, a) * denominator)

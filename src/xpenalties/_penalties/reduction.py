@@ -44,7 +44,7 @@ def reduce(call: Call, terms: Terms) -> tuple[Any, Any]:
     if call.reduction != "mean":
         return total, total
     if mask is None and weights is None:
-        return total / max(math.prod(values.shape), 1), total
+        return total / (1.0 * max(math.prod(values.shape), 1)), total  # JAX has no larger ints than int32
     return safe_divide(total, count_true(mask, values.dtype) if weights is None else xp.sum(weights)), total
 
 
@@ -74,7 +74,7 @@ def metrics(terms: Terms, total: Any) -> tuple[Any, Any, Any, Any]:
     if size == 0:
         return total, total * nan, total * nan, total * nan
     if mask is None and weights is None:
-        return total, total / size, *terms.backend.extrema(values)
+        return total, total / (1.0 * size), *terms.backend.extrema(values)
     share = count_true(mask, values.dtype) if weights is None else xp.sum(weights)
     any_left = share > 0
     return (

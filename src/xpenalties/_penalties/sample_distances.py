@@ -249,7 +249,7 @@ def gram_distance(
         return 0.5 * (squared_distance(a + b, a - b, column, of="samples") + zeros)
     distance = squared_distance(a + b, a - b, column, of="samples")
     if weights is None:
-        return distance / array_backend(a).number(a.shape[0], a) ** 2
+        return distance / array_backend(a).number(1.0 * a.shape[0], a) ** 2
     return safe_divide(distance, square(xp.sum(weights)))
 
 

@@ -40,7 +40,7 @@ class JaxBackend(Backend):
         return _abs(x) if self.dtype(x.dtype).kind == "real" else super().abs(x)
 
     def number(self, size: Any, like: Any) -> Any:
-        return size if type(size) is int else jnp.asarray(size, dtype=like.dtype)
+        return float(size) if isinstance(size, (int, float)) else jnp.asarray(size, dtype=like.dtype)
 
     def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
         return uncut(x, axes)  # XLA does so itself along axes of a mesh that are not explicit
