@@ -55,7 +55,7 @@ nox.options.sessions = [
 if len(sys.argv) == 1 or sys.argv[1] in ("-t", "--tags"):
     nox.options.parallel = os.cpu_count() or 1  # one per core; with -s one by one, with output
     os.environ.setdefault(*ONE_THREAD)
-if len(sys.argv) == 1:  # it makes torch.compile 1.6 times as slow; `full` checks it
+if len(sys.argv) == 1 or CI in sys.argv:  # it makes tests up to three times as slow; `full` checks it
     os.environ["XPENALTIES_COVERAGE"] = "no"
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
@@ -95,8 +95,9 @@ def run_tests(
 ) -> None:
     """Run the tests that match `marks`, after removing the coverage data and results of this session's last run.
 
-    Coverage is measured except in plain `nox`. If `once` is False, tests that do not depend on a backend are left to
-    the session `ONCE`. If a session runs alone, its tests are spread over all cores, unless `spread` is False.
+    Coverage is measured except in plain `nox` and `nox -t ci`. If `once` is False, tests that do not depend on a
+    backend are left to the session `ONCE`. If a session runs alone, its tests are spread over all cores, unless
+    `spread` is False.
     """
     stem = session.name.replace("(", "-").rstrip(")")
     written = RESULTS / f"{stem}.json"

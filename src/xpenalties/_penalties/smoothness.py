@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import and_
 from typing import Any, Literal, Unpack
 
 from .._arrays.numerics import abs_, array_backend, safe_hypot, square, stop_gradient
 from .._core.checks import AxisOrAxes, PositiveInteger
 from .._core.types import Array
+from ..backends import namespace
 from .decorator import Shared, penalty
 from .several_axes import counted_axes
 
@@ -100,20 +101,21 @@ def _differences(x: Any, axis: int, order: int, mask: Any, others: Any) -> Any:
 
     `mask` says which elements a difference may begin at, `others` which ones it may reach. None stands for all.
     """
-    backend, n = array_backend(x), x.shape[axis]
-    xp, count = backend.xp, max(n - order, 0)
-    whole = backend.uncut(x, (axis,))
+    return array_backend(x).along_whole(partial(_differences_of_whole, axis, order), axis, x, mask, others)
+
+
+def _differences_of_whole(axis: int, order: int, x: Any, mask: Any, others: Any) -> Any:
+    xp, n = namespace(x), x.shape[axis]
+    count = max(n - order, 0)
 
     def part(x: Any, start: int, stop: int) -> Any:
         return x[(slice(None),) * axis + (slice(start, stop), ...)]
 
-    mask, others = (None if x is None else backend.cut_like(backend.uncut(x, (axis,)), whole) for x in (mask, others))
-    difference = whole if count else part(whole, 0, 0)
+    difference = x if count else part(x, 0, 0)
     for i in range(order if count else 0):
         difference = part(difference, 1, n - i) - part(difference, 0, n - i - 1)
     kept = [] if mask is None else [part(mask, 0, count)]
     kept += [] if others is None else [part(others, i, i + count) for i in range(1, order + 1) if count]
     if kept:
         difference = xp.where(reduce(and_, kept), difference, 0.0)
-    difference = xp.concat([difference, xp.zeros_like(part(whole, 0, n - count))], axis=axis)
-    return backend.cut_like(difference, x)
+    return xp.concat([difference, xp.zeros_like(part(x, 0, n - count))], axis=axis)

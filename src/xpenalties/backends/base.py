@@ -164,6 +164,15 @@ class Backend:
         """Return `x` with these axes, all >= 0, whole on each device, for operations that cannot take parts."""
         return x
 
+    def along_whole(self, fn: Callable[..., Any], axis: int, x: Any, *others: Any) -> Any:
+        """Return `fn(x, *others)` for a function that maps vectors along `axis`, >= 0, to vectors as long.
+
+        The arrays have one shape, and None stays None. `fn` may get parts of them that hold whole vectors.
+        """
+        whole = self.uncut(x, (axis,))
+        others = tuple(None if y is None else self.cut_like(self.uncut(y, (axis,)), whole) for y in others)
+        return self.cut_like(fn(whole, *others), x)
+
     def with_whole_columns(self, x: Any) -> Any:
         """Return a matrix whose rows may be cut, but not its columns, if that takes an exchange of parts. Else `x`."""
         return x

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from .._arrays.numerics import abs_, stop_gradient
 from .._core.checks import POSITIVE_INTEGER, check_argument
 from .._core.types import Array
-from ..backends import backend_of
+from ..backends import backend_of, namespace
 from ._base import cast_like, checked, checked_axes, proximal_operator
 
 __all__ = ["top_k"]
@@ -62,11 +63,13 @@ def _are_largest(magnitude: Any, k: int, axis: int) -> Any:
     """Return a mask of the `k` largest numbers along an axis."""
     backend = backend_of(magnitude)
     assert backend is not None
-    xp = backend.xp
     if backend.lazy:
         raise NotImplementedError("top_k: `x` must be sorted, which Dask cannot do. Compute it first.")
-    whole = backend.uncut(magnitude, (axis,))
-    whole = xp.where(whole != whole, xp.inf, whole)  # NaN
-    order = xp.argsort(-whole, axis=axis, stable=True)
-    ranks = xp.argsort(order, axis=axis, stable=True)
-    return backend.cut_like(ranks < k, magnitude)
+    return backend.along_whole(partial(_are_largest_of_whole, k, axis), axis, magnitude)
+
+
+def _are_largest_of_whole(k: int, axis: int, magnitude: Any) -> Any:
+    xp = namespace(magnitude)
+    magnitude = xp.where(magnitude != magnitude, xp.inf, magnitude)  # NaN
+    order = xp.argsort(-magnitude, axis=axis, stable=True)
+    return xp.argsort(order, axis=axis, stable=True) < k

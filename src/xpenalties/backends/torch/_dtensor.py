@@ -16,6 +16,7 @@ from ..base import DType
 from ._autograd import TorchAutodiff
 from ._backend import BACKEND, TorchBackend, TorchExchange
 from ._dtensor_evaluation import DTensorEvaluation
+from ._dtensor_exchanges import along_whole
 from ._dtensor_matmul import gram, linear, product
 from ._dtensor_moves import for_any_loss, number, plain, redistributed, replicated, to_local, uncut, without_partials
 from ._dtensor_namespace import Namespace, lifted, mesh_of
@@ -109,6 +110,9 @@ class DTensorBackend(TorchBackend):
 
     def uncut(self, x: Any, axes: tuple[int, ...]) -> Any:
         return uncut(x, axes) if isinstance(x, DTensor) else x
+
+    def along_whole(self, fn: Callable[..., Any], axis: int, x: Any, *others: Any) -> Any:
+        return (along_whole if isinstance(x, DTensor) else super().along_whole)(fn, axis, x, *others)
 
     def with_whole_columns(self, x: Any) -> Any:
         is_simple = isinstance(x, DTensor) and x.device_mesh.ndim == 1

@@ -14,9 +14,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._autocast import without_autocast
 from ._backend import BACKEND
+from ._dtensor_exchanges import part_of_all
 from ._dtensor_moves import from_local, number, redistributed, to_local, without_partials
 from ._dtensor_namespace import lifted
-from ._dtensor_submesh import submesh
 from ._tracing import is_tracing
 
 __all__ = ["LEAVES", "gram", "linear", "product"]
@@ -80,54 +80,13 @@ def gram(x: Any, vectors: tuple[int, ...], along: tuple[int, ...], other: Any = 
     partial = [Partial() if not p.is_replicate() and p.dim in summed else p for p in layout]
     n = math.prod([x.shape[axis] for axis in vectors])
     leading = [size for axis, size in enumerate(x.shape) if axis not in summed]
+    _, longest = max([(x.shape[axis], axis) for axis in along])
     part, of_other = (
-        None if y is None else _part_of_all_vectors(redistributed(y, layout), vectors, along) for y in (x, other)
+        None if y is None else part_of_all(redistributed(y, layout), vectors, longest) for y in (x, other)
     )
     result = from_local(BACKEND.gram(part, vectors, along, of_other), mesh, partial, (*leading, n, n))
     result = redistributed(result, without_partials(partial))
     return result if leading else number(result)
-
-
-def _part_of_all_vectors(x: Any, vectors: tuple[int, ...], along: tuple[int, ...]) -> Any:
-    """Return this process's part of all vectors. Processes with different vectors exchange parts of their own parts.
-
-    On a mesh of several axes, one axis exchanges after the other, the innermost cut first. PyTorch's own moves gather
-    for this, because the result is then not cut in the order of the mesh.
-    """
-    _, longest = max([(x.shape[axis], axis) for axis in along])
-    cuts = _cuts(x, vectors)
-    if cuts is None:
-        cut = [Shard(longest) if not p.is_replicate() and p.dim in vectors else p for p in x.placements]
-        return to_local(redistributed(x, cut))
-    part = to_local(x)
-    for i, axis, size in reversed(cuts):
-        shape = [size if k == axis else n for k, n in enumerate(part.shape)]
-        joined = from_local(part, submesh(x.device_mesh, (i,)), [Shard(axis)], shape)
-        part = to_local(redistributed(joined, [Shard(longest)]))
-    return part
-
-
-def _cuts(x: Any, axes: tuple[int, ...]) -> list[tuple[int, int, int]] | None:
-    """Return what cuts these axes, the outermost first: an axis of the mesh, the axis, and its size before the cut.
-
-    None if PyTorch has to decide, because a trace knows no parts of a mesh, or because of an unusual layout.
-    """
-    mesh, cuts = x.device_mesh, []
-    if is_tracing():
-        return None
-    for axis in axes:
-        found = [i for i, p in enumerate(x.placements) if not p.is_replicate() and p.dim == axis]
-        plain = [i for i in found if type(x.placements[i]) is Shard]
-        strided = [i for i in found if i not in plain]  # FSDP cuts the parts of a layer that is cut already
-        for i in strided:
-            if len(strided) > 1 or x.placements[i].split_factor != math.prod([mesh.size(j) for j in plain if j > i]):
-                return None
-        size = x.shape[axis]
-        for i in (*plain, *strided):
-            cuts.append((i, axis, size))
-            most = -(-size // mesh.size(i))
-            size = min(most, max(0, size - most * mesh.get_local_rank(i)))
-    return cuts
 
 
 def _batch(cut: int, x: Any, other: Any) -> int | None:
