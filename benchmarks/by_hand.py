@@ -67,6 +67,10 @@ def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], 
     def cosine(a: Any, b: Any) -> Any:
         return m.mean(1 - m.sum(a * b, axis=-1) / (norm(a) * norm(b)))
 
+    def ordered(x: Any) -> Any:
+        result = m.sort(x, -1)
+        return getattr(result, "values", result)  # PyTorch returns the indices, too
+
     one, two, logs = ("logits",), ("logits", "logits"), ("log_p", "log_p")
     logits = {"from_logits": True}
     return [
@@ -129,6 +133,7 @@ def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], 
         Case("consistency", two, cosine, {"metric": "cosine"}),
         Case("consistency", logs, lambda p, q: (kl(p, q) + kl(q, p)) / 2, {"metric": "kl"}),
         Case("consistency", logs, js, {"metric": "js"}),
+        Case("wasserstein", two, lambda a, b: m.mean(m.abs(ordered(a) - ordered(b)))),
         Case("output_magnitude", one, lambda x: (m.sqrt(m.mean(x**2)) - 2) ** 2, {"target": 2.0}),  # 1 is what it is
         Case("spectral_norm", ("matrix",), lambda x: m.linalg.norm(x, ord=2) ** 2),
         Case("nuclear_norm", ("matrix",), lambda x: m.linalg.norm(x, ord="nuc")),

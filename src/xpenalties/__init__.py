@@ -42,6 +42,7 @@ from ._penalties import spread as _spread
 from ._penalties import token_log_probabilities as _token_log_probabilities
 from ._penalties import topk_and_sampled_divergences as _partial_divergences
 from ._penalties import topk_js_divergence as _topk_js_divergence
+from ._penalties import transport as _transport
 from ._penalties.adversarial import *  # noqa: F403
 from ._penalties.bernoulli_kl import *  # noqa: F403
 from ._penalties.coding_rate import *  # noqa: F403
@@ -69,6 +70,7 @@ from ._penalties.spread import *  # noqa: F403
 from ._penalties.token_log_probabilities import *  # noqa: F403
 from ._penalties.topk_and_sampled_divergences import *  # noqa: F403
 from ._penalties.topk_js_divergence import *  # noqa: F403
+from ._penalties.transport import *  # noqa: F403
 from ._pipeline import regularized_loss as _regularized_loss
 from ._pipeline.config.schema import config_schema
 from ._pipeline.penalty import Penalty
@@ -105,6 +107,7 @@ __all__ = [
     *_coding_rate.__all__,
     *_sample_distances.__all__,
     *_coral.__all__,
+    *_transport.__all__,
     *_mixture_of_experts.__all__,
     *_mutual_information.__all__,
     *_gradient_penalties.__all__,

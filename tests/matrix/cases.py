@@ -8,7 +8,17 @@ that it obeys, and calls that it must refuse. The rows are in the folder `rows`,
 from __future__ import annotations
 
 from tests.matrix.case import KEY, Case, arrays_of, at_once, joined, options_of
-from tests.matrix.rows import divergences, functions, linear, norms, representations, smoothness, sparsity, statistics
+from tests.matrix.rows import (
+    divergences,
+    functions,
+    linear,
+    norms,
+    representations,
+    smoothness,
+    sparsity,
+    statistics,
+    transport,
+)
 
 __all__ = ["CASES", "KEY", "STATISTICS", "WITH_TERMS", "Case", "arrays_of", "at_once", "options_of"]
 
@@ -22,6 +32,7 @@ CASES = joined(
     functions.rows(),
     linear.rows(),
     statistics.rows(),
+    transport.rows(),
 )
 STATISTICS = [case for case in CASES if case.is_statistic]
 WITH_TERMS = [case for case in CASES if not case.is_statistic]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 
 import numpy as np
-from scipy import integrate, special, stats
+from scipy import integrate, optimize, special, stats
 from scipy.spatial import distance
 
 
@@ -485,3 +485,30 @@ def gram_distance(a, b, normalize="rows", centered=False, weights=None):
     if normalize == "gram":
         return 1 - np.sum(np.multiply(of_a, of_b)) / (np.linalg.norm(of_a) * np.linalg.norm(of_b))
     return sum((p - q) ** 2 for p, q in zip(np.ravel(of_a), np.ravel(of_b), strict=True)) / w.sum() ** 2
+
+
+def wasserstein(a, b, p=1.0, axis=-1):
+    """From the best assignment, of copies of the numbers if there are not equally many."""
+
+    def of_row(u, v):
+        copies = np.lcm(len(u), len(v))
+        u, v = (np.repeat(x, copies // len(x)) for x in (u, v))
+        costs = np.abs(u[:, None] - v) ** p
+        return costs[optimize.linear_sum_assignment(costs)].mean()
+
+    return rows(of_row, a, b, axis=axis)
+
+
+def sliced_wasserstein(a, b, slices=64, p=2.0, rng=None, weights=None):
+    """Of one feature: all directions give the same. Mass is moved from the smallest number to the smallest."""
+    w = np.ones(len(a)) if weights is None else weights
+    heaps = [sorted(zip(x[:, 0], w, strict=True), reverse=True) for x in (a, b)]
+    total = 0.0
+    while all(heaps):
+        (u, of_u), (v, of_v) = (heap.pop() for heap in heaps)
+        moved = min(of_u, of_v)
+        total += moved * abs(u - v) ** p
+        for heap, x, left in zip(heaps, (u, v), (of_u - moved, of_v - moved), strict=True):
+            if left > 1e-12:
+                heap.append((x, left))
+    return total / w.sum()

@@ -17,7 +17,9 @@ NEED_WHOLE_ARRAYS = {
     "koleo",
     "mmd",
     "cross_orthogonality",
-}  # of all singular values or all pairs of rows
+    "wasserstein",
+    "sliced_wasserstein",
+}  # of all singular values or all pairs of rows, or to sort
 FACTOR = 4  # of each axis, so that every axis can be cut
 
 

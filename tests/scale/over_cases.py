@@ -30,6 +30,7 @@ FAMILIES = {
     "spread": "koleo|uniformity|sigreg",
     "coding rates": "coding_rate",
     "distances of samples": "mmd|gram_distance|coral",
+    "transport": "wasserstein|sliced_wasserstein",
     "linear": "linear_.*",
     "functions": ".*_penalty|adversarial_consistency",
 }
@@ -120,6 +121,10 @@ def is_refused(case: Case, layout: str) -> str | None:
         return "must not be a part of an array"
     if case.name == "mmd" and layout == "both":
         return "features must be whole if samples are cut"
+    if case.name == "wasserstein" and layout == "classes" and case.arrays[0].shape != case.arrays[1].shape:
+        return "must be cut at the same places"
+    if case.name == "wasserstein" and (layout == "classes" or _axis(case, case.arrays[0].ndim) == 0):
+        return "one axis for `classes` and another" if layout == "both" else "rows must be whole"
     if case.name == "nuclear_norm" and (layout != "batch" or case.arrays[0].ndim == 2):
         return "singular values need whole matrices"
     if case.kind_of_terms == "neighborhoods":
@@ -139,7 +144,7 @@ def _of_elements(case: Case) -> bool:
 
 def layouts_of(case: Case) -> tuple[str, ...]:
     """Return the layouts to test. A single feature cannot be cut."""
-    return ("batch",) if case.name == "sigreg" else LAYOUTS
+    return ("batch",) if case.name in ("sigreg", "sliced_wasserstein") else LAYOUTS
 
 
 def _axis(case: Case, ndim: int) -> int:

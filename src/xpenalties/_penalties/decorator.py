@@ -112,8 +112,8 @@ def penalty(
     differentiates : bool
         Whether a penalty that takes functions differentiates them. If not, it also works without autodiff.
     same_shape : bool
-        Whether all arrays must have the same shape. If not, the matrices may have different numbers of rows, and
-        `check_arrays` must check the shapes.
+        Whether all arrays must have the same shape. If not, rows may have different sizes, and matrices different
+        numbers of rows, and `check_arrays` must check the shapes.
     """
 
     def decorate(formula: Callable[P, R]) -> Callable[P, R]:

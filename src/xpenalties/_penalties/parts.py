@@ -36,7 +36,9 @@ def evaluate_parts(call: Call, backend: Backend, groups: Groups, evaluate: Calla
     settings = {**options, "reduction": call.reduction, "normalizer": call.normalizer is not None}
     sizes = PartSizes(spec.name, backend, groups, arrays, settings)
     layouts = _layouts(call, groups)
-    shapes = PartShapes(spec.name, backend, groups, sizes, layouts, spec.matrices, same_rows=spec.same_shape)
+    shapes = PartShapes(
+        spec.name, backend, groups, sizes, layouts, spec.matrices, same_rows=spec.same_shape or spec.terms == "rows"
+    )
     first = shapes.parts[0]
     local, cuts = _selected(spec, options, first)
     lifted = {

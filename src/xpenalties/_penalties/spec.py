@@ -44,7 +44,7 @@ class Spec:
     distributions: Callable[[Mapping[str, Any]], Distributions | None]  # of the options; None: no log-probabilities
     samples: Shape | Callable[[Mapping[str, Any]], Shape | None] | None = None  # of a statistic
     differentiates: bool = True  # the functions, if there are any
-    same_shape: bool = True  # of all arrays; else their matrices may have different numbers of rows
+    same_shape: bool = True  # of all arrays; else the sizes of rows, or the numbers of rows of matrices, may differ
 
     def shape_of_samples(self, options: Mapping[str, Any]) -> Shape | None:
         """Return what a sample is if the penalty is a statistic of samples, for given options. Else None."""

@@ -141,6 +141,22 @@ class Backend:
         """Return the cumulative sum along `axis`."""
         return self.xp.cumulative_sum(x, axis=axis)
 
+    def in_order(self, x: Any, axis: int, ranks: Sequence[int] | None = None) -> Any:
+        """Return the elements in ascending order along an axis, by default all, else those of these ranks from 0."""
+        # the order of equal elements matters to gradients only
+        x = self.xp.sort(self.uncut(x, (axis % x.ndim,)), axis=axis, stable=self.autodiff.differentiates())
+        if ranks is None:
+            return x
+        constant = self.autodiff.stop_gradient(x)
+        return self.xp.take(x, self.xp.asarray(ranks, device=self.device(constant)), axis=axis)
+
+    def by_columns(self, function: Callable[[Any, Any, Any], Any], a: Any, b: Any, of_rows: Any) -> Any:
+        """Return `function(a, b, of_rows)`: one number for each column of two matrices, which need not see others.
+
+        `of_rows` has a number for each row, or is None.
+        """
+        return function(*(None if x is None else self.copied(x) for x in (a, b, of_rows)))
+
     def extrema(self, x: Any) -> tuple[Any, Any]:
         """Return the smallest and the largest element of `x`."""
         return self.xp.min(x), self.xp.max(x)

@@ -7,6 +7,7 @@ them gets the results of whole rows, in as many runs as maxima and sums depend o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import array_api_compat.numpy
@@ -120,6 +121,12 @@ class _Namespace:
 class _PartBackend(Backend):
     def abs(self, x: Any) -> Any:
         return np.abs(x)
+
+    def in_order(self, x: Any, axis: int, ranks: Sequence[int] | None = None) -> Any:
+        raise NotImplementedError(
+            "Dask sorts rows that are in one chunk, of arrays of the same shape. Rechunk them along `axis`, or compute "
+            "them first."
+        )
 
 
 _PARTS = _PartBackend("numpy", _Namespace(), evaluation=Evaluation)

@@ -12,7 +12,7 @@ import numpy as np
 from autograd.core import VJPNode, add_outgrads
 from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
-from autograd.tracer import isbox, new_box, toposort, trace_stack
+from autograd.tracer import getval, isbox, new_box, toposort, trace_stack
 
 from ..base import OfLeaves, Pull
 
@@ -124,6 +124,10 @@ class Namespace:
     def positive(x: Any, /) -> Any:
         return 1 * x
 
+    def sort(self, x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Any:
+        order = array_api_compat.numpy.argsort(getval(x), axis=axis, descending=descending, stable=stable)
+        return self.take_along_axis(x, order, axis=axis)  # autograd's own derivative is that of one axis
+
     def std(self, x: Any, /, *, axis: Any = None, correction: float = 0, keepdims: bool = False) -> Any:
         return anp.sqrt(self.var(x, axis=axis, correction=correction, keepdims=keepdims))
 
@@ -135,6 +139,12 @@ class Namespace:
     @staticmethod
     def take(x: Any, indices: Any, /, *, axis: int = 0) -> Any:
         return x[(slice(None),) * (axis % x.ndim) + (indices,)]
+
+    @staticmethod
+    def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Any:
+        at = [np.arange(n).reshape([-1 if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(x.shape)]
+        at[axis] = indices
+        return x[tuple(at)]
 
     @staticmethod
     def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._work import Work
 from ..base import Autodiff, Backend, DType, Evaluation, Random, Tracing
+from ._group import Group
 from ._namespace import PartNamespace
-from ._part import Part
+from ._part import Part, aligned
 from ._products import linear, matmul, with_whole_rows
 
 __all__ = ["PartBackend"]
@@ -50,6 +51,17 @@ class PartBackend(Backend):
 
     def abs(self, x: Any) -> Any:
         return x.like(self.local.abs(x.data))
+
+    def in_order(self, x: Any, axis: int, ranks: Sequence[int] | None = None) -> Any:
+        raise NotImplementedError("rows must be whole to be sorted. Use over(batch=...).")
+
+    def by_columns(self, function: Callable[[Any, Any, Any], Any], a: Any, b: Any, of_rows: Any) -> Any:
+        """Exchange pieces, so that each device has some columns. Those that are added to share them evenly are 0."""
+        a, b = (self.uncut(x, (0,)) for x in (a, b))
+        parts = [a, b] if of_rows is None else [a, b, self.copied(of_rows)]
+        varies: frozenset[Group] = frozenset().union(*(x.varies for x in parts))
+        local = [aligned(x, x.cuts, varies) for x in parts]
+        return self.cls(function(*local, *[None] * (3 - len(local))), a.cuts[1:], varies)
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
         return self.xp.min(x), self.xp.max(x)

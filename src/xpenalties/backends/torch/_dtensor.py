@@ -18,7 +18,17 @@ from ._backend import BACKEND, TorchBackend, TorchExchange
 from ._dtensor_evaluation import DTensorEvaluation
 from ._dtensor_exchanges import along_whole
 from ._dtensor_matmul import gram, linear, product
-from ._dtensor_moves import for_any_loss, number, plain, redistributed, replicated, to_local, uncut, without_partials
+from ._dtensor_moves import (
+    for_any_loss,
+    from_local,
+    number,
+    plain,
+    redistributed,
+    replicated,
+    to_local,
+    uncut,
+    without_partials,
+)
 from ._dtensor_namespace import Namespace, lifted, mesh_of
 from ._dtensor_random import DTensorRandom
 from ._dtensor_reductions import cumulative_sum, extremum, total
@@ -94,6 +104,18 @@ class DTensorBackend(TorchBackend):
 
     def cumulative_sum(self, x: Any, axis: int) -> Any:
         return cumulative_sum(x, axis) if isinstance(x, DTensor) else super().cumulative_sum(x, axis)
+
+    def in_order(self, x: Any, axis: int, ranks: Sequence[int] | None = None) -> Any:
+        if not isinstance(x, DTensor):
+            return super().in_order(x, axis, ranks)
+        x = uncut(x, (axis % x.ndim,))
+        local = BACKEND.in_order(to_local(x), axis, ranks)
+        shape = list(x.shape)
+        shape[axis] = local.shape[axis]
+        return from_local(local, x.device_mesh, x.placements, shape)
+
+    def by_columns(self, function: Callable[[Any, Any, Any], Any], a: Any, b: Any, of_rows: Any) -> Any:
+        return function(*(None if x is None else self.whole_matrices(x) for x in (a, b, of_rows)))  # on each process
 
     def extrema(self, x: Any) -> tuple[Any, Any]:
         if not isinstance(x, DTensor):
