@@ -36,7 +36,7 @@ class PartShapes:
         layouts: Sequence[Layout],
         matrices: tuple[int, ...] = (),
         *,
-        same_rows: bool = True,
+        differ: int | None = None,
     ) -> None:
         self._caller = caller
         self._groups = groups
@@ -50,7 +50,7 @@ class PartShapes:
             cuts = tuple(self._cut(name, axis, layout.get(axis)) for axis in range(x.ndim))
             record(x, list(layout.values()))
             self.parts.append(self._cls(x, cuts, self._own_rows))
-        self._check_alike(list(sizes.arrays), matrices, same_rows=same_rows)
+        self._check_alike(list(sizes.arrays), matrices, differ)
 
     def _cut(self, name: str, axis: int, group: Group | None) -> Cut | None:
         if group is None:
@@ -58,13 +58,13 @@ class PartShapes:
         sizes = self._sizes.of(name, group, axis)
         return Cut((group,), sum(sizes), sizes)
 
-    def _check_alike(self, names: Sequence[str], matrices: tuple[int, ...], *, same_rows: bool) -> None:
-        """Check that arrays of rows, and weights of layers, are cut at the same places, if they have the same rows."""
+    def _check_alike(self, names: Sequence[str], matrices: tuple[int, ...], differ: int | None) -> None:
+        """Check that arrays of rows, and weights of layers, are cut at the same places, except along axis `differ`."""
         for kind in (matrices, tuple(i for i in range(len(self.parts)) if i not in matrices)):
             for i in kind[1:]:
                 first, other = self.parts[kind[0]], self.parts[i]
                 if first.ndim == other.ndim and any(
-                    a != b and a is not None and b is not None and (same_rows or axis != first.ndim - 2)
+                    a != b and a is not None and b is not None and axis != differ
                     for axis, (a, b) in enumerate(zip(first.cuts, other.cuts, strict=True))
                 ):
                     sizes = [tuple(cut and cut.sizes for cut in x.cuts) for x in (first, other)]

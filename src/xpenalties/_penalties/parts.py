@@ -36,9 +36,8 @@ def evaluate_parts(call: Call, backend: Backend, groups: Groups, evaluate: Calla
     settings = {**options, "reduction": call.reduction, "normalizer": call.normalizer is not None}
     sizes = PartSizes(spec.name, backend, groups, arrays, settings)
     layouts = _layouts(call, groups)
-    shapes = PartShapes(
-        spec.name, backend, groups, sizes, layouts, spec.matrices, same_rows=spec.same_shape or spec.terms == "rows"
-    )
+    differ = None if spec.same_shape else _axis_that_differs(spec, options, call.arrays[0])
+    shapes = PartShapes(spec.name, backend, groups, sizes, layouts, spec.matrices, differ=differ)
     first = shapes.parts[0]
     local, cuts = _selected(spec, options, first)
     lifted = {
@@ -113,6 +112,11 @@ def _check_neighborhoods(spec: Spec, options: Any, x: Any, groups: Groups) -> No
             f"over({groups.shown}). A device does not have the neighbors of its last elements. Use over(batch=...) and "
             "axes after the first."
         )
+
+
+def _axis_that_differs(spec: Spec, options: Any, x: Any) -> int:
+    """Return the axis along which arrays may have other sizes, if there is one."""
+    return _axis_of_classes(spec, options, x) if spec.terms == "rows" else int(x.ndim) - 2
 
 
 def _axis_of_classes(spec: Spec, options: Any, x: Any) -> int:

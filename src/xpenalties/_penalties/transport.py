@@ -187,8 +187,8 @@ def sliced_wasserstein(
     of `wasserstein`.
 
     `where` and `weights` select pairs of rows, :math:`a_i` together with :math:`b_i`. Weights are the masses of the
-    samples, and only their ratios matter. If some of `a` and some of `b` have the same mass, as for equal weights, the
-    value has a kink in the weights, and its slope is that of one side.
+    samples, and only their ratios matter. If some of `a` and some of `b` have the same mass, as for equal weights or
+    several weights of 0, the value has a kink in the weights, and its slope there is that of one side.
 
     References
     ----------

@@ -20,7 +20,7 @@ from ._gram import gram
 from ._linear import linear_or_none
 from ._parts import JaxPart, varying_like
 from ._programs import JaxEvaluation
-from ._sharding import cut_by, cuts_of, for_product, product, sharding_of_draws, uncut
+from ._sharding import cut_by, cuts_of, for_product, on_each_device, product, sharding_of_draws, uncut
 
 __all__ = ["BACKEND", "KNOWN", "PARTS", "find", "is_tree", "parameters_of", "paths_of_instances", "paths_of_none"]
 
@@ -47,6 +47,11 @@ class JaxBackend(Backend):
 
     def copied(self, x: Any) -> Any:
         return uncut(x, tuple(range(x.ndim)))
+
+    def in_order(self, x: Any, axis: int, ranks: Sequence[int] | None = None) -> Any:
+        return on_each_device(
+            lambda part: super(JaxBackend, self).in_order(part, axis, ranks), uncut(x, (axis % x.ndim,))
+        )
 
     def cut_like(self, x: Any, like: Any) -> Any:
         cuts = cuts_of(like)

@@ -7,7 +7,7 @@ traces. "Cuts" of an array are, for each of its axes, the names of the mesh's ax
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ __all__ = [
     "cuts_of",
     "for_product",
     "is_manual",
+    "on_each_device",
     "pad",
     "pieces",
     "product",
@@ -81,6 +82,15 @@ def uncut(x: Any, axes: tuple[int, ...]) -> Any:
             new[axis] = (*found, *names)
             break
     return cut_by(x, new)
+
+
+def on_each_device(function: Callable[[Any], Any], x: Any) -> Any:
+    """Return a function of `x` that needs no other part than a device's own, and keeps the axes that are cut."""
+    cuts = cuts_of(x)
+    if cuts is None:
+        return function(x)
+    names = {name for of_axis in cuts for name in of_axis}
+    return jax.shard_map(function, in_specs=spec(cuts), out_specs=spec(cuts), axis_names=names)(x)
 
 
 def reshape(x: Any, shape: Sequence[Any], cuts: Sequence[tuple[str, ...]] | None) -> Any:
