@@ -91,6 +91,14 @@ def test_slopes_at_ties(fw: Framework, p: float) -> None:
 
 
 @autodiff
+def test_the_sort_is_stable(fw: Framework) -> None:
+    """Of equal numbers, the first one meets the smallest."""
+    b = np.arange(64.0)
+    gradient = xp.grad(lambda x: xp.wasserstein(x, fw.array(b), p=2))(fw.array(np.ones(64)))
+    close(fw, gradient, 2 * (1 - b) / 64)
+
+
+@autodiff
 def test_equal_numbers_have_finite_slopes_of_every_power(fw: Framework) -> None:
     a = np.asarray([[1.0, 1.0, 1.0], [2.0, 1.0, 2.0]])
     for p in (1.0, 1.2, 2.0, 2.5):
