@@ -102,6 +102,8 @@ def cases(m: Any, log_softmax: Callable[[Any], Any], logsumexp: Callable[[Any], 
         Case("js_divergence", two, lambda p, q: js(log_softmax(p), log_softmax(q)), logits),
         Case("entropy", logs[:1], entropy),
         Case("entropy", one, lambda z: entropy(log_softmax(z)), logits),
+        Case("entropy", logs[:1], lambda p: m.mean(1 - m.sum(m.exp(2 * p), axis=-1)), {"kind": "tsallis"}),
+        Case("entropy", logs[:1], lambda p: m.mean(-m.log(m.sum(m.exp(2 * p), axis=-1))), {"kind": "renyi"}),
         Case("f_divergence", logs, lambda p, q: m.mean(0.5 * m.sum(m.abs(m.exp(p) - m.exp(q)), axis=-1))),
         Case(
             "f_divergence",

@@ -93,6 +93,8 @@ ROWS = [
     row("f_divergence", log_p=P, log_q=Q, options={"kind": "alpha", "alpha": -0.5}),
     row("f_divergence", log_p=P, log_q=Q, options={"kind": "renyi", "alpha": 2.0}),
     row("entropy", "zero probabilities", log_p=P_ZERO, options={"mode": "bonus", "normalize": True}),
+    row("entropy", "zero probabilities", log_p=P_ZERO, options={"kind": "tsallis", "alpha": 0.5}),
+    row("entropy", log_p=P, options={"kind": "renyi", "alpha": 3.0, "normalize": True}),
     row(
         "topk_kl_divergence",
         log_p=log([0.5, 0.25, 0.125], [0.1, 0.2, 0.3]),

@@ -165,10 +165,28 @@ def f_divergence(log_p, log_q, kind="tv", alpha=0.5, temperature=1.0, axis=-1, f
     return rows(row, log_p, log_q, axis=axis)
 
 
-def entropy(log_p, mode="penalty", normalize=False, temperature=1.0, axis=-1, from_logits=False):
+def _entropy(p, kind, alpha):
+    if kind == "shannon" or alpha == 1:
+        return special.entr(p).sum()
+    total = np.sum(p**alpha)
+    return (p.sum() - total) / (alpha - 1) if kind == "tsallis" else np.log(total) / (1 - alpha)
+
+
+def entropy(
+    log_p,
+    mode="penalty",
+    kind="shannon",
+    alpha=2.0,
+    normalize=False,
+    temperature=1.0,
+    axis=-1,
+    from_logits=False,
+):
     def row(a):
-        p = probabilities(a, temperature, from_logits)
-        h = special.entr(p).sum() / (np.log(len(p)) if normalize else 1.0)
+        p = probabilities(a, temperature, from_logits or kind == "renyi")
+        h = _entropy(p, kind, alpha)
+        if normalize:
+            h = h / _entropy(np.full(len(p), 1 / len(p)), kind, alpha)
         return h if mode == "penalty" else -h
 
     return rows(row, log_p, axis=axis)
@@ -239,7 +257,7 @@ def linear_js_divergence(hidden_p, weight_p, hidden_q, weight_q, beta=0.5, tempe
 
 
 def linear_entropy(hidden, weight, mode="penalty", normalize=False, temperature=1.0):
-    return entropy(np.inner(hidden, weight), mode, normalize, temperature, from_logits=True)
+    return entropy(np.inner(hidden, weight), mode, normalize=normalize, temperature=temperature, from_logits=True)
 
 
 def orthogonality(x, mode="soft", axis="rows", normalize=True, per_sample=False, weights=None):

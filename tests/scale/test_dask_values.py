@@ -130,6 +130,8 @@ OF_LOGS = [
     ("topk_js_divergence", {}),
     ("entropy", {"from_logits": True, "temperature": 0.5}),
     ("entropy", {"normalize": True}),
+    ("entropy", {"kind": "tsallis", "alpha": 0.5}),
+    ("entropy", {"kind": "renyi", "alpha": 2.0, "normalize": True}),
     ("z_loss", {}),
 ]
 

@@ -7,6 +7,7 @@ from typing import Literal, Unpack
 from .._core.checks import Positive, UnitInterval
 from .._core.types import Array
 from .decorator import Shared, penalty
+from .generalized_entropies import generalized_entropy
 from .jensen_shannon import jensen_shannon
 from .kullback_leibler import kl
 from .log_probabilities import complete_unless_normalized, logsumexp, negative_entropy
@@ -165,19 +166,25 @@ def entropy(
     /,
     *,
     mode: Literal["penalty", "bonus"] = "penalty",
+    kind: Literal["shannon", "tsallis", "renyi"] = "shannon",
+    alpha: Positive = 2.0,
     normalize: bool = False,
     temperature: Positive = 1.0,
     axis: int = -1,
     from_logits: bool = False,
     **shared: Unpack[Shared],
 ) -> Array:
-    r"""Shannon entropy of a distribution over classes, as a penalty or a bonus to add to a loss.
+    r"""Entropy of a distribution over classes, as a penalty or a bonus to add to a loss: Shannon, Tsallis or Renyi.
 
     .. warning:: Values are not checked. If you pass probabilities, or logits without ``from_logits=True``, the result
        is a plausible, wrong number. Use `set_value_checks` to find such calls.
 
-    Each term is :math:`H = -\sum_i p_i \log p_i` for "penalty", which sharpens the distribution, and :math:`-H` for
-    "bonus", which rewards exploration.
+    Each term is :math:`H` for "penalty", which sharpens the distribution, and :math:`-H` for "bonus", which rewards
+    exploration. With sums over the classes, :math:`H` is
+
+    - :math:`-\sum p \log p` for "shannon";
+    - :math:`(1 - \sum p^\alpha) / (\alpha - 1)` for "tsallis";
+    - :math:`\log(\sum p^\alpha) / (1 - \alpha)` for "renyi".
 
     Parameters
     ----------
@@ -185,8 +192,14 @@ def entropy(
         Log-probabilities, or logits if `from_logits` is True. Real floating point.
     mode : {"penalty", "bonus"}, default "penalty"
         The sign: +H or -H.
+    kind : {"shannon", "tsallis", "renyi"}, default "shannon"
+        The entropy.
+    alpha : float, default 2.0
+        Power of "tsallis" and "renyi", > 0. "shannon" does not use it. At 1, both are Shannon's entropy, without a
+        jump. The larger it is, the less do rare classes count.
     normalize : bool, default False
-        Divide by the log of the number of classes, so that H is in [0, 1].
+        Divide by the largest H, so that it is in [0, 1]. For n classes, that is log n, or
+        :math:`(1 - n^{1 - \alpha}) / (\alpha - 1)` for "tsallis".
     temperature : float, default 1.0
         Divides the input before a softmax normalizes it; > 0.
     axis : int, default -1
@@ -197,7 +210,8 @@ def entropy(
     Returns
     -------
     array, shape (), or that of the input without `axis` with ``reduction="none"``
-        In nats or, with `normalize`, as a fraction of the largest entropy. In float32 or wider.
+        In nats or, with `normalize`, as a fraction of the largest entropy. ("tsallis" has no unit.) In float32 or
+        wider.
 
     Raises
     ------
@@ -210,15 +224,40 @@ def entropy(
     -----
     A class with log-probability -inf adds 0, but `normalize` counts it. The entropy of a single class is 0.
 
+    With ``alpha=2``, "tsallis" is the Gini impurity :math:`1 - \sum p^2`, and "renyi" the collision entropy
+    :math:`-\log \sum p^2`. With a large alpha, such as 1e4, "renyi" is about the min-entropy, :math:`-\log \max p`.
+    An alpha of 0 would count the classes with p > 0, which has no slope, so it is refused.
+
+    "tsallis" and "renyi" keep their digits for each alpha, and if one class is nearly certain. "tsallis" uses
+    :math:`\sum p` in place of the 1 of its formula, and "renyi" always normalizes its input. With alpha < 1, a
+    probability too small for the dtype counts with the power of its logarithm.
+
     References
     ----------
     .. [1] Shannon, "A mathematical theory of communication", Bell Syst. Tech. J. 27, 1948.
+    .. [2] Renyi, "On measures of entropy and information", 4th Berkeley Symposium on Mathematical Statistics and
+       Probability, 1961.
+    .. [3] Tsallis, "Possible generalization of Boltzmann-Gibbs statistics", J. Stat. Phys. 52, 1988.
 
     Examples
     --------
     >>> float(entropy(np.log(np.full(4, 0.25)), mode="bonus", normalize=True))
     -1.0
+    >>> round(float(entropy(np.log([0.5, 0.25, 0.25]), kind="tsallis")), 4)  # 1 - 3/8
+    0.625
     """
+    if kind != "shannon" and alpha != 1.0:
+        value = generalized_entropy(
+            log_p,
+            kind=kind,
+            alpha=alpha,
+            normalize=normalize,
+            axis=axis,
+            temperature=temperature,
+            from_logits=from_logits,
+        )
+        return -value if mode == "bonus" else value
+    from_logits = from_logits or kind == "renyi"
     negative = negative_entropy(log_p, normalize=normalize, axis=axis, temperature=temperature, from_logits=from_logits)
     return negative if mode == "bonus" else -negative
 

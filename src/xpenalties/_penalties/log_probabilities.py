@@ -19,6 +19,7 @@ __all__ = [
     "complete_unless_normalized",
     "exponentials",
     "is_log_zero",
+    "log_of_classes",
     "log_probabilities",
     "log_ratio",
     "logsumexp",
@@ -28,6 +29,7 @@ __all__ = [
     "probabilities",
     "row_maximum",
     "scaled",
+    "shifted",
     "support",
     "zero_outside_support",
 ]
@@ -45,7 +47,7 @@ def log_probabilities(x: Any, *, axis: int, temperature: float, from_logits: boo
     backend = array_backend(x)
     fused = backend.log_softmax if x.shape[axis] <= backend.softmax_classes else None
     if fused is None or temperature != 1.0:
-        x = _shifted(x, axis=axis, temperature=temperature)
+        x = shifted(x, axis=axis, temperature=temperature)
     if fused is not None:
         return fused(x, axis)
     xp = backend.xp
@@ -57,14 +59,14 @@ def probabilities(x: Any, *, axis: int, temperature: float) -> Any:
     backend = array_backend(x)
     fused = backend.softmax if x.shape[axis] <= backend.softmax_classes else None
     if fused is None or temperature != 1.0:
-        x = _shifted(x, axis=axis, temperature=temperature)
+        x = shifted(x, axis=axis, temperature=temperature)
     if fused is not None:
         return fused(x, axis)
     exp = backend.xp.exp(x)
     return exp / backend.xp.sum(exp, axis=axis, keepdims=True)
 
 
-def _shifted(x: Any, *, axis: int, temperature: float) -> Any:
+def shifted(x: Any, *, axis: int, temperature: float) -> Any:
     """Return (x - maximum) / temperature. Do not add a large maximum back later: that would round the result."""
     x = x - row_maximum(x, axis=axis)
     return scaled(x, temperature)
@@ -191,21 +193,24 @@ def negative_entropy(
             negative = xp.sum(xp.exp(log_p) * zero_outside_support(log_p, log_p), axis=axis)
         if of_logits:
             negative = nan_if_small(negative, -negative)
-    if not normalize:
-        return negative
+    return negative / log_of_classes(log_p, axis=axis) if normalize else negative
+
+
+def log_of_classes(log_p: Any, *, axis: int) -> Any:
+    """Return the log of the number of classes, the largest entropy. For a single class, return 1, to divide 0 by."""
     classes = log_p.shape[axis]
     if isinstance(classes, int):
-        return negative / math.log(classes) if classes > 1 else negative
+        return math.log(classes) if classes > 1 else 1.0
     xp = namespace(log_p)  # a symbolic size of an exported program
     count = xp.sum(xp.ones_like(log_p), axis=axis)
-    return negative / xp.log(xp.where(count > 1, count, math.e))
+    return xp.log(xp.where(count > 1, count, math.e))
 
 
 def _negative_entropy_of_logits(x: Any, *, axis: int, temperature: float) -> Any:
     """Return sum(p x) - logsumexp(x), with x shifted so that its maximum is 0. Then nothing cancels."""
     backend = array_backend(x)
     xp = backend.xp
-    x = _shifted(x, axis=axis, temperature=temperature)
+    x = shifted(x, axis=axis, temperature=temperature)
     exp, log_sum = exponentials(x, axis=axis)
     finite = xp.clip(x, 2 * backend.dtype(x.dtype).log_least, None)  # where exp(x) is 0
     summed = backend.sum_of_products(exp, finite, axis=axis, keepdims=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 import xpenalties as xp
 from tests.matrix.case import Case
-from tests.matrix.rows.shared import Bad, log_probs, randn, top_k
+from tests.matrix.rows.shared import Bad, apart, log_probs, normalized, randn, top_k
 
 __all__ = ["rows"]
 
@@ -287,4 +287,38 @@ def rows() -> list[Case]:
         ),
         Case(xp.z_loss, [2 * randn(3, 5)], laws=("nonnegative",), bad=[Bad.axis]),
         Case(xp.z_loss, [2 * randn(5, 3)], {"axis": 0}, laws=("nonnegative",)),
+        *[
+            Case(
+                xp.entropy,
+                [normalized(1.5 * apart(3, 5))],
+                {"kind": kind, "alpha": alpha},
+                laws=("nonnegative", *(("shift_invariant_rows",) if kind == "renyi" else ())),
+                bad=[
+                    (
+                        {"kind": "reny"},
+                        ValueError,
+                        r"`kind` must be one of 'shannon', 'tsallis', 'renyi', got 'reny'. Did you mean 'renyi'",
+                    ),
+                    ({"alpha": 0.0}, ValueError, r"`alpha` must be in \(0, inf\), got 0.0"),
+                    ({"alpha": float("inf")}, ValueError, r"`alpha` must be in \(0, inf\), got inf"),
+                ],
+            )
+            for kind in ("tsallis", "renyi")
+            for alpha in (0.3, 1, 2, 7.5)
+        ],
+        *[
+            Case(
+                xp.entropy,
+                [3 * apart(2, 5, 3)],
+                {"kind": kind, "alpha": alpha, "axis": 1, "from_logits": True, "temperature": 2.0, "normalize": True},
+                laws=("nonnegative",),
+            )
+            for kind in ("tsallis", "renyi")
+            for alpha in (0.5, 1.5)
+        ],
+        Case(
+            xp.entropy,
+            [normalized(apart(4, 3), axis=0)],
+            {"kind": "renyi", "alpha": 3.0, "mode": "bonus", "axis": 0},
+        ),
     ]

@@ -17,6 +17,7 @@ __all__ = [
     "curved_samples",
     "curved_whole",
     "log_probs",
+    "normalized",
     "randn",
     "top_k",
 ]
@@ -33,9 +34,12 @@ def apart(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng((seed, *shape)).standard_normal(shape)
 
 
-def log_probs(*shape: int, axis: int = -1) -> np.ndarray:
-    z = 1.5 * randn(*shape)
+def normalized(z: np.ndarray, axis: int = -1) -> np.ndarray:
     return z - np.log(np.exp(z).sum(axis=axis, keepdims=True))
+
+
+def log_probs(*shape: int, axis: int = -1) -> np.ndarray:
+    return normalized(1.5 * randn(*shape), axis)
 
 
 def top_k(k: int, *shape: int) -> np.ndarray:
