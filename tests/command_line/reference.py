@@ -125,6 +125,7 @@ ROWS = [
     row("koleo", "equal rows", x=[[0.5, 0.25], [0.5, 0.25]], options={"floor": 0.5}),
     row("uniformity", "equal rows", x=[X[0], X[0], X[1]]),
     row("sigreg", x=[[0.5], [-1.5], [0.25]], random=True),
+    row("sigreg", "the whole integral", x=[[0.5], [-1.5], [0.25]], options={"knots": None}, random=True),
     row("coding_rate", x=X),
     row("coding_rate", "zeros", x=ZEROS, options={"mode": "penalty"}),
     row("coding_rate", "a masked NaN", x=[ROW_NAN[0], *X, Y[0]], named=KEEP_THREE, options={"eps": 1.5}),

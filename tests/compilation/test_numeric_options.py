@@ -29,6 +29,8 @@ def numeric_options() -> dict[str, tuple[Case, str]]:
         names = [name for name in spec.defaults if is_number(hints[name])]
         if spec.name == "l0":  # each of its kinds has options of its own
             names = [name for name in names if name in case.options]
+        if spec.name == "entropy":  # Shannon's has no power
+            names = [name for name in names if name != "alpha" or name in case.options]
         for name in [
             *names,
             *(["center"] if spec.name == "l2" else []),

@@ -219,3 +219,14 @@ def test_a_large_vocabulary(fw: Framework, kind: str) -> None:
         total = (p**alpha).sum(axis=1)
         want = (1 - total) / (alpha - 1) if kind == "tsallis" else np.log(total) / (1 - alpha)
         np.testing.assert_allclose(fw.numpy(entropies(kind, alpha)(fw.array(z, "float32"))), want, rtol=3e-6)
+
+
+@autodiff
+def test_slopes_where_the_sum_of_powers_is_zero_within_rounding(fw: Framework) -> None:
+    z = np.zeros((1, 1024))
+    for alpha in (33.0, 1025.0):
+        first, second = first_and_second(
+            fw, lambda x, a=alpha: xp.entropy(x, kind="renyi", alpha=a, from_logits=True), z
+        )
+        np.testing.assert_allclose(first, 0.0, atol=1e-15)
+        assert np.isfinite(second).all()

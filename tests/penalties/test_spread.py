@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist
 from scipy.special import logsumexp
@@ -165,6 +167,78 @@ def test_sigreg_against_the_closed_form(fw: Framework) -> None:
         assert sigreg_of(fw, z, slices=1) == pytest.approx(epps_pulley(z[:, 0]), rel=2e-2)
 
 
+def whole_integral(z: np.ndarray) -> float:
+    """The same with 50 digits."""
+    with mpmath.workdps(50):
+        numbers, n = [mpmath.mpf(x) for x in z.tolist()], len(z)
+        pairs = mpmath.fsum(mpmath.exp(-((x - y) ** 2) / 2) for x in numbers for y in numbers) / n**2
+        single = mpmath.fsum(mpmath.exp(-(x**2) / 4) for x in numbers) / n
+        return float(mpmath.sqrt(2 * mpmath.pi) * n * (pairs - mpmath.sqrt(2) * single + 1 / mpmath.sqrt(3)))
+
+
+def test_sigreg_of_the_whole_integral(fw: Framework) -> None:
+    quantiles = stats.norm.ppf((np.arange(60) + 0.5) / 60)[:, None]  # as near to the normal distribution as 60 can be
+    for z in (X[:, :1], X[:, :1] + 0.5, 10 * X[:, :1], 1e-3 * X[:, :1], np.ones((7, 1)), quantiles, X[:1, :1]):
+        want = whole_integral(z[:, 0])
+        assert sigreg_of(fw, z, slices=2, knots=None) == pytest.approx(want, rel=1e-13, abs=2e-16 * len(z))
+        single = z.astype(np.float32)
+        got = sigreg_of(fw, single, "float32", slices=2, knots=None)
+        assert got == pytest.approx(whole_integral(single[:, 0].astype(float)), rel=2e-6, abs=1e-7 * len(z))
+
+
+def test_many_knots_come_close_to_the_whole_integral(fw: Framework) -> None:
+    """From -3 to 3, which leaves out less than 4 n times the integral of the weight beyond."""
+    whole, cut_off = (sigreg_of(fw, X, slices=4, knots=knots) for knots in (None, 200))
+    tail = 2 * math.sqrt(2 * math.pi) * stats.norm.sf(3)
+    assert 0 < whole - cut_off < 4 * len(X) * tail
+    assert whole == pytest.approx(cut_off, rel=2e-2)
+
+
+def test_sigreg_in_blocks_of_slices(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = sigreg_of(fw, X, slices=5, knots=None)
+    for pairs in (1, 2 * 40 * 40, 5 * 40 * 40):
+        monkeypatch.setattr("xpenalties._penalties.spread._BLOCK", pairs)
+        assert sigreg_of(fw, X, slices=5, knots=None) == pytest.approx(want, rel=1e-13)
+
+
+@autodiff
+def test_slopes_of_the_whole_integral(fw: Framework) -> None:
+    """Against the derivatives of the closed form, and finite for equal and far samples."""
+    x = np.asarray([[0.3], [-1.2], [0.8], [2.0]])
+
+    def slopes(*z: Any) -> Any:
+        n, root = len(z), mpmath.sqrt
+        pairs = [2 * mpmath.fsum((y - x) * mpmath.exp(-((x - y) ** 2) / 2) for y in z) / n**2 for x in z]
+        single = [root(2) * x / 2 * mpmath.exp(-(x**2) / 4) / n for x in z]
+        return [root(2 * mpmath.pi) * n * (a + b) for a, b in zip(pairs, single, strict=True)]
+
+    def squares(*z: Any) -> Any:
+        return sum(s**2 for s in slopes(*z))
+
+    z = x[:, 0].tolist()
+    orders = [tuple(int(i == j) for j in range(4)) for i in range(4)]
+    rng = fw.key(0)
+    first, second = first_and_second(fw, lambda x: xp.sigreg(x, slices=3, knots=None, rng=rng), x)
+    np.testing.assert_allclose(first[:, 0], [float(s) for s in slopes(*z)], rtol=1e-12)
+    want = [float(mpmath.diff(squares, tuple(z), order)) for order in orders]
+    np.testing.assert_allclose(second[:, 0], want, rtol=1e-7)
+    for extreme in (np.zeros((6, 2)), np.full((6, 2), 0.1), 1e30 * X, X[:1], DUPLICATES):
+        got = first_and_second(fw, lambda x: xp.sigreg(x, slices=3, knots=None, rng=rng), extreme)
+        assert np.isfinite(got).all()
+
+
+def test_masked_samples_of_the_whole_integral(fw: Framework) -> None:
+    z = X[:6, :1].copy()
+    z[[1, 4]] = math.nan
+    where = fw.array(np.asarray([True, False, True, True, False, True]))
+    kept = z[[0, 2, 3, 5], 0]
+    assert sigreg_of(fw, z, slices=2, knots=None, where=where) == pytest.approx(epps_pulley(kept), rel=1e-12)
+    assert sigreg_of(fw, z, slices=2, knots=None, where=fw.array(np.zeros(6, bool))) == 0.0
+    doubled = fw.array(np.asarray([2.0, 0.0, 2.0, 2.0, 0.0, 2.0]))
+    z[[1, 4]] = 0.0
+    assert sigreg_of(fw, z, slices=2, knots=None, weights=doubled) == pytest.approx(epps_pulley(kept), rel=1e-12)
+
+
 @pytest.mark.only("numpy", "strict", "torch", reason="the directions are those of NumPy's generator")
 def test_sigreg_along_directions(fw: Framework) -> None:
     directions = np.random.default_rng(0).standard_normal((5, 3))
@@ -181,7 +255,8 @@ def test_sigreg_of_more_directions_is_less_random(fw: Framework) -> None:
 def test_sigreg_of_extremes(fw: Framework) -> None:
     for x in (np.zeros((6, 2)), np.full((6, 2), 0.1), 1e20 * X, X[:1], DUPLICATES):
         for dtype in ("float32", "float64"):
-            assert math.isfinite(sigreg_of(fw, x, dtype))
+            for knots in (17, None):
+                assert math.isfinite(sigreg_of(fw, x, dtype, knots=knots))
 
 
 @autodiff
@@ -202,7 +277,9 @@ def test_half_precision(fw: Framework) -> None:
             assert got.dtype == fw.dtype("float32")
             assert float(got) == pytest.approx(value(fw, fn, x), rel=5e-2)
         if fw.name != "jax":  # which draws other numbers for another dtype
-            assert sigreg_of(fw, x, dtype) == pytest.approx(sigreg_of(fw, x), rel=5e-2)
+            for knots in (17, None):
+                got = sigreg_of(fw, x, dtype, knots=knots)
+                assert got == pytest.approx(sigreg_of(fw, x, knots=knots), rel=5e-2)
 
 
 def test_nan_is_not_hidden(fw: Framework) -> None:
@@ -211,7 +288,8 @@ def test_nan_is_not_hidden(fw: Framework) -> None:
     fns = [xp.uniformity] if backends.backend_of(fw.array(bad)).lazy else [xp.uniformity, xp.koleo]
     for fn in fns:
         assert math.isnan(value(fw, fn, bad)), fn.__name__
-    assert math.isnan(sigreg_of(fw, bad))
+    for knots in (17, None):
+        assert math.isnan(sigreg_of(fw, bad, knots=knots))
     close(
         fw,
         xp.uniformity(fw.array(bad), where=fw.array(np.arange(6) != 1)),

@@ -119,7 +119,7 @@ def is_refused(case: Case, layout: str) -> str | None:
         if layout != "batch":
             return "samples must be whole"
         return None if case.options.get("per_sample", True) else "`per_sample` must be True"
-    if case.name == "koleo":
+    if case.name == "koleo" or (case.name == "sigreg" and case.options.get("knots", 17) is None):
         return "must not be a part of an array"
     if case.name == "mmd" and layout == "both":
         return "features must be whole if samples are cut"

@@ -20,7 +20,7 @@ from .._arrays.numerics import (
 )
 from .._core.checks import AtLeast, NonNegative, Positive, PositiveInteger
 from .._core.types import Array
-from ..backends import namespace
+from ..backends import Backend, namespace
 from ..backends._fast_path import guards_are_skipped
 from .decorator import Shared, penalty
 from .log_probabilities import nan_if_small
@@ -225,14 +225,15 @@ def sigreg(
     /,
     *,
     slices: PositiveInteger = 256,
-    knots: Annotated[int, AtLeast(2)] = 17,
+    knots: Annotated[int, AtLeast(2)] | None = 17,
     rng: Any = None,
     **shared: Unpack[Shared],
 ) -> Array:
     r"""Distance of samples from a standard normal distribution, along random directions (SIGReg of LeJEPA).
 
     The mean over `slices` random unit vectors :math:`v` of the Epps-Pulley statistic [2]_ of :math:`z_k = x_k^T v`:
-    :math:`n \int |\frac{1}{n} \sum_k e^{i s z_k} - e^{-s^2 / 2}|^2 e^{-s^2 / 2} ds`, from -3 to 3.
+    :math:`n \int |\frac{1}{n} \sum_k e^{i s z_k} - e^{-s^2 / 2}|^2 e^{-s^2 / 2} ds`, from -3 to 3 or, with
+    ``knots=None``, from -inf to inf.
 
     Parameters
     ----------
@@ -240,8 +241,9 @@ def sigreg(
         n samples of d features, real floating point. An empty batch, n = 0, has the value 0.
     slices : int, default 256
         Number of directions, >= 1.
-    knots : int, default 17
-        Number of points in [0, 3] at which the trapezoidal rule takes the integrand, >= 2.
+    knots : int or None, default 17
+        Number of points in [0, 3] at which the trapezoidal rule takes the integrand, >= 2. None computes the whole
+        integral exactly [3]_, from all pairs of samples.
     rng : generator, optional
         As for `interpolated_gradient_penalty`.
 
@@ -256,11 +258,17 @@ def sigreg(
         If `x` is not a real floating-point array, or an option has the wrong type.
     ValueError
         If `x` does not have two axes, or an option is out of range.
+    NotImplementedError
+        If `knots` is None and `x` is a part of an array inside `over`.
 
     Notes
     -----
     The value does not depend on the number of samples if these are normal, but it grows with n if they are not. The
     limits and knots of the integral are LeJEPA's. They leave out up to 2 % of the whole integral.
+
+    ``knots=None`` takes n x n exponentials for each slice, a few slices at a time; eager PyTorch stores all of them for
+    the gradient. The value is a difference of means: near the normal distribution, it has a rounding error of about
+    3e-8 n in float32 and 6e-17 n in float64, of either sign. The value of normal samples is about 1.
 
     Weights :math:`w` replace the mean over samples by :math:`\sum_k w_k (\cdot) / \sum_k w_k`, and n by
     :math:`(\sum w)^2 / \sum w^2`, so that only their ratios matter.
@@ -270,6 +278,8 @@ def sigreg(
     .. [1] Balestriero & LeCun, "LeJEPA: provable and scalable self-supervised learning without the heuristics",
        arXiv:2511.08544, 2025.
     .. [2] Epps & Pulley, "A test for normality based on the empirical characteristic function", Biometrika 70(3), 1983.
+    .. [3] Baringhaus & Henze, "A consistent test for multivariate normality based on the empirical characteristic
+       function", Metrika 35, 1988.
 
     Examples
     --------
@@ -280,6 +290,11 @@ def sigreg(
     """
     weights: Any = shared.get("weights")
     backend = array_backend(x)
+    if knots is None and backend.in_parts:
+        raise NotImplementedError(
+            "sigreg: `x` must not be a part of an array, as inside `over`, with knots=None, because the integral takes "
+            "all pairs of samples. Put the parts together first, or pass a number of knots."
+        )
     directions = unit(backend.random.normal("sigreg", rng, (x.shape[1], slices), x), axis=0)
     z = backend.beside(matmul(x, directions), x)
     xp = namespace_of(z, weights)
@@ -287,6 +302,8 @@ def sigreg(
     if weights is not None:
         column = xp.expand_dims(weights, axis=-1)
         count = safe_divide(square(xp.sum(weights)), xp.sum(square(weights)))
+    if knots is None:
+        return count * _whole_integral(backend, z, column)
     step = 3 / (knots - 1)
     statistic: Any = 0.0
     for k in range(1, knots):  # both characteristic functions are 1 at 0
@@ -297,3 +314,26 @@ def sigreg(
         width = step if k == knots - 1 else 2 * step  # of s and of -s
         statistic = statistic + width * expected * (square(real - expected) + square(imaginary))
     return count * namespace(statistic).mean(statistic)
+
+
+def _whole_integral(backend: Backend, z: Any, column: Any) -> Any:
+    """Return the integral from -inf to inf, without the factor n, as the mean over the columns of `z`.
+
+    It is a mean over samples of differences, not a difference of means: their rounding errors then cancel, too.
+    """
+    z, column = backend.uncut(z, (0,)), None if column is None else backend.uncut(column, (0,))
+    n, slices = z.shape
+    whole = backend.tracing.in_trace() or backend.lazy or backend.cut or type(n) is not int
+    step = slices if whole else max(1, _BLOCK // (n * n))  # a compiler does not store the pairs
+    blocks = (z,) if step >= slices else [z[:, i : min(i + step, slices)] for i in range(0, slices, step)]
+    return sum(_sum_of_integrals(block, column) for block in blocks) / slices
+
+
+def _sum_of_integrals(z: Any, column: Any) -> Any:
+    """Return the sum of the integrals of the columns of `z`."""
+    xp = namespace_of(z, column)
+    kernel = xp.exp(-0.5 * square(xp.expand_dims(z, axis=1) - xp.expand_dims(z, axis=0)))
+    others = None if column is None else xp.expand_dims(column, axis=0)
+    of_samples = mean_of_samples(kernel, others, axis=1, keepdims=False)
+    difference = of_samples - math.sqrt(2) * xp.exp(-0.25 * square(z)) + 1 / math.sqrt(3)
+    return math.sqrt(2 * math.pi) * xp.sum(mean_of_samples(difference, column, keepdims=False))

@@ -185,4 +185,10 @@ def rows() -> list[Case]:
             kinks=[(np.zeros((2, 3)), np.zeros((2, 3)))],
             laws=("even", "nonnegative"),
         ),
+        Case(
+            xp.sigreg,
+            [apart(6, 1, seed=5)],
+            {"slices": 3, "knots": None, "rng": KEY},
+            laws=("even",),
+        ),
     ]
