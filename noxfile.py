@@ -288,7 +288,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, allow_parallel=False, default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Compare times and peak memory with peers, into benchmarks/RESULTS.md. Runs by name only: 15 minutes."""
+    """Compare times and peak memory with peers, into benchmarks/RESULTS.md. Runs by name only: 25 minutes."""
     session.install("-e", ".", *group("benchmarks"), *newest(REQUIRED))
     session.run("python", "benchmarks/run.py", *session.posargs)
 
