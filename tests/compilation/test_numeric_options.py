@@ -10,7 +10,7 @@ from tests.helpers.harness import Framework, close
 from tests.matrix.cases import CASES, Case, arrays_of, options_of
 
 VALUES = (0.11, 0.37, 0.52, 0.83)  # valid for every option but one, and none that a formula treats on its own, as 1
-ABOVE = {"scad-a": 2.0}  # what an option must be above, if that is not 0
+ABOVE = {"scad-a": 2.0, "wasserstein-p": 1.0, "sliced_wasserstein-p": 1.0}  # what an option must be above, if not 0
 
 
 def is_number(hint: Any) -> bool:
