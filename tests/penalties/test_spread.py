@@ -191,7 +191,6 @@ def test_many_knots_come_close_to_the_whole_integral(fw: Framework) -> None:
     whole, cut_off = (sigreg_of(fw, X, slices=4, knots=knots) for knots in (None, 200))
     tail = 2 * math.sqrt(2 * math.pi) * stats.norm.sf(3)
     assert 0 < whole - cut_off < 4 * len(X) * tail
-    assert whole == pytest.approx(cut_off, rel=2e-2)
 
 
 def test_sigreg_in_blocks_of_slices(fw: Framework, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,8 @@ def log_sum(x: Array, /, *, scale: Any, eps: Positive = 1.0) -> Array:
     root, s = xp.where(is_zero, 0.0, root), xp.where(is_zero, 0.0, s)
     amount = 2 * s / (u + xp.sqrt(u - 2 * root) * xp.sqrt(u + 2 * root))
     rest = magnitude - amount
-    is_worse = s * xp.log1p(xp.where(is_zero, 0.0, rest) / eps) >= 0.5 * rest * (magnitude + amount)
+    finite = xp.where(is_zero | (s == 0), 0.0, rest)  # 0 * inf would be NaN
+    is_worse = s * xp.log1p(finite / eps) >= 0.5 * rest * (magnitude + amount)
     return _moved(xp, x, wide, magnitude, is_zero | is_worse, amount)
 
 

@@ -53,8 +53,9 @@ class DaskEvaluation(Evaluation):
             return self._of_whole(work), None
         core = _axes_without_terms(work)
         cut = [axis for axis in core if any(len(x.chunks[axis]) > 1 for x in _with_rows(work))]
-        one_shape = all(x.shape == work.arrays[0].shape for x in _with_rows(work))
-        if not cut and one_shape and not (work.kind == "whole" and "weights" in work.options):
+        # linear layers have whole rows, which may be of different sizes
+        same_chunks = bool(work.matrices) or all(x.shape == work.arrays[0].shape for x in work.arrays)
+        if not cut and same_chunks and not (work.kind == "whole" and "weights" in work.options):
             return _in_chunks(work, core), None
         if work.kind == "rows":
             return evaluate_cut_rows(work, _job(work, core)), None
