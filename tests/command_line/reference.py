@@ -49,11 +49,12 @@ def row(
     named: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     random: bool = False,
+    lazy: bool = True,
     **arrays: Any,
 ) -> dict[str, Any]:
-    """`named`: options that are arrays."""
+    """`named`: options that are arrays. `lazy`: False if lazy arrays are refused."""
     row = {"penalty": penalty, "case": case, "function": function, "arrays": arrays}
-    return row | {"named": named or {}, "options": options or {}, "random": random}
+    return row | {"named": named or {}, "options": options or {}, "random": random, "lazy": lazy}
 
 
 ROWS = [
@@ -138,7 +139,18 @@ ROWS = [
     row("coral", a=X, b=Y),
     row("coral", "more samples than features", a=[*X, ZEROS[0], Y[0], Y[1]], b=[*Y, *X, Y[1]]),
     row("wasserstein", a=X, b=Y),
+    row("wasserstein", "rows of other sizes", a=X, b=[[0.5, -1.0], [0.75, 1.75]], options={"p": 2.5}, lazy=False),
     row("sliced_wasserstein", a=[[0.5], [-1.5], [0.25]], b=[[0.75], [1.0], [-0.25]], random=True),
+    row(
+        "sliced_wasserstein",
+        "a masked NaN",
+        a=[[math.nan], [0.5], [-1.5], [0.25]],
+        b=[[2.0], [0.75], [1.0], [-0.25]],
+        named=KEEP_THREE,
+        options={"p": 1.5},
+        random=True,
+        lazy=False,
+    ),
     row("load_balancing", logits=[[0.5, 0.25, -1.0], [2.0, 0.0, 0.5], [0.0, -0.25, 1.0]], options={"top_k": 2}),
     row("load_balancing", "sigmoids", logits=[*X, Y[0]], options={"scores": "sigmoid"}),
     row("mutual_information", log_p=P),

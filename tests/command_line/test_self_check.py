@@ -93,6 +93,7 @@ def test_every_penalty_is_checked(fw: Any, monkeypatch: pytest.MonkeyPatch, caps
     assert all(check["passed"] for check in checks)
     assert {check["dtype"] for check in checks} == set(fw.row["dtypes"])
     stored = [row for row in _self_check._reference() if installed["autodiff"] or not row["function"]]
+    stored = [row for row in stored if row["lazy"] or fw.name != "dask"]
     expected = [(row["penalty"], row["case"], "value") for row in stored]
     if installed["autodiff"]:
         of = "gradient with respect to "

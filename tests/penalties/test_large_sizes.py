@@ -22,7 +22,6 @@ SAMPLES = (2**17, 512)
 OPTIONS: dict[str, dict[str, Any]] = {
     "f_divergence": {"kind": "hellinger"},
     "mmd": {"bandwidths": 1.0},
-    "topk_js_divergence": {"beta": 0.5},
 }
 
 

@@ -264,7 +264,8 @@ def sigreg(
     Notes
     -----
     The value does not depend on the number of samples if these are normal, but it grows with n if they are not. The
-    limits and knots of the integral are LeJEPA's. They leave out some 2 % of the whole integral.
+    limits and knots of the integral are LeJEPA's. They leave out little of the whole integral: 0.7 %
+    for 40 normal samples.
 
     ``knots=None`` takes n x n exponentials for each slice, a few slices at a time; eager PyTorch stores all of them for
     the gradient. The value is a difference of means: near the normal distribution, its rounding error is up to about

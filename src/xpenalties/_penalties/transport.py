@@ -224,8 +224,8 @@ def _transport(a: Any, b: Any, weights: Any, *, p: float) -> Any:
     xp = namespace_of(a, b, weights)
     n, columns = a.shape
     if weights is None:
-        ordered = (array_backend(x).in_order(x, 0) for x in (a, b))
-        return xp.mean(_cost(next(ordered) - next(ordered), p), axis=0)
+        difference = array_backend(a).in_order(a, 0) - array_backend(b).in_order(b, 0)
+        return xp.mean(_cost(difference, p), axis=0)
     mass = xp.broadcast_to(xp.expand_dims(weights, axis=1), (n, columns))
     orders = [_order(x) for x in (a, b)]
     levels = xp.concat([_cumulative(xp.take_along_axis(mass, order, axis=0)) for order in orders], axis=0)

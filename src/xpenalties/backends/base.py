@@ -161,7 +161,8 @@ class Backend:
         """Return the smallest and the largest element of `x`."""
         return self.xp.min(x), self.xp.max(x)
 
-    sums_products = False  # in its own way
+    #: Whether `sum_of_products` is more than a product and a sum.
+    sums_products = False
 
     def sum_of_products(self, a: Any, b: Any, *, axis: int, keepdims: bool = False) -> Any:
         """Return the sum of `a * b` over an axis, for arrays of the same shape and dtype."""

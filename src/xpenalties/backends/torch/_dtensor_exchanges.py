@@ -22,7 +22,7 @@ __all__ = ["along_whole", "part_of_all"]
 
 @dataclass(frozen=True)
 class _Exchange:
-    """An exchange along one axis of the mesh: parts of `source` become whole, and `target` is cut."""
+    """An exchange along one axis of the mesh: `source` becomes whole there, and `target` is cut."""
 
     mesh: Any
     source: int
